@@ -1,0 +1,55 @@
+"""A table of labelled images goes in; trained networks, an honest comparison and a page come out.
+
+The verbs are functions here and commands of the same name: `parfocal.train("data", model="resnet18")` does what
+`parfocal train data model=resnet18` does. Each is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from parfocal.data.check import check
+    from parfocal.data.images import Images
+    from parfocal.data.readers import read
+    from parfocal.data.store import prepare
+    from parfocal.data.synthetic import synthesise
+    from parfocal.evaluation.evaluate import evaluate
+    from parfocal.evaluation.predict import predict
+    from parfocal.report.page import compare
+    from parfocal.training.runs import train
+
+_HOMES = {
+    "Images": "data.images",
+    "check": "data.check",
+    "compare": "report.page",
+    "evaluate": "evaluation.evaluate",
+    "predict": "evaluation.predict",
+    "prepare": "data.store",
+    "read": "data.readers",
+    "synthesise": "data.synthetic",
+    "train": "training.runs",
+}
+
+__all__ = [
+    "Images",
+    "check",
+    "compare",
+    "evaluate",
+    "predict",
+    "prepare",
+    "read",
+    "synthesise",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'parfocal' has no attribute {name!r}")
+    return getattr(import_module(f"parfocal.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,51 @@
+"""The command line: one file a verb, each of which parses, calls and prints.
+
+Nothing heavy is imported before a verb runs, so that help comes at once.
+"""
+
+import sys
+
+import typer
+
+import parfocal
+from parfocal.commands import check, compare, demo, evaluate, predict, prepare, recipes, synthesise, train
+from parfocal.errors import ParfocalError
+
+app = typer.Typer(
+    name="parfocal",
+    help="Train, compare and use residual networks on medical images.\n\nStart with `parfocal demo`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"parfocal {parfocal.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Train, compare and use residual networks on medical images."""
+
+
+for verb in (demo, synthesise, check, prepare, train, evaluate, compare, predict, recipes):
+    app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
+
+
+def main() -> None:
+    """Run the command line; the user's mistakes end in one message and exit code 1 (data, run) or 2 (usage)."""
+    try:
+        app()
+    except ParfocalError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,38 @@
+"""`parfocal demo`: the whole way, from drawn smears to a report, in minutes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NETWORKS = ["resnet18", "resnet50", "resnet152"]
+IMAGES = 1600
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the data, the runs and the report.")] = Path("runs/demo"),
+) -> None:
+    """Draw blood smears, train ResNet-18, 50 and 152 on them from scratch, and compare the three.
+
+    Stopped, it goes on where it was; delete the folder to begin anew.
+
+    Example: `parfocal demo`
+    """
+    from parfocal.commands.tables import results_table
+    from parfocal.data.synthetic import synthesise
+    from parfocal.report.page import compare
+    from parfocal.training.runs import train
+
+    data = out / "smears"
+    if not data.exists():
+        synthesise("smear", data, IMAGES)
+    typer.echo(f"{IMAGES} synthetic smears: {data}")
+    runs = train(data, "demo", out=out, resume=True, model=NETWORKS)
+    for run in runs:
+        compare(run.folder)
+    page = compare([run.folder for run in runs])
+    results_table(runs)
+    typer.echo(f"\nReport:       {page}")
+    for run in runs:
+        typer.echo(f"Submission:   {run.folder / 'submission.csv'}")
+    typer.echo(f"\nNext: open {page} in a browser, or run `parfocal evaluate {out}`.")

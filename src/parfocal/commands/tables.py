@@ -1,0 +1,46 @@
+"""Results as tables on standard output, plain where it is not a terminal."""
+
+import os
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from parfocal.run import Run
+
+
+def results_table(runs: Sequence[Run]) -> None:
+    """Print what each run reached on validation and test, the majority baseline beside it."""
+    table = _table("run", "best epoch", "split", "images", "accuracy", "majority", "balanced", "kappa", "AUC")
+    for run in runs:
+        metrics = run.metrics()
+        for split in ("valid", "test"):
+            judged = metrics.get(split, {})
+            if judged.get("labelled"):
+                names = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "auc")
+                figures = ["–" if judged[name] is None else f"{judged[name]:.3f}" for name in names]
+                table.add_row(run.name, str(metrics["best_epoch"]), split, str(judged["count"]), *figures)
+    show(table)
+
+
+def plain_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text below headings."""
+    table = _table(*headings)
+    for row in rows:
+        table.add_row(*row)
+    show(table)
+
+
+def show(table: Table) -> None:
+    """Print a table as wide as the terminal, or as it needs to be where there is none."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=200)
+    console.print(table)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place == 0 or heading in ("split", "about") else "right")
+    return table

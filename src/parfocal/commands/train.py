@@ -1,0 +1,38 @@
+"""`parfocal train`: from labelled images to trained and compared networks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder that holds the label files.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A packaged recipe's name, or a YAML file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the runs. [default: runs/DATA-RECIPE]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what was begun in the folder.")] = False,
+) -> None:
+    """Train one network, or several and compare them.
+
+    Values with commas train one run each; the runs are compared at the end.
+
+    Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
+    """
+    from parfocal.commands.tables import results_table
+    from parfocal.errors import ParfocalError
+    from parfocal.recipe import parse_changes
+    from parfocal.report.page import compare
+    from parfocal.training.runs import train as run_training
+
+    try:
+        runs = run_training(data, recipe, out=out, resume=resume, **parse_changes(changes or []))
+    except KeyboardInterrupt:
+        raise ParfocalError("Stopped. The same command with --resume goes on after the last whole epoch.") from None
+    for run in runs:
+        compare(run.folder)
+    page = runs[0].folder / "report.html" if len(runs) == 1 else compare([run.folder for run in runs])
+    results_table(runs)
+    typer.echo(f"Report: {page}")

@@ -1,0 +1,1 @@
+"""From label files and image files to batches of pixels."""

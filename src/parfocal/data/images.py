@@ -1,0 +1,58 @@
+"""Images: a `torch.utils.data.Dataset` over the same reading, framing and views, for loops of one's own."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from parfocal.data.check import check_pixels, refuse
+from parfocal.data.readers import read
+from parfocal.data.split import with_validation
+from parfocal.data.store import prepare
+from parfocal.data.views import drawn, render, still
+from parfocal.errors import UsageError, nearest
+from parfocal.recipe import Recipe
+from parfocal.recipe import recipe as find_recipe
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """The images of one split, or of one ordered list such as `resnet_18_test`, as float tensors with their labels.
+
+    `mode` is `train`, `valid`, `test` or the name of a list. In `train` each image is looked at anew every epoch: set
+    `epoch` before each pass. Elsewhere it is looked at straight. The label is -1 where the data tells none.
+    """
+
+    def __init__(self, root: Path | str, mode: str, recipe: str | Path | Recipe | None = None) -> None:
+        self.recipe = find_recipe(recipe)
+        data = self.recipe.data
+        self.table = with_validation(read(root, data.format), data.valid_share, self.recipe.seed)
+        if mode not in (*self.table.splits, *self.table.lists):
+            raise UsageError(f"There is no mode {mode!r}. {nearest(mode, [*self.table.splits, *self.table.lists])}")
+        store = prepare(self.table, self.recipe.images)
+        refuse(check_pixels(self.table, store.index))
+        place = {one: row for row, one in enumerate(self.table.rows["id"])}
+        chosen = [place[one] for one in self.table.lists.get(mode, ())]
+        rows = np.array(chosen, dtype=np.int64) if chosen else self.table.positions(mode)
+        self.ids = tuple(self.table.rows["id"].iloc[rows])
+        self.labels = self.table.rows["label"].to_numpy()[rows]
+        self.epoch = 0
+        self._training = mode == "train"
+        self._pixels = store.pixels
+        self._places = store.places(self.table)[rows]
+        self._views = still(len(rows), self.recipe.images.size, self.recipe.views)
+        self._drawn_for = -1
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return the image (3, crop, crop) as float32 between 0 and 1, and its label."""
+        if self._training and self._drawn_for != self.epoch:
+            size, views = self.recipe.images.size, self.recipe.views
+            self._views = drawn(len(self), size, views, seed=self.recipe.seed, epoch=self.epoch)
+            self._drawn_for = self.epoch
+        out = np.empty((self._views.side, self._views.side, 3), np.uint8)
+        render(self._pixels[self._places[index]], self._views[index], out)
+        return torch.from_numpy(out).permute(2, 0, 1).float() / 255, int(self.labels[index])

@@ -1,0 +1,51 @@
+"""Loading trained networks and judging them: predictions, metrics and submission of each run, written anew."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from parfocal.data.check import check_pixels, refuse
+from parfocal.data.store import Store, prepare
+from parfocal.data.table import Table
+from parfocal.evaluation.inference import fabric_for, predict_split, ready
+from parfocal.evaluation.metrics import judge
+from parfocal.evaluation.submission import write_submission
+from parfocal.model.classifier import Classifier
+from parfocal.run import Run, open_runs
+
+
+def evaluate(runs: Iterable[Path | str] | Path | str) -> list[Run]:
+    """Load each run's trained network, predict its valid and test splits and write what comes of it."""
+    opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
+    for run in opened:
+        table = Table.load(run)
+        store = prepare(table, run.recipe.images)
+        refuse(check_pixels(table, store.index))
+        evaluate_run(run, table, store)
+    return opened
+
+
+def evaluate_run(run: Run, table: Table, store: Store) -> dict[str, Any]:
+    """Judge one run's best weights on valid and test and write predictions, submission and metrics."""
+    recipe = run.recipe
+    fabric = fabric_for(recipe.training.precision)
+    classifier = ready(Classifier.load(run.weights))
+    network = fabric.setup_module(classifier)
+    metrics: dict[str, Any] = {}
+    for split in (name for name in ("valid", "test") if name in table.splits):
+        predictions = predict_split(fabric, network, table, store, recipe, split)
+        predictions.save(run.predictions(split))
+        metrics[split] = judge(predictions)
+        if split == "test":
+            write_submission(run.folder / "submission.csv", table, predictions, recipe.network.model)
+    history = run.history()
+    metrics["best_epoch"] = int(classifier.about["epoch"])
+    metrics["epochs"] = len(history)
+    metrics["selected_by"] = recipe.training.select
+    metrics["parameters"] = sum(weight.numel() for weight in classifier.parameters())
+    metrics["train_accuracy"] = float(history["train_accuracy"].iloc[metrics["best_epoch"] - 1])
+    metrics["images_per_second"] = float(history["images_per_second"].median())
+    metrics["waiting"] = float(history["waiting"].median())
+    metrics["seconds"] = float(history["seconds"].sum())
+    run.write_metrics(metrics)
+    return metrics

@@ -1,0 +1,120 @@
+"""Reading new images with a trained network: any number of files in, one row each out, in constant memory."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from parfocal.data.decode import Pixels, Unreadable, prepare_image
+from parfocal.data.readers import IMAGE_SUFFIXES
+from parfocal.data.views import render, still
+from parfocal.errors import ParfocalError, nearest
+from parfocal.evaluation.inference import EVALUATION_BATCH, fabric_for, probabilities, ready
+from parfocal.files import whole
+from parfocal.model.classifier import Classifier
+from parfocal.progress import progress
+from parfocal.recipe import Recipe
+from parfocal.run import open_runs
+
+
+@dataclass
+class Outcome:
+    """What `predict` did: the file it wrote, how many rows it holds, and the images it could not read, with reasons."""
+
+    path: Path
+    count: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def predict(run: Path | str, sources: Iterable[Path | str], out: Path | str) -> Outcome:
+    """Predict image files, folders of them, or CSV files with a column `Path`, and write a CSV of probabilities.
+
+    Columns are id, predicted and one probability for each class, rows in the order given. Images that cannot be read
+    are left out of the file and listed in the outcome.
+    """
+    opened = open_runs([run])
+    if len(opened) != 1:
+        raise ParfocalError(
+            f"{run} holds {len(opened)} runs. Name one: {', '.join(str(one.folder) for one in opened)}."
+        )
+    files = _files(sources)
+    recipe = opened[0].recipe
+    fabric = fabric_for(recipe.training.precision)
+    classifier = ready(Classifier.load(opened[0].weights))
+    network = fabric.setup_module(classifier)
+    outcome = Outcome(Path(out))
+    names = np.array(classifier.classes, dtype=object)
+    with (
+        whole(outcome.path) as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+        _pool() as pool,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["id", "predicted", *(f"probability:{name}" for name in classifier.classes)])
+        with progress("Predicting", len(files)) as done:
+            for chunk in _chunks(files):
+                looks = list(pool.map(lambda one: _look(one[1], recipe), chunk))
+                seen = [(one, look) for (one, _), look in zip(chunk, looks, strict=True) if not isinstance(look, str)]
+                outcome.unreadable |= {one: r for (one, _), r in zip(chunk, looks, strict=True) if isinstance(r, str)}
+                if seen:
+                    pixels = torch.from_numpy(np.stack([look for _, look in seen]))
+                    rows = probabilities(network, [pixels], fabric.device)
+                    for (one, _), row in zip(seen, rows, strict=True):
+                        writer.writerow([one, names[row.argmax()], *(f"{value:.9g}" for value in row)])
+                outcome.count += len(seen)
+                done(len(chunk))
+    return outcome
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cpu_count() or 1)
+
+
+def _chunks(files: list[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
+    remaining = iter(files)
+    while chunk := list(islice(remaining, EVALUATION_BATCH)):
+        yield chunk
+
+
+def _look(path: Path, recipe: Recipe) -> Pixels | str:
+    """Return the pixels the network sees of a file, or why there are none."""
+    try:
+        prepared, _ = prepare_image(path, recipe.images)
+    except Unreadable as reason:
+        return str(reason)
+    out = np.empty((recipe.views.crop, recipe.views.crop, 3), np.uint8)
+    render(prepared, still(1, recipe.images.size, recipe.views)[0], out)
+    return out
+
+
+def _files(sources: Iterable[Path | str]) -> list[tuple[str, Path]]:
+    """Return (id, path) of every image that the sources name."""
+    found: list[tuple[str, Path]] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            below = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not below:
+                raise ParfocalError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+            found += [(str(path), path) for path in below]
+        elif source.suffix.lower() == ".csv":
+            found += [(one, source.parent / one) for one in _listed(source)]
+        else:
+            found.append((str(source), source))
+    return found
+
+
+def _listed(file: Path) -> list[str]:
+    try:
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ParfocalError(f"{file} is not a readable CSV file: {error}") from None
+    if "Path" not in rows.columns:
+        raise ParfocalError(f"{file} has no column 'Path'. {nearest('Path', map(str, rows.columns))}")
+    return rows["Path"].tolist()

@@ -1,0 +1,76 @@
+"""Predictions: id, group, truth and one probability for each class, for one split. All judgement starts from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from parfocal.data.table import UNKNOWN, Table
+from parfocal.errors import ParfocalError
+from parfocal.files import whole
+
+_PREFIX = "probability:"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network said about every image of a split; truth is -1 where nobody knows it."""
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    truth: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.probabilities).all():
+            worst = self.ids[int(np.flatnonzero(~np.isfinite(self.probabilities).all(axis=1))[0])]
+            raise ParfocalError(
+                f"The network gives no finite probability for {worst}. Train with a lower learning_rate."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each image."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are images and the truth of every one is known."""
+        return len(self) > 0 and bool((self.truth != UNKNOWN).all())
+
+    @classmethod
+    def of(cls, table: Table, split: str, probabilities: np.ndarray) -> Self:
+        """Join what a network said to the rows of a split."""
+        rows = table.rows.iloc[table.positions(split)]
+        return cls(tuple(rows["id"]), tuple(rows["group"]), table.labels(split), probabilities, table.classes)
+
+    def save(self, path: Path) -> None:
+        """Write id, group, truth, predicted and one probability for each class as CSV."""
+        names = np.array(self.classes, dtype=object)
+        truth = [self.classes[label] if label != UNKNOWN else "" for label in self.truth]
+        rows = pd.DataFrame({"id": self.ids, "group": self.groups, "truth": truth, "predicted": names[self.predicted]})
+        for number, name in enumerate(self.classes):
+            rows[_PREFIX + name] = self.probabilities[:, number].astype(np.float64)
+        with whole(path) as beside:
+            rows.to_csv(beside, index=False, float_format="%.9g")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read predictions written by `save`."""
+        if not path.is_file():
+            raise ParfocalError(f"{path} is missing. Make it with `parfocal evaluate {path.parent.parent}`.")
+        rows = pd.read_csv(path, dtype={"id": str, "group": str, "truth": str}, keep_default_na=False)
+        classes = tuple(name.removeprefix(_PREFIX) for name in rows.columns if name.startswith(_PREFIX))
+        labels = {name: number for number, name in enumerate(classes)}
+        try:
+            truth = np.array([labels[name] if name else UNKNOWN for name in rows["truth"]], dtype=np.int64)
+            probabilities = rows[[_PREFIX + name for name in classes]].to_numpy(np.float64)
+        except (KeyError, ValueError) as error:
+            raise ParfocalError(f"{path} is not a predictions file: {error} is not one of its classes.") from None
+        return cls(tuple(rows["id"]), tuple(rows["group"]), truth, probabilities, classes)

@@ -1,0 +1,53 @@
+"""Files that are whole or absent: written beside, flushed to the disk, then renamed into place."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from parfocal.errors import ParfocalError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield beside
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into a sentence that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise ParfocalError(f"Cannot write {path}: {_remedy(error)}") from error
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "permission denied. Choose another folder or change its permissions."
+    if error.errno in (28, 122):
+        return "the disk is full. Free some space or choose another folder; nothing half-written was left."
+    return f"{error.strerror or error}."
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write plain data as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,99 @@
+"""A network together with all it needs to read an image: mean, standard deviation and class names.
+
+It takes uint8 pixels, so training, evaluation, export and serving cannot disagree about preprocessing.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import parfocal
+from parfocal.errors import ParfocalError
+from parfocal.model import resnet
+from parfocal.model.weights import read_tensors, write_tensors
+from parfocal.recipe import NetworkPart
+
+SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation of the pixels, by the recipe's word for them."""
+
+
+def new_classifier(part: NetworkPart, classes: Sequence[str]) -> "Classifier":
+    """Build the network a recipe describes, with fresh weights."""
+    mean, std = SCALES[part.normalise]
+    options = part.model_dump(exclude={"model", "normalise"})
+    return Classifier(part.model, classes, mean=mean, std=std, **options)
+
+
+class Classifier(nn.Module):
+    """A residual network that takes uint8 pixels and gives one logit for each class.
+
+    `pixels` are (N, H, W, C), as images lie in memory, or (N, C, H, W); the last axis is looked at first. `mean` and
+    `std` are in the 0–1 scale of the pixels, one for each channel. `about` is plain data that travels with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: str,
+        classes: Sequence[str],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.about: dict[str, Any] = {
+            "model": model,
+            "classes": list(classes),
+            "mean": list(mean),
+            "std": list(std),
+            "options": options,
+        }
+        self.channels = len(mean)
+        self.network = resnet.build(model, len(self.classes), channels=self.channels, **options)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 pixels in either layout into what the network proper takes: (N, C, H, W), mean 0, deviation 1."""
+        if pixels.shape[-1] == self.channels:
+            pixels = pixels.permute(0, 3, 1, 2)
+        elif pixels.shape[1] != self.channels:
+            raise ValueError(f"Pixels must be (N, H, W, {self.channels}) or (N, {self.channels}, H, W).")
+        return (pixels.to(self.mean.dtype) - self.mean) / self.std
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Give logits (N, classes) for uint8 pixels (N, H, W, C) or (N, C, H, W)."""
+        return self.network(self.normalise(pixels))
+
+    def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+        """Write the weights under their public names; `about` and the class names go into the file's metadata."""
+        content = {**self.about, "version": parfocal.__version__, **(about or {})}
+        write_tensors(path, self.network.state_dict(), content)
+
+    @classmethod
+    def load(cls, path: Path) -> "Classifier":
+        """Read a classifier from a file written by `save`; nothing in it can run code."""
+        if not Path(path).is_file():
+            raise ParfocalError(f"There are no weights at {path}. Has the run finished its first epoch?")
+        state, content = read_tensors(path)
+        classifier = cls(
+            content["model"],
+            content["classes"],
+            mean=content["mean"],
+            std=content["std"],
+            **content["options"],
+        )
+        classifier.network.load_state_dict(state)
+        classifier.about = content
+        return classifier

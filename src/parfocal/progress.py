@@ -1,0 +1,46 @@
+"""Long work seen live: a bar with rate and time left in a terminal, silence everywhere else."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+screen = Console(stderr=True)
+
+
+class _Rate(ProgressColumn):
+    """Items a second, as the user counts them."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar while the block runs; call what it yields with the number of items just finished."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda finished: bar.advance(task, finished)
+
+
+def say(text: str) -> None:
+    """Print one line beside the live bars, in a terminal only."""
+    if screen.is_terminal:
+        screen.print(text, highlight=False)

@@ -1,0 +1,288 @@
+"""Every choice that decides a run: validated, saved with the run, and hashable.
+
+A recipe is YAML in five parts. On the command line a key may be written alone (`epochs=3`) or in full
+(`training.epochs=3`), for no key stands in two parts.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from parfocal.errors import UsageError, nearest
+from parfocal.files import write_text
+
+Waiver = Literal[
+    "patient_overlap",
+    "identical_across_splits",
+    "conflicting_labels",
+    "duplicate_rows",
+    "unreadable_images",
+    "missing_files",
+]
+WAIVERS: tuple[str, ...] = get_args(Waiver)
+
+
+class Part(BaseModel):
+    """What all parts of a recipe share: unknown keys are refused and values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataPart(Part):
+    """Which rows are read, how they are split, and which faults are accepted."""
+
+    format: Literal["auto", "leukemia-lab", "fundus-lab"] = Field(
+        default="auto", description="how the labels are laid out"
+    )
+    valid_share: float = Field(
+        default=0.15, gt=0, lt=0.9, description="carved from train when the data has no valid split"
+    )
+    allow: tuple[Waiver, ...] = Field(default=(), description="faults accepted knowingly; printed on the report")
+
+
+class ImagesPart(Part):
+    """What the Store holds: every image framed to one size, once."""
+
+    fit: Literal["squash", "crop", "pad"] = Field(
+        default="squash", description="squash to the square, crop the longer side, or pad the shorter one with black"
+    )
+    size: int = Field(default=256, ge=8, le=4096, description="side of the stored square, in pixels")
+
+
+class ViewsPart(Part):
+    """How an image is looked at: its centre in evaluation, drawn anew for each epoch in training."""
+
+    crop: int = Field(default=224, ge=8, le=4096, description="side of the central square the network sees")
+    rotate: float = Field(default=0, ge=0, le=180, description="turned by up to this many degrees either way")
+    flip_horizontal: float = Field(default=0, ge=0, le=1, description="probability of a left–right flip")
+    flip_vertical: float = Field(default=0, ge=0, le=1, description="probability of a top–bottom flip")
+    zoom: float = Field(default=0, ge=0, lt=1, description="scaled by 1 ± this share")
+    stretch: float = Field(default=0, ge=0, lt=1, description="aspect changed by 1 ± this share")
+    shift: float = Field(default=0, ge=0, le=1, description="moved by up to this share of the side")
+    shear: float = Field(default=0, ge=0, le=60, description="sheared by up to this many degrees")
+    brightness: float = Field(default=0, ge=0, le=1, description="multiplied by 1 ± this share")
+    contrast: float = Field(default=0, ge=0, le=1, description="spread about mid-grey by 1 ± this share")
+    saturation: float = Field(default=0, ge=0, le=1, description="spread about each pixel's grey by 1 ± this share")
+    hue: float = Field(
+        default=0, ge=0, le=0.5, description="turned about the grey axis by up to this share of the circle"
+    )
+    grey: float = Field(default=0, ge=0, le=1, description="probability of losing all colour")
+
+
+class NetworkPart(Part):
+    """Which network, and how its pixels are scaled."""
+
+    model: str = Field(default="resnet18", description="a network of the table in `parfocal.model.resnet`")
+    normalise: Literal["none", "half", "imagenet"] = Field(
+        default="imagenet", description="pixels as 0–1, as −1–1, or by ImageNet's mean and deviation"
+    )
+    stem: Literal["imagenet", "small"] | None = Field(default=None, description="7×7/2 with pooling, or one 3×3/1")
+    stride_in: Literal["3x3", "1x1"] = Field(default="3x3", description="the convolution of a bottleneck that halves")
+    groups: int | None = Field(default=None, ge=1, description="groups of the 3×3 convolutions")
+    group_width: int | None = Field(
+        default=None, ge=1, description="channels of a group, at 64 channels of the first stage"
+    )
+    zero_last_norm: bool = Field(default=False, description="start every block as the identity")
+    dropout: float = Field(default=0, ge=0, lt=1, description="dropped before the head")
+
+
+class TrainingPart(Part):
+    """How the weights are found."""
+
+    epochs: int = Field(default=20, ge=1, description="passes over the training split")
+    batch: int = Field(default=32, ge=1, description="images a step")
+    optimiser: Literal["sgd", "adam", "adamw"] = Field(
+        default="sgd", description="rule that turns gradients into steps"
+    )
+    learning_rate: float = Field(default=0.05, gt=0, description="highest learning rate of the schedule")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD, and the first moment of Adam")
+    nesterov: bool = Field(default=False, description="look-ahead momentum, SGD only")
+    weight_decay: float = Field(default=0.0, ge=0, description="of all weights")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="cosine", description="how the learning rate goes on after warm-up"
+    )
+    warmup: float = Field(default=0, ge=0, description="epochs over which the learning rate climbs from near zero")
+    precision: Literal["auto", "bf16", "float32"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    select: Literal["accuracy", "balanced_accuracy", "kappa", "auc", "loss"] = Field(
+        default="accuracy", description="figure on the validation split that chooses the best epoch"
+    )
+    test_curve: bool = Field(default=False, description="also measure the test split each epoch, for the curve only")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup={self.warmup:g} is longer than epochs={self.epochs}")
+        if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov=true needs optimiser=sgd and a momentum above 0")
+        return self
+
+
+class Recipe(Part):
+    """Everything that decides a run; made by `recipe()` or `variants()`."""
+
+    name: str = Field(default="custom", description="what the recipe is called")
+    about: str = Field(default="", description="what it is for, in a sentence")
+    seed: int = Field(default=0, ge=0, description="of weights, order and views")
+    data: DataPart = DataPart()
+    images: ImagesPart = ImagesPart()
+    views: ViewsPart = ViewsPart()
+    network: NetworkPart = NetworkPart()
+    training: TrainingPart = TrainingPart()
+
+    @model_validator(mode="after")
+    def _view_fits_the_store(self) -> Self:
+        if self.views.crop > self.images.size:
+            raise ValueError(f"crop={self.views.crop} is larger than size={self.images.size}")
+        return self
+
+    def digest(self) -> str:
+        """Return a short hash of every choice."""
+        return digest(self.model_dump(mode="json"))
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as YAML, fully resolved."""
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def digest(content: object) -> str:
+    """Return a short, stable hash of plain data."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def packaged() -> dict[str, Path]:
+    """Return the recipes that come with Parfocal, by name."""
+    folder = Path(str(resources.files("parfocal"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe(source: str | Path | Recipe | None = None, **changes: Any) -> Recipe:
+    """Return the recipe called `source` (a packaged name or a YAML file), with keys changed: `epochs=3`."""
+    if isinstance(source, Recipe):
+        content = source.model_dump(mode="json")
+    else:
+        content = _read(source) if source is not None else {}
+    for key, value in changes.items():
+        place = _place(key)
+        target = content
+        for step in place[:-1]:
+            target = target.setdefault(step, {})
+        target[place[-1]] = value
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(_explain(error)) from None
+
+
+def variants(source: str | Path | Recipe | None = None, **changes: Any) -> dict[str, Recipe]:
+    """Return one recipe for each combination of values given as lists, by run name.
+
+    `model=["resnet18", "resnet50"], seed=[0, 1]` gives `resnet18-seed0`, `resnet18-seed1`, …
+    """
+    several = {key: value for key, value in changes.items() if isinstance(value, list) and _place(key)[-1] != "allow"}
+    fixed = {key: value for key, value in changes.items() if key not in several}
+    found: dict[str, Recipe] = {}
+    for combination in itertools.product(*several.values()):
+        chosen = dict(zip(several, combination, strict=True))
+        one = recipe(source, **fixed, **chosen)
+        others = [f"{_place(key)[-1]}{value}" for key, value in chosen.items() if _place(key)[-1] != "model"]
+        name = "-".join([one.network.model, *others])
+        if name in found:
+            raise UsageError(f"{name} is asked for twice. Name each value once.")
+        found[name] = one
+    return found
+
+
+def parse_changes(words: Iterable[str]) -> dict[str, Any]:
+    """Turn `key=value` words into changes; a comma makes a list, and everything else is read as YAML."""
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(f"{word!r} is not of the form key=value.")
+        _place(key)
+        try:
+            value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
+        except yaml.YAMLError:
+            raise UsageError(f"The value in {word!r} cannot be read.") from None
+        changes[key] = [value] if _place(key)[-1] == "allow" and not isinstance(value, list) else value
+    return changes
+
+
+def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the keys on which two recipes differ, with both values."""
+    first, second = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    return {key: (first.get(key), second.get(key)) for key in first if first.get(key) != second.get(key)}
+
+
+def keys() -> dict[str, tuple[str, ...]]:
+    """Return every key of a recipe by its short name, with the path to it."""
+    places: dict[str, tuple[str, ...]] = {}
+    for name, field in Recipe.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Part):
+            places.update({leaf: (name, leaf) for leaf in field.annotation.model_fields})
+        else:
+            places[name] = (name,)
+    return places
+
+
+def _place(key: str) -> tuple[str, ...]:
+    places = keys()
+    if key in places:
+        return places[key]
+    full = {".".join(place): place for place in places.values()}
+    if key in full:
+        return full[key]
+    raise UsageError(f"A recipe has no key {key!r}. {nearest(key, full if '.' in key else places)}")
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    known = packaged()
+    path = known.get(str(source), Path(source))
+    if not path.is_file():
+        raise UsageError(
+            f"There is no recipe {str(source)!r}, neither packaged nor a file. {nearest(str(source), known)}"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no recipe: it should be `key: value` lines in the parts of a recipe.")
+    return {"name": path.stem, **content}
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value})
+    return flat
+
+
+def _explain(error: ValidationError) -> str:
+    lines: list[str] = []
+    for fault in error.errors():
+        place = ".".join(str(step) for step in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            valid = [".".join(p) for p in keys().values()] if "." in place else ["data", "images", "views", *keys()]
+            lines.append(f"A recipe has no key {place!r}. {nearest(place, valid)}")
+        elif fault["type"] == "literal_error":
+            choices = [
+                choice.strip("'") for choice in fault.get("ctx", {})["expected"].replace(" or ", ", ").split(", ")
+            ]
+            text = f"{place}={fault['input']} is not a choice. {nearest(str(fault['input']), choices)}"
+            lines.append(text if "Valid are" in text else f"{text} Valid are: {', '.join(choices)}.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(
+                f"{place}={fault['input']}: {message}." if place and fault["type"] != "value_error" else f"{message}."
+            )
+    return "\n".join(dict.fromkeys(lines))

@@ -1,0 +1,119 @@
+"""Run: a folder of recipe, table, weights, history, predictions and metrics; later commands need nothing else."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from parfocal.errors import ParfocalError, listing
+from parfocal.files import whole, write_json
+from parfocal.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Paths are given whether or not the file is there yet; readers say which file is missing."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder's name."""
+        return self.folder.name
+
+    @property
+    def weights(self) -> Path:
+        """The best weights so far."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything needed to go on training."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def table(self) -> Path:
+        """Ids, paths, labels, splits and groups as the run used them."""
+        return self.folder / "table.csv"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training reached its end and was judged."""
+        return (self.folder / "metrics.json").is_file()
+
+    def predictions(self, split: str) -> Path:
+        """Return where the predictions of a split lie."""
+        return self.folder / "predictions" / f"{split}.csv"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe the run was made with, fully resolved."""
+        path = self.folder / "recipe.yaml"
+        if not path.is_file():
+            raise ParfocalError(f"{self.folder} is not a run folder: it has no recipe.yaml.")
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+    def history(self) -> pd.DataFrame:
+        """Return one row for each finished epoch."""
+        path = self.folder / "history.csv"
+        if not path.is_file():
+            raise ParfocalError(f"{self.folder} has no history.csv: no epoch has finished. Go on with --resume.")
+        return pd.read_csv(path)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return every judged figure, by split."""
+        return self._json("metrics.json", "it has not finished. Go on with --resume.")
+
+    def environment(self) -> dict[str, Any]:
+        """Return where and with what the run was made, and what is known about its data."""
+        return self._json("environment.json", "it has not started.")
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Write one row for each finished epoch."""
+        with whole(self.folder / "history.csv") as beside:
+            pd.DataFrame(rows).to_csv(beside, index=False)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write every judged figure; from then on the run counts as finished."""
+        write_json(self.folder / "metrics.json", metrics)
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """Write where and with what the run is made."""
+        write_json(self.folder / "environment.json", environment)
+
+    def _json(self, name: str, otherwise: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.is_file():
+            raise ParfocalError(f"{self.folder} has no {name}: {otherwise}")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """Return the runs directly below a folder, in the order of their networks' depth, then by name."""
+    found = [Run(path.parent) for path in folder.glob("*/recipe.yaml")]
+    return sorted(found, key=lambda run: (_depth(run.recipe.network.model), run.name))
+
+
+def open_runs(paths: Iterable[Path | str]) -> list[Run]:
+    """Open run folders; a folder that holds several stands for all of them."""
+    runs: list[Run] = []
+    for path in map(Path, paths):
+        if (path / "recipe.yaml").is_file():
+            runs.append(Run(path))
+        elif below := runs_in(path):
+            runs += below
+        else:
+            near = runs_in(path.parent) if path.parent.is_dir() else []
+            hint = f" Runs beside it: {listing(run.folder for run in near)}." if near else ""
+            raise ParfocalError(f"{path} is not a run folder and holds none.{hint}")
+    return runs
+
+
+def _depth(model: str) -> int:
+    digits = "".join(letter if letter.isdigit() else " " for letter in model).split()
+    return int(digits[0]) if digits else 0

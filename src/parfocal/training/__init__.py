@@ -1,0 +1,1 @@
+"""From a recipe and prepared pixels to trained weights."""

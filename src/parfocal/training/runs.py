@@ -1,0 +1,162 @@
+"""From a folder of labelled images to trained and judged runs: read, check, prepare, then fit each recipe."""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import parfocal
+from parfocal.data.check import Finding, check_pixels, check_table, refuse, waived
+from parfocal.data.readers import read
+from parfocal.data.split import with_validation
+from parfocal.data.store import Store, prepare
+from parfocal.data.table import Table
+from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.evaluate import evaluate_run
+from parfocal.evaluation.inference import fabric_for
+from parfocal.files import explained
+from parfocal.model import resnet
+from parfocal.progress import say
+from parfocal.recipe import Recipe, differences, variants
+from parfocal.run import Run, runs_in
+from parfocal.training.trainer import fit
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data that is ready to train on: its rows, its pixels, and what was found on the way."""
+
+    table: Table
+    store: Store
+    findings: tuple[Finding, ...]
+
+
+def train(
+    data: Path | str,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    **changes: Any,
+) -> list[Run]:
+    """Train one run for each combination of the values in `changes`, judge them, and return them.
+
+    `data` is a folder in one of the known layouts. The runs lie below `out`, one folder each. With `resume`, runs that
+    were begun there are gone on with and finished ones are left as they are; without a recipe, theirs is taken.
+    """
+    folder = Path(out) if out is not None else default_folder(data, recipe)
+    recipes = _recipes(folder, recipe, resume, changes)
+    for one in recipes.values():
+        resnet.look_up(one.network.model)
+    runs = [_agreed(Run(folder / name), one, resume) for name, one in recipes.items()]
+    ready: dict[tuple[Any, ...], Prepared] = {}
+    for run, one in zip(runs, recipes.values(), strict=True):
+        key = (one.data, one.images, one.seed)
+        if key not in ready:
+            ready[key] = prepare_data(data, one)
+        _begin(run, one, ready[key], data)
+    for run, one in zip(runs, recipes.values(), strict=True):
+        if not run.finished:
+            prepared = ready[one.data, one.images, one.seed]
+            fit(run, prepared.table, prepared.store)
+            evaluate_run(run, prepared.table, prepared.store)
+    return runs
+
+
+def default_folder(data: Path | str, recipe: str | Path | Recipe | None) -> Path:
+    """Return where runs go when nothing is said: `runs/<data>-<recipe>`."""
+    name = recipe.name if isinstance(recipe, Recipe) else Path(recipe).stem if recipe else "custom"
+    return Path("runs") / f"{Path(data).resolve().name}-{name}"
+
+
+def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
+    """Read, split, check and prepare a data folder; refuse one with faults that the recipe does not waive."""
+    allow = recipe.data.allow
+    table = with_validation(read(data, recipe.data.format), recipe.data.valid_share, recipe.seed)
+    findings = waived(check_table(table), allow)
+    refuse(findings)
+    table = _left_out(table, findings, "missing_files")
+    store = prepare(table, recipe.images)
+    seen = waived(check_pixels(table, store.index), allow)
+    refuse(seen)
+    table = _left_out(table, seen, "unreadable_images")
+    findings += seen
+    for one in findings:
+        if one.severity == "warning":
+            say(f"Warning: {one.text}")
+    return Prepared(table, store, tuple(findings))
+
+
+def _recipes(
+    folder: Path, recipe: str | Path | Recipe | None, resume: bool, changes: dict[str, Any]
+) -> dict[str, Recipe]:
+    if resume and recipe is None and not changes:
+        begun = {run.name: run.recipe for run in runs_in(folder)}
+        if not begun:
+            raise ParfocalError(f"{folder} holds no run to go on with. Start one without --resume.")
+        return begun
+    return variants(recipe, **changes)
+
+
+def _agreed(run: Run, recipe: Recipe, resume: bool) -> Run:
+    """Return the run if its folder is free, or holds a run of the same recipe that is to be gone on with."""
+    if not (run.folder / "recipe.yaml").exists():
+        return run
+    if not resume:
+        raise ParfocalError(f"{run.folder} holds a run already. Go on with --resume, or choose another --out.")
+    changed = differences(run.recipe, recipe)
+    if changed:
+        lines = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
+        raise UsageError(f"{run.folder} was begun with another recipe: {lines}. Choose another --out.")
+    return run
+
+
+def _begin(run: Run, recipe: Recipe, prepared: Prepared, data: Path | str) -> None:
+    """Write what the run is made of; a run that is gone on with must still be made of the same rows."""
+    with explained(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+    if run.checkpoint.exists() and not Table.load(run).rows.equals(prepared.table.rows):
+        raise ParfocalError(f"The rows of {data} are not those that {run.folder} was begun with. Start a new run.")
+    prepared.table.save(run.table)
+    run.write_environment(_environment(recipe, prepared, data))
+    recipe.save(run.folder / "recipe.yaml")
+
+
+def _environment(recipe: Recipe, prepared: Prepared, data: Path | str) -> dict[str, Any]:
+    table = prepared.table
+    fabric = fabric_for(recipe.training.precision)
+    device = (
+        torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor() or platform.machine()
+    )
+    packages = ("torch", "lightning-fabric", "opencv-python-headless", "numpy", "scikit-learn")
+    return {
+        "parfocal": parfocal.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "precision": "bf16" if "bf16" in fabric._precision.precision else "float32",
+        "packages": {name: version(name) for name in packages},
+        "seed": recipe.seed,
+        "recipe_digest": recipe.digest(),
+        "data": {
+            "folder": str(Path(data).resolve()),
+            "source": table.source,
+            "classes": list(table.classes),
+            "codes": list(table.codes),
+            "counts": {split: table.counts(split) for split in table.splits if table.labelled(split)},
+            "rows": {split: len(table.positions(split)) for split in table.splits},
+            "groups": {
+                split: int(table.rows["group"].iloc[table.positions(split)].nunique()) for split in table.splits
+            },
+            "findings": [one.as_dict() for one in prepared.findings],
+        },
+    }
+
+
+def _left_out(table: Table, findings: list[Finding], code: str) -> Table:
+    ids = {one for finding in findings if finding.code == code for one in finding.ids}
+    return table.without(ids) if ids else table
