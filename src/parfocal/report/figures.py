@@ -73,7 +73,7 @@ def confusion_figure(title: str, judged: dict[str, Any]) -> Figure:
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = 2.2 + 0.62 * len(counts)
-    with mpl.rc_context(_STYLE | {"axes.grid": False}):
+    with mpl.rc_context({**_STYLE, "axes.grid": False}):
         figure = Figure(figsize=(2 * side + 0.8, side + 0.3), layout="constrained")
         left, right = figure.subplots(1, 2)
         figure.suptitle(title)
