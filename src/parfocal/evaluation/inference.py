@@ -12,6 +12,7 @@ from parfocal.data.batches import Batches
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.evaluation.predictions import Predictions
+from parfocal.memory import keep_freed_memory
 from parfocal.model.classifier import Classifier
 from parfocal.progress import progress
 from parfocal.recipe import Recipe
@@ -25,6 +26,8 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 def fabric_for(precision: str) -> Fabric:
     """Return the engine that runs networks here: the best device there is, in `auto`, `bf16` or `float32`."""
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cpu":
+        keep_freed_memory()
     bf16 = precision == "bf16" or (precision == "auto" and _has_bf16(accelerator))
     return Fabric(accelerator=accelerator, devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
