@@ -1,25 +1,17 @@
-"""Small data sets that tests share: drawn, not loaded, and quick to learn."""
+"""What tests share."""
+
+import os
+
+# Tests run side by side; networks that also share the cores among threads would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pandas as pd
 import pytest
 
 from parfocal.recipe import Recipe, recipe
-
-SMALL = {
-    "size": 40,
-    "crop": 32,
-    "model": "resnet20",
-    "epochs": 3,
-    "batch": 8,
-    "precision": "float32",
-    "flip_horizontal": 0.5,
-    "rotate": 20,
-}
+from tests.cells import SMALL, draw_cells
 
 
 @pytest.fixture(autouse=True)
@@ -45,42 +37,3 @@ def cells(tmp_path: Path) -> Path:
 def draw() -> Callable[..., Path]:
     """The function that draws a set of cells, for tests that need another."""
     return draw_cells
-
-
-def draw_cells(folder: Path, train: int = 48, valid: int = 16, test: int = 12, side: int = 48) -> Path:
-    """Draw cells in the leukemia lab's format, two to a patient, and return the folder."""
-    dice = np.random.default_rng(7)
-    patients: list[tuple[str, str]] = []
-    for split, count in (("train", train), ("valid", valid), ("test", test)):
-        names = [f"./new_dataset/{split}/{number}.bmp" for number in range(count)]
-        labels = [number % 2 for number in range(count)]
-        (folder / "new_dataset" / split).mkdir(parents=True)
-        for name, label in zip(names, labels, strict=True):
-            write_image(folder / name, cell(dice, label, side))
-        patients += [(name, f"{split}-{number // 4}-{number % 2}") for number, name in enumerate(names)]
-        if split == "test":
-            for network in (18, 50, 152):
-                pd.DataFrame({"Path": names}).to_csv(folder / f"resnet_{network}_test.csv", index=False)
-            pd.DataFrame({"Path": names, "label": labels}).to_csv(folder / "test_truth.csv", index=False)
-        else:
-            pd.DataFrame({"Path": names, "label": labels}).to_csv(folder / f"{split}.csv", index=False)
-    pd.DataFrame(patients, columns=["Path", "patient"]).to_csv(folder / "patients.csv", index=False)
-    return folder
-
-
-def cell(dice: np.random.Generator, label: int, side: int) -> np.ndarray:
-    """Draw one RGB cell on black."""
-    image = np.zeros((side, side, 3), np.uint8)
-    centre = (side // 2 + int(dice.integers(-2, 3)), side // 2 + int(dice.integers(-2, 3)))
-    cv2.circle(image, centre, side // 3, (200, 170, 220), -1)
-    cv2.circle(image, centre, side // (4 if label else 8), (110, 40, 140), -1)
-    noise = dice.normal(0, 6, image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write RGB pixels in the format of the suffix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image)
-    assert done
-    path.write_bytes(data.tobytes())

@@ -267,13 +267,19 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _meant(place: str) -> str:
+    """Say where a misplaced key of a recipe's file belongs, or what is near a misspelt one."""
+    if place in keys():
+        return f"It belongs to the part {keys()[place][0]!r}."
+    return nearest(place, [".".join(full) for full in keys().values()] if "." in place else Recipe.model_fields)
+
+
 def _explain(error: ValidationError) -> str:
     lines: list[str] = []
     for fault in error.errors():
         place = ".".join(str(step) for step in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            valid = [".".join(p) for p in keys().values()] if "." in place else ["data", "images", "views", *keys()]
-            lines.append(f"A recipe has no key {place!r}. {nearest(place, valid)}")
+            lines.append(f"A recipe has no key {place!r}. {_meant(place)}")
         elif fault["type"] == "literal_error":
             choices = [
                 choice.strip("'") for choice in fault.get("ctx", {})["expected"].replace(" or ", ", ").split(", ")

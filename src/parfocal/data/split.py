@@ -16,7 +16,8 @@ def with_validation(table: Table, share: float, seed: int) -> Table:
         return table
     train = table.positions("train")
     groups = table.rows["group"].to_numpy()[train]
-    folds = max(2, round(1 / share))
+    largest = max(table.counts("train").values())
+    folds = max(2, min(round(1 / share), largest))
     if len(np.unique(groups)) < folds:
         raise ParfocalError(
             f"{table.source} has no validation split and only {len(np.unique(groups))} groups (patients) in train, "

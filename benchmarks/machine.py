@@ -1,0 +1,49 @@
+"""What a figure was measured on, and where it is kept."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Describe the device and the software."""
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def keep(name: str, figures: dict[str, Any]) -> Path:
+    """Write figures with the machine and the command that made them."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    path.write_text(json.dumps({"command": command, "machine": machine(), **figures}, indent=2) + "\n")
+    return path
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Return the ratio of two medians."""
+    return statistics.median(above) / statistics.median(below)
+
+
+def _processor() -> str:
+    """Name the processor and what makes its bf16 fast."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    extras = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in text]
+    return " ".join([names[0] if names else platform.processor() or platform.machine(), *extras])

@@ -1,0 +1,196 @@
+"""Training images a second: our whole loop, the bare step inside it, and a plain loop as it is usually written.
+
+All three train the same network on the same smears at 224 pixels, in turns. The plain loop is float32, channels first,
+and fed by a PIL pipeline (rotate, flips, resize 350, crop 224, to tensor) in two worker processes.
+"""
+
+import argparse
+import itertools
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.machine import keep, ratio
+from parfocal.data.readers import read
+from parfocal.data.store import prepare
+from parfocal.data.synthetic import synthesise_smear
+from parfocal.data.table import Table
+from parfocal.evaluation.inference import batches_of, fabric_for, ready
+from parfocal.model import resnet
+from parfocal.model.classifier import new_classifier
+from parfocal.recipe import Recipe, recipe
+from parfocal.training.optimise import optimiser
+from parfocal.training.trainer import train_epoch, train_step
+
+BATCH = 32
+
+plain_network: nn.Module
+plain_optimiser: torch.optim.Optimizer
+plain_batches: Iterator[list[Tensor]]
+plain_device: torch.device
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """The plain way: every image opened, turned and resized anew by PIL each time it is asked for."""
+
+    def __init__(self, table: Table) -> None:
+        rows = table.rows.iloc[table.positions("train")]
+        self.paths = rows["path"].tolist()
+        self.labels = rows["label"].tolist()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.paths[index]) as file:
+            image = file.convert("RGB")
+        image = image.rotate(random.uniform(-20, 20), Image.Resampling.BILINEAR)
+        for flip in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM):
+            if random.random() < 0.5:
+                image = image.transpose(flip)
+        image = image.resize((350, 350), Image.Resampling.BILINEAR).crop((63, 63, 287, 287))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, self.labels[index]
+
+
+class Ours:
+    """The trainer's own epoch, and the step inside it on a batch that lies ready."""
+
+    def __init__(self, fabric: Fabric, table: Table, chosen: Recipe) -> None:
+        self.fabric, self.recipe = fabric, chosen
+        classifier = ready(new_classifier(chosen.network, table.classes))
+        self.network, self.optimise = fabric.setup(classifier, optimiser(classifier, chosen.training))
+        self.batches = batches_of("train", table, prepare(table, chosen.images), chosen)
+        pixels, labels = next(iter(self.batches.training(0)))
+        self.pixels, self.labels = pixels.to(fabric.device), labels.to(fabric.device)
+        self.epochs = itertools.count()
+        self.waiting: list[float] = []
+
+    def step(self, steps: int) -> float:
+        """Take bare steps; return images a second."""
+        self.network.train()
+
+        def run() -> int:
+            for _ in range(steps):
+                train_step(self.fabric, self.network, self.optimise, self.pixels, self.labels, 0.001)
+            return steps * len(self.pixels)
+
+        return rate(run)
+
+    def loop(self) -> float:
+        """Take one epoch, data and all; return images a second."""
+
+        def run() -> int:
+            epoch = next(self.epochs)
+            row = train_epoch(self.fabric, self.network, self.optimise, self.batches, self.recipe, epoch)
+            self.waiting.append(row["waiting"])
+            return len(self.batches.places)
+
+        return rate(run)
+
+
+class Plain:
+    """The loop as tutorials write it, in a process of its own, where none of our settings reach it."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.aside = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self.aside.submit(_set_plain_up, folder, model).result()
+
+    def loop(self, steps: int) -> float:
+        """Take steps from the running loader; return images a second."""
+        return self.aside.submit(_plain_loop, steps).result()
+
+
+def _set_plain_up(folder: Path, model: str) -> None:
+    global plain_network, plain_optimiser, plain_batches, plain_device
+    plain_device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    plain_network = resnet.build(model, classes=2).to(plain_device).train()
+    plain_optimiser = torch.optim.SGD(plain_network.parameters(), lr=0.001, momentum=0.9)
+    loader = DataLoader(Pictures(read(folder)), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+    plain_batches = itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+def _plain_loop(steps: int) -> float:
+    def run() -> int:
+        count = 0
+        for images, labels in itertools.islice(plain_batches, steps):
+            images, labels = images.to(plain_device), labels.to(plain_device)
+            plain_optimiser.zero_grad()
+            nn.functional.cross_entropy(plain_network(images), labels).backward()
+            plain_optimiser.step()
+            count += len(labels)
+        return count
+
+    return rate(run)
+
+
+def rate(run: Callable[[], int]) -> float:
+    """Return how many images a second `run` gets through, the device's queue included."""
+    started = time.perf_counter()
+    count = run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return count / (time.perf_counter() - started)
+
+
+def compare(model: str, images: int, rounds: int) -> dict[str, object]:
+    """Measure the three loops in turns and return every figure and the ratios of medians."""
+    with tempfile.TemporaryDirectory() as folder:
+        smears = synthesise_smear(Path(folder) / "smears", images)
+        table = read(smears)
+        chosen = recipe("leukemia-adam", model=model, optimiser="sgd", learning_rate=0.001, batch=BATCH)
+        plain = Plain(smears, model)
+        steps = len(table.positions("train")) // BATCH
+        plain.loop(2)
+        # The engine asks the C library to keep freed memory, for good; so what it does by itself is measured first.
+        with patch("parfocal.evaluation.inference.keep_freed_memory"):
+            untouched = Ours(fabric_for(chosen.training.precision), table, chosen)
+        untouched.step(2)
+        before = [untouched.step(steps) for _ in range(2)]
+        ours = Ours(fabric_for(chosen.training.precision), table, chosen)
+        ours.step(2)
+        figures: dict[str, list[float]] = {"step": [], "loop": [], "plain": []}
+        for _ in range(rounds):
+            figures["step"].append(ours.step(steps))
+            figures["loop"].append(ours.loop())
+            figures["plain"].append(plain.loop(steps))
+    return {
+        "model": model,
+        "batch": BATCH,
+        "images_per_second": {name: [round(value, 2) for value in values] for name, values in figures.items()},
+        "step_with_memory_handed_back": [round(value, 2) for value in before],
+        "loop_over_step": round(ratio(figures["loop"], figures["step"]), 3),
+        "loop_over_plain": round(ratio(figures["loop"], figures["plain"]), 3),
+        "kept_memory_over_handed_back": round(ratio(figures["step"], before), 3),
+        "waiting_for_data": round(statistics.median(ours.waiting), 4),
+    }
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--images", type=int, default=340, help="smears drawn; three quarters are trained on")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--name", default="training-loop-cpu", help="of the file in results/")
+    given = parser.parse_args()
+    found = compare(given.model, given.images, given.rounds)
+    for key, value in found.items():
+        print(f"{key}: {value}")
+    print(f"Kept: {keep(given.name, found)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Batches: the same bytes whatever the threads, every image once, and none left too small."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parfocal.data.batches import Batches
+from parfocal.recipe import ViewsPart
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+VIEWS = ViewsPart(crop=12, rotate=180, flip_horizontal=0.5, zoom=0.2, brightness=0.3, hue=0.1)
+
+
+def _batches(count: int = 30, batch: int = 8, threads: int = 2, seed: int = 0) -> Batches:
+    places = np.arange(count)
+    return Batches(PIXELS, places, places.astype(np.int64), VIEWS, batch, seed=seed, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_the_number_of_threads_changes_no_byte(threads: int) -> None:
+    for one, other in zip(_batches(threads=1).training(3), _batches(threads=threads).training(3), strict=True):
+        assert one[0].equal(other[0])
+        assert one[1].equal(other[1])
+
+
+@given(count=st.integers(1, 30), batch=st.integers(1, 12), epoch=st.integers(0, 5))
+def test_every_image_comes_once_in_batches_of_nearly_one_size(count: int, batch: int, epoch: int) -> None:
+    batches = _batches(count, batch)
+    sizes, labels = [], []
+    for pixels, numbers in batches.training(epoch):
+        sizes.append(len(pixels))
+        labels += numbers.tolist()
+    assert sorted(labels) == list(range(count))
+    assert len(sizes) == len(batches)
+    assert max(sizes) <= batch
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_epochs_and_seeds_differ_in_order_and_views() -> None:
+    first = next(iter(_batches().training(0)))
+    assert not first[1].equal(next(iter(_batches().training(1)))[1])
+    assert not first[1].equal(next(iter(_batches(seed=1).training(0)))[1])
+
+
+def test_evaluation_is_in_order_and_straight() -> None:
+    pixels, labels = zip(*_batches().evaluation(), strict=True)
+    assert np.concatenate(labels).tolist() == list(range(30))
+    np.testing.assert_array_equal(np.concatenate(pixels), PIXELS[:, 2:14, 2:14])
+
+
+def test_waiting_is_measured_and_a_pass_may_be_left_early() -> None:
+    batches = _batches()
+    for _ in batches.training(0):
+        break
+    assert batches.waited > 0
+    assert len(list(batches.training(0))) == len(batches)
+
+
+def test_an_empty_split_has_no_batches() -> None:
+    assert list(_batches(0).evaluation()) == []

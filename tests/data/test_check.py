@@ -1,0 +1,100 @@
+"""Every fault of a data set is found, named with its rows, and waived only knowingly."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from parfocal.data.check import Finding, check, refuse, waived
+from parfocal.data.readers import read
+from parfocal.errors import ParfocalError
+from parfocal.recipe import WAIVERS
+
+
+def _errors(folder: Path) -> dict[str, Finding]:
+    return {one.code: one for one in check(read(folder)) if one.severity == "error"}
+
+
+def test_a_good_set_has_no_errors_and_states_its_classes(cells: Path) -> None:
+    findings = check(read(cells))
+    assert {one.severity for one in findings} == {"note"}
+    assert "train: 24 normal, 24 blast; always saying 'normal' is right in 50.0%." in [one.text for one in findings]
+
+
+def test_missing_and_unreadable_files_are_named(cells: Path) -> None:
+    images = cells / "new_dataset" / "train"
+    (images / "3.bmp").unlink()
+    (images / "4.bmp").write_bytes((images / "4.bmp").read_bytes()[:200])
+    (images / "5.bmp").write_bytes(b"")
+    (images / "6.bmp").write_text("<html>not found</html>")
+    found = _errors(cells)
+    assert found["missing_files"].ids == ("./new_dataset/train/3.bmp",)
+    assert set(found["unreadable_images"].ids) >= {f"./new_dataset/train/{number}.bmp" for number in (4, 5, 6)}
+    assert "the file is empty" in found["unreadable_images"].text
+
+
+def test_a_patient_on_both_sides_is_found(cells: Path) -> None:
+    rows = pd.read_csv(cells / "patients.csv")
+    rows.loc[rows["Path"] == "./new_dataset/valid/0.bmp", "patient"] = "train-0-0"
+    rows.to_csv(cells / "patients.csv", index=False)
+    found = _errors(cells)["patient_overlap"]
+    assert "train-0-0" in found.text
+    assert "./new_dataset/valid/0.bmp" in found.ids
+
+
+def test_identical_images_across_splits_and_with_different_labels_are_found(cells: Path) -> None:
+    images = cells / "new_dataset"
+    shutil.copy(images / "train" / "0.bmp", images / "valid" / "0.bmp")
+    shutil.copy(images / "train" / "2.bmp", images / "train" / "3.bmp")
+    found = _errors(cells)
+    assert set(found["identical_across_splits"].ids) == {"./new_dataset/train/0.bmp", "./new_dataset/valid/0.bmp"}
+    assert set(found["conflicting_labels"].ids) == {"./new_dataset/train/2.bmp", "./new_dataset/train/3.bmp"}
+
+
+def test_the_same_pixels_under_another_format_are_identical(cells: Path) -> None:
+    images = cells / "new_dataset" / "train"
+    with Image.open(images / "0.bmp") as image:
+        image.save(images / "2.bmp", format="PNG")
+    findings = {one.code: one for one in check(read(cells))}
+    assert findings["identical_within_split"].severity == "warning"
+    assert set(findings["identical_within_split"].ids) == {"./new_dataset/train/0.bmp", "./new_dataset/train/2.bmp"}
+
+
+def test_doubled_rows_and_a_single_class_are_found(cells: Path) -> None:
+    rows = pd.read_csv(cells / "train.csv")
+    rows["label"] = 1
+    pd.concat([rows, rows.iloc[:1]]).to_csv(cells / "train.csv", index=False)
+    found = _errors(cells)
+    assert found["duplicate_rows"].ids == ("./new_dataset/train/0.bmp",)
+    assert "one class only" in found["one_class"].text
+
+
+def test_a_class_that_a_split_lacks_is_a_warning(cells: Path) -> None:
+    rows = pd.read_csv(cells / "valid.csv")
+    rows[rows["label"] == 0].to_csv(cells / "valid.csv", index=False)
+    findings = {one.code: one for one in check(read(cells))}
+    assert findings["class_absent"].text == "The valid split has no image of blast."
+
+
+@pytest.mark.parametrize("code", WAIVERS)
+def test_a_waiver_turns_its_error_into_a_warning_that_says_so(code: str) -> None:
+    fault = Finding("error", code, "Something is wrong.", ("a",), f"Mend it, or accept it with allow={code}.")
+    other = Finding("error", "one_class", "One class.", (), "Give it two.")
+    kept, still = waived([fault, other], (code,))
+    assert (kept.severity, kept.ids) == ("warning", ("a",))
+    assert f"Waived by allow={code}" in kept.text
+    assert still == other
+
+
+def test_refusing_lists_every_error_with_its_remedy(draw: Callable[..., Path], tmp_path: Path) -> None:
+    folder = draw(tmp_path / "cells", train=8, valid=4, test=2)
+    (folder / "new_dataset" / "train" / "1.bmp").unlink()
+    (folder / "new_dataset" / "valid" / "1.bmp").write_bytes(b"")
+    with pytest.raises(ParfocalError) as error:
+        refuse(check(read(folder)))
+    lines = str(error.value).splitlines()
+    assert lines[0].endswith("Put the files there, or take the rows out, or accept it with allow=missing_files.")
+    assert "new_dataset/valid/1.bmp (the file is empty)" in lines[1]

@@ -1,0 +1,62 @@
+"""`Images`, the data set for loops of one's own, shows what the trainer sees."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import parfocal
+from parfocal.data.batches import Batches
+from parfocal.data.store import prepare
+from parfocal.errors import ParfocalError, UsageError
+from parfocal.recipe import Recipe
+
+
+def test_it_is_a_dataset_of_the_labs_kind(cells: Path, small_recipe: Recipe) -> None:
+    images = parfocal.Images(cells, "train", small_recipe)
+    pixels, label = images[3]
+    assert len(images) == 48
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == torch.float32
+    assert 0 <= pixels.min() < pixels.max() <= 1
+    assert label == images.labels[3]
+    batch, labels = next(iter(DataLoader(images, batch_size=6)))
+    assert batch.shape == (6, 3, 32, 32)
+    assert labels.tolist() == images.labels[:6].tolist()
+
+
+def test_training_looks_anew_each_epoch_and_alike_in_one(cells: Path, small_recipe: Recipe) -> None:
+    images = parfocal.Images(cells, "train", small_recipe)
+    first = images[0][0]
+    assert first.equal(images[0][0])
+    images.epoch = 1
+    assert not first.equal(images[0][0])
+    images.epoch = 0
+    assert first.equal(images[0][0])
+
+
+def test_validation_shows_the_same_pixels_as_the_trainers_batches(cells: Path, small_recipe: Recipe) -> None:
+    images = parfocal.Images(cells, "valid", small_recipe)
+    store, table = prepare(images.table, small_recipe.images), images.table
+    places = store.places(table)[table.positions("valid")]
+    batches = Batches(store.pixels, places, table.labels("valid"), small_recipe.views, 64)
+    pixels, _ = next(iter(batches.evaluation()))
+    mine = torch.stack([images[number][0] for number in range(len(images))])
+    np.testing.assert_array_equal((mine * 255).round().numpy(), pixels.permute(0, 3, 1, 2).numpy())
+
+
+def test_a_test_list_is_a_mode_and_keeps_its_order(cells: Path, small_recipe: Recipe) -> None:
+    lines = (cells / "resnet_50_test.csv").read_text().splitlines()
+    (cells / "resnet_50_test.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))
+    images = parfocal.Images(cells, "resnet_50_test", small_recipe)
+    assert images.ids == tuple(lines[:0:-1])
+
+
+def test_an_unknown_mode_and_a_bad_image_are_refused(cells: Path, small_recipe: Recipe) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'valid'"):
+        parfocal.Images(cells, "valdi", small_recipe)
+    (cells / "new_dataset" / "valid" / "2.bmp").write_bytes(b"")
+    with pytest.raises(ParfocalError, match=r"valid/2\.bmp \(the file is empty\)"):
+        parfocal.Images(cells, "train", small_recipe)

@@ -1,0 +1,128 @@
+"""Recipes: what they accept, what they refuse and with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from parfocal.errors import UsageError
+from parfocal.recipe import Part, Recipe, differences, keys, packaged, parse_changes, recipe, variants
+
+
+def test_every_key_has_a_short_name_of_its_own() -> None:
+    leaves = [
+        leaf
+        for field in Recipe.model_fields.values()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+        for leaf in field.annotation.model_fields
+    ]
+    tops = [name for name, value in Recipe.model_fields.items() if not isinstance(value.default, BaseModel)]
+    assert len(set(leaves + tops)) == len(leaves + tops)
+    assert set(keys()) == set(leaves + tops)
+
+
+def test_short_and_full_keys_mean_the_same() -> None:
+    assert recipe(None, epochs=3) == recipe(None, **{"training.epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("epohcs=3", "no key 'epohcs'. Did you mean 'epochs'?"),
+        ("training.epoch=3", "no key 'training.epoch'. Did you mean 'training.epochs'?"),
+        ("optimiser=sdg", "optimiser=sdg is not a choice. Did you mean 'sgd'?"),
+        ("epochs=0", "training.epochs=0"),
+        ("epochs=many", "training.epochs=many"),
+        ("epochs", "not of the form key=value"),
+        ("crop=400", "crop=400 is larger than size=256"),
+        ("warmup=30", "warmup=30 is longer than epochs=20"),
+        ("epochs=[1", "cannot be read"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_meant(word: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        recipe(None, **parse_changes([word]))
+    assert said in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'leukemia'"):
+        recipe("leukaemia")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("training: {epoch: 3}", "Did you mean 'training.epochs'"),
+        ("trainig: {epochs: 3}", "Did you mean 'training'"),
+        ("epochs: 3", "It belongs to the part 'training'"),
+        ("a: [", "not readable YAML"),
+        ("just words", "holds no recipe"),
+    ],
+)
+def test_a_faulty_file_is_refused_with_the_reason(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        recipe(tmp_path / "mine.yaml")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_packaged_recipes_are_valid_and_say_what_they_are_for(name: str) -> None:
+    found = recipe(name)
+    assert found.name == name
+    assert found.about
+
+
+def test_a_saved_recipe_is_the_same_recipe(tmp_path: Path) -> None:
+    before = recipe("leukemia", epochs=3, allow=["patient_overlap"])
+    before.save(tmp_path / "recipe.yaml")
+    after = recipe(tmp_path / "recipe.yaml")
+    assert after == before
+    assert after.digest() == before.digest()
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["training"]["batch"] == 32
+
+
+@given(
+    changes=st.fixed_dictionaries(
+        {},
+        optional={
+            "epochs": st.integers(1, 500),
+            "learning_rate": st.floats(1e-6, 1),
+            "rotate": st.floats(0, 180),
+            "model": st.sampled_from(["resnet18", "resnet152"]),
+            "grey": st.floats(0, 1),
+        },
+    )
+)
+def test_differences_are_what_was_changed_and_the_digest_tells(changes: dict[str, Any]) -> None:
+    plain, changed = recipe(), recipe(None, **changes)
+    found = {key.rpartition(".")[2]: new for key, (_, new) in differences(plain, changed).items()}
+    assert found == {
+        key: value for key, value in changes.items() if recipe().model_dump()[keys()[key][0]][key] != value
+    }
+    assert (plain.digest() == changed.digest()) == (not found)
+
+
+def test_lists_of_values_make_one_run_each() -> None:
+    found = variants(None, **parse_changes(["model=resnet18,resnet50", "seed=0,1", "epochs=2"]))
+    assert list(found) == ["resnet18-seed0", "resnet18-seed1", "resnet50-seed0", "resnet50-seed1"]
+    assert {one.training.epochs for one in found.values()} == {2}
+
+
+def test_one_value_gives_a_run_called_after_its_network() -> None:
+    assert list(variants("demo")) == ["resnet18"]
+
+
+def test_the_same_value_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="resnet18 is asked for twice"):
+        variants(None, model=["resnet18", "resnet18"])
+
+
+def test_waivers_are_a_list_and_not_variants() -> None:
+    found = variants(None, **parse_changes(["allow=patient_overlap,missing_files"]))
+    assert found["resnet18"].data.allow == ("patient_overlap", "missing_files")

@@ -1,0 +1,179 @@
+"""Training from a folder to a judged run: what is written, what is refused, and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import parfocal
+from parfocal.data.table import Table
+from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.predictions import Predictions
+from parfocal.model.weights import read_tensors
+from parfocal.training import trainer
+from tests.cells import SMALL
+
+
+def test_a_run_folder_holds_everything(cells: Path, tmp_path: Path) -> None:
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", test_curve=True, **SMALL)
+    assert run.finished
+    history = run.history()
+    assert history["epoch"].tolist() == [1, 2, 3]
+    columns = {"train_loss", "train_accuracy", "valid_accuracy", "test_accuracy", "learning_rate"}
+    assert columns | {"images_per_second", "waiting"} <= set(history.columns)
+    metrics = run.metrics()
+    assert metrics["valid"]["accuracy"] == pytest.approx(history["valid_accuracy"].max())
+    assert metrics["best_epoch"] == history["valid_accuracy"].to_numpy().argmax() + 1
+    assert metrics["test"]["count"] == 12
+    assert Predictions.load(run.predictions("test")).classes == ("normal", "blast")
+    assert list(pd.read_csv(run.folder / "submission.csv").columns) == ["ID", "label"]
+    environment = run.environment()
+    assert environment["seed"] == 0
+    assert environment["packages"]["torch"]
+    assert len(Table.load(run)) == 76
+
+
+def test_small_cells_are_learnt(cells: Path, tmp_path: Path) -> None:
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 8})
+    assert run.metrics()["valid"]["accuracy"] >= 0.9
+    assert run.history()["train_loss"].iloc[-1] < run.history()["train_loss"].iloc[0]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cells: Path, tmp_path: Path) -> None:
+    runs = [
+        parfocal.train(cells, out=tmp_path / name, **{**SMALL, "epochs": 1, "dropout": 0.3, "seed": seed})[0]
+        for name, seed in (("one", 0), ("two", 0), ("other", 1))
+    ]
+    weights = [read_tensors(run.weights)[0] for run in runs]
+    assert all(weights[1][key].equal(value) for key, value in weights[0].items())
+    assert not weights[2]["conv1.weight"].equal(weights[0]["conv1.weight"])
+
+
+def test_several_networks_share_everything_else(cells: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "epochs": 1, "model": ["plain20", "resnet20"]}
+    runs = parfocal.train(cells, out=tmp_path / "runs", **changes)
+    assert [run.name for run in runs] == ["plain20", "resnet20"]
+    tables = [run.table.read_text() for run in runs]
+    assert tables[0] == tables[1]
+
+
+def _train_command(cells: Path, out: Path, *words: str) -> list[str]:
+    changes = {**SMALL, "epochs": 4, "dropout": 0.2, "optimiser": "adam", "learning_rate": 0.002, "schedule": "cosine"}
+    pairs = [f"{key}={value}" for key, value in changes.items()]
+    return [sys.executable, "-c", _KILLED_TRAINING, "train", str(cells), *pairs, "--out", str(out), *words]
+
+
+# Runs the command line, but the process kills itself at the step named in the environment, as a power cut would.
+_KILLED_TRAINING = """
+import os, signal
+from parfocal.commands import main
+from parfocal.training import trainer
+
+steps, step = int(os.environ.get("KILL_AT", "-1")), trainer.train_step
+def counted(*given):
+    global steps
+    if steps == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    steps -= 1
+    return step(*given)
+trainer.train_step = counted
+main()
+"""
+
+
+@pytest.mark.parametrize("kill_at", [2, 15])
+def test_killed_and_gone_on_with_it_ends_with_the_same_weights(cells: Path, tmp_path: Path, kill_at: int) -> None:
+    def run(out: str, *words: str, kill: int = -1) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "KILL_AT": str(kill), "OMP_NUM_THREADS": "2"}
+        command = _train_command(cells, tmp_path / out, *words)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert run("whole").returncode == 0
+    assert run("cut", kill=kill_at).returncode == -signal.SIGKILL
+    assert not list((tmp_path / "cut").rglob("metrics.json"))
+    assert run("cut", "--resume").returncode == 0
+    for name in ("model.safetensors", "last.ckpt"):
+        (one, _), (other, _) = (read_tensors(tmp_path / out / "resnet20" / name) for out in ("whole", "cut"))
+        assert one.keys() == other.keys()
+        assert all(other[key].equal(value) for key, value in one.items())
+    timed = ["images_per_second", "waiting", "seconds"]
+    one, other = (pd.read_csv(tmp_path / out / "resnet20" / "history.csv") for out in ("whole", "cut"))
+    pd.testing.assert_frame_equal(one.drop(columns=timed), other.drop(columns=timed))
+
+
+def test_a_run_in_the_way_is_not_overwritten(cells: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {**SMALL, "epochs": 1}
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
+    before = run.weights.read_bytes()
+    with pytest.raises(ParfocalError, match=r"holds a run already\. Go on with --resume"):
+        parfocal.train(cells, out=tmp_path / "runs", **changes)
+    with pytest.raises(UsageError, match=r"another recipe: training\.epochs was 1, now 2"):
+        parfocal.train(cells, out=tmp_path / "runs", resume=True, **{**changes, "epochs": 2})
+    parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    assert run.weights.read_bytes() == before
+
+
+def test_going_on_with_nothing_or_other_rows_is_refused(cells: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match="holds no run to go on with"):
+        parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    (run.folder / "metrics.json").unlink()
+    pd.read_csv(cells / "train.csv").iloc[:-1].to_csv(cells / "train.csv", index=False)
+    with pytest.raises(ParfocalError, match=r"are not those that .* was begun with"):
+        parfocal.train(cells, out=tmp_path / "runs", resume=True)
+
+
+def test_an_unknown_network_is_named_before_any_work(cells: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
+        parfocal.train(cells, out=tmp_path / "runs", model="resnet-18")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("fault", ["missing", "corrupt"])
+def test_a_bad_image_stops_training_or_is_left_out_by_name(cells: Path, tmp_path: Path, fault: str) -> None:
+    image = cells / "new_dataset" / "train" / "5.bmp"
+    code = {"missing": "missing_files", "corrupt": "unreadable_images"}[fault]
+    image.unlink() if fault == "missing" else image.write_bytes(image.read_bytes()[:99])
+    with pytest.raises(ParfocalError, match=rf"train/5\.bmp.*allow={code}"):
+        parfocal.train(cells, out=tmp_path / "runs", **SMALL)
+    assert not (tmp_path / "runs").exists()
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1, "allow": [code]})
+    assert "./new_dataset/train/5.bmp" not in run.table.read_text()
+    told = {one["code"]: one for one in run.environment()["data"]["findings"]}
+    assert f"Waived by allow={code}" in told[code]["text"]
+
+
+def test_without_a_valid_split_one_is_carved_and_written_down(draw: Callable[..., Path], tmp_path: Path) -> None:
+    folder = draw(tmp_path / "cells", train=60)
+    (folder / "valid.csv").unlink()
+    (run,) = parfocal.train(folder, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    rows = pd.read_csv(run.table)
+    assert set(rows["split"]) == {"train", "valid", "test"}
+    assert rows.groupby("group")["split"].nunique().max() == 1
+    assert "by group, are valid" in run.environment()["data"]["source"]
+
+
+def test_training_that_blows_up_says_what_to_change(cells: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match="lower learning_rate"):
+        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "learning_rate": 1e30})
+
+
+def test_figures_that_are_lower_or_unknown_are_chosen_rightly() -> None:
+    assert trainer.better(0.4, 0.5, "loss")
+    assert not trainer.better(0.5, 0.5, "accuracy")
+    assert trainer.better(0.6, 0.5, "accuracy")
+    assert trainer.better(0.1, None, "auc")
+    assert not trainer.better(None, 0.5, "auc")
+
+
+def test_every_json_of_a_run_is_plain(cells: Path, tmp_path: Path) -> None:
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    for path in run.folder.glob("*.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)
