@@ -1,12 +1,16 @@
 """`parfocal demo`: the whole way, from drawn smears to a report, in minutes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from parfocal.recipe import Recipe
+
 NETWORKS = ["resnet18", "resnet50", "resnet152"]
 IMAGES = 1600
+RECIPE: "str | Recipe" = "demo"
 
 
 def demo(
@@ -27,7 +31,7 @@ def demo(
     if not data.exists():
         synthesise("smear", data, IMAGES)
     typer.echo(f"{IMAGES} synthetic smears: {data}")
-    runs = train(data, "demo", out=out, resume=True, model=NETWORKS)
+    runs = train(data, RECIPE, out=out, resume=True, model=NETWORKS)
     for run in runs:
         compare(run.folder)
     page = compare([run.folder for run in runs])

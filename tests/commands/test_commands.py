@@ -1,0 +1,166 @@
+"""The command line from outside: help, words, exit codes, and one message for every mistake."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from parfocal.commands import app
+from tests.cells import SMALL
+
+VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+QUICK = [f"{key}={value}" for key, value in {**SMALL, "epochs": 1}.items()]
+
+
+def _parfocal(*words: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "parfocal", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
+
+
+def _one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Assert that a command ended in one message and return it."""
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def test_the_verbs_are_those_of_the_design() -> None:
+    assert VERBS == ["demo", "synthesise", "check", "prepare", "train", "evaluate", "compare", "predict", "recipes"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    done = _parfocal(verb, "--help")
+    assert done.returncode == 0
+    assert f"Example: parfocal {verb}" in " ".join(done.stdout.split())
+
+
+def test_version_and_help() -> None:
+    from parfocal import __version__
+
+    assert _parfocal("--version").stdout.strip() == f"parfocal {__version__}"
+    assert "train" in _parfocal("-h").stdout
+
+
+def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
+    smears, runs = tmp_path / "smears", tmp_path / "runs"
+    assert "Drawn:" in _parfocal("synthesise", "smear", smears, "--images", "60").stdout
+    assert "Ready to train." in _parfocal("check", smears, "-o", tmp_path / "findings.json").stdout
+    assert (tmp_path / "findings.json").is_file()
+    assert "60 images of 40×40" in _parfocal("prepare", smears, *QUICK).stdout
+    done = _parfocal("train", smears, *QUICK, "model=resnet20,plain20", "--out", runs)
+    assert done.returncode == 0, done.stderr
+    assert "majority" in done.stdout
+    assert (runs / "report.html").is_file()
+    assert (runs / "resnet20" / "report.html").is_file()
+    shown = _parfocal("evaluate", runs).stdout.splitlines()
+    assert [line.split()[0] for line in shown[1:]] == ["plain20", "plain20", "resnet20", "resnet20"]
+    assert f"Report: {tmp_path / 'two.html'}" in _parfocal("compare", runs, "-o", tmp_path / "two.html").stdout
+    out = tmp_path / "cells.csv"
+    done = _parfocal("predict", runs / "resnet20", smears / "resnet_18_test.csv", "-o", out)
+    assert "6 images predicted" in done.stdout
+    assert len(pd.read_csv(out)) == 6
+
+
+def test_recipes_are_listed_and_shown() -> None:
+    assert "leukemia-adam" in _parfocal("recipes").stdout
+    assert "learning_rate: 0.001" in _parfocal("recipes", "leukemia-adam").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["epohcs=3"], "Did you mean 'epochs'?"),
+        (["optimiser=sdg"], "Did you mean 'sgd'?"),
+        (["model=resnet81"], "There is no network 'resnet81'. Did you mean 'resnet18'?"),
+        (["--recipe", "leukaemia"], "Did you mean 'leukemia'?"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_names_the_nearest(
+    cells: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    assert said in _one_error(_parfocal("train", cells, *words, "--out", tmp_path / "runs"), 2)
+
+
+def _spoil(cells: Path, fault: str) -> None:
+    images, train = cells / "new_dataset" / "train", cells / "train.csv"
+    if fault == "corrupt image":
+        (images / "3.bmp").write_bytes((images / "3.bmp").read_bytes()[:300])
+    elif fault == "missing file":
+        (images / "3.bmp").unlink()
+    elif fault == "wrong column":
+        train.write_text(train.read_text().replace("Path,label", "Path,class"))
+    elif fault == "bad label":
+        train.write_text(train.read_text().replace("3.bmp,1", "3.bmp,perhaps"))
+    elif fault == "empty split":
+        (cells / "valid.csv").write_text("Path,label\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("corrupt image", "train/3.bmp (truncated, damaged or not an image). Replace the files"),
+        ("missing file", "1 of 76 images are missing"),
+        ("wrong column", "train.csv has no column 'label'; it has 'Path', 'class'"),
+        ("bad label", "train.csv, line 5: the label is 'perhaps'. Valid are 0 (normal), 1 (blast)."),
+        ("empty split", "valid.csv has no rows below its header"),
+    ],
+)
+def test_faulty_data_is_one_message_and_leaves_nothing(cells: Path, tmp_path: Path, fault: str, said: str) -> None:
+    _spoil(cells, fault)
+    assert said in _one_error(_parfocal("train", cells, *QUICK, "--out", tmp_path / "runs"), 1)
+    assert not (tmp_path / "runs").exists()
+
+
+def _folder_that_cannot_be_written(tmp_path: Path) -> Path:
+    """A folder without permission; where the tests' user may write everywhere, a file in the folder's place."""
+    place = tmp_path / "locked"
+    if os.geteuid() == 0:
+        place.write_text("")
+    else:
+        place.mkdir(mode=0o500)
+    return place / "runs"
+
+
+def test_an_unwritable_folder_is_one_message(cells: Path, tmp_path: Path) -> None:
+    out = _folder_that_cannot_be_written(tmp_path)
+    assert f"Cannot write {out}" in _one_error(_parfocal("train", cells, *QUICK, "--out", out), 1)
+    out = out.with_suffix(".html")
+    assert "Cannot write" in _one_error(_parfocal("synthesise", "smear", out, "--images", "40"), 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit stands in for a full disk on Linux")
+@pytest.mark.parametrize("room", [100, 20_000, 600_000])
+def test_a_disk_that_fills_up_while_training_is_one_message(
+    draw: Callable[..., Path], tmp_path: Path, room: int
+) -> None:
+    cells = draw(tmp_path / "cells", train=16, valid=8, test=4)
+    assert _parfocal("prepare", cells, *QUICK).returncode == 0
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    done = _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs", preexec_fn=fill)
+    assert "Cannot write" in _one_error(done, 1)
+    left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert [path.name for path in left if ".part" in path.name] == []
+    assert not any(path.stat().st_size == 0 for path in left)
+    done = _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs", "--resume")
+    assert done.returncode == 0, done.stderr
+
+
+def test_predicting_with_a_bad_image_lists_it_and_exits_with_1(cells: Path, tmp_path: Path) -> None:
+    assert _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
+    (tmp_path / "bad.png").write_text("no image")
+    good = cells / "new_dataset" / "test" / "0.bmp"
+    done = _parfocal("predict", tmp_path / "runs" / "resnet20", good, tmp_path / "bad.png", "-o", tmp_path / "out.csv")
+    assert done.returncode == 1
+    assert "1 images predicted" in done.stdout
+    assert done.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: truncated, damaged or not an image"

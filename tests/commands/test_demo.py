@@ -1,0 +1,29 @@
+"""The demo goes the whole way and goes on where it was stopped."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from parfocal.commands import app, demo
+from parfocal.recipe import recipe
+
+
+def test_the_demo_leaves_runs_page_and_submissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = recipe("demo", size=32, crop=32, epochs=1)
+    monkeypatch.setattr(demo, "RECIPE", quick)
+    monkeypatch.setattr(demo, "NETWORKS", ["resnet20", "plain20"])
+    monkeypatch.setattr(demo, "IMAGES", 60)
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
+        assert done.exit_code == 0, done.output
+        assert "majority" in done.output
+        assert f"Next: open {tmp_path / 'demo' / 'report.html'}" in done.output
+    for network in ("resnet20", "plain20"):
+        assert (tmp_path / "demo" / network / "submission.csv").is_file()
+    assert (tmp_path / "demo" / "figures" / "accuracy.png").is_file()
+
+
+def test_the_demo_trains_the_three_networks_from_scratch_with_one_recipe() -> None:
+    assert demo.NETWORKS == ["resnet18", "resnet50", "resnet152"]
+    assert demo.RECIPE == "demo"

@@ -1,0 +1,61 @@
+"""Figures show what they are made of, and hold where a class is absent."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+import parfocal
+from parfocal.report.figures import accuracy_figure, colours, confusion_figure, save
+from parfocal.run import Run
+from tests.cells import SMALL
+
+JUDGED = {"confusion": [[8, 2, 0], [0, 0, 0], [1, 0, 3]], "classes": ["no DR", "mild", "moderate"]}
+
+
+def _texts(figure: Figure) -> list[list[str]]:
+    return [[text.get_text() for text in axes.texts] for axes in figure.axes]
+
+
+def test_a_confusion_matrix_shows_counts_and_shares_and_an_absent_class_as_a_dash() -> None:
+    counts, shares = _texts(confusion_figure("run, valid", JUDGED))
+    assert counts == ["8", "2", "0", "0", "0", "0", "1", "0", "3"]
+    assert shares == ["80.0%", "20.0%", "0.0%", "–", "–", "–", "25.0%", "0.0%", "75.0%"]
+
+
+def test_a_confusion_matrix_names_its_axes_and_classes() -> None:
+    for axes in confusion_figure("run, valid", JUDGED).axes:
+        assert (axes.get_ylabel(), axes.get_xlabel()) == ("Truth", "Prediction")
+        assert [label.get_text() for label in axes.get_yticklabels()] == JUDGED["classes"]
+
+
+def test_the_accuracy_figure_has_each_runs_curves(cells: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "model": ["resnet20", "plain20"], "epochs": 2, "test_curve": True}
+    runs = parfocal.train(cells, out=tmp_path / "runs", **changes)
+    figure = accuracy_figure(runs)
+    drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]  # type: ignore[arg-type]
+    for run in runs:
+        for phase in ("train", "valid", "test"):
+            assert run.history()[f"{phase}_accuracy"].tolist() in drawn
+    assert figure.axes[0].get_xlabel() == "Epoch"
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"resnet20", "plain20", "validation", "test (chooses nothing)", "majority class"} <= set(words)
+
+
+def test_a_network_keeps_its_colour_whatever_stands_beside_it(tmp_path: Path) -> None:
+    def run(name: str, model: str) -> Run:
+        from parfocal.recipe import recipe
+
+        recipe(None, model=model).save(tmp_path / name / "recipe.yaml")
+        return Run(tmp_path / name)
+
+    three = [run(model, model) for model in ("resnet18", "resnet50", "resnet152")]
+    assert colours(three)[1:] == colours(three[1:])
+    same = [run(f"seed{seed}", "resnet18") for seed in range(3)]
+    assert len(set(colours(same))) == 3
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_saving_writes_both_forms(tmp_path: Path, suffix: str) -> None:
+    save(confusion_figure("run, valid", JUDGED), tmp_path / "figures", "confusion")
+    assert (tmp_path / "figures" / f"confusion.{suffix}").stat().st_size > 1000

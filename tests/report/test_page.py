@@ -1,0 +1,104 @@
+"""The page that compares runs: whole in itself, honest about what chose what, and made without the networks."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+import parfocal
+from parfocal.errors import ParfocalError
+from parfocal.report.page import best_of
+from parfocal.run import Run, open_runs
+from tests.cells import SMALL, draw_cells
+
+
+class _Addresses(HTMLParser):
+    """Collects what a browser would fetch or follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.pictures_without_words = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.found += [value for key in ("src", "href", "action") if (value := given.get(key))]
+        self.pictures_without_words += tag == "img" and not given.get("alt")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
+    changes = {**SMALL, "epochs": 2, "test_curve": True, "model": ["resnet20", "plain20"], "name": "<b>odd & name</b>"}
+    parfocal.train(draw_cells(folder / "cells"), out=folder / "runs", **changes)
+    patch.undo()
+    return folder / "runs"
+
+
+def test_the_page_asks_for_nothing_from_outside(runs: Path) -> None:
+    page = parfocal.compare(runs).read_text(encoding="utf-8")
+    addresses = _Addresses()
+    addresses.feed(page)
+    assert addresses.found
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in addresses.found)
+    assert addresses.pictures_without_words == 0
+    assert not re.search(r"url\(|@import|<script|<link", page)
+
+
+def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> None:
+    page = parfocal.compare(runs).read_text(encoding="utf-8")
+    assert "is chosen among 2 runs" in page
+    assert "always naming the largest class would be right for 50.0%" in page
+    assert "Test split: chose nothing" in page
+    assert "&lt;b&gt;odd &amp; name&lt;/b&gt;" in page
+    assert "<b>odd" not in page
+
+
+def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path, tmp_path: Path) -> None:
+    parfocal.compare(runs, tmp_path / "one" / "report.html")
+    parfocal.compare(runs, tmp_path / "two" / "report.html")
+    names = {path.name for path in (tmp_path / "one" / "figures").iterdir()}
+    pairs = product(("resnet20", "plain20"), ("valid", "test"))
+    stems = {"accuracy", *(f"confusion-{run}-{split}" for run, split in pairs)}
+    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
+    for name in (name for name in names if name.endswith(".svg")):
+        svgs = [(tmp_path / folder / "figures" / name).read_bytes() for folder in ("one", "two")]
+        assert svgs[0] == svgs[1]
+
+
+def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*"):
+        if path.name in ("model.safetensors", "last.ckpt") or path.parent.name == "predictions":
+            path.unlink()
+    assert parfocal.compare(tmp_path / "copy").is_file()
+
+
+def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "copy")
+    opened = open_runs([tmp_path / "copy"])
+    for run, valid, test in zip(opened, (0.6, 0.7), (0.9, 0.1), strict=True):
+        metrics = run.metrics()
+        metrics["valid"]["accuracy"], metrics["test"]["accuracy"] = valid, test
+        run.write_metrics(metrics)
+    assert best_of(opened) == opened[1]
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match="Two runs are called resnet20"):
+        parfocal.compare([runs / "resnet20", runs / "resnet20"])
+    shutil.copytree(runs, tmp_path / "copy")
+    (tmp_path / "copy" / "plain20" / "metrics.json").unlink()
+    with pytest.raises(ParfocalError, match=r"plain20 has no metrics\.json: it has not finished"):
+        parfocal.compare(tmp_path / "copy")
+    other = Run(tmp_path / "copy" / "resnet20")
+    environment = other.environment()
+    environment["data"]["classes"] = ["cat", "dog"]
+    other.write_environment(environment)
+    with pytest.raises(ParfocalError, match="tell different classes apart"):
+        parfocal.compare([other.folder, runs / "plain20"])
