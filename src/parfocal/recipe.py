@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -232,6 +232,26 @@ def keys() -> dict[str, tuple[str, ...]]:
         else:
             places[name] = (name,)
     return places
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Return every key of a recipe in full, its default as one would write it, and what it means with its choices."""
+    rows: list[tuple[str, str, str]] = []
+    for place in keys().values():
+        holder = Recipe if len(place) == 1 else type(Recipe.model_fields[place[0]].default)
+        field = holder.model_fields[place[-1]]
+        default = "" if field.default in (None, ()) else yaml.safe_dump(field.default).splitlines()[0].strip("'")
+        choices = [one for one in _literals(field.annotation) if isinstance(one, str)]
+        meaning = f"{field.description} ({', '.join(choices)})" if choices else str(field.description)
+        rows.append((".".join(place), default, meaning))
+    return rows
+
+
+def _literals(annotation: Any) -> list[Any]:
+    """Return the words of a Literal, also where it stands in a union or a tuple."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [word for inner in get_args(annotation) for word in _literals(inner)]
 
 
 def _place(key: str) -> tuple[str, ...]:

@@ -42,5 +42,7 @@ def show(table: Table) -> None:
 def _table(*headings: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place == 0 or heading in ("split", "about") else "right")
+        table.add_column(
+            heading, justify="left" if place == 0 or heading in ("split", "about", "default", "meaning") else "right"
+        )
     return table
