@@ -35,25 +35,80 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataPart(Part):
-    """Which rows are read, how they are split, and which faults are accepted."""
+Format = Literal["auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "medmnist", "columns", "folders"]
 
-    format: Literal["auto", "leukemia-lab", "fundus-lab"] = Field(
-        default="auto", description="how the labels are laid out"
-    )
-    valid_share: float = Field(
-        default=0.15, gt=0, lt=0.9, description="carved from train when the data has no valid split"
-    )
+
+class DataPart(Part):
+    """How labels are read, and which faults are accepted."""
+
+    format: Format = Field(default="auto", description="how the labels are laid out")
+    classes: tuple[str, ...] = Field(default=(), description="names of the classes, in the order of their codes")
     allow: tuple[Waiver, ...] = Field(default=(), description="faults accepted knowingly; printed on the report")
+
+
+class ColumnsPart(Part):
+    """Which columns of a sheet say what; the usual names are found without."""
+
+    path: str = Field(default="", description="the image: a path, or a name that is found below the folder")
+    label: tuple[str, ...] = Field(default=(), description="what it shows; several columns are one-hot")
+    group: str = Field(default="", description="the patient")
+    split: str = Field(default="", description="train, valid or test, or the number of a fold")
+    folder: str = Field(default="", description="where the images lie, if not beside the sheet")
+    group_from: str = Field(default="", description="regular expression on an image's id that finds the patient")
+
+
+class SplitPart(Part):
+    """Who trains, validates and tests, where the data does not say; always whole patients, the class mix kept."""
+
+    keep: bool = Field(default=True, description="take the data's own splits; false makes them anew")
+    valid: float = Field(default=0.15, gt=0, lt=0.9, description="share for validation, where the data brings none")
+    test: float = Field(default=0.0, ge=0, lt=0.9, description="share for the test split, where the data brings none")
+    folds: int = Field(default=0, ge=0, le=100, description="make this many folds instead; one of them validates")
+    fold: int = Field(default=0, ge=0, description="which fold validates, of the data's own folds or those made")
+    file: str = Field(default="", description="take the splits from this table.csv of an earlier run")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.folds == 1 or (self.folds and self.fold >= self.folds):
+            raise ValueError(f"folds={self.folds} has no fold={self.fold}")
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid={self.valid:g} and test={self.test:g} leave nothing to train on")
+        return self
 
 
 class ImagesPart(Part):
     """What the Store holds: every image framed to one size, once."""
 
-    fit: Literal["squash", "crop", "pad"] = Field(
-        default="squash", description="squash to the square, crop the longer side, or pad the shorter one with black"
+    crop_disc: bool = Field(default=False, description="find the fundus disc and trim the black surround, first")
+    centre_crop: int = Field(default=0, ge=0, le=8192, description="then take the centre at the image's own scale")
+    fit: Literal["squash", "crop", "pad", "none"] = Field(
+        default="squash",
+        description="then squash to the square, crop the longer side, pad the shorter with black, or keep the scale",
     )
     size: int = Field(default=256, ge=8, le=4096, description="side of the stored square, in pixels")
+    enhance: Literal["none", "clahe", "local_average"] = Field(
+        default="none", description="then even the contrast by tiles, or take the local mean colour away"
+    )
+    stain: Literal["none", "reinhard", "macenko"] = Field(
+        default="none", description="then bring smears to one stain; black stays black"
+    )
+    stain_mean: tuple[float, float, float] = Field(
+        default=(18.0, 27.6, -22.4), description="reinhard's reference: mean L*a*b*"
+    )
+    stain_deviation: tuple[float, float, float] = Field(
+        default=(4.0, 2.9, 3.3), description="reinhard's reference: deviation of L*a*b*"
+    )
+    stain_vectors: tuple[float, float, float, float, float, float] = Field(
+        default=(0.5626, 0.7201, 0.4062, 0.2159, 0.8012, 0.5581),
+        description="macenko's reference: density of red, green and blue of the nuclear stain, then of the other",
+    )
+    stain_most: tuple[float, float] = Field(
+        default=(1.9705, 1.0308), description="macenko's reference: the 99th percentile of each stain's amount"
+    )
+    store: Literal["raw", "jpeg"] = Field(
+        default="raw", description="keep pixels as they are, or as JPEG of high quality where the disk is too small"
+    )
+    quality: int = Field(default=95, ge=95, le=100, description="of store=jpeg, always without chroma subsampling")
 
 
 class ViewsPart(Part):
@@ -133,6 +188,8 @@ class Recipe(Part):
     about: str = Field(default="", description="what it is for, in a sentence")
     seed: int = Field(default=0, ge=0, description="of weights, order and views")
     data: DataPart = DataPart()
+    columns: ColumnsPart = ColumnsPart()
+    split: SplitPart = SplitPart()
     images: ImagesPart = ImagesPart()
     views: ViewsPart = ViewsPart()
     network: NetworkPart = NetworkPart()
@@ -187,7 +244,7 @@ def variants(source: str | Path | Recipe | None = None, **changes: Any) -> dict[
 
     `model=["resnet18", "resnet50"], seed=[0, 1]` gives `resnet18-seed0`, `resnet18-seed1`, …
     """
-    several = {key: value for key, value in changes.items() if isinstance(value, list) and _place(key)[-1] != "allow"}
+    several = {key: value for key, value in changes.items() if isinstance(value, list) and not _takes_list(key)}
     fixed = {key: value for key, value in changes.items() if key not in several}
     found: dict[str, Recipe] = {}
     for combination in itertools.product(*several.values()):
@@ -213,7 +270,7 @@ def parse_changes(words: Iterable[str]) -> dict[str, Any]:
             value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
         except yaml.YAMLError:
             raise UsageError(f"The value in {word!r} cannot be read.") from None
-        changes[key] = [value] if _place(key)[-1] == "allow" and not isinstance(value, list) else value
+        changes[key] = [value] if _takes_list(key) and not isinstance(value, list) else value
     return changes
 
 
@@ -252,6 +309,13 @@ def _literals(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     return [word for inner in get_args(annotation) for word in _literals(inner)]
+
+
+def _takes_list(key: str) -> bool:
+    """Say whether a key's value is itself a list, so that commas in it make no variants."""
+    place = _place(key)
+    holder = Recipe if len(place) == 1 else type(Recipe.model_fields[place[0]].default)
+    return get_origin(holder.model_fields[place[-1]].annotation) is tuple
 
 
 def _place(key: str) -> tuple[str, ...]:

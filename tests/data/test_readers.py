@@ -110,12 +110,12 @@ def test_a_truth_file_with_a_gap_is_refused(cells: Path) -> None:
 
 
 def test_unknown_places_and_formats_say_what_is_known(tmp_path: Path) -> None:
-    with pytest.raises(ParfocalError, match="is not a folder"):
+    with pytest.raises(ParfocalError, match="is not there"):
         read(tmp_path / "nowhere")
     with pytest.raises(ParfocalError, match="Known layouts: fundus-lab"):
         read(tmp_path)
     with pytest.raises(UsageError, match="Did you mean 'fundus-lab'"):
-        read(tmp_path, "fundus_lab")
+        read(tmp_path, format="fundus_lab")
 
 
 def test_a_table_is_read_back_from_a_run_as_it_was(cells: Path, tmp_path: Path) -> None:

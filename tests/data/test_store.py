@@ -2,14 +2,19 @@
 
 import os
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from parfocal.data import store as store_module
 from parfocal.data.decode import prepare_image
 from parfocal.data.readers import read
 from parfocal.data.store import examine, prepare, stores_folder
@@ -21,7 +26,7 @@ def test_pixels_are_those_of_the_files_in_the_order_of_the_table(cells: Path) ->
     table, images = read(cells), ImagesPart(size=32)
     store = prepare(table, images)
     assert store.pixels.shape == (len(table), 32, 32, 3)
-    assert not store.pixels.flags.writeable
+    assert not store.pixels[:].flags.writeable
     for row, place in zip((0, 50, 75), store.places(table)[[0, 50, 75]], strict=True):
         expected, facts = prepare_image(Path(table.rows["path"].iloc[row]), images)
         np.testing.assert_array_equal(store.pixels[place], expected)
@@ -55,10 +60,10 @@ def test_another_recipe_or_file_is_another_store(cells: Path) -> None:
 
 def test_unreadable_files_are_black_and_named_in_the_index(cells: Path) -> None:
     bad = cells / "new_dataset" / "train" / "7.bmp"
-    bad.write_bytes(b"BM nonsense")
+    bad.write_bytes(b"BM" + bytes(60))
     store = prepare(read(cells), ImagesPart(size=32))
     row = store.index[store.index["path"] == str(bad)].iloc[0]
-    assert row["error"] == "truncated, damaged or not an image"
+    assert row["error"] == "truncated or damaged"
     assert store.pixels[store.index.index[store.index["path"] == str(bad)][0]].max() == 0
 
 
@@ -66,7 +71,7 @@ def test_examining_gives_the_same_index_and_keeps_nothing(cells: Path) -> None:
     table, images = read(cells), ImagesPart(size=32)
     index = examine(table, images)
     assert not stores_folder().exists() or not list(stores_folder().iterdir())
-    assert index.to_dict() == prepare(table, images).index.to_dict()
+    assert index.equals(prepare(table, images).index[list(index.columns)])
 
 
 def test_a_place_that_cannot_be_written_is_one_message(
@@ -76,6 +81,92 @@ def test_a_place_that_cannot_be_written_is_one_message(
     monkeypatch.setenv("PARFOCAL_STORES", str(tmp_path / "taken" / "stores"))
     with pytest.raises(ParfocalError, match=r"Cannot write .*taken"):
         prepare(read(cells), ImagesPart(size=32))
+
+
+@pytest.mark.parametrize("store", ["raw", "jpeg"])
+def test_interrupted_it_goes_on_where_it_was(cells: Path, tmp_path: Path, store: str) -> None:
+    images = ImagesPart(size=32, store=store)  # type: ignore[arg-type]
+    whole = prepare(read(cells), images)
+    pixels, index = (np.array(whole.pixels[:]), whole.index)
+    shutil.rmtree(whole.folder)
+    code = f"""
+import os, signal, sys
+from parfocal.data import store
+from parfocal.data.readers import read
+from parfocal.recipe import ImagesPart
+opened, count = store.prepare_image, 0
+def counted(*given):
+    global count
+    count += 1
+    if count == 60:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(*given)
+store.prepare_image, store._KEPT_EVERY = counted, 10
+store.prepare(read({str(cells)!r}), ImagesPart(size=32, store={store!r}), workers=1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    decoded = 0
+    original = store_module.prepare_image
+
+    def counted(*given: Any) -> Any:
+        nonlocal decoded
+        decoded += 1
+        return original(*given)
+
+    with patch.object(store_module, "prepare_image", counted):
+        again = prepare(read(cells), images)
+    assert 0 < decoded < 50
+    np.testing.assert_array_equal(again.pixels[:], pixels)
+    assert again.index.equals(index)
+
+
+@pytest.mark.parametrize("damage", ["a byte", "a missing end", "the index", "the header"])
+def test_a_damaged_store_is_made_anew(cells: Path, damage: str) -> None:
+    store = prepare(read(cells), ImagesPart(size=32))
+    pixels = np.array(store.pixels[:])
+    name = {"the index": "index.csv", "the header": "store.json"}.get(damage, "pixels.npy")
+    content = bytearray((store.folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (store.folder / name).write_bytes(content[:-7] if damage == "a missing end" else content)
+    np.testing.assert_array_equal(prepare(read(cells), ImagesPart(size=32)).pixels[:], pixels)
+
+
+def test_a_copied_store_is_checked_and_kept(cells: Path) -> None:
+    store = prepare(read(cells), ImagesPart(size=32))
+    os.utime(store.folder / "pixels.npy", ns=(1, 1))
+    prepare(read(cells), ImagesPart(size=32))
+    assert (store.folder / "pixels.npy").stat().st_mtime_ns == 1
+
+
+def test_two_processes_make_a_store_once(cells: Path) -> None:
+    command = [sys.executable, "-m", "parfocal", "prepare", str(cells), "size=64", "crop=64"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.communicate()[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(said) == 1
+    assert len([path for path in stores_folder().iterdir() if path.is_dir()]) == 1
+
+
+def test_a_store_larger_than_the_disk_is_refused_with_the_number(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100_000))
+    with pytest.raises(ParfocalError, match=r"76 images of 64×64 need 0\.0 GB, .* has 0\.0 GB free.*store=jpeg"):
+        prepare(read(cells), ImagesPart(size=64))
+    assert not [path for path in stores_folder().iterdir() if path.is_dir()]
+    assert prepare(read(cells), ImagesPart(size=64, store="jpeg")).pixels.shape == (76, 64, 64, 3)
+
+
+def test_jpeg_stores_are_smaller_and_stay_near_the_pixels(cells: Path) -> None:
+    raw, small = (prepare(read(cells), ImagesPart(size=48, store=kind)) for kind in ("raw", "jpeg"))
+    files = [next(store.folder.glob("pixels.*")) for store in (raw, small)]
+    assert files[1].stat().st_size < files[0].stat().st_size / 2
+    difference = np.abs(small.pixels[:].astype(int) - raw.pixels[:])
+    assert difference.mean() < 2.5
+
+
+def test_pixels_are_a_file_that_numpy_reads(cells: Path) -> None:
+    store = prepare(read(cells), ImagesPart(size=32))
+    np.testing.assert_array_equal(np.load(store.folder / "pixels.npy"), store.pixels[:])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit stands in for a full disk on Linux")
@@ -92,4 +183,4 @@ def test_a_full_disk_leaves_no_store(draw: Callable[..., Path], tmp_path: Path) 
     assert done.returncode == 1
     assert done.stderr.startswith("Error: Cannot write ")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert list(stores_folder().iterdir()) == []
+    assert [path.suffix for path in stores_folder().iterdir()] == [".lock"]

@@ -8,6 +8,10 @@ import typer
 
 def check(
     data: Annotated[Path, typer.Argument(help="Folder that holds the label files.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A packaged recipe's name, or a YAML file.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the findings as JSON.")] = None,
 ) -> None:
     """Find faults: unreadable and missing files, labels, patients or identical images across splits.
@@ -18,13 +22,14 @@ def check(
     """
     from parfocal.data.check import check as find_faults
     from parfocal.data.readers import read
-    from parfocal.data.split import with_validation
+    from parfocal.data.split import with_splits
     from parfocal.files import write_json
-    from parfocal.recipe import Recipe
+    from parfocal.recipe import parse_changes
+    from parfocal.recipe import recipe as find_recipe
 
-    defaults = Recipe()
-    table = with_validation(read(data), defaults.data.valid_share, defaults.seed)
-    findings = find_faults(table)
+    chosen = find_recipe(recipe, **parse_changes(changes or []))
+    table = with_splits(read(data, chosen), chosen.split, chosen.seed)
+    findings = find_faults(table, chosen.images)
     typer.echo(f"{len(table)} rows from {table.source}.")
     for finding in findings:
         typer.echo(f"{finding.severity:>8}  {finding.text} {finding.mend}".rstrip())

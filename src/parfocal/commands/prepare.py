@@ -25,7 +25,7 @@ def prepare(
     from parfocal.recipe import recipe as find_recipe
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
-    store = fill_store(read(data, chosen.data.format), chosen.images)
+    store = fill_store(read(data, chosen), chosen.images)
     bad = store.index[store.index["error"] != ""]
     typer.echo(f"{len(store.index) - len(bad)} images of {chosen.images.size}×{chosen.images.size}: {store.folder}")
     for path, reason in zip(bad["path"], bad["error"], strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parfocal.data.decode import Pixels
+from parfocal.data.store import Stack
 from parfocal.data.views import Views, drawn, render, still
 from parfocal.recipe import ViewsPart
 
@@ -23,7 +23,7 @@ class Batches:
     which the last pass was held up by rendering.
     """
 
-    pixels: Pixels
+    pixels: Stack
     places: np.ndarray
     labels: np.ndarray
     views: ViewsPart

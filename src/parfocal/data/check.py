@@ -1,12 +1,12 @@
 """Finding a data set's faults before an hour is spent on it: each with the rows and the way to mend or waive it."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from parfocal.data.arrays import file_of
 from parfocal.data.store import examine
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import ParfocalError, listing
@@ -75,7 +75,7 @@ def _fault(code: str, text: str, ids: pd.Series | list[str], mend: str) -> Findi
 
 
 def _missing(table: Table) -> list[Finding]:
-    gone = [not Path(path).is_file() for path in table.rows["path"]]
+    gone = [not file_of(path).is_file() for path in table.rows["path"]]
     if not any(gone):
         return []
     rows = table.rows[gone]

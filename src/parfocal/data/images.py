@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from parfocal.data.check import check_pixels, refuse
 from parfocal.data.readers import read
-from parfocal.data.split import with_validation
+from parfocal.data.split import with_splits
 from parfocal.data.store import prepare
 from parfocal.data.views import drawn, render, still
 from parfocal.errors import UsageError, nearest
@@ -26,8 +26,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, root: Path | str, mode: str, recipe: str | Path | Recipe | None = None) -> None:
         self.recipe = find_recipe(recipe)
-        data = self.recipe.data
-        self.table = with_validation(read(root, data.format), data.valid_share, self.recipe.seed)
+        self.table = with_splits(read(root, self.recipe), self.recipe.split, self.recipe.seed)
         if mode not in (*self.table.splits, *self.table.lists):
             raise UsageError(f"There is no mode {mode!r}. {nearest(mode, [*self.table.splits, *self.table.lists])}")
         store = prepare(self.table, self.recipe.images)

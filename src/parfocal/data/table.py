@@ -1,4 +1,4 @@
-"""Table: rows of (id, path, label, split, group) and the class names; the group is the patient."""
+"""Table: rows of (id, path, label, split, group, fold) and the class names; the group is the patient."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,16 +13,17 @@ from parfocal.run import Run
 
 SPLITS = ("train", "valid", "test")
 UNKNOWN = -1
-_COLUMNS = ["id", "path", "label", "split", "group"]
+_COLUMNS = ["id", "path", "label", "split", "group", "fold"]
 
 
 @dataclass(frozen=True)
 class Table:
     """Labelled images.
 
-    `rows` has the columns id, path, label, split and group. A label is the index of its class, or -1 where the data
-    says none. `classes` are the names people read, `codes` what the data writes for each. `lists` are ordered lists of
-    ids that the data asks to be answered, such as a competition's test file, by name.
+    `rows` has the columns id, path, label, split, group and fold. A label is the index of its class, or -1 where the
+    data says none; a fold is empty where the data has none. `classes` are the names people read, `codes` what the data
+    writes for each. `lists` are ordered lists of ids that the data asks to be answered, such as a competition's test
+    file, by name.
     """
 
     rows: pd.DataFrame
@@ -79,7 +80,7 @@ class Table:
         path, about = run.table, run.environment()["data"]
         if not path.is_file():
             raise ParfocalError(f"{path} is missing; the run folder is not whole.")
-        text = {"id": str, "path": str, "group": str, "split": str}
+        text = {"id": str, "path": str, "group": str, "split": str, "fold": str}
         rows = pd.read_csv(path, dtype=text, keep_default_na=False)
         lists: dict[str, tuple[str, ...]] = {}
         for column in (name for name in rows.columns if name.startswith("order:")):
@@ -90,8 +91,14 @@ class Table:
 
 
 def assemble(
-    ids: list[str], paths: list[Path], labels: list[int] | np.ndarray, splits: list[str], groups: list[str]
+    ids: list[str],
+    paths: list[Path],
+    labels: list[int] | np.ndarray,
+    splits: list[str],
+    groups: list[str],
+    folds: list[str] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of a table from its columns."""
-    columns = [ids, [str(path) for path in paths], np.asarray(labels, dtype=np.int64), splits, groups]
+    places = [str(path) for path in paths]
+    columns = [ids, places, np.asarray(labels, dtype=np.int64), splits, groups, folds or [""] * len(ids)]
     return pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))

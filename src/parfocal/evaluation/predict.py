@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from parfocal.data.decode import Pixels, Unreadable, prepare_image
-from parfocal.data.readers import IMAGE_SUFFIXES
+from parfocal.data.layouts.places import IMAGE_SUFFIXES
 from parfocal.data.views import render, still
 from parfocal.errors import ParfocalError, nearest
 from parfocal.evaluation.inference import EVALUATION_BATCH, fabric_for, probabilities, ready

@@ -11,7 +11,7 @@ import torch
 import parfocal
 from parfocal.data.check import Finding, check_pixels, check_table, refuse, waived
 from parfocal.data.readers import read
-from parfocal.data.split import with_validation
+from parfocal.data.split import with_splits
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError
@@ -54,13 +54,13 @@ def train(
     runs = [_agreed(Run(folder / name), one, resume) for name, one in recipes.items()]
     ready: dict[tuple[Any, ...], Prepared] = {}
     for run, one in zip(runs, recipes.values(), strict=True):
-        key = (one.data, one.images, one.seed)
+        key = _data_key(one)
         if key not in ready:
             ready[key] = prepare_data(data, one)
         _begin(run, one, ready[key], data)
     for run, one in zip(runs, recipes.values(), strict=True):
         if not run.finished:
-            prepared = ready[one.data, one.images, one.seed]
+            prepared = ready[_data_key(one)]
             fit(run, prepared.table, prepared.store)
             evaluate_run(run, prepared.table, prepared.store)
     return runs
@@ -75,7 +75,7 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None) -> Path
 def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
     """Read, split, check and prepare a data folder; refuse one with faults that the recipe does not waive."""
     allow = recipe.data.allow
-    table = with_validation(read(data, recipe.data.format), recipe.data.valid_share, recipe.seed)
+    table = with_splits(read(data, recipe), recipe.split, recipe.seed)
     findings = waived(check_table(table), allow)
     refuse(findings)
     table = _left_out(table, findings, "missing_files")
@@ -88,6 +88,11 @@ def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
         if one.severity == "warning":
             say(f"Warning: {one.text}")
     return Prepared(table, store, tuple(findings))
+
+
+def _data_key(recipe: Recipe) -> tuple[Any, ...]:
+    """Return what decides a run's rows and pixels; runs that agree in it share them."""
+    return (recipe.data, recipe.columns, recipe.split, recipe.images, recipe.seed)
 
 
 def _recipes(

@@ -1,0 +1,1 @@
+"""One file for each family of label files; `parfocal.data.readers` is their door."""
