@@ -73,7 +73,7 @@ class Ours:
         classifier = ready(new_classifier(chosen.network, table.classes))
         self.network, self.optimise = fabric.setup(classifier, optimiser(classifier, chosen.training))
         self.batches = batches_of("train", table, prepare(table, chosen.images), chosen)
-        pixels, labels = next(iter(self.batches.training(0)))
+        pixels, labels = next(iter(self.batches.epoch(0)))
         self.pixels, self.labels = pixels.to(fabric.device), labels.to(fabric.device)
         self.epochs = itertools.count()
         self.waiting: list[float] = []

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -111,10 +111,25 @@ class ImagesPart(Part):
     quality: int = Field(default=95, ge=95, le=100, description="of store=jpeg, always without chroma subsampling")
 
 
+Step = Literal[
+    "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue", "grey"
+]
+Group = Literal["all", "random_order", "one_of"]
+
+
 class ViewsPart(Part):
     """How an image is looked at: its centre in evaluation, drawn anew for each epoch in training."""
 
-    crop: int = Field(default=224, ge=8, le=4096, description="side of the central square the network sees")
+    crop: int = Field(default=224, ge=8, le=4096, description="side of the square the network sees")
+    evaluation: Literal["centre", "five", "ten"] = Field(
+        default="centre", description="look at the centre, or average centre and corners, or these and their flips"
+    )
+    place: Literal["centre", "random"] = Field(default="centre", description="where training crops")
+    pad: int = Field(default=0, ge=0, le=1024, description="how far random crops reach over the edge, in pixels")
+    resized: float = Field(
+        default=0, ge=0, lt=1, description="crop at least this share of the area and resize it; 0: no"
+    )
+    aspect: float = Field(default=1.33, ge=1, le=4, description="of resized crops: sides up to this ratio")
     rotate: float = Field(default=0, ge=0, le=180, description="turned by up to this many degrees either way")
     flip_horizontal: float = Field(default=0, ge=0, le=1, description="probability of a left–right flip")
     flip_vertical: float = Field(default=0, ge=0, le=1, description="probability of a top–bottom flip")
@@ -129,14 +144,25 @@ class ViewsPart(Part):
         default=0, ge=0, le=0.5, description="turned about the grey axis by up to this share of the circle"
     )
     grey: float = Field(default=0, ge=0, le=1, description="probability of losing all colour")
+    chances: dict[Step, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default={}, description="probability of single steps, {rotate: 0.5, hue: 0.2}; else each is always taken"
+    )
+    geometry: Group = Field(default="all", description="geometric steps: all, in random order, or one of them")
+    geometry_chance: float = Field(default=1, ge=0, le=1, description="probability of any geometric step")
+    colours: Group = Field(default="all", description="colour steps: all, in random order, or one of them")
+    colours_chance: float = Field(default=1, ge=0, le=1, description="probability of any colour step")
+    erase: float = Field(default=0, ge=0, le=1, description="probability of blackening a box")
+    erase_area: float = Field(default=0.2, gt=0, lt=1, description="largest share of the view a box covers")
+    also: str = Field(default="", description="last step of one's own, module:function, image -> image")
 
 
 class NetworkPart(Part):
     """Which network, and how its pixels are scaled."""
 
     model: str = Field(default="resnet18", description="a network of the table in `parfocal.model.resnet`")
-    normalise: Literal["none", "half", "imagenet"] = Field(
-        default="imagenet", description="pixels as 0–1, as −1–1, or by ImageNet's mean and deviation"
+    normalise: Literal["none", "half", "imagenet", "standardise", "whiten"] = Field(
+        default="imagenet",
+        description="pixels as 0–1, as −1–1, by ImageNet's mean and deviation, by those of train, or whitened (ZCA)",
     )
     stem: Literal["imagenet", "small"] | None = Field(default=None, description="7×7/2 with pooling, or one 3×3/1")
     stride_in: Literal["3x3", "1x1"] = Field(default="3x3", description="the convolution of a bottleneck that halves")
@@ -164,8 +190,23 @@ class TrainingPart(Part):
         default="cosine", description="how the learning rate goes on after warm-up"
     )
     warmup: float = Field(default=0, ge=0, description="epochs over which the learning rate climbs from near zero")
+    sampling: Literal["natural", "balanced", "square_root", "decay", "factors", "extra"] = Field(
+        default="natural", description="each image once, classes alike, by square root, from alike to natural, …"
+    )
+    factors: tuple[float, ...] = Field(default=(), description="of sampling=factors: how often each class is shown")
+    extra: float = Field(
+        default=0.5,
+        ge=0,
+        le=20,
+        description="of sampling=extra: longer by this share, from all but the largest class",
+    )
+    mixup: float = Field(default=0, ge=0, le=10, description="strength of MixUp, which blends pairs of images")
+    cutmix: float = Field(default=0, ge=0, le=10, description="strength of CutMix, which swaps boxes between images")
     precision: Literal["auto", "bf16", "float32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
+    )
+    resident: float = Field(
+        default=0.5, ge=0, le=0.95, description="on a graphics card: keep the pixels there if they fit in this share"
     )
     select: Literal["accuracy", "balanced_accuracy", "kappa", "auc", "loss"] = Field(
         default="accuracy", description="figure on the validation split that chooses the best epoch"
@@ -267,7 +308,7 @@ def parse_changes(words: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"{word!r} is not of the form key=value.")
         _place(key)
         try:
-            value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
+            value = yaml.safe_load(f"[{text}]" if "," in text and text[0] not in "[{" else text)
         except yaml.YAMLError:
             raise UsageError(f"The value in {word!r} cannot be read.") from None
         changes[key] = [value] if _takes_list(key) and not isinstance(value, list) else value
@@ -297,7 +338,7 @@ def described() -> list[tuple[str, str, str]]:
     for place in keys().values():
         holder = Recipe if len(place) == 1 else type(Recipe.model_fields[place[0]].default)
         field = holder.model_fields[place[-1]]
-        default = "" if field.default in (None, ()) else yaml.safe_dump(field.default).splitlines()[0].strip("'")
+        default = "" if field.default in (None, (), {}) else yaml.safe_dump(field.default).splitlines()[0].strip("'")
         choices = [one for one in _literals(field.annotation) if isinstance(one, str)]
         meaning = f"{field.description} ({', '.join(choices)})" if choices else str(field.description)
         rows.append((".".join(place), default, meaning))

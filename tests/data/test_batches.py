@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parfocal.data.batches import Batches
-from parfocal.recipe import ViewsPart
+from parfocal.recipe import TrainingPart, ViewsPart
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
 VIEWS = ViewsPart(crop=12, rotate=180, flip_horizontal=0.5, zoom=0.2, brightness=0.3, hue=0.1)
@@ -14,12 +14,12 @@ VIEWS = ViewsPart(crop=12, rotate=180, flip_horizontal=0.5, zoom=0.2, brightness
 
 def _batches(count: int = 30, batch: int = 8, threads: int = 2, seed: int = 0) -> Batches:
     places = np.arange(count)
-    return Batches(PIXELS, places, places.astype(np.int64), VIEWS, batch, seed=seed, threads=threads)
+    return Batches(PIXELS, places, places.astype(np.int64), VIEWS, TrainingPart(), batch, seed=seed, threads=threads)
 
 
 @pytest.mark.parametrize("threads", [2, 7])
 def test_the_number_of_threads_changes_no_byte(threads: int) -> None:
-    for one, other in zip(_batches(threads=1).training(3), _batches(threads=threads).training(3), strict=True):
+    for one, other in zip(_batches(threads=1).epoch(3), _batches(threads=threads).epoch(3), strict=True):
         assert one[0].equal(other[0])
         assert one[1].equal(other[1])
 
@@ -28,19 +28,19 @@ def test_the_number_of_threads_changes_no_byte(threads: int) -> None:
 def test_every_image_comes_once_in_batches_of_nearly_one_size(count: int, batch: int, epoch: int) -> None:
     batches = _batches(count, batch)
     sizes, labels = [], []
-    for pixels, numbers in batches.training(epoch):
+    for pixels, numbers in batches.epoch(epoch):
         sizes.append(len(pixels))
         labels += numbers.tolist()
     assert sorted(labels) == list(range(count))
-    assert len(sizes) == len(batches)
+    assert len(sizes) == batches.steps
     assert max(sizes) <= batch
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_epochs_and_seeds_differ_in_order_and_views() -> None:
-    first = next(iter(_batches().training(0)))
-    assert not first[1].equal(next(iter(_batches().training(1)))[1])
-    assert not first[1].equal(next(iter(_batches(seed=1).training(0)))[1])
+    first = next(iter(_batches().epoch(0)))
+    assert not first[1].equal(next(iter(_batches().epoch(1)))[1])
+    assert not first[1].equal(next(iter(_batches(seed=1).epoch(0)))[1])
 
 
 def test_evaluation_is_in_order_and_straight() -> None:
@@ -51,11 +51,26 @@ def test_evaluation_is_in_order_and_straight() -> None:
 
 def test_waiting_is_measured_and_a_pass_may_be_left_early() -> None:
     batches = _batches()
-    for _ in batches.training(0):
+    for _ in batches.epoch(0):
         break
     assert batches.waited > 0
-    assert len(list(batches.training(0))) == len(batches)
+    assert len(list(batches.epoch(0))) == batches.steps
 
 
 def test_an_empty_split_has_no_batches() -> None:
     assert list(_batches(0).evaluation()) == []
+
+
+@given(ranks=st.integers(1, 3), batch=st.integers(3, 12), epoch=st.integers(0, 3))
+def test_split_over_processes_the_shares_make_up_the_batches(ranks: int, batch: int, epoch: int) -> None:
+    def batches(rank: int, ranks: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        part, places = TrainingPart(sampling="balanced"), np.arange(30)
+        made = Batches(PIXELS, places, places % 3, VIEWS, part, batch, rank=rank, ranks=ranks)
+        return [(pixels.numpy(), labels.numpy()) for pixels, labels in made.epoch(epoch)]
+
+    whole, shares = batches(0, 1), [batches(rank, ranks) for rank in range(ranks)]
+    for number, (pixels, labels) in enumerate(whole):
+        for rank, share in enumerate(shares):
+            if rank < len(labels):
+                np.testing.assert_array_equal(share[number][0], pixels[rank::ranks])
+                np.testing.assert_array_equal(share[number][1], labels[rank::ranks])

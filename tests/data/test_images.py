@@ -41,7 +41,7 @@ def test_validation_shows_the_same_pixels_as_the_trainers_batches(cells: Path, s
     images = parfocal.Images(cells, "valid", small_recipe)
     store, table = prepare(images.table, small_recipe.images), images.table
     places = store.places(table)[table.positions("valid")]
-    batches = Batches(store.pixels, places, table.labels("valid"), small_recipe.views, 64)
+    batches = Batches(store.pixels, places, table.labels("valid"), small_recipe.views, small_recipe.training, 64)
     pixels, _ = next(iter(batches.evaluation()))
     mine = torch.stack([images[number][0] for number in range(len(images))])
     np.testing.assert_array_equal((mine * 255).round().numpy(), pixels.permute(0, 3, 1, 2).numpy())

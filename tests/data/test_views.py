@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.data.views import View, Views, drawn, render, still
+from parfocal.data.views import View, Views, drawn, looks, render, still
+from parfocal.errors import UsageError
 from parfocal.recipe import ViewsPart
 
 EVERYTHING: dict[str, Any] = {
@@ -54,7 +55,7 @@ def test_with_nothing_asked_for_training_sees_what_evaluation_sees() -> None:
 @pytest.mark.parametrize(("key", "axis"), [("flip_horizontal", 1), ("flip_vertical", 0)])
 def test_flips_are_exact(key: str, axis: int) -> None:
     image = _image()
-    view = drawn(1, 32, ViewsPart(crop=24, **{key: 1.0}), seed=0, epoch=0)[0]
+    view = drawn(1, 32, ViewsPart.model_validate({"crop": 24, key: 1.0}), seed=0, epoch=0)[0]
     np.testing.assert_array_equal(_rendered(image, view, 24), np.flip(image[4:28, 4:28], axis))
 
 
@@ -82,7 +83,7 @@ def test_an_epochs_views_depend_on_seed_epoch_and_place_alone(seed: int, epoch: 
 @given(seed=st.integers(0, 1000))
 def test_geometry_is_the_product_of_its_parts(seed: int) -> None:
     def linear(**settings: float) -> np.ndarray:
-        return drawn(4, 32, ViewsPart(crop=24, **settings), seed=seed, epoch=0).geometry[:, :, :2]  # type: ignore[arg-type]
+        return drawn(4, 32, ViewsPart.model_validate({"crop": 24, **settings}), seed=seed, epoch=0).geometry[:, :, :2]
 
     settings = {key: EVERYTHING[key] for key in ("rotate", "flip_horizontal", "flip_vertical", "zoom", "shear")}
     stretched = linear(**{key: settings[key] for key in ("flip_horizontal", "flip_vertical", "zoom")})
@@ -133,3 +134,103 @@ def test_views_are_as_many_as_images() -> None:
     views: Views = drawn(7, 32, ViewsPart(**EVERYTHING), seed=0, epoch=0)
     assert len(views) == 7
     assert views.side == 24
+
+
+@pytest.mark.parametrize("evaluation", ["centre", "five", "ten"])
+def test_evaluation_looks_at_centre_corners_and_their_flips(evaluation: str) -> None:
+    image, part = _image(), ViewsPart.model_validate({"crop": 24, "evaluation": evaluation})
+    seen = [_rendered(image, still(1, 32, part, look)[0], 24) for look in looks(part)]
+    corners = [image[4:28, 4:28], image[:24, :24], image[:24, 8:], image[8:, :24], image[8:, 8:]]
+    expected = [*corners, *(np.flip(one, 1) for one in corners)][: len(seen)]
+    assert len(seen) == {"centre": 1, "five": 5, "ten": 10}[evaluation]
+    for one, other in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(seed=st.integers(0, 1000), pad=st.integers(0, 6))
+def test_random_crops_are_exact_pieces_of_the_padded_image(seed: int, pad: int) -> None:
+    image = _image()
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    part = ViewsPart(crop=24, place="random", pad=pad)
+    view = drawn(3, 32, part, seed=seed, epoch=0)[2]
+    left, top = (int(view.geometry[axis, 2]) + pad for axis in (0, 1))
+    np.testing.assert_array_equal(_rendered(image, view, 24), padded[top : top + 24, left : left + 24])
+
+
+@given(seed=st.integers(0, 1000))
+def test_resized_crops_keep_within_the_image_and_their_share(seed: int) -> None:
+    views = drawn(40, 32, ViewsPart(crop=24, resized=0.3, aspect=1.5), seed=seed, epoch=0)
+    sides = np.stack([views.geometry[:, 0, 0], views.geometry[:, 1, 1]], axis=1) * 24
+    assert (sides.prod(axis=1) >= 0.3 * 32**2 * 0.85).all()
+    assert (sides <= 32 + 1e-3).all()
+    corners = views.geometry[:, :, 2]
+    assert (corners > -0.51).all()
+    assert (corners + sides < 32 + 0.51).all()
+
+
+def test_steps_have_chances_and_groups_an_order_or_a_choice() -> None:
+    def turned(**settings: Any) -> np.ndarray:
+        part = ViewsPart.model_validate({"crop": 24, "rotate": 90, "zoom": 0.5, **settings})
+        return drawn(4000, 32, part, seed=0, epoch=0).geometry[:, :, :2]
+
+    def shares(linear: np.ndarray) -> tuple[float, float]:
+        return (
+            float((np.abs(linear[:, 0, 1]) > 1e-6).mean()),
+            float((np.abs(np.linalg.det(linear) - 1) > 1e-6).mean()),
+        )
+
+    assert shares(turned(chances={"rotate": 0.3})) == pytest.approx((0.3, 1.0), abs=0.03)
+    assert shares(turned(geometry_chance=0.4)) == pytest.approx((0.4, 0.4), abs=0.03)
+    one_of = turned(geometry="one_of")
+    assert shares(one_of) == pytest.approx((0.2, 0.2), abs=0.03)
+    both = (np.abs(one_of[:, 0, 1]) > 1e-6) & (np.abs(np.linalg.det(one_of) - 1) > 1e-6)
+    assert not both.any()
+    sheared = {"shear": 20, "stretch": 0.5}
+    fixed, shuffled = turned(**sheared), turned(**sheared, geometry="random_order")
+    assert 0.3 < (np.abs(fixed - shuffled).max(axis=(1, 2)) > 1e-4).mean() < 1
+    np.testing.assert_allclose(np.linalg.det(fixed), np.linalg.det(shuffled), rtol=1e-4)
+
+
+def test_erasing_blackens_a_box_of_at_most_its_area() -> None:
+    image, part = np.full((32, 32, 3), 200, np.uint8), ViewsPart(crop=24, erase=0.5, erase_area=0.25)
+    views = drawn(400, 32, part, seed=0, epoch=0)
+    black = np.array([(_rendered(image, views[number], 24) == 0).all(axis=2).sum() for number in range(400)])
+    assert 0.4 < (black > 0).mean() < 0.6
+    assert black.max() <= 24 * 24 * 0.25 * 1.15
+
+
+def inverted(image: np.ndarray) -> np.ndarray:
+    """A step of one's own."""
+    return 255 - image
+
+
+def speckled(image: np.ndarray, seed: int) -> np.ndarray:
+    """A step of one's own that draws."""
+    return np.random.default_rng(seed).integers(0, 256, image.shape, dtype=np.uint8)
+
+
+class Composed:
+    """A step that is called as Albumentations' are."""
+
+    def set_random_seed(self, seed: int) -> None: ...
+
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": 255 - image}
+
+
+composed = Composed()
+
+
+def test_a_step_of_ones_own_comes_last() -> None:
+    image = _image()
+    plain = _rendered(image, drawn(2, 32, ViewsPart(crop=24), seed=0, epoch=0)[1], 24)
+    for name in ("inverted", "composed"):
+        part = ViewsPart(crop=24, also=f"tests.data.test_views:{name}")
+        np.testing.assert_array_equal(_rendered(image, drawn(2, 32, part, seed=0, epoch=0)[1], 24), 255 - plain)
+    part = ViewsPart(crop=24, also="tests.data.test_views:speckled")
+    one, again, other = (_rendered(image, drawn(2, 32, part, seed=0, epoch=epoch)[1], 24) for epoch in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+    for name, said in (("nowhere:step", "No module named"), ("tests.data.test_views:gone", "gone"), ("step", "form")):
+        with pytest.raises(UsageError, match=said):
+            drawn(1, 32, ViewsPart(crop=24, also=name), seed=0, epoch=0)

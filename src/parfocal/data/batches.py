@@ -5,69 +5,101 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from parfocal.data.device_views import render_batch
+from parfocal.data.sampling import epoch_order, occurrences
 from parfocal.data.store import Stack
 from parfocal.data.views import Views, drawn, render, still
-from parfocal.recipe import ViewsPart
+from parfocal.recipe import TrainingPart, ViewsPart
 
 
 @dataclass
 class Batches:
     """The batches of one split: `places` in the Store's `pixels`, and their `labels`.
 
-    Batch sizes differ by at most one, so none is left too small for batch norm. `waited` is the time, in seconds, for
-    which the last pass was held up by rendering.
+    Batch sizes differ by at most one, so none is left too small for batch norm. Of several processes, each renders its
+    share of every batch. On a `resident` device all pixels lie in its memory and batches are rendered there. `waited`
+    is the time, in seconds, for which the last pass was held up by rendering.
     """
 
     pixels: Stack
     places: np.ndarray
     labels: np.ndarray
     views: ViewsPart
+    training: TrainingPart
     batch: int
     seed: int = 0
     threads: int = 2
     ahead: int = 3
+    rank: int = 0
+    ranks: int = 1
+    resident: torch.device | None = None
     waited: float = field(default=0.0, init=False)
 
-    def __len__(self) -> int:
-        return -(-len(self.places) // self.batch)
+    @property
+    def shown(self) -> int:
+        """How many images a training epoch shows, over all processes."""
+        return len(epoch_order(self.labels, self.training, seed=self.seed, epoch=0))
 
-    def training(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pixels, labels) of one epoch, shuffled, with views drawn for (seed, epoch)."""
-        order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.places))
-        views = drawn(len(self.places), self._size, self.views, seed=self.seed, epoch=epoch)
-        return self._rendered(order, views)
+    @property
+    def steps(self) -> int:
+        """How many batches a training epoch has."""
+        return -(-self.shown // self.batch)
 
-    def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (pixels, labels) of one training epoch: sampled, shuffled, with views drawn for (seed, epoch)."""
+        order = epoch_order(self.labels, self.training, seed=self.seed, epoch=number)
+        numbers = occurrences(order, len(self.places))
+        views = drawn(len(self.places) + len(order), self._size, self.views, seed=self.seed, epoch=number)
+        return self._rendered(order, numbers, views)
+
+    def evaluation(self, look: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels, labels) in the order of the split, each image looked at straight."""
-        return self._rendered(np.arange(len(self.places)), still(len(self.places), self._size, self.views))
+        order = np.arange(len(self.places))
+        return self._rendered(order, order, still(len(order), self._size, self.views, look))
 
     @property
     def _size(self) -> int:
         return self.pixels.shape[1]
 
-    def _rendered(self, order: np.ndarray, views: Views) -> Iterator[tuple[Tensor, Tensor]]:
+    def _rendered(self, order: np.ndarray, numbers: np.ndarray, views: Views) -> Iterator[tuple[Tensor, Tensor]]:
         """Render each batch as one task; the order of tasks, not of threads, decides the order of batches."""
         self.waited = 0.0
-        parts = deque(np.array_split(order, len(self))) if len(order) else deque()
+        count = -(-len(order) // self.batch)
+        parts = deque(part[self.rank :: self.ranks] for part in np.array_split(np.arange(len(order)), max(1, count)))
+        parts = deque(part for part in parts if len(part))
+        if self.resident is not None and views.last is None:
+            for part in parts:
+                yield self._rendered_there(order[part], numbers[part], views)
+            return
         with ThreadPoolExecutor(self.threads, thread_name_prefix="views") as pool:
             waiting: deque[Future[Tensor]] = deque()
             chosen: deque[np.ndarray] = deque()
             while parts or waiting:
                 while parts and len(waiting) < self.ahead:
                     chosen.append(parts.popleft())
-                    waiting.append(pool.submit(self._render, chosen[-1], views))
+                    waiting.append(pool.submit(self._render, order[chosen[-1]], numbers[chosen[-1]], views))
                 started = time.perf_counter()
                 pixels = waiting.popleft().result()
                 self.waited += time.perf_counter() - started
-                yield pixels, torch.from_numpy(self.labels[chosen.popleft()])
+                yield pixels, torch.from_numpy(self.labels[order[chosen.popleft()]])
 
-    def _render(self, rows: np.ndarray, views: Views) -> Tensor:
+    @cached_property
+    def _there(self) -> Tensor:
+        """All pixels of the split, copied to the device once."""
+        return torch.from_numpy(np.asarray(self.pixels[self.places])).to(self.resident)
+
+    def _rendered_there(self, rows: np.ndarray, numbers: np.ndarray, views: Views) -> tuple[Tensor, Tensor]:
+        places = torch.from_numpy(rows).to(self.resident, non_blocking=True)
+        return render_batch(self._there[places], views, numbers), torch.from_numpy(self.labels[rows])
+
+    def _render(self, rows: np.ndarray, numbers: np.ndarray, views: Views) -> Tensor:
         out = np.empty((len(rows), views.side, views.side, 3), np.uint8)
-        for number, row in enumerate(rows):
-            render(self.pixels[self.places[row]], views[row], out[number])
+        for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
+            render(self.pixels[self.places[row]], views[number], out[place])
         return torch.from_numpy(out)

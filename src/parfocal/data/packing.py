@@ -59,7 +59,7 @@ def packed(pixels: np.ndarray, images: ImagesPart) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
 
 
-def opened(folder: Path, images: ImagesPart, index: pd.DataFrame) -> Any:
+def opened(folder: Path, images: ImagesPart, index: pd.DataFrame) -> np.ndarray | Packed:
     """Open a Store's pixels as something that reads like an array (N, size, size, 3)."""
     if images.store == "raw":
         return np.load(place(folder, images), mmap_mode="r")

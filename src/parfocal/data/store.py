@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,12 +36,8 @@ _KEPT_EVERY = 256
 _TEXT = {"path": str, "digest": str, "notes": str, "error": str}
 
 
-class Stack(Protocol):
-    """Images one behind another: an array, or something that reads like one."""
-
-    shape: tuple[int, ...]
-
-    def __getitem__(self, place: Any) -> Pixels: ...
+Stack = np.ndarray | packing.Packed
+"""Images one behind another: an array, or what reads like one."""
 
 
 @dataclass(frozen=True)

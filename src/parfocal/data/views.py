@@ -1,58 +1,82 @@
 """View: how one image is looked at once, a 2×3 geometry matrix and a 3×4 colour matrix.
 
-Rotation, flips, zoom, stretch, shear, shift and crop compose into one matrix and one interpolation; brightness,
-contrast, saturation, hue and grey into one matrix of colours. Views are drawn for a whole epoch at once from a
-generator keyed by (seed, epoch), so what an image looks like does not depend on threads, ranks or resume.
+Everything that moves pixels composes into one matrix and one interpolation, everything that changes colours into one
+matrix of colours. Views are drawn for a whole epoch at once from a generator keyed by (seed, epoch), so what an image
+looks like does not depend on threads, ranks or resume.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import cv2
 import numpy as np
 
+from parfocal.data.colours import drawn_colours
 from parfocal.data.decode import Pixels
+from parfocal.data.dice import Dice
+from parfocal.data.geometry import LOOKS, drawn_geometry, straight
+from parfocal.errors import UsageError
 from parfocal.recipe import ViewsPart
 
-# Luma of ITU-R BT.601: what a colour weighs when it turns grey.
-_LUMA = np.array([0.299, 0.587, 0.114])
-_MID_GREY = 127.5
+OwnStep = Callable[[Pixels, int], Pixels]
 
 
 @dataclass(frozen=True)
 class View:
-    """One look: `geometry` takes a pixel of the view to the Store's, `colour` (or None) its colour to the view's."""
+    """One look: `geometry` takes a pixel of the view to the Store's, `colour` (or None) its colour to the view's.
+
+    `erased` is a box (left, top, right, bottom) that is blackened, if any; `last` a step of the user's own, and `seed`
+    what it may draw from.
+    """
 
     geometry: np.ndarray
-    colour: np.ndarray | None
+    colour: np.ndarray | None = None
+    erased: np.ndarray | None = None
+    last: OwnStep | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Views:
-    """A View for each of many images, as arrays (N, 2, 3) and (N, 3, 4), and the side of what they show."""
+    """A View for each of many images, as arrays, and the side of what they show."""
 
     geometry: np.ndarray
     colour: np.ndarray | None
     side: int
+    erased: np.ndarray | None = None
+    last: OwnStep | None = None
+    seed: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.geometry)
 
     def __getitem__(self, number: int) -> View:
-        return View(self.geometry[number], None if self.colour is None else self.colour[number])
+        colour = None if self.colour is None else self.colour[number]
+        erased = None if self.erased is None else self.erased[number]
+        seed = hash((*self.seed, int(number))) % 2**31 if self.last else 0
+        return View(self.geometry[number], colour, erased, self.last, seed)
 
 
-def still(count: int, size: int, part: ViewsPart) -> Views:
-    """Return the views of evaluation: the central square of Store images of side `size`, nothing drawn."""
-    geometry = _about_centres(np.broadcast_to(np.eye(2), (count, 2, 2)), np.zeros((count, 2)), size, part.crop)
-    return Views(geometry, None, part.crop)
+def still(count: int, size: int, part: ViewsPart, look: int = 0) -> Views:
+    """Return the views of evaluation: the central square of Store images of side `size`, or another look of several."""
+    return Views(straight(count, size, part, look), None, part.crop)
+
+
+def looks(part: ViewsPart) -> range:
+    """Return the numbers of the looks whose answers evaluation averages: 1, 5 or 10 crops."""
+    return range({"centre": 1, "five": len(LOOKS), "ten": 2 * len(LOOKS)}[part.evaluation])
 
 
 def drawn(count: int, size: int, part: ViewsPart, *, seed: int, epoch: int) -> Views:
     """Draw the views of one training epoch for `count` Store images of side `size`."""
-    # One column a setting, all drawn always: changing one setting leaves the others' draws alone.
-    dice = np.random.default_rng([seed, epoch, 1]).random((count, 16))
-    spread = 2 * dice - 1
-    return Views(_geometry(dice, spread, size, part), _colours(dice, spread, part), part.crop)
+    dice = Dice(count, seed, epoch)
+    last = own_step(part.also) if part.also else None
+    return Views(
+        drawn_geometry(dice, size, part), drawn_colours(dice, part), part.crop, _erased(dice, part), last, (seed, epoch)
+    )
 
 
 def render(image: Pixels, view: View, out: Pixels) -> None:
@@ -67,53 +91,36 @@ def render(image: Pixels, view: View, out: Pixels) -> None:
     )
     if view.colour is not None:
         out[:] = cv2.transform(out, view.colour)
+    if view.last is not None:
+        out[:] = view.last(out.copy(), view.seed)
+    if view.erased is not None:
+        left, top, right, bottom = view.erased
+        out[top:bottom, left:right] = 0
 
 
-def _geometry(dice: np.ndarray, spread: np.ndarray, size: int, part: ViewsPart) -> np.ndarray:
-    angle = np.deg2rad(part.rotate) * spread[:, 0]
-    scale = 1 + part.zoom * spread[:, 3]
-    aspect = np.sqrt(1 + part.stretch * spread[:, 4])
-    across = np.where(dice[:, 1] < part.flip_horizontal, -1, 1) / (scale * aspect)
-    down = np.where(dice[:, 2] < part.flip_vertical, -1, 1) * aspect / scale
-    slant = np.tan(np.deg2rad(part.shear) * spread[:, 5])
-    cosine, sine = np.cos(angle), np.sin(angle)
-    turn = _matrices([[cosine, -sine], [sine, cosine]])
-    lean = _matrices([[np.ones_like(slant), slant], [np.zeros_like(slant), np.ones_like(slant)]])
-    stretch = _matrices([[across, np.zeros_like(across)], [np.zeros_like(down), down]])
-    shift = part.shift * size * spread[:, 6:8]
-    return _about_centres(turn @ lean @ stretch, shift, size, part.crop)
+def own_step(name: str) -> OwnStep:
+    """Find the step `module:function`: `image -> image`, taking `seed=` if it can, or called as Albumentations is."""
+    module, colon, attribute = name.partition(":")
+    try:
+        step: Any = getattr(import_module(module), attribute) if colon else None
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"also={name}: {error}.") from None
+    if not callable(step):
+        raise UsageError(f"also={name} is not of the form module:function, or that is nothing to call.")
+    if hasattr(step, "set_random_seed"):
+        return lambda image, _: step(image=image)["image"]
+    if "seed" in inspect.signature(step).parameters:
+        return lambda image, seed: step(image, seed=seed)
+    return lambda image, _: step(image)
 
 
-def _about_centres(linear: np.ndarray, shift: np.ndarray, size: int, crop: int) -> np.ndarray:
-    """Return matrices that apply `linear` about the view's centre and land on the Store image's centre."""
-    offset = (size - 1) / 2 + shift - linear @ np.full(2, (crop - 1) / 2)
-    return np.concatenate([linear, offset[:, :, None]], axis=2).astype(np.float32)
-
-
-def _colours(dice: np.ndarray, spread: np.ndarray, part: ViewsPart) -> np.ndarray | None:
-    if not any((part.brightness, part.contrast, part.saturation, part.hue, part.grey)):
+def _erased(dice: Dice, part: ViewsPart) -> np.ndarray | None:
+    """Draw a box for each image, empty where nothing is erased."""
+    if not part.erase:
         return None
-    count = len(dice)
-    grey = np.broadcast_to(_LUMA, (3, 3))
-    saturation = 1 + part.saturation * spread[:, 10]
-    saturation = np.where(dice[:, 12] < part.grey, 0, saturation)[:, None, None]
-    mix = saturation * np.eye(3) + (1 - saturation) * grey
-    mix = mix @ _hue_turns(2 * np.pi * part.hue * spread[:, 11])
-    contrast = 1 + part.contrast * spread[:, 9]
-    gain = (1 + part.brightness * spread[:, 8]) * contrast
-    matrix = np.empty((count, 3, 4))
-    matrix[:, :, :3] = gain[:, None, None] * mix
-    matrix[:, :, 3] = ((1 - contrast) * _MID_GREY)[:, None]
-    return matrix.astype(np.float32)
-
-
-def _hue_turns(angle: np.ndarray) -> np.ndarray:
-    """Rotate colours about the grey axis (Rodrigues), which keeps every grey as it is."""
-    axis = np.full(3, 1 / np.sqrt(3))
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    cosine, sine = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
-    return cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
-
-
-def _matrices(rows: list[list[np.ndarray]]) -> np.ndarray:
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    area = part.crop**2 * part.erase_area * dice.of("erase_area")
+    ratio = np.exp(np.log(3) * dice.spread("erase_aspect"))
+    width, height = (np.minimum(np.sqrt(area * by), part.crop) for by in (ratio, 1 / ratio))
+    happens = dice.of("erase") < part.erase
+    left, top = (dice.of("erase_across") * (part.crop - width), dice.of("erase_down") * (part.crop - height))
+    return np.where(happens, [left, top, left + width, top + height], 0).T.round().astype(np.int64)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from parfocal.data.batches import Batches
 from parfocal.data.store import Store
 from parfocal.data.table import Table
+from parfocal.data.views import looks
 from parfocal.evaluation.predictions import Predictions
 from parfocal.memory import keep_freed_memory
 from parfocal.model.classifier import Classifier
@@ -41,22 +42,33 @@ def batches_of(split: str, table: Table, store: Store, recipe: Recipe) -> Batche
     """Return the batches of a split, as the recipe has them looked at."""
     size = recipe.training.batch if split == "train" else EVALUATION_BATCH
     places = store.places(table)[table.positions(split)]
-    return Batches(store.pixels, places, table.labels(split), recipe.views, size, seed=recipe.seed)
+    resident = _resident(len(places), recipe)
+    return Batches(
+        store.pixels,
+        places,
+        table.labels(split),
+        recipe.views,
+        recipe.training,
+        size,
+        seed=recipe.seed,
+        resident=resident,
+    )
 
 
 def predict_split(
     fabric: Fabric, network: nn.Module, table: Table, store: Store, recipe: Recipe, split: str
 ) -> Predictions:
     """Return what a network set up by the engine says about every image of a split."""
-    batches = batches_of(split, table, store, recipe)
-    with progress(f"Judging {split}", len(batches.places)) as done:
+    batches, several = batches_of(split, table, store, recipe), looks(recipe.views)
+    with progress(f"Judging {split}", len(batches.places) * len(several)) as done:
 
-        def seen() -> Iterator[Tensor]:
-            for pixels, _ in batches.evaluation():
+        def seen(look: int) -> Iterator[Tensor]:
+            for pixels, _ in batches.evaluation(look):
                 yield pixels
                 done(len(pixels))
 
-        return Predictions.of(table, split, probabilities(network, seen(), fabric.device))
+        answers = [probabilities(network, seen(look), fabric.device) for look in several]
+        return Predictions.of(table, split, np.mean(answers, axis=0))
 
 
 @torch.inference_mode()
@@ -65,6 +77,30 @@ def probabilities(network: nn.Module, batches: Iterable[Tensor], device: torch.d
     network.eval()
     rows = [torch.softmax(network(pixels.to(device, non_blocking=True)).float(), dim=1) for pixels in batches]
     return torch.cat(rows).cpu().double().numpy()
+
+
+def _resident(images: int, recipe: Recipe) -> torch.device | None:
+    """Return the graphics card if there is one and the pixels fit in the recipe's share of its free memory."""
+    if not torch.cuda.is_available():
+        return None
+    free, _ = torch.cuda.mem_get_info()
+    return torch.device("cuda") if images * recipe.images.size**2 * 3 < recipe.training.resident * free else None
+
+
+def ahead(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches on the device, each copied from pinned memory while the one before is worked on."""
+    if device.type == "cpu":
+        yield from batches
+        return
+    waiting: tuple[Tensor, Tensor] | None = None
+    for pixels, labels in batches:
+        pinned = [one if one.device.type != "cpu" else one.pin_memory() for one in (pixels, labels)]
+        following = (pinned[0].to(device, non_blocking=True), pinned[1].to(device, non_blocking=True))
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
 
 
 def _has_bf16(accelerator: str) -> bool:

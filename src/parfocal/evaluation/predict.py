@@ -14,7 +14,7 @@ import torch
 
 from parfocal.data.decode import Pixels, Unreadable, prepare_image
 from parfocal.data.layouts.places import IMAGE_SUFFIXES
-from parfocal.data.views import render, still
+from parfocal.data.views import looks, render, still
 from parfocal.errors import ParfocalError, nearest
 from parfocal.evaluation.inference import EVALUATION_BATCH, fabric_for, probabilities, ready
 from parfocal.files import whole
@@ -60,12 +60,12 @@ def predict(run: Path | str, sources: Iterable[Path | str], out: Path | str) -> 
         writer.writerow(["id", "predicted", *(f"probability:{name}" for name in classifier.classes)])
         with progress("Predicting", len(files)) as done:
             for chunk in _chunks(files):
-                looks = list(pool.map(lambda one: _look(one[1], recipe), chunk))
-                seen = [(one, look) for (one, _), look in zip(chunk, looks, strict=True) if not isinstance(look, str)]
-                outcome.unreadable |= {one: r for (one, _), r in zip(chunk, looks, strict=True) if isinstance(r, str)}
+                read = list(pool.map(lambda one: _seen(one[1], recipe), chunk))
+                seen = [(one, look) for (one, _), look in zip(chunk, read, strict=True) if not isinstance(look, str)]
+                outcome.unreadable |= {one: r for (one, _), r in zip(chunk, read, strict=True) if isinstance(r, str)}
                 if seen:
-                    pixels = torch.from_numpy(np.stack([look for _, look in seen]))
-                    rows = probabilities(network, [pixels], fabric.device)
+                    pixels = torch.from_numpy(np.stack([look for _, look in seen], axis=1))
+                    rows = np.mean([probabilities(network, [look], fabric.device) for look in pixels], axis=0)
                     for (one, _), row in zip(seen, rows, strict=True):
                         writer.writerow([one, names[row.argmax()], *(f"{value:.9g}" for value in row)])
                 outcome.count += len(seen)
@@ -83,14 +83,16 @@ def _chunks(files: list[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
         yield chunk
 
 
-def _look(path: Path, recipe: Recipe) -> Pixels | str:
-    """Return the pixels the network sees of a file, or why there are none."""
+def _seen(path: Path, recipe: Recipe) -> Pixels | str:
+    """Return the pixels the network sees of a file, one picture a look, or why there are none."""
     try:
         prepared, _ = prepare_image(path, recipe.images)
     except Unreadable as reason:
         return str(reason)
-    out = np.empty((recipe.views.crop, recipe.views.crop, 3), np.uint8)
-    render(prepared, still(1, recipe.images.size, recipe.views)[0], out)
+    several = looks(recipe.views)
+    out = np.empty((len(several), recipe.views.crop, recipe.views.crop, 3), np.uint8)
+    for look in several:
+        render(prepared, still(1, recipe.images.size, recipe.views, look)[0], out[look])
     return out
 
 

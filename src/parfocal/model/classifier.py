@@ -4,6 +4,7 @@ It takes uint8 pixels, so training, evaluation, export and serving cannot disagr
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,33 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Mean and standard deviation of the pixels, by the recipe's word for them."""
 
 
-def new_classifier(part: NetworkPart, classes: Sequence[str]) -> "Classifier":
-    """Build the network a recipe describes, with fresh weights."""
-    mean, std = SCALES[part.normalise]
+@dataclass(frozen=True)
+class Scale:
+    """How pixels, in the 0–1 scale, become what a network takes: less `mean`, over `std`, then mixed by `whiten`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    whiten: tuple[tuple[float, ...], ...] | None = None
+
+
+def new_classifier(part: NetworkPart, classes: Sequence[str], measured: Scale | None = None) -> "Classifier":
+    """Build the network a recipe describes, with fresh weights; `measured` is the scale of its own training pixels."""
+    scale = measured or Scale(*SCALES[part.normalise])
     options = part.model_dump(exclude={"model", "normalise"})
-    return Classifier(part.model, classes, mean=mean, std=std, **options)
+    return Classifier(part.model, classes, mean=scale.mean, std=scale.std, whiten=scale.whiten, **options)
 
 
 class Classifier(nn.Module):
     """A residual network that takes uint8 pixels and gives one logit for each class.
 
     `pixels` are (N, H, W, C), as images lie in memory, or (N, C, H, W); the last axis is looked at first. `mean` and
-    `std` are in the 0–1 scale of the pixels, one for each channel. `about` is plain data that travels with the weights.
+    `std` are in the 0–1 scale of the pixels, one for each channel; `whiten`, if any, mixes the channels after. `about`
+    is plain data that travels with the weights.
     """
 
     mean: Tensor
     std: Tensor
+    whiten: Tensor | None
 
     def __init__(
         self,
@@ -48,6 +60,7 @@ class Classifier(nn.Module):
         *,
         mean: Sequence[float],
         std: Sequence[float],
+        whiten: Sequence[Sequence[float]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -57,12 +70,15 @@ class Classifier(nn.Module):
             "classes": list(classes),
             "mean": list(mean),
             "std": list(std),
+            "whiten": [list(row) for row in whiten] if whiten else None,
             "options": options,
         }
         self.channels = len(mean)
         self.network = resnet.build(model, len(self.classes), channels=self.channels, **options)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+        mix = torch.tensor([list(row) for row in whiten])[:, :, None, None] if whiten else None
+        self.register_buffer("whiten", mix, persistent=False)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels in either layout into what the network proper takes: (N, C, H, W), mean 0, deviation 1."""
@@ -70,7 +86,8 @@ class Classifier(nn.Module):
             pixels = pixels.permute(0, 3, 1, 2)
         elif pixels.shape[1] != self.channels:
             raise ValueError(f"Pixels must be (N, H, W, {self.channels}) or (N, {self.channels}, H, W).")
-        return (pixels.to(self.mean.dtype) - self.mean) / self.std
+        scaled = (pixels.to(self.mean.dtype) - self.mean) / self.std
+        return scaled if self.whiten is None else nn.functional.conv2d(scaled, self.whiten)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Give logits (N, classes) for uint8 pixels (N, H, W, C) or (N, C, H, W)."""
@@ -92,6 +109,7 @@ class Classifier(nn.Module):
             content["classes"],
             mean=content["mean"],
             std=content["std"],
+            whiten=content["whiten"],
             **content["options"],
         )
         classifier.network.load_state_dict(state)

@@ -10,6 +10,7 @@ import torch
 
 import parfocal
 from parfocal.data.check import Finding, check_pixels, check_table, refuse, waived
+from parfocal.data.mosaic import write_mosaic
 from parfocal.data.readers import read
 from parfocal.data.split import with_splits
 from parfocal.data.store import Store, prepare
@@ -126,6 +127,7 @@ def _begin(run: Run, recipe: Recipe, prepared: Prepared, data: Path | str) -> No
     if run.checkpoint.exists() and not Table.load(run).rows.equals(prepared.table.rows):
         raise ParfocalError(f"The rows of {data} are not those that {run.folder} was begun with. Start a new run.")
     prepared.table.save(run.table)
+    write_mosaic(run.folder / "views.png", prepared.table, prepared.store, recipe)
     run.write_environment(_environment(recipe, prepared, data))
     recipe.save(run.folder / "recipe.yaml")
 

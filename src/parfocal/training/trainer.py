@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from parfocal.data.batches import Batches
 from parfocal.data.store import Store
 from parfocal.data.table import Table
-from parfocal.evaluation.inference import batches_of, fabric_for, predict_split, ready
+from parfocal.evaluation.inference import ahead, batches_of, fabric_for, predict_split, ready
 from parfocal.evaluation.metrics import judge
 from parfocal.model.classifier import new_classifier
 from parfocal.progress import progress, say
 from parfocal.recipe import Recipe
 from parfocal.run import Run
 from parfocal.training import checkpoint
+from parfocal.training.mixing import Blend, mixed
 from parfocal.training.optimise import learning_rate, optimiser
+from parfocal.training.scale import measured_scale
 
 
 def fit(run: Run, table: Table, store: Store) -> None:
@@ -30,13 +32,13 @@ def fit(run: Run, table: Table, store: Store) -> None:
     recipe = run.recipe
     fabric = fabric_for(recipe.training.precision)
     torch.manual_seed(recipe.seed)
-    classifier = ready(new_classifier(recipe.network, table.classes))
+    train = batches_of("train", table, store, recipe)
+    classifier = ready(new_classifier(recipe.network, table.classes, measured_scale(recipe.network, train)))
     network, optimise = fabric.setup(classifier, optimiser(classifier, recipe.training))
     reached = checkpoint.Progress()
     if run.checkpoint.exists():
         reached = checkpoint.load(run.checkpoint, classifier, optimise)
         say(f"{run.name}: going on after epoch {reached.epoch}.")
-    train = batches_of("train", table, store, recipe)
     for epoch in range(reached.epoch, recipe.training.epochs):
         started = time.perf_counter()
         row: dict[str, Any] = {"epoch": epoch + 1}
@@ -66,16 +68,16 @@ def train_epoch(
     # All that is random in an epoch hangs on (seed, epoch) alone, so that resuming needs no stored generators.
     torch.manual_seed(int(np.random.default_rng([recipe.seed, epoch, 2]).integers(2**63)))
     network.train()
-    count = len(batches.places)
+    count, steps = batches.shown, batches.steps
     total_loss = torch.zeros((), device=fabric.device)
     right = torch.zeros((), device=fabric.device, dtype=torch.long)
     rate = recipe.training.learning_rate
     started = time.perf_counter()
     with progress(label, count) as done:
-        for step, (pixels, labels) in enumerate(batches.training(epoch)):
-            rate = learning_rate(epoch * len(batches) + step, len(batches), recipe.training)
-            pixels, labels = _onto(fabric, pixels), _onto(fabric, labels)
-            loss, logits = train_step(fabric, network, optimise, pixels, labels, rate)
+        for step, (pixels, labels) in enumerate(ahead(batches.epoch(epoch), fabric.device)):
+            rate = learning_rate(epoch * steps + step, steps, recipe.training)
+            pixels, blend = mixed(pixels, recipe.training, seed=(recipe.seed, epoch, step))
+            loss, logits = train_step(fabric, network, optimise, pixels, labels, rate, blend)
             total_loss += loss.detach() * len(labels)
             right += (logits.argmax(1) == labels).sum()
             done(len(labels))
@@ -97,6 +99,7 @@ def train_step(
     pixels: Tensor,
     labels: Tensor,
     rate: float,
+    blend: Blend | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move the weights once, at learning rate `rate`; return the loss and the logits."""
     for group in optimise.param_groups:
@@ -104,6 +107,9 @@ def train_step(
     optimise.zero_grad(set_to_none=True)
     logits = network(pixels)
     loss = nn.functional.cross_entropy(logits.float(), labels)
+    if blend is not None:
+        other = nn.functional.cross_entropy(logits.float(), labels[blend.partners])
+        loss = blend.share * loss + (1 - blend.share) * other
     fabric.backward(loss)
     optimise.step()
     return loss, logits
@@ -123,10 +129,6 @@ def better(value: float | None, best: float | None, select: str) -> bool:
     if value is None or best is None:
         return value is not None
     return value < best if select == "loss" else value > best
-
-
-def _onto(fabric: Fabric, tensor: Tensor) -> Tensor:
-    return tensor.to(fabric.device, non_blocking=True)
 
 
 def _line(row: dict[str, Any], recipe: Recipe) -> str:

@@ -1,0 +1,68 @@
+"""A picture of what the network will see: the same images straight, and as training looks at them."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from parfocal.data.sampling import epoch_order
+from parfocal.data.store import Store
+from parfocal.data.table import Table
+from parfocal.data.views import Views, drawn, render, still
+from parfocal.files import whole
+from parfocal.recipe import Recipe
+
+_IMAGES = 8
+_EPOCHS = 3
+_GAP = 4
+
+
+def mosaic(table: Table, store: Store, recipe: Recipe) -> Figure:
+    """Draw images of train, class by class, as evaluation looks at them and as three epochs of training do."""
+    rows = _some_of_each_class(table)
+    places = store.places(table)[table.positions("train")]
+    size, count, side = recipe.images.size, len(places), recipe.views.crop + _GAP
+    kinds = {"evaluation": still(count, size, recipe.views)}
+    for epoch in range(_EPOCHS):
+        kinds[f"epoch {epoch + 1}"] = drawn(count, size, recipe.views, seed=recipe.seed, epoch=epoch)
+    tiles = np.full((side * len(kinds), side * len(rows), 3), 255, np.uint8)
+    for line, views in enumerate(kinds.values()):
+        for column, row in enumerate(rows):
+            top, left = line * side, column * side
+            out = tiles[top : top + views.side, left : left + views.side]
+            out[:] = _seen(store, views, int(places[row]), row)
+    figure = Figure(figsize=(1.5 * len(rows) + 1.2, 1.5 * len(kinds) + 0.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(tiles)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    labels = table.labels("train")
+    axes.set_xticks(
+        [(column + 0.5) * side for column in range(len(rows))], [table.classes[labels[row]] for row in rows]
+    )
+    axes.set_yticks([(line + 0.5) * side for line in range(len(kinds))], list(kinds))
+    return figure
+
+
+def write_mosaic(path: Path, table: Table, store: Store, recipe: Recipe) -> None:
+    """Write the mosaic as PNG."""
+    with whole(path) as beside:
+        mosaic(table, store, recipe).savefig(beside, format="png", dpi=110)
+
+
+def _some_of_each_class(table: Table) -> list[int]:
+    """Return rows of train, the classes taking turns."""
+    labels = table.labels("train")
+    order = epoch_order(labels, Recipe().training, seed=0, epoch=0)
+    turn = np.zeros(len(order), dtype=int)
+    for label in np.unique(labels):
+        of_class = labels[order] == label
+        turn[of_class] = np.arange(int(of_class.sum()))
+    chosen = order[np.argsort(turn, kind="stable")][:_IMAGES]
+    return sorted(chosen.tolist(), key=lambda row: (labels[row], row))
+
+
+def _seen(store: Store, views: Views, place: int, number: int) -> np.ndarray:
+    out = np.empty((views.side, views.side, 3), np.uint8)
+    render(store.pixels[place], views[number], out)
+    return out

@@ -1,0 +1,40 @@
+"""MixUp and CutMix: a batch blended with itself in another order, drawn for (seed, epoch, step)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parfocal.recipe import TrainingPart
+
+
+@dataclass(frozen=True)
+class Blend:
+    """With whom each image was blended, and the share of the image itself that is left."""
+
+    partners: Tensor
+    share: float
+
+
+def mixed(pixels: Tensor, part: TrainingPart, seed: tuple[int, int, int]) -> tuple[Tensor, Blend | None]:
+    """Blend a batch of uint8 pixels (N, H, W, C), by one of the ways the recipe asks for; pixels stay uint8."""
+    if not part.mixup and not part.cutmix:
+        return pixels, None
+    dice = np.random.default_rng([*seed, 3])
+    partners = torch.from_numpy(dice.permutation(len(pixels))).to(pixels.device)
+    cut = bool(part.cutmix) and (not part.mixup or dice.random() < 0.5)
+    strength = part.cutmix if cut else part.mixup
+    share = float(dice.beta(strength, strength))
+    others = pixels[partners]
+    if not cut:
+        blended = pixels.float() * share + others.float() * (1 - share)
+        return blended.round().to(torch.uint8), Blend(partners, share)
+    height, width = pixels.shape[1:3]
+    side = math.sqrt(1 - share)
+    down, across = round(height * side), round(width * side)
+    top, left = int(dice.integers(height - down + 1)), int(dice.integers(width - across + 1))
+    pixels = pixels.clone()
+    pixels[:, top : top + down, left : left + across] = others[:, top : top + down, left : left + across]
+    return pixels, Blend(partners, 1 - down * across / (height * width))

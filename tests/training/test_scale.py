@@ -1,0 +1,47 @@
+"""Networks scaled by their own training pixels see them with mean 0, and deviation 1 or no correlation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import parfocal
+from parfocal.data.batches import Batches
+from parfocal.model.classifier import Classifier, new_classifier
+from parfocal.recipe import NetworkPart, TrainingPart, ViewsPart
+from parfocal.training.scale import measured_scale
+from tests.cells import SMALL
+
+
+def _train() -> Batches:
+    dice = np.random.default_rng(0)
+    mix = np.array([[40, 10, 0], [0, 20, 15], [5, 0, 10]])
+    pixels = np.clip(dice.normal(0, 1, (20, 16, 16, 3)) @ mix + [120, 90, 140], 0, 255).astype(np.uint8)
+    return Batches(pixels, np.arange(20), np.zeros(20, np.int64), ViewsPart(crop=16), TrainingPart(), 8)
+
+
+@pytest.mark.parametrize("normalise", ["standardise", "whiten"])
+def test_the_scale_is_that_of_the_training_pixels(normalise: str) -> None:
+    part = NetworkPart(model="resnet20", normalise=normalise)  # type: ignore[arg-type]
+    classifier = new_classifier(part, ("a", "b"), measured_scale(part, _train()))
+    seen = classifier.normalise(torch.from_numpy(np.asarray(_train().pixels))).permute(0, 2, 3, 1).reshape(-1, 3)
+    torch.testing.assert_close(seen.mean(dim=0), torch.zeros(3), atol=0.02, rtol=0)
+    covariance = np.cov(seen.numpy().T)
+    np.testing.assert_allclose(np.diag(covariance), 1, atol=0.02)
+    if normalise == "whiten":
+        np.testing.assert_allclose(covariance, np.eye(3), atol=0.02)
+
+
+def test_fixed_scales_are_not_measured() -> None:
+    assert measured_scale(NetworkPart(normalise="half"), _train()) is None
+
+
+def test_a_whitened_network_keeps_its_scale_with_its_weights(cells: Path, tmp_path: Path) -> None:
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1, "normalise": "whiten"})
+    loaded = Classifier.load(run.weights)
+    assert loaded.whiten is not None
+    assert loaded.whiten.shape == (3, 3, 1, 1)
+    before = run.predictions("test").read_bytes()
+    parfocal.evaluate(run.folder)
+    assert run.predictions("test").read_bytes() == before
