@@ -78,9 +78,9 @@ def read_picture(source: Path | bytes, images: ImagesPart | None = None) -> tupl
 
 
 def _facts(picture: Pixels, size: tuple[int, int], count: int, notes: tuple[str, ...]) -> Facts:
-    content = hashlib.blake2b(repr(picture.shape).encode(), digest_size=16)
+    content = hashlib.sha256(repr(picture.shape).encode())
     content.update(np.ascontiguousarray(picture).data)
-    return Facts(*size, count, content.hexdigest(), " ".join(notes))
+    return Facts(*size, count, content.hexdigest()[:32], " ".join(notes))
 
 
 def _bytes(path: Path) -> bytes:

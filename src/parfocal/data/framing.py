@@ -60,7 +60,8 @@ def _fitted(picture: np.ndarray, images: ImagesPart) -> np.ndarray:
         picture = _centre(picture, max(height, width))
     if picture.shape[:2] == (images.size, images.size):
         return np.ascontiguousarray(picture)
-    method = cv2.INTER_AREA if side > images.size else cv2.INTER_LINEAR
+    # Averaging by area is six times slower, and no nearer to the full picture, where less than half is dropped.
+    method = cv2.INTER_AREA if side >= 2 * images.size else cv2.INTER_LINEAR
     return cv2.resize(picture, (images.size, images.size), interpolation=method)
 
 

@@ -37,10 +37,8 @@ def mosaic(table: Table, store: Store, recipe: Recipe) -> Figure:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     labels = table.labels("train")
-    axes.set_xticks(
-        [(column + 0.5) * side for column in range(len(rows))], [table.classes[labels[row]] for row in rows]
-    )
-    axes.set_yticks([(line + 0.5) * side for line in range(len(kinds))], list(kinds))
+    axes.set_xticks(side * (np.arange(len(rows)) + 0.5), [table.classes[labels[row]] for row in rows])
+    axes.set_yticks(side * (np.arange(len(kinds)) + 0.5), list(kinds))
     return figure
 
 

@@ -16,8 +16,10 @@ _GROUND = 8
 
 def stained(picture: np.ndarray, images: ImagesPart) -> np.ndarray:
     """Return the picture in the reference stain, or as it is where none is asked for or too little is stained."""
+    if images.stain == "none":
+        return picture
     cell = picture.max(axis=2) > _GROUND
-    if images.stain == "none" or np.count_nonzero(cell) < _LEAST_PIXELS:
+    if np.count_nonzero(cell) < _LEAST_PIXELS:
         return picture
     seen = picture[cell]
     changed = _reinhard(seen, images) if images.stain == "reinhard" else _macenko(seen, images)

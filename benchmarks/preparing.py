@@ -1,0 +1,102 @@
+"""Preparing photographs of 3888×2592 to 512: ours beside the documents' way, and on two cores beside one.
+
+The documents' way is a full `cv2.imread`, the shorter side brought to 512 by area, and the centre cropped.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.machine import keep, ratio
+from parfocal.data.decode import prepare_image
+from parfocal.data.store import prepare, stores_folder
+from parfocal.data.synthetic import synthesise_fundus
+from parfocal.data.table import Table, assemble
+from parfocal.recipe import ImagesPart
+
+IMAGES = ImagesPart(fit="crop", size=512)
+
+
+def photographs(folder: Path, count: int) -> list[Path]:
+    """Draw fundus photographs and bring them to the size and quality of the competition's."""
+    drawn = sorted((synthesise_fundus(folder / "drawn", 25, size=1600)).rglob("*.jpeg"))[:count]
+    paths: list[Path] = []
+    for number in range(count):
+        image = cv2.imread(str(drawn[number % len(drawn)]))
+        assert image is not None
+        large = cv2.resize(image, (3888, 2592), interpolation=cv2.INTER_CUBIC)
+        noise = np.random.default_rng(number).normal(0, 2, (2592, 3888, 1))
+        path = folder / f"{number}.jpeg"
+        cv2.imwrite(str(path), np.clip(large + noise, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
+        paths.append(path)
+    return paths
+
+
+def documents_way(path: Path) -> np.ndarray:
+    """Read in full, bring the shorter side to 512, crop the centre."""
+    image = cv2.imread(str(path))
+    assert image is not None
+    height, width = image.shape[:2]
+    scale = 512 / min(height, width)
+    image = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    top, left = (image.shape[0] - 512) // 2, (image.shape[1] - 512) // 2
+    return cv2.cvtColor(image[top : top + 512, left : left + 512], cv2.COLOR_BGR2RGB)
+
+
+def rate(run: Callable[[], object], count: int) -> float:
+    """Return how many images a second `run` gets through."""
+    started = time.perf_counter()
+    run()
+    return count / (time.perf_counter() - started)
+
+
+def compare(count: int, rounds: int) -> dict[str, object]:
+    """Measure in turns and return every figure and the ratios of medians."""
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as name:
+        paths = photographs(Path(name), count)
+        names = [path.stem for path in paths]
+        table = Table(assemble(names, paths, [0] * count, ["train"] * count, names), ("a", "b"), ("0", "1"), "drawn")
+        pairs = [(prepare_image(path, IMAGES)[0].astype(int), documents_way(path)) for path in paths]
+        differences = [np.abs(ours - documents).mean() for ours, documents in pairs]
+
+        def whole(workers: int) -> float:
+            shutil.rmtree(stores_folder(), ignore_errors=True)
+            return rate(lambda: prepare(table, IMAGES, workers=workers), count)
+
+        figures: dict[str, list[float]] = {"ours, one core": [], "ours, two cores": [], "documents, one core": []}
+        for _ in range(rounds):
+            figures["documents, one core"].append(rate(lambda: [documents_way(path) for path in paths], count))
+            figures["ours, one core"].append(whole(1))
+            figures["ours, two cores"].append(whole(2))
+    return {
+        "images_per_second": {name: [round(one, 2) for one in values] for name, values in figures.items()},
+        "ours_over_documents_per_core": round(ratio(figures["ours, one core"], figures["documents, one core"]), 2),
+        "two_cores_over_one": round(ratio(figures["ours, two cores"], figures["ours, one core"]), 2),
+        "mean_difference_in_grey_levels": round(float(np.mean(differences)), 3),
+    }
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as stores:
+        os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
+        found = compare(given.images, given.rounds)
+    for key, value in found.items():
+        print(f"{key}: {value}")
+    print(f"Kept: {keep('preparing', found)}")
+
+
+if __name__ == "__main__":
+    main()
