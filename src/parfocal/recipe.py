@@ -53,6 +53,7 @@ class ColumnsPart(Part):
     label: tuple[str, ...] = Field(default=(), description="what it shows; several columns are one-hot")
     group: str = Field(default="", description="the patient")
     split: str = Field(default="", description="train, valid or test, or the number of a fold")
+    digest: str = Field(default="", description="a digest of the file, to find doubles of images that are not there")
     folder: str = Field(default="", description="where the images lie, if not beside the sheet")
     group_from: str = Field(default="", description="regular expression on an image's id that finds the patient")
 

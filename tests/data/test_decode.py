@@ -1,89 +1,98 @@
-"""From a file to a prepared image: framing, reduced decoding, and reasons for what cannot be read."""
+"""Every mode of every format is read as Pillow reads it, or as its numbers are worked out by hand."""
 
-from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.data.decode import Unreadable, frame, prepare_image
+from parfocal.data.decode import NOTES, Unreadable, prepare_image, read_picture
 from parfocal.recipe import ImagesPart
+from tests.data.pictures import HEIGHT, WIDTH, exif, pictures, saved, scene, shown, tiff
+
+PICTURES = pictures()
 
 
-def _coloured(height: int, width: int) -> np.ndarray:
-    """Red grows to the right, green downwards."""
-    image = np.zeros((height, width, 3), np.uint8)
-    image[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)[None, :]
-    image[..., 1] = np.linspace(0, 255, height, dtype=np.uint8)[:, None]
-    return image
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_mode_is_read_rightly(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(PICTURES[name].data)
+    pixels, facts = read_picture(tmp_path / name)
+    golden = PICTURES[name].golden
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == golden.shape
+    assert np.abs(pixels.astype(int) - golden).mean() <= PICTURES[name].tolerance
+    assert (facts.height, facts.width) == golden.shape[:2]
+    assert facts.bytes == len(PICTURES[name].data)
+    assert set(facts.notes.split()) == set(PICTURES[name].notes)
 
 
-def _encoded(image: np.ndarray, suffix: str, *settings: int) -> bytes:
-    done, data = cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image, settings)
-    assert done
-    return data.tobytes()
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("factor", [2, 5, 8])
+def test_a_jpeg_is_turned_at_reduced_scale_too(turn: int, factor: int) -> None:
+    data = saved(Image.fromarray(scene(64 * factor, 96 * factor)), "JPEG", quality=95, exif=exif(turn))
+    quick, facts = prepare_image(data, ImagesPart(fit="squash", size=64))
+    with Image.fromarray(shown(data)) as upright:
+        golden = np.array(upright.resize((64, 64), Image.Resampling.BOX))
+    assert np.abs(quick.astype(int) - golden).mean() < 2
+    assert (facts.width, facts.height) == (96 * factor, 64 * factor)[:: 1 if turn < 5 else -1]
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".png", ".tif", ".webp", ".jpeg"])
-def test_formats_give_the_same_rgb_pixels(suffix: str) -> None:
-    image = _coloured(64, 64)
-    pixels, facts = prepare_image(_encoded(image, suffix), ImagesPart(size=64))
-    assert np.abs(pixels.astype(int) - image).mean() < (0 if suffix in (".bmp", ".png", ".tif") else 3) + 1e-9
-    assert (facts.width, facts.height) == (64, 64)
-
-
-def test_a_grey_image_becomes_three_equal_channels() -> None:
-    grey = _coloured(40, 40)[..., 0]
-    pixels, _ = prepare_image(_encoded(grey, ".png"), ImagesPart(size=40))
-    assert (pixels == grey[..., None]).all()
-
-
-def test_squash_keeps_all_crop_the_middle_pad_the_shape() -> None:
-    image = _coloured(100, 200)
-    squashed, cropped, padded = (frame(image, ImagesPart(fit=fit, size=100)) for fit in ("squash", "crop", "pad"))
-    assert {one.shape for one in (squashed, cropped, padded)} == {(100, 100, 3)}
-    assert squashed[50, 0, 0] < 3
-    assert squashed[50, -1, 0] > 252
-    np.testing.assert_array_equal(cropped, image[:, 50:150])
-    assert padded[:24].max() == 0
-    assert padded[50, -1, 0] > 250
-
-
-@pytest.mark.parametrize("factor", [2, 3, 4, 9])
-def test_reduced_jpeg_decoding_stays_near_the_full_one(factor: int) -> None:
-    dice = np.random.default_rng(0)
-    rough = cv2.GaussianBlur(dice.integers(0, 256, (64 * factor, 80 * factor, 3)).astype(np.uint8), (0, 0), 3 * factor)
-    rough = cv2.normalize(rough, np.empty_like(rough), 0, 255, cv2.NORM_MINMAX)
-    data = _encoded(rough, ".jpeg", cv2.IMWRITE_JPEG_QUALITY, 95)
-    images = ImagesPart(fit="crop", size=64)
-    quick, facts = prepare_image(data, images)
-    with Image.open(BytesIO(data)) as image:
-        full = frame(np.array(image), images)
-    assert np.abs(quick.astype(int) - full).mean() < 2
-    assert (facts.width, facts.height) == (80 * factor, 64 * factor)
+def test_a_reduced_jpeg_is_smaller_and_a_full_one_is_not() -> None:
+    data = saved(Image.fromarray(scene(400, 601)), "JPEG", quality=95)
+    assert read_picture(data)[0].shape == (400, 601, 3)
+    assert read_picture(data, ImagesPart(size=64))[0].shape == (100, 151, 3)
 
 
 def test_bytes_and_files_are_prepared_alike(tmp_path: Path) -> None:
-    data = _encoded(_coloured(90, 120), ".jpeg")
-    (tmp_path / "one.jpeg").write_bytes(data)
+    (tmp_path / "one.jpeg").write_bytes(PICTURES["rgb.jpg"].data)
     images = ImagesPart(fit="pad", size=50)
-    from_file, from_bytes = prepare_image(tmp_path / "one.jpeg", images), prepare_image(data, images)
+    from_file, from_bytes = (
+        prepare_image(tmp_path / "one.jpeg", images),
+        prepare_image(PICTURES["rgb.jpg"].data, images),
+    )
     np.testing.assert_array_equal(from_file[0], from_bytes[0])
     assert from_file[1] == from_bytes[1]
 
 
+def test_equal_pixels_share_a_digest_in_any_format() -> None:
+    names = ("rgb.png", "rgb.bmp", "rgb.webp", "rgb raw.tif", "rgb 16.tif", "backward.tif")
+    assert len({read_picture(PICTURES[name].data)[1].digest for name in names}) == 1
+    assert read_picture(PICTURES["grey.png"].data)[1].digest != read_picture(PICTURES["rgb.png"].data)[1].digest
+
+
+@pytest.mark.parametrize(("name", "noted"), [("a.JPG", True), ("a.png", False), ("a", False), ("a.scan", False)])
+def test_a_suffix_that_disagrees_is_noted(name: str, noted: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(PICTURES["rgb.png"].data)
+    pixels, facts = read_picture(tmp_path / name)
+    np.testing.assert_array_equal(pixels, scene())
+    assert facts.notes == ("wrong-suffix" if noted else "")
+
+
+def test_no_note_is_outside_the_vocabulary() -> None:
+    assert {note for one in PICTURES.values() for note in one.notes} <= set(NOTES)
+
+
+def test_rounding_of_16_bits_is_to_the_nearest() -> None:
+    wide = np.arange(65536, dtype="<u2").reshape(256, 256)
+    pixels, _ = read_picture(tiff(wide))
+    np.testing.assert_array_equal(pixels[..., 0], (wide.astype(int) * 2 + 257) // 514)
+
+
+PLAIN = np.zeros((HEIGHT, WIDTH), np.float32)
+
+
 @pytest.mark.parametrize(
-    ("data", "reason"), [(b"", "the file is empty"), (b"GIF89a", "truncated, damaged"), (b"\xff\xd8\xff", "damaged")]
+    ("pixels", "more", "reason"),
+    [
+        (PLAIN + 256, {}, "numbers from 256 to 256; only 0 to 1 and 0 to 255 have a known white"),
+        (PLAIN - 1, {}, "numbers from -1 to -1"),
+        (PLAIN + np.nan, {}, "numbers from nan to nan"),
+        (PLAIN.astype("<i2"), {}, "a TIFF of signed numbers"),
+        (np.zeros((9, 9, 5), np.uint8), {}, "a TIFF of 5 channels"),
+        (np.zeros((9, 9, 3), "<u2"), {"planes": 2}, "a TIFF that keeps its channels apart"),
+        (np.zeros((9, 9, 3), np.uint8), {"colour": 8}, "a TIFF of colour space 8"),
+    ],
 )
-def test_what_is_no_image_says_why(data: bytes, reason: str) -> None:
-    with pytest.raises(Unreadable, match=reason):
-        prepare_image(data, ImagesPart())
-
-
-def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="the file is missing"):
-        prepare_image(tmp_path / "gone.png", ImagesPart())
-    with pytest.raises(Unreadable, match="is a directory"):
-        prepare_image(tmp_path, ImagesPart())
+def test_what_has_no_known_meaning_is_refused(pixels: np.ndarray, more: dict[str, int], reason: str) -> None:
+    with pytest.raises(Unreadable, match=f"^{reason}"):
+        read_picture(tiff(pixels, colour=more.get("colour"), planes=more.get("planes", 1)))

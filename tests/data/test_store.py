@@ -17,7 +17,7 @@ import pytest
 from parfocal.data import store as store_module
 from parfocal.data.decode import prepare_image
 from parfocal.data.readers import read
-from parfocal.data.store import examine, prepare, stores_folder
+from parfocal.data.store import prepare, stores_folder
 from parfocal.errors import ParfocalError
 from parfocal.recipe import ImagesPart
 
@@ -63,15 +63,8 @@ def test_unreadable_files_are_black_and_named_in_the_index(cells: Path) -> None:
     bad.write_bytes(b"BM" + bytes(60))
     store = prepare(read(cells), ImagesPart(size=32))
     row = store.index[store.index["path"] == str(bad)].iloc[0]
-    assert row["error"] == "truncated or damaged"
+    assert row["error"] == "declares 0 × 0 pixels: nothing to see"
     assert store.pixels[store.index.index[store.index["path"] == str(bad)][0]].max() == 0
-
-
-def test_examining_gives_the_same_index_and_keeps_nothing(cells: Path) -> None:
-    table, images = read(cells), ImagesPart(size=32)
-    index = examine(table, images)
-    assert not stores_folder().exists() or not list(stores_folder().iterdir())
-    assert index.equals(prepare(table, images).index[list(index.columns)])
 
 
 def test_a_place_that_cannot_be_written_is_one_message(

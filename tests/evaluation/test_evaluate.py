@@ -48,7 +48,7 @@ def test_images_that_cannot_be_read_are_listed_and_the_rest_kept(trained: Path, 
     outcome = parfocal.predict(trained / "runs" / "resnet20", sources, tmp_path / "out.csv")
     assert pd.read_csv(outcome.path)["id"].tolist() == [str(good)]
     assert outcome.unreadable == {
-        str(tmp_path / "bad.png"): "not an image of a kind that is known, or its header is damaged",
+        str(tmp_path / "bad.png"): "text, not an image",
         str(tmp_path / "gone.png"): "the file is missing",
     }
 

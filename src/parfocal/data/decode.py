@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import cv2
 import numpy as np
 
 from parfocal.data.arrays import array_picture
-from parfocal.data.dicom import dicom_picture, is_dicom
+from parfocal.data.dicom import is_dicom, read_dicom
 from parfocal.data.framing import frame, reduction
-from parfocal.data.headers import Header, read_header
+from parfocal.data.headers import MOST_PIXELS as MOST_PIXELS
+from parfocal.data.headers import SUFFIXES, Header, Unreadable, read_header
 from parfocal.recipe import ImagesPart
 
 # Many images are decoded side by side in threads, so OpenCV's own threads would only get in each other's way.
@@ -20,31 +22,29 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Pixels = np.ndarray
 
-MOST_PIXELS = 250_000_000
-"""A file that declares more than this is taken for a bomb and not decoded."""
-_MOST_BYTES = 2 * 2**30
+NOTES = ("grey", "16-bit", "alpha", "cmyk", "palette", "rotated", "animated", "dicom", "wrong-suffix")
+"""Every word that Facts.notes may hold, in the order in which it holds them."""
 
+LARGEST_FILE = 2 << 30
+
+_KIND = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
-
-
-class Unreadable(Exception):  # noqa: N818
-    """The file is not a whole image; the text says why."""
+_ROTATIONS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 7: cv2.ROTATE_180, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 @dataclass(frozen=True)
 class Facts:
     """What was learnt about a file while it was decoded.
 
-    Width and height are those of the upright picture, `digest` is shared by equal pixels, and `notes` names, with
-    spaces between, what is not plain 8-bit RGB: grey, palette, cmyk, 16-bit, alpha, rotated, animated, dicom,
-    wrong-suffix.
+    Width and height are those of the picture as it is looked at, turned as EXIF says. `bytes` is the size of the file.
+    Equal pixels share a digest. `notes` names, with spaces between, what of NOTES holds.
     """
 
     width: int
     height: int
-    bytes: int
-    digest: str
-    notes: str
+    bytes: int = 0
+    digest: str = ""
+    notes: str = ""
 
 
 def prepare_image(source: Path | bytes, images: ImagesPart) -> tuple[Pixels, Facts]:
@@ -54,42 +54,55 @@ def prepare_image(source: Path | bytes, images: ImagesPart) -> tuple[Pixels, Fac
 
 
 def read_picture(source: Path | bytes, images: ImagesPart | None = None) -> tuple[Pixels, Facts]:
-    """Return an image's upright RGB pixels, reduced where `images` would throw the rest away, and its facts."""
-    try:
-        stored = None if isinstance(source, bytes) else array_picture(source)
-    except (OSError, ValueError) as error:
-        raise Unreadable(str(error)) from None
-    if stored is not None:
+    """Return the RGB uint8 pixels of an image file, or of its bytes, and the facts about it; or raise Unreadable.
+
+    A JPEG is decoded at reduced scale where `images` would throw the rest away. Alpha is laid over black. Numbers of
+    more than 8 bits are scaled by the full range of their type: 65535 of a 16-bit image is white whatever its
+    brightest pixel is, so the images of a set stay comparable. Floats are taken as 0 to 1, or as 0 to 255 where one is
+    above 1; anything beyond has no known white and is refused.
+    """
+    if isinstance(source, Path) and (stored := _stored(source)) is not None:
         return stored, _facts(stored, (stored.shape[1], stored.shape[0]), stored.nbytes, ())
     data = source if isinstance(source, bytes) else _bytes(source)
-    if is_dicom(data):
-        try:
-            picture, notes = dicom_picture(data)
-        except ValueError as error:
-            raise Unreadable(str(error)) from None
-        return picture, _facts(picture, (picture.shape[1], picture.shape[0]), len(data), notes)
-    header = read_header(data)
-    picture = _decoded(data, header, images)
-    if header is None:
-        return picture, _facts(picture, (picture.shape[1], picture.shape[0]), len(data), ())
-    upright = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
-    wrong = isinstance(source, Path) and source.suffix.lower() not in header.suffixes
-    return picture, _facts(picture, upright, len(data), (*header.notes, *(["wrong-suffix"] if wrong else [])))
+    suffix = "" if isinstance(source, bytes) else source.suffix.lower()
+    if is_dicom(data, suffix):
+        picture, notes = read_dicom(data)
+        kind, upright = "DICOM", (picture.shape[1], picture.shape[0])
+    else:
+        header = read_header(data)
+        picture, notes, kind = _decoded(data, header, images), header.notes, header.kind
+        upright = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
+    if _KIND.get(suffix, kind) != kind:
+        notes |= {"wrong-suffix"}
+    return picture, _facts(picture, upright, len(data), notes)
 
 
-def _facts(picture: Pixels, size: tuple[int, int], count: int, notes: tuple[str, ...]) -> Facts:
+def _stored(path: Path) -> Pixels | None:
+    """Return an image that lies in an array; None for the path of a file."""
+    try:
+        return array_picture(path)
+    except FileNotFoundError:
+        raise Unreadable("the file is missing") from None
+    except (OSError, ValueError) as error:
+        raise Unreadable(str(error)) from None
+
+
+def _facts(picture: Pixels, size: tuple[int, int], count: int, notes: Iterable[str]) -> Facts:
     content = hashlib.sha256(repr(picture.shape).encode())
     content.update(np.ascontiguousarray(picture).data)
-    return Facts(*size, count, content.hexdigest()[:32], " ".join(notes))
+    return Facts(*size, count, content.hexdigest()[:32], " ".join(note for note in NOTES if note in notes))
 
 
 def _bytes(path: Path) -> bytes:
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise Unreadable("is a directory")
+        # A pipe or a device would be waited for, or read, without end.
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
-        if status.st_size > _MOST_BYTES:
-            raise Unreadable(f"the file has {status.st_size:,} bytes, more than {_MOST_BYTES:,}")
+            raise Unreadable("not a file but a pipe, socket or device")
+        if status.st_size > LARGEST_FILE:
+            raise Unreadable(f"a file of more than {LARGEST_FILE >> 30} GiB")
         return path.read_bytes()
     except FileNotFoundError:
         raise Unreadable("the file is missing") from None
@@ -97,55 +110,61 @@ def _bytes(path: Path) -> bytes:
         raise Unreadable((getattr(error, "strerror", None) or str(error)).lower()) from None
 
 
-def _decoded(data: bytes, header: Header | None, images: ImagesPart | None) -> Pixels:
-    if not data:
-        raise Unreadable("the file is empty")
-    if header is None:
-        raise Unreadable("not an image of a kind that is known, or its header is damaged")
-    if header.width * header.height > MOST_PIXELS:
-        raise Unreadable(f"declares {header.width:,} × {header.height:,} pixels, more than {MOST_PIXELS:,} in all")
+def _decoded(data: bytes, header: Header, images: ImagesPart | None) -> Pixels:
     by = reduction(header.width, header.height, images) if images and header.kind == "JPEG" else 1
-    picture = _open(data, _REDUCED.get(by, cv2.IMREAD_COLOR))
-    if picture is None and header.kind == "TIFF":
-        picture = _from_floats(_open(data, cv2.IMREAD_UNCHANGED))
-    if picture is None:
-        raise Unreadable("truncated or damaged")
-    if header.alpha and header.kind in ("PNG", "WebP"):
-        picture = _on_black(picture, _open(data, cv2.IMREAD_UNCHANGED), header.orientation)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def _open(data: bytes, flags: int) -> Pixels | None:
+    whole = header.bits > 8 or "alpha" in header.notes
+    flags = cv2.IMREAD_UNCHANGED if whole else _REDUCED.get(by, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        return None
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except MemoryError:
+        raise Unreadable("too large for the memory there is") from None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise Unreadable("too large for the memory there is") from None
+        picture = None
+    shape = -(-header.height // by), -(-header.width // by)
+    # OpenCV turns a TIFF by itself, whatever it is told.
+    turned = header.kind == "TIFF"
+    if picture is None or picture.shape[:2] != (shape[::-1] if turned and header.orientation > 4 else shape):
+        raise Unreadable(f"a damaged {header.kind}, or of a kind that is not read")
+    picture = _rgb(picture, header)
+    return picture if turned else _upright(picture, header.orientation)
 
 
-def _from_floats(values: Pixels | None) -> Pixels | None:
-    """Bring floating-point values in 0–1 or 0–255 to 8 bits; other ranges mean something that is not known here."""
-    if values is None or values.dtype.kind != "f":
-        return None
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if not np.isfinite(values).all() or low < 0 or high > 255:
-        raise Unreadable(f"floating-point values from {low:g} to {high:g}; known are 0 to 1 and 0 to 255")
-    scaled = np.round(values * (255 if high <= 1 else 1)).astype(np.uint8)
-    return cv2.cvtColor(scaled, cv2.COLOR_GRAY2BGR) if scaled.ndim == 2 else scaled[..., :3]
+def _rgb(picture: Pixels, header: Header) -> Pixels:
+    """Bring what the decoder returned to three channels of 8 bits, red first."""
+    if header.clear is not None and picture.ndim == 2:
+        # OpenCV makes an alpha of a transparent colour, but not of a transparent grey.
+        picture[picture == header.clear] = 0
+    if picture.dtype != np.uint8:
+        picture = _eight_bits(picture, header.bits)
+    if header.inverted:
+        picture = 255 - picture
+    if picture.ndim == 2:
+        return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+    colours = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    if picture.shape[2] == 4 and "alpha" in header.notes and not header.premultiplied:
+        alpha = np.ascontiguousarray(picture[..., 3])
+        return cv2.multiply(colours, cv2.merge([alpha, alpha, alpha]), scale=1 / 255)
+    return colours
 
 
-def _on_black(picture: Pixels, whole: Pixels | None, orientation: int) -> Pixels:
-    """Let black through where a picture is transparent, so that hidden pixels stay hidden."""
-    if whole is None or whole.ndim != 3 or whole.shape[2] != 4:
-        return picture
-    alpha = whole[..., 3] if whole.dtype == np.uint8 else (whole[..., 3] >> 8).astype(np.uint8)
-    weights = _upright(alpha, orientation).astype(np.uint16)[..., None]
-    return ((picture * weights + 127) // 255).astype(np.uint8)
+def _eight_bits(picture: Pixels, bits: int) -> Pixels:
+    """Scale by the full range of the type; 10, 12 and 14 bits come in numbers of 16."""
+    if picture.dtype == np.uint16:
+        return cv2.convertScaleAbs(picture, alpha=255 / ((1 << bits) - 1))
+    if picture.dtype.kind == "u":
+        return np.rint(picture * (255 / np.iinfo(picture.dtype).max)).astype(np.uint8)
+    low, high = float(picture.min()), float(picture.max())
+    if picture.dtype.kind != "f" or not 0 <= low <= high <= 255:
+        raise Unreadable(f"numbers from {low:g} to {high:g}; only 0 to 1 and 0 to 255 have a known white")
+    return np.rint(picture * (255 if high <= 1 else 1)).astype(np.uint8)
 
 
-def _upright(plane: Pixels, orientation: int) -> Pixels:
-    """Turn and mirror a plane as EXIF's orientation says."""
-    if orientation in (5, 6, 7, 8):
-        plane = plane.T
-    if orientation in (3, 4, 7, 8):
-        plane = plane[::-1]
-    return plane[:, ::-1] if orientation in (2, 3, 6, 7) else plane
+def _upright(picture: Pixels, orientation: int) -> Pixels:
+    """Turn and mirror as an EXIF orientation of 1 to 8 says."""
+    if orientation in (5, 7):
+        picture = cv2.transpose(picture)
+    if orientation in (2, 4):
+        return cv2.flip(picture, 1 if orientation == 2 else 0)
+    return cv2.rotate(picture, _ROTATIONS[orientation]) if orientation in _ROTATIONS else picture

@@ -1,58 +1,177 @@
-"""DICOM files as 8-bit RGB pictures: the file's own window, monochrome inversion, the first of several frames."""
+"""DICOM files: the first picture of one, shown as the file itself says, through the optional pydicom."""
 
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
+from parfocal.data.headers import SUFFIXES, Unreadable, read_header, refuse_size
 
-def is_dicom(data: bytes) -> bool:
-    """Say whether a file's bytes are DICOM's."""
-    return data[128:132] == b"DICM"
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 
-def dicom_picture(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return RGB pixels and notes; ValueError with the reason where it cannot be read."""
+def is_dicom(data: bytes, suffix: str) -> bool:
+    """Tell whether a file is DICOM: by its content, or by its name where it lacks the preamble."""
+    if data[128:132] == b"DICM":
+        return True
+    # Without a preamble a file begins with an element of group 2 or 8, or is something else by that name.
+    return suffix in SUFFIXES["DICOM"] and data[:2] in (b"\x02\0", b"\x08\0")
+
+
+def read_dicom(data: bytes) -> tuple[np.ndarray, frozenset[str]]:
+    """Return the RGB uint8 pixels of a DICOM file's first picture, and what is odd about it.
+
+    Greys go through the file's own rescaling and its first window. Without a window black and white are the least and
+    the greatest value that the stored bits can hold. The picture is never stretched to its own darkest and brightest.
+    """
     try:
         import pydicom
-        from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
     except ImportError:
-        raise ValueError("a DICOM file; install parfocal[dicom] to read it") from None
+        raise Unreadable("a DICOM file; install parfocal[dicom]") from None
+    # Whatever is wrong in a damaged file, pydicom answers it with an exception of one kind or another.
     try:
-        file = pydicom.dcmread(BytesIO(data))
-        pixels = file.pixel_array
-        several = int(getattr(file, "NumberOfFrames", None) or 1) > 1
-        pixels = pixels[0] if several else pixels
-        colours = str(file.PhotometricInterpretation)
-        if colours.startswith("MONOCHROME"):
-            picture = _windowed(apply_modality_lut(pixels, file).astype(np.float64), file)
-            picture = 255 - picture if colours == "MONOCHROME1" else picture
-        elif colours == "PALETTE COLOR":
-            picture = _eight_bits(apply_color_lut(pixels, file))
-        elif colours.startswith("YBR"):
-            picture = _eight_bits(convert_color_space(pixels, colours, "RGB"))
-        else:
-            picture = _eight_bits(pixels)
+        declared = pydicom.dcmread(BytesIO(data), force=True)
+        _refuse(declared)
+        _gather(declared)
+        picture = _picture(declared, _stored(declared))
+    except Unreadable:
+        raise
     except Exception as error:
-        # pydicom raises almost anything for a damaged file; each is this file's fault and nobody else's.
-        raise ValueError(f"a DICOM file that cannot be read: {' '.join(str(error).split())}") from None
-    grey = picture.ndim == 2
-    rgb = np.ascontiguousarray(np.broadcast_to(picture[..., None], (*picture.shape, 3)) if grey else picture)
-    notes = ("dicom", *(["grey"] if grey else []), *(["animated"] if several else []))
-    return rgb, notes
+        raise Unreadable(f"a DICOM file that is damaged or not read: {_brief(error)}") from None
+    return picture, _notes(declared)
 
 
-def _windowed(values: np.ndarray, file: Any) -> np.ndarray:
-    """Spread the file's first window over 0 to 255, or all values where it names none."""
-    centre, width = getattr(file, "WindowCenter", None), getattr(file, "WindowWidth", None)
-    if centre is None or width is None:
-        low, high = float(values.min()), float(values.max())
-    else:
-        middle, breadth = (float(value[0] if isinstance(value, list | tuple) or hasattr(value, "append") else value)
-                           for value in (centre, width))  # fmt: skip
-        low, high = middle - 0.5 - (breadth - 1) / 2, middle - 0.5 + (breadth - 1) / 2
-    return np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255).round().astype(np.uint8)
+def _refuse(declared: "Dataset") -> None:
+    if not any(name in declared for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise Unreadable("a DICOM file without a picture, or truncated before it")
+    width, height = int(declared.Columns), int(declared.Rows)
+    samples, depth = int(declared.get("SamplesPerPixel", 1)), int(declared.BitsAllocated)
+    refuse_size(width, height, samples * max(1, depth // 8))
+    if "PixelData" in declared and not _syntax(declared).is_compressed:
+        halved = str(declared.PhotometricInterpretation) == "YBR_FULL_422"
+        needed = width * height * (2 if halved else samples) * depth // 8 * _frames(declared)
+        if len(declared.PixelData) < needed:
+            raise Unreadable("truncated")
 
 
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8)
+def _gather(declared: "Dataset") -> None:
+    """Bring what an enhanced file says about the first of its pictures to where plain files say it."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (declared.get(groups) or [])[:1]:
+            for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                for said in (group.get(name) or [])[:1]:
+                    declared.update(said)
+
+
+def _stored(declared: "Dataset") -> np.ndarray:
+    """Return the first picture's values, colours as RGB."""
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import JPEGBaseline8Bit
+
+    if _syntax(declared) != JPEGBaseline8Bit or str(declared.PhotometricInterpretation) == "RGB":
+        return pixel_array(declared, index=0)
+    # For this, the commonest compression, pydicom itself would need yet another package.
+    encoded = get_frame(declared.PixelData, 0, number_of_frames=_frames(declared))
+    read_header(encoded)
+    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.shape[:2] != (declared.Rows, declared.Columns):
+        raise Unreadable("a DICOM file whose JPEG is damaged")
+    return picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _syntax(declared: "Dataset") -> Any:
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    meta = getattr(declared, "file_meta", {})
+    if "TransferSyntaxUID" not in meta and declared.get("PixelData"):
+        # Files from before the preamble name no syntax; they all have this one.
+        declared.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return declared.file_meta.TransferSyntaxUID
+
+
+def _frames(declared: "Dataset") -> int:
+    return int(declared.get("NumberOfFrames", 1) or 1)
+
+
+def _notes(declared: "Dataset") -> frozenset[str]:
+    colours = str(declared.PhotometricInterpretation)
+    holds = {
+        "dicom": True,
+        "grey": colours.startswith("MONOCHROME"),
+        "palette": colours == "PALETTE COLOR",
+        "16-bit": 8 < int(declared.BitsAllocated) <= 16,
+        "animated": _frames(declared) > 1,
+    }
+    return frozenset(note for note, true in holds.items() if true)
+
+
+def _picture(declared: "Dataset", stored: np.ndarray) -> np.ndarray:
+    """Bring stored values to RGB of 8 bits."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    colours = str(declared.PhotometricInterpretation)
+    if colours == "PALETTE COLOR":
+        stored = apply_color_lut(stored, declared)
+        return _scaled(stored, 0, np.iinfo(stored.dtype).max)
+    if stored.ndim == 3:
+        return _scaled(stored, 0, (1 << int(declared.BitsStored)) - 1)
+    if not colours.startswith("MONOCHROME"):
+        raise Unreadable(f"a DICOM file of colour space {colours}, which is not read")
+    grey = _grey(declared, stored)
+    return cv2.cvtColor(255 - grey if colours == "MONOCHROME1" else grey, cv2.COLOR_GRAY2RGB)
+
+
+def _grey(declared: "Dataset", stored: np.ndarray) -> np.ndarray:
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
+
+    values = apply_modality_lut(stored, declared).astype(np.float64)
+    centre, width = _first(declared, "WindowCenter"), _first(declared, "WindowWidth")
+    if centre is not None and width is not None and width > 0:
+        return _windowed(values, centre, width, str(declared.get("VOILUTFunction") or "LINEAR"))
+    if declared.get("VOILUTSequence"):
+        table = apply_voi(values.astype(np.int64), declared)
+        return _scaled(table, 0, (1 << int(declared.VOILUTSequence[0].LUTDescriptor[2])) - 1)
+    if stored.dtype.kind == "f":
+        raise Unreadable("a DICOM file of real numbers without a window, whose black and white are unknown")
+    ends = apply_modality_lut(_ends(declared, stored.dtype), declared)
+    return _scaled(values, float(ends.min()), float(ends.max()))
+
+
+def _ends(declared: "Dataset", kind: np.dtype) -> np.ndarray:
+    """Return the least and the greatest value that the stored bits can hold."""
+    bits = int(declared.BitsStored)
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if kind.kind == "i" else (0, (1 << bits) - 1)
+    return np.array([low, high], kind)
+
+
+def _windowed(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
+    """Map a window to black and white by the functions of DICOM PS3.3, C.11.2.1."""
+    if function == "SIGMOID":
+        return _scaled(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))), 0, 1)
+    if function == "LINEAR_EXACT":
+        return _scaled(values, centre - width / 2, centre + width / 2)
+    # The plain function counts whole grey levels: its ends are half a level inside.
+    low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    return _scaled(values, low, high) if high > low else ((values > low) * 255).astype(np.uint8)
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    if values.dtype == np.uint8 and (low, high) == (0, 255):
+        return np.ascontiguousarray(values)
+    return np.rint(np.clip((values - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
+
+
+def _first(declared: "Dataset", name: str) -> float | None:
+    value: Any = declared.get(name)
+    if value is None or value == "":
+        return None
+    return float(value[0] if hasattr(value, "__getitem__") else value)
+
+
+def _brief(error: Exception) -> str:
+    """Return the first sentence of an error, in one line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words.split(". ")[0][:160].rstrip(".")

@@ -1,180 +1,293 @@
-"""What an image file says of itself before it is decoded: kind, size, depth, colours, orientation, frames."""
+"""What an image file says of itself before a pixel is decoded, and whether all of it is there.
+
+Decoders return half a picture from half a file, and believe any size that a header claims; both are caught here.
+"""
 
 import struct
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
-_TIFF_TYPES = {1: "B", 2: "c", 3: "H", 4: "I"}
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA = 256, 257, 258, 262, 274, 277, 338
+from parfocal.data import tiff
+
+MOST_PIXELS = 500_000_000
+MOST_BYTES = 1 << 30
+"""A picture that would need more than this once decoded is refused."""
+MOST_SCANS = 100
+"""A JPEG comes in ten or so; each further one costs a pass over the whole picture."""
+
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff", ".btf"),
+    "WebP": (".webp",),
+    "DICOM": (".dcm", ".dicom"),
+}
+"""How files of each format that is read are named."""
+
+_STRANGERS = {
+    b"%PDF": "a PDF document, not an image",
+    b"PK\x03\x04": "a ZIP archive, not an image",
+    b"\x1f\x8b": "a gzip archive, not an image",
+    b"version https://git-lfs": "a Git LFS pointer, not the image itself",
+    b"\0\0\0\x0cjP": "a JPEG 2000 file, which is not read; save it as PNG",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 file, which is not read; save it as PNG",
+    b"\xff\x0a": "a JPEG XL file, which is not read; save it as PNG",
+}
+
+
+class Unreadable(Exception):  # noqa: N818
+    """The file is not a whole image; the text says why."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """The facts of a header. `colour` is grey, palette, rgb or cmyk; `width` and `height` are as stored, unrotated."""
+    """What a file declares: its kind, its size as stored, bits of a sample, channels, how to turn it, what is odd.
+
+    `premultiplied` colours lie over black already; `inverted` ones are white at 0; `clear` is a transparent grey.
+    """
 
     kind: str
-    suffixes: tuple[str, ...]
     width: int
     height: int
     bits: int = 8
-    colour: str = "rgb"
-    alpha: bool = False
+    channels: int = 3
     orientation: int = 1
-    animated: bool = False
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Name everything about the file that is not plain 8-bit RGB."""
-        named = {
-            self.colour: self.colour != "rgb",
-            f"{self.bits}-bit": self.bits > 8,
-            "alpha": self.alpha,
-            "rotated": self.orientation != 1,
-            "animated": self.animated,
-        }
-        return tuple(note for note, holds in named.items() if holds)
+    notes: frozenset[str] = frozenset()
+    premultiplied: bool = False
+    inverted: bool = False
+    clear: int | None = None
 
 
-def read_header(data: bytes) -> Header | None:
-    """Read a file's header; None where the kind is not known or the header is damaged."""
-    for start, read in _READERS:
-        if data.startswith(start):
-            try:
-                return read(data)
-            except (struct.error, IndexError, KeyError, ZeroDivisionError):
-                return None
-    return None
-
-
-def _jpeg(data: bytes) -> Header | None:
-    position, orientation = 2, 1
-    while data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            position += 1 if marker == 0xFF else 2
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            orientation = _orientation(data[position + 10 : position + 2 + length])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
-            colour = {1: "grey", 3: "rgb", 4: "cmyk"}[components]
-            return Header("JPEG", (".jpg", ".jpeg"), width, height, bits, colour, orientation=orientation)
-        position += 2 + length
-    return None
-
-
-def _png(data: bytes) -> Header:
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    names = {0: "grey", 2: "rgb", 3: "palette", 4: "grey", 6: "rgb"}
-    header = Header("PNG", (".png", ".apng"), width, height, max(8, bits), names[colour], alpha=colour in (4, 6))
-    position = 8
-    while position + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, position)
-        if name == b"IDAT":
-            break
-        content = data[position + 8 : position + 8 + length]
-        if name == b"tRNS":
-            header = replace(header, alpha=True)
-        elif name == b"acTL":
-            header = replace(header, animated=True)
-        elif name == b"eXIf":
-            header = replace(header, orientation=_orientation(content))
-        position += 12 + length
+def read_header(data: bytes) -> Header:
+    """Return what an image file declares, or say why it cannot be a whole picture of a sane size."""
+    if not data:
+        raise Unreadable("the file is empty")
+    read = next((read for signature, read in _READERS.items() if data.startswith(signature)), None)
+    if read is None or (read is _webp and data[8:12] != b"WEBP"):
+        raise Unreadable(_stranger(data))
+    try:
+        header = read(data)
+    except (struct.error, IndexError, OverflowError):
+        raise Unreadable("truncated") from None
+    except ValueError as error:
+        raise Unreadable(f"damaged: {error}") from None
+    refuse_size(header.width, header.height, header.channels * max(1, header.bits // 8))
     return header
 
 
+def refuse_size(width: int, height: int, pixel_bytes: int) -> None:
+    """Raise Unreadable for a picture without pixels, or with more than memory should be given for."""
+    size = f"declares {width} × {height} pixels"
+    if width <= 0 or height <= 0:
+        raise Unreadable(f"{size}: nothing to see")
+    if width * height > MOST_PIXELS:
+        raise Unreadable(f"{size}, more than {MOST_PIXELS // 1_000_000} million")
+    if width * height * pixel_bytes > MOST_BYTES:
+        raise Unreadable(f"{size}, more than {MOST_BYTES >> 30} GiB once decoded")
+
+
+def _jpeg(data: bytes) -> Header:
+    place, frame, orientation = 2, None, 1
+    while (marker := data[place + 1]) != 0xDA:
+        if data[place] != 0xFF or marker in (0x00, 0xD9):
+            raise ValueError("no picture follows its header")
+        if marker == 0xFF:
+            place += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            place += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, place + 2)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = (marker, *struct.unpack_from(">BHHB", data, place + 4))
+        elif marker == 0xE1 and data.startswith(b"Exif\0\0", place + 4):
+            orientation = tiff.exif_orientation(data[place + 4 : place + 2 + length])
+        place += 2 + length
+    if frame is None:
+        raise ValueError("no size before the picture")
+    process, bits, height, width, channels = frame
+    # In the picture itself 0xFF is always followed by 0 or a restart, so the mark of the end cannot be part of it.
+    end = data.rfind(b"\xff\xd9", place)
+    # Each block of 64 pixels takes a bit at the very least.
+    if end < 0 or (end - place) * 8 < width * height // 64:
+        raise Unreadable("truncated")
+    several = process == 0xC2 or data[place + 4] < channels
+    if several and data.count(b"\xff\xda", place, end) > MOST_SCANS:
+        raise Unreadable(f"a JPEG in more than {MOST_SCANS} scans, made to take for ever")
+    notes = {1: {"grey"}, 4: {"cmyk"}}.get(channels, set())
+    return Header("JPEG", width, height, bits, 3, orientation, frozenset(notes | _turned(orientation)))
+
+
+def _png(data: bytes) -> Header:
+    view, place, orientation, notes, clear = memoryview(data), 8, 1, set[str](), None
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    kind = b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body, place = place + 8, place + 12 + length
+        (checksum,) = struct.unpack_from(">I", data, place - 4)
+        # Those of the pixels are checked by the decoder as well, and twice would take longer.
+        if kind != b"IDAT" and zlib.crc32(view[body - 4 : place - 4]) != checksum:
+            raise ValueError("a checksum does not match")
+        if kind == b"PLTE" and colour == 3:
+            notes |= _palette(data[body : body + length], 3)
+        elif kind == b"tRNS":
+            notes.add("alpha")
+            if colour == 0:
+                clear = int.from_bytes(data[body : body + 2]) * (255 // ((1 << min(8, bits)) - 1))
+        elif kind == b"acTL":
+            notes.add("animated")
+        elif kind == b"eXIf":
+            orientation = tiff.exif_orientation(data[body : body + length])
+    notes |= {0: {"grey"}, 4: {"grey", "alpha"}, 6: {"alpha"}}.get(colour, set()) | _turned(orientation)
+    notes |= {"16-bit"} if bits == 16 else set()
+    channels = 4 if "alpha" in notes else 3
+    return Header("PNG", width, height, max(8, bits), channels, orientation, frozenset(notes), clear=clear)
+
+
 def _bmp(data: bytes) -> Header:
-    (size,) = struct.unpack_from("<I", data, 14)
-    width, height, _, bits = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", data, 18)
-    return Header("BMP", (".bmp", ".dib"), width, abs(height), colour="palette" if bits <= 8 else "rgb")
+    start, size = struct.unpack_from("<II", data, 10)
+    if size < 36:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        packing, used, step = 0, 0, 3
+    else:
+        width, height, _, bits, packing = struct.unpack_from("<iiHHI", data, 18)
+        (used,) = struct.unpack_from("<I", data, 46)
+        step = 4
+    masks = struct.unpack_from("<III", data, 54) if packing == 3 else ()
+    if bits == 32 and masks and masks != (0xFF0000, 0xFF00, 0xFF):
+        raise Unreadable("a BMP whose colours lie in an unusual order; save it as PNG")
+    if packing in (0, 3) and start + (width * bits + 31) // 32 * 4 * abs(height) > len(data):
+        raise Unreadable("truncated")
+    notes = set[str]()
+    if bits <= 8:
+        notes = _palette(data[14 + size : 14 + size + step * (used or 1 << bits)], step)
+    elif bits == 32 and masks and size >= 56 and struct.unpack_from("<I", data, 66) != (0,):
+        notes.add("alpha")
+    return Header("BMP", width, abs(height), 8, 4 if bits == 32 else 3, 1, frozenset(notes))
 
 
 def _gif(data: bytes) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    position, frames = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0), 0
-    while position < len(data) and data[position] in (0x21, 0x2C) and frames < 2:
-        if data[position] == 0x2C:
+    place, frames, notes = 13, 0, set[str]()
+    if flags & 0x80:
+        place += 3 << (flags & 7) + 1
+        notes |= _palette(data[13:place], 3)
+    while (kind := data[place]) != 0x3B:
+        if kind == 0x21:
+            if data[place + 1] == 0xF9 and data[place + 3] & 1 and not frames:
+                notes.add("alpha")
+            place += 2
+        elif kind == 0x2C:
+            table = data[place + 9]
+            if table & 0x80 and not frames:
+                notes = notes - {"grey", "palette"} | _palette(
+                    data[place + 10 : place + 10 + (3 << (table & 7) + 1)], 3
+                )
             frames += 1
-            local = data[position + 9]
-            position += 11 + (3 * 2 ** ((local & 7) + 1) if local & 0x80 else 0)
+            place += 11 + (3 << (table & 7) + 1 if table & 0x80 else 0)
         else:
-            position += 2
-        while data[position]:
-            position += 1 + data[position]
-        position += 1
-    return Header("GIF", (".gif",), width, height, colour="palette", animated=frames > 1)
+            raise ValueError("what follows a block is none")
+        while data[place]:
+            place += 1 + data[place]
+        place += 1
+    if not frames:
+        raise ValueError("it holds no frame")
+    return Header("GIF", width, height, 8, 4, 1, frozenset(notes | ({"animated"} if frames > 1 else set())))
 
 
-def _webp(data: bytes) -> Header | None:
-    if data[8:12] != b"WEBP":
-        return None
-    kind, suffixes = data[12:16], (".webp",)
-    if kind == b"VP8X":
-        flags = data[20]
-        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-        place = data.find(b"EXIF") if flags & 0x08 else -1
-        orientation = _orientation(data[place + 8 :].removeprefix(b"Exif\0\0")) if place > 0 else 1
-        alpha, animated = bool(flags & 0x10), bool(flags & 0x02)
-        return Header("WebP", suffixes, width, height, alpha=alpha, orientation=orientation, animated=animated)
-    if kind == b"VP8L":
+def _webp(data: bytes) -> Header:
+    (size,) = struct.unpack_from("<I", data, 4)
+    if size + 8 > len(data):
+        raise Unreadable("truncated")
+    kind, _, flags = struct.unpack_from("<4sIB", data, 12)
+    orientation, notes = 1, set[str]()
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    elif kind == b"VP8L":
         (packed,) = struct.unpack_from("<I", data, 21)
         width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
-        return Header("WebP", suffixes, width, height, alpha=bool(packed >> 28 & 1))
-    width, height = struct.unpack_from("<HH", data, 26)
-    return Header("WebP", suffixes, width & 0x3FFF, height & 0x3FFF)
+        notes |= {"alpha"} if packed >> 28 & 1 else set()
+    elif kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        notes |= ({"alpha"} if flags & 0x10 else set()) | ({"animated"} if flags & 0x02 else set())
+        orientation = _webp_orientation(data, size + 8) if flags & 0x08 else 1
+    else:
+        raise ValueError("it does not begin with a picture")
+    return Header("WebP", width, height, 8, 4, orientation, frozenset(notes | _turned(orientation)))
+
+
+def _webp_orientation(data: bytes, end: int) -> int:
+    place = 12
+    while place + 8 <= end:
+        kind, length = struct.unpack_from("<4sI", data, place)
+        if kind == b"EXIF":
+            return tiff.exif_orientation(data[place + 8 : place + 8 + length])
+        place += 8 + length + length % 2
+    return 1
 
 
 def _tiff(data: bytes) -> Header:
-    tags, following = _directory(data)
-    photometric, samples = tags.get(_PHOTOMETRIC, 1), tags.get(_SAMPLES, 1)
-    colour = {0: "grey", 1: "grey", 3: "palette", 5: "cmyk"}.get(photometric, "rgb")
-    orientation = tags.get(_ORIENTATION, 1)
+    tags, more = tiff.read_directory(data)
+    if reason := tiff.unusual(tags):
+        raise Unreadable(f"a TIFF {reason}")
+    if not tiff.whole(tags, len(data)):
+        raise Unreadable("truncated")
+    bits, channels = tiff.one(tags, tiff.BITS, 1), tiff.one(tags, tiff.CHANNELS, 1)
+    colour, extra = tiff.one(tags, tiff.PHOTOMETRIC, 1), tags.get(tiff.EXTRA_CHANNELS)
+    orientation = tiff.orientation(tags)
+    notes = {0: {"grey"}, 1: {"grey"}, 3: {"palette"}, 5: {"cmyk"}}.get(colour, set()) | _turned(orientation)
+    notes |= ({"animated"} if more else set()) | ({"16-bit"} if 8 < bits <= 16 else set())
+    notes |= {"alpha"} if colour == 2 and channels == 4 and (extra is None or extra[0] in (1, 2)) else set()
     return Header(
         "TIFF",
-        (".tif", ".tiff"),
-        tags[_WIDTH],
-        tags[_HEIGHT],
-        max(8, tags.get(_BITS, 1)),
-        colour,
-        alpha=_EXTRA in tags and samples in (2, 4),
-        orientation=orientation if 1 <= orientation <= 8 else 1,
-        animated=following != 0,
+        tiff.one(tags, tiff.WIDTH, 0),
+        tiff.one(tags, tiff.HEIGHT, 0),
+        max(8, bits),
+        4,
+        orientation,
+        frozenset(notes),
+        # The decoder itself multiplies 8-bit colours by an alpha that is declared as such.
+        premultiplied=extra is not None and (extra[0] == 1 or bits <= 8),
+        # It turns white and black round for up to 8 bits only.
+        inverted=colour == 0 and bits > 8,
     )
 
 
-def _directory(data: bytes) -> tuple[dict[int, int], int]:
-    """Return the first value of each tag of a TIFF's first directory, and where the next one begins."""
-    order = "<" if data[:2] == b"II" else ">"
-    (place,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, place)
-    tags: dict[int, int] = {}
-    for number in range(count):
-        at = place + 2 + 12 * number
-        tag, kind, length = struct.unpack_from(f"{order}HHI", data, at)
-        letter = _TIFF_TYPES.get(kind)
-        if letter in ("B", "H", "I"):
-            inline = length * struct.calcsize(letter) <= 4
-            value_at = at + 8 if inline else struct.unpack_from(f"{order}I", data, at + 8)[0]
-            tags[tag] = struct.unpack_from(order + letter, data, value_at)[0]
-    (following,) = struct.unpack_from(f"{order}I", data, place + 2 + 12 * count)
-    return tags, following
+def _turned(orientation: int) -> set[str]:
+    return set() if orientation == 1 else {"rotated"}
 
 
-def _orientation(exif: bytes) -> int:
-    """Return the orientation in an EXIF block, 1 where there is none or it is damaged."""
-    try:
-        value = _directory(exif)[0].get(_ORIENTATION, 1)
-    except struct.error:
-        return 1
-    return value if 1 <= value <= 8 else 1
+def _palette(entries: bytes, step: int) -> set[str]:
+    """Tell a palette of greys from one of colours."""
+    return {"grey"} if entries[0::step] == entries[1::step] == entries[2::step] else {"palette"}
 
 
-_READERS = (
-    (b"\xff\xd8", _jpeg),
-    (b"\x89PNG\r\n\x1a\n", _png),
-    (b"BM", _bmp),
-    (b"GIF8", _gif),
-    (b"RIFF", _webp),
-    (b"II*\0", _tiff),
-    (b"MM\0*", _tiff),
-)
+def _stranger(data: bytes) -> str:
+    """Say what a file without an image's signature is."""
+    for signature, name in _STRANGERS.items():
+        if data.startswith(signature):
+            return name
+    if data[4:8] == b"ftyp":
+        return "an AVIF, HEIC or video file, which is not read; save it as PNG"
+    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not an image"
+    return "text, not an image" if start.isascii() and b"\0" not in start else "not an image of a known kind"
+
+
+_READERS: dict[bytes, Callable[[bytes], Header]] = {
+    b"\xff\xd8": _jpeg,
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"BM": _bmp,
+    b"GIF87a": _gif,
+    b"GIF89a": _gif,
+    b"RIFF": _webp,
+    b"II*\0": _tiff,
+    b"MM\0*": _tiff,
+    b"II+\0": _tiff,
+    b"MM\0+": _tiff,
+}

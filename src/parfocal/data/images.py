@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from parfocal.data.check import check_pixels, refuse
+from parfocal.data.check_images import check_pixels
+from parfocal.data.finding import refuse
 from parfocal.data.readers import read
 from parfocal.data.split import with_splits
 from parfocal.data.store import prepare

@@ -9,9 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from threadpoolctl import threadpool_limits
 
-_THUMBNAIL = 6
-_CORNERS = ("top left", "top right", "bottom left", "bottom right")
+_THUMBNAIL = 4
+_CORNERS = ("top left corner", "top right corner", "bottom left corner", "bottom right corner")
 
 TRIVIA: dict[str, tuple[str, ...]] = {
     "file size": ("log of the bytes",),
@@ -19,9 +20,14 @@ TRIVIA: dict[str, tuple[str, ...]] = {
     "mean colour": ("mean red", "mean green", "mean blue"),
     "brightness": ("mean brightness", "deviation of brightness"),
     "border": ("red of the border", "green of the border", "blue of the border"),
-    "corners": tuple(
-        f"{corner} {row},{column}" for corner in _CORNERS for row in range(_THUMBNAIL) for column in range(_THUMBNAIL)
-    ),
+} | {
+    corner: tuple(
+        f"{colour} {row},{column} of the {corner}"
+        for row in range(_THUMBNAIL)
+        for column in range(_THUMBNAIL)
+        for colour in ("red", "green", "blue")
+    )
+    for corner in _CORNERS
 }
 """The names of the numbers that `trivia` returns, in their order, by kind."""
 
@@ -64,7 +70,7 @@ def trivia(picture: np.ndarray, size_in_bytes: int, width: int, height: int) -> 
     width, height = max(1, width), max(1, height)
     numbers = [np.log(max(1, size_in_bytes)), np.log(width), np.log(height), np.log(width / height)]
     numbers += [*cv2.mean(picture)[:3], mean, deviation, *_border(picture)]
-    return np.concatenate((numbers, *_corners(grey))).astype(np.float32)
+    return np.concatenate((numbers, *_corners(picture))).astype(np.float32)
 
 
 def shortcuts(vectors: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[Shortcut]:
@@ -74,23 +80,23 @@ def shortcuts(vectors: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed:
     groups, as long as two others are larger. Above 5,000 rows a part is taken, a few of each group rather than many
     of a few. Returns nothing where fewer than two classes have two groups.
     """
-    vectors, labels = np.asarray(vectors, dtype=np.float64), np.asarray(labels)
-    usable = (labels >= 0) & np.isfinite(vectors).all(axis=1)
-    vectors, labels, groups = (
-        vectors[usable],
-        labels[usable],
-        np.unique(np.asarray(groups)[usable], return_inverse=True)[1],
-    )
-    if not len(labels):
+    usable = (np.asarray(labels) >= 0) & np.isfinite(vectors).all(axis=1)
+    if not usable.any():
         return []
-    rows = _part(groups, seed)
-    rows, folds = _foldable(rows, labels, groups)
+    rows = np.flatnonzero(usable)
+    numbers = np.unique(np.asarray(groups)[rows], return_inverse=True)[1]
+    part = _part(numbers, seed)
+    rows, numbers = rows[part], numbers[part]
+    kept, folds = _foldable(np.asarray(labels)[rows], numbers)
     if folds < 2:
         return []
-    vectors, groups, labels = vectors[rows], groups[rows], np.unique(labels[rows], return_inverse=True)[1]
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = list(splitter.split(vectors, labels, groups))
-    return [_judged(kind, vectors[:, columns], labels, groups, parts) for kind, columns in _columns().items()]
+    rows, numbers = rows[kept], numbers[kept]
+    known = np.unique(np.asarray(labels)[rows], return_inverse=True)[1]
+    chosen = np.asarray(vectors)[rows].astype(np.float64)
+    parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(chosen, known, numbers))
+    # Problems this small take a hundred times longer when threads share them on a busy machine.
+    with threadpool_limits(1):
+        return [_judged(kind, chosen[:, columns], known, numbers, parts) for kind, columns in _columns().items()]
 
 
 def _border(picture: np.ndarray) -> np.ndarray:
@@ -103,12 +109,12 @@ def _border(picture: np.ndarray) -> np.ndarray:
     return (total - (np.array(cv2.sumElems(middle)[:3]) if inner else 0)) / (area - inner)
 
 
-def _corners(grey: np.ndarray) -> list[np.ndarray]:
+def _corners(picture: np.ndarray) -> list[np.ndarray]:
     """Return small thumbnails of the four corners."""
-    down, across = (max(1, round(_CORNER * side)) for side in grey.shape)
+    down, across = (max(1, round(_CORNER * side)) for side in picture.shape[:2])
     size = (_THUMBNAIL, _THUMBNAIL)
     return [
-        cv2.resize(grey[rows, columns], size, interpolation=cv2.INTER_AREA).ravel()
+        cv2.resize(picture[rows, columns], size, interpolation=cv2.INTER_AREA).ravel()
         for rows in (slice(down), slice(-down, None))
         for columns in (slice(across), slice(-across, None))
     ]
@@ -130,12 +136,12 @@ def _part(groups: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:_MOST_ROWS])
 
 
-def _foldable(rows: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the rows of the classes that have enough groups for cross-validation, and the number of folds."""
-    classes = np.unique(labels[rows])
-    sizes = np.array([len(np.unique(groups[rows][labels[rows] == one])) for one in classes])
+def _foldable(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """Say which rows are of classes that have enough groups for cross-validation, and return the number of folds."""
+    classes = np.unique(labels)
+    sizes = np.array([len(np.unique(groups[labels == one])) for one in classes])
     folds = min(_FOLDS, int(np.sort(sizes)[-2])) if len(classes) > 1 else 0
-    return rows[np.isin(labels[rows], classes[sizes >= folds])], folds
+    return np.isin(labels, classes[sizes >= folds]), folds
 
 
 def _model(features: int) -> Pipeline:
@@ -153,7 +159,7 @@ def _judged(
     for seen, unseen in parts:
         shares = np.bincount(labels[seen], minlength=classes) / len(seen)
         chances = np.tile(shares, (len(unseen), 1))
-        if np.count_nonzero(shares) > 1:
+        if np.count_nonzero(shares) > 1 and np.ptp(vectors[seen], axis=0).any():
             model = _model(vectors.shape[1]).fit(vectors[seen], labels[seen])
             chances[:, model.classes_] = model.predict_proba(vectors[unseen])
         likely[unseen] = chances.argmax(axis=1)

@@ -14,6 +14,8 @@ from parfocal.data.table import SPLITS, UNKNOWN, Table
 from parfocal.errors import ParfocalError, UsageError, listing
 from parfocal.recipe import SplitPart
 
+_ROUNDS = 4
+
 
 def with_splits(table: Table, part: SplitPart, seed: int) -> Table:
     """Return the table with train, valid and, where asked for, test, the same for the same seed."""
@@ -61,14 +63,8 @@ def _carved(table: Table, split: str, share: float, seed: int) -> Table:
     names, group = np.unique(table.rows["group"].to_numpy(str)[train], return_inverse=True)
     counts = np.zeros((len(names), len(table.classes) + 1))
     np.add.at(counts, (group, table.labels("train")), 1)
-    shares = counts / np.maximum(counts.sum(axis=0), 1)
-    wanted = np.where(counts.sum(axis=0) > 0, share, 0.0)
-    chosen = np.zeros(len(names), dtype=bool)
-    # In random order, so that a split does not come to consist of the few patients with the most images.
-    for number in np.random.default_rng([seed, len(names)]).permutation(len(names)):
-        if np.linalg.norm(wanted - shares[number]) < np.linalg.norm(wanted):
-            chosen[number] = True
-            wanted = wanted - shares[number]
+    counts = np.column_stack([counts, counts.sum(axis=1)])
+    chosen = _choose(counts / np.maximum(counts.sum(axis=0), 1), share, np.random.default_rng([seed, len(names)]))
     if not chosen.any() or chosen.all():
         raise ParfocalError(
             f"{table.source} has no {split} split and only {len(names)} groups (patients) in train, too few to carve "
@@ -76,6 +72,24 @@ def _carved(table: Table, split: str, share: float, seed: int) -> Table:
         )
     rows = train[chosen[group]]
     return _moved(table, rows, split, f"{len(rows)} rows of train, by group, are {split}")
+
+
+def _choose(shares: np.ndarray, share: float, dice: np.random.Generator) -> np.ndarray:
+    """Choose groups whose shares of each class, and of all rows, sum to about `share`."""
+    chosen = np.zeros(len(shares), dtype=bool)
+    missing = np.where(shares.sum(axis=0) > 0, share, 0.0)
+    # In random order, so that a split does not come to consist of the few patients with the most images; once more
+    # over all of them, because an early choice may turn out to be one too many.
+    for _ in range(_ROUNDS):
+        before = chosen.copy()
+        for number in dice.permutation(len(shares)):
+            step = -shares[number] if chosen[number] else shares[number]
+            if np.linalg.norm(missing - step) < np.linalg.norm(missing):
+                chosen[number] = not chosen[number]
+                missing = missing - step
+        if (chosen == before).all():
+            break
+    return chosen
 
 
 def _folded(table: Table, part: SplitPart, seed: int) -> Table:

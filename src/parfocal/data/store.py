@@ -7,12 +7,9 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,12 @@ from filelock import FileLock
 from parfocal.data import packing
 from parfocal.data.arrays import file_of
 from parfocal.data.decode import Facts, Pixels, Unreadable, prepare_image
+from parfocal.data.examine import index_row
+from parfocal.data.passes import in_order
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.files import explained, write_json
-from parfocal.progress import progress, say
+from parfocal.progress import say
 from parfocal.recipe import ImagesPart, digest
 
 FORMAT = 2
@@ -93,18 +92,6 @@ def prepare(table: Table, images: ImagesPart, *, workers: int | None = None) -> 
     if store is None:
         raise ParfocalError(f"{folder} was damaged as soon as it was made. Check the disk.")
     return store
-
-
-def examine(table: Table, images: ImagesPart, *, workers: int | None = None) -> pd.DataFrame:
-    """Decode every file of the table and return what a Store's index would say, keeping no pixels."""
-    paths = list(dict.fromkeys(table.rows["path"]))
-    rows = [
-        _row(path, outcome)
-        for path, (_, outcome) in zip(
-            paths, _decoded(paths, images, workers or os.cpu_count() or 1, "Checking"), strict=True
-        )
-    ]
-    return pd.DataFrame(rows)
 
 
 def _stamp(path: str) -> list[object]:
@@ -207,11 +194,11 @@ def _fill(draft: Path, done: list[dict[str, Any]], paths: list[str], images: Ima
         file.truncate(end)
         rows.writelines(json.dumps(row) + "\n" for row in done)
         remaining = paths[len(done) :]
-        outcomes = _decoded(remaining, images, workers, "Preparing", len(done))
+        outcomes = in_order(remaining, _work(images), "Preparing", workers, len(done))
         for number, (path, (pixels, outcome)) in enumerate(zip(remaining, outcomes, strict=True), start=1):
             packed = packing.packed(blank if pixels is None else pixels, images)
             file.write(packed)
-            row = {**_row(path, outcome), "start": end, "length": len(packed), "check": zlib.crc32(packed)}
+            row = {**index_row(path, outcome), "start": end, "length": len(packed), "check": zlib.crc32(packed)}
             end += len(packed)
             done.append(row)
             rows.write(json.dumps(row) + "\n")
@@ -226,39 +213,11 @@ def _make_safe(*files: Any) -> None:
         os.fsync(file.fileno())
 
 
-def _row(path: str, outcome: Facts | str) -> dict[str, Any]:
-    if isinstance(outcome, str):
-        return {"path": path, "width": 0, "height": 0, "bytes": 0, "digest": "", "notes": "", "error": outcome}
-    return {"path": path, **asdict(outcome), "error": ""}
-
-
-def _decoded(
-    paths: list[str], images: ImagesPart, workers: int, label: str, before: int = 0
-) -> Iterator[tuple[Pixels | None, Facts | str]]:
-    """Yield pixels and facts of every file in order, decoded in threads a bounded number ahead."""
-
-    def one(path: str) -> tuple[Pixels | None, Facts | str]:
+def _work(images: ImagesPart) -> Callable[[str], tuple[Pixels | None, Facts | str]]:
+    def prepared(path: str) -> tuple[Pixels | None, Facts | str]:
         try:
             return prepare_image(Path(path), images)
         except Unreadable as reason:
             return None, str(reason)
 
-    with ThreadPoolExecutor(workers) as pool, progress(label, before + len(paths)) as done, _dropping(pool):
-        done(before)
-        remaining = iter(paths)
-        waiting: list[Future[tuple[Pixels | None, Facts | str]]] = [
-            pool.submit(one, path) for path in islice(remaining, 8 * workers)
-        ]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(one, path) for path in islice(remaining, 1)]
-            done(1)
-
-
-@contextmanager
-def _dropping(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """On the way out, drop what has not begun: an interruption should not wait for it."""
-    try:
-        yield
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    return prepared

@@ -13,17 +13,17 @@ from parfocal.run import Run
 
 SPLITS = ("train", "valid", "test")
 UNKNOWN = -1
-_COLUMNS = ["id", "path", "label", "split", "group", "fold"]
+_COLUMNS = ["id", "path", "label", "split", "group", "fold", "digest"]
 
 
 @dataclass(frozen=True)
 class Table:
     """Labelled images.
 
-    `rows` has the columns id, path, label, split, group and fold. A label is the index of its class, or -1 where the
-    data says none; a fold is empty where the data has none. `classes` are the names people read, `codes` what the data
-    writes for each. `lists` are ordered lists of ids that the data asks to be answered, such as a competition's test
-    file, by name.
+    `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1
+    where the data says none; fold and digest (of the file) are empty where the data has none. `classes` are the names
+    people read, `codes` what the data writes for each. `lists` are ordered lists of ids that the data asks to be
+    answered, such as a competition's test file, by name.
     """
 
     rows: pd.DataFrame
@@ -80,7 +80,7 @@ class Table:
         path, about = run.table, run.environment()["data"]
         if not path.is_file():
             raise ParfocalError(f"{path} is missing; the run folder is not whole.")
-        text = {"id": str, "path": str, "group": str, "split": str, "fold": str}
+        text = {"id": str, "path": str, "group": str, "split": str, "fold": str, "digest": str}
         rows = pd.read_csv(path, dtype=text, keep_default_na=False)
         lists: dict[str, tuple[str, ...]] = {}
         for column in (name for name in rows.columns if name.startswith("order:")):
@@ -97,8 +97,10 @@ def assemble(
     splits: list[str],
     groups: list[str],
     folds: list[str] | None = None,
+    digests: list[str] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of a table from its columns."""
     places = [str(path) for path in paths]
-    columns = [ids, places, np.asarray(labels, dtype=np.int64), splits, groups, folds or [""] * len(ids)]
+    columns = [ids, places, np.asarray(labels, dtype=np.int64), splits, groups]
+    columns += [folds or [""] * len(ids), digests or [""] * len(ids)]
     return pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from parfocal.data.check import check_pixels, refuse
+from parfocal.data.check_images import check_pixels
+from parfocal.data.finding import refuse
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import Table
 from parfocal.evaluation.inference import fabric_for, predict_split, ready

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 import parfocal
-from parfocal.data.check import Finding, check_pixels, check_table, refuse, waived
+from parfocal.data.check import check_table
+from parfocal.data.check_images import check_pixels
+from parfocal.data.finding import Finding, refuse, waived
 from parfocal.data.mosaic import write_mosaic
 from parfocal.data.readers import read
 from parfocal.data.split import with_splits

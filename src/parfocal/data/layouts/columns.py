@@ -20,6 +20,7 @@ _USUAL = {
     "label": ("label", "labels", "class", "target", "diagnosis", "level", "grade", "retinopathy grade", "category"),
     "group": ("group", "patient", "patient_id", "subject", "subject_id", "case"),
     "split": ("split", "set", "subset", "partition", "fold"),
+    "digest": ("digest", "sha256", "md5", "hash", "checksum"),
 }  # fmt: skip
 
 
@@ -41,7 +42,8 @@ def read_columns(source: Path, data: DataPart, columns: ColumnsPart) -> Table:
     if file is None:
         raise ParfocalError(f"{source} holds no single sheet ({', '.join(SHEET_SUFFIXES)}). Name the file itself.")
     rows = sheet(file)
-    path, group, split = (_column(rows, file, kind, getattr(columns, kind)) for kind in ("path", "group", "split"))
+    kinds = ("path", "group", "split", "digest")
+    path, group, split, digest = (_column(rows, file, kind, getattr(columns, kind)) for kind in kinds)
     if path is None:
         raise ParfocalError(f"{file} has no column of images that is known. Name it: columns.path=… {_has(rows)}")
     texts, label = _labels(rows, file, columns.label)
@@ -55,7 +57,15 @@ def read_columns(source: Path, data: DataPart, columns: ColumnsPart) -> Table:
     sides, folds = _sides(rows[split].tolist(), file, split) if split else (["train"] * len(ids), [""] * len(ids))
     places = Places(Path(columns.folder) if columns.folder else file.parent)
     paths = [places.find(one, side) for one, side in zip(ids, sides, strict=True)]
-    table_rows = assemble(ids, paths, labels, sides, rows[group].tolist() if group else ids, folds)
+    table_rows = assemble(
+        ids,
+        paths,
+        labels,
+        sides,
+        rows[group].tolist() if group else ids,
+        folds,
+        rows[digest].tolist() if digest else None,
+    )
     taken = {"path": path, "label": label, "group": group, "split": split}
     said = ", ".join(f"{kind}={name}" for kind, name in taken.items() if name)
     return Table(table_rows, classes, codes, f"columns of {file} ({said})")

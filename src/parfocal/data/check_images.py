@@ -1,0 +1,125 @@
+"""What the images themselves show: unreadable and unusual, identical and alike ones, and shortcuts to the label."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from parfocal.data.examine import Examined
+from parfocal.data.finding import Finding, Severity, fault
+from parfocal.data.likeness import alike
+from parfocal.data.shortcuts import shortcuts
+from parfocal.data.table import UNKNOWN, Table
+from parfocal.errors import listing
+
+
+def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
+    """Judge what decoding shows, from an index: unreadable, unusual and identical images."""
+    facts = table.rows.drop(columns="digest").merge(index, on="path", how="left")
+    bad = facts[facts["error"] != ""]
+    findings: list[Finding] = []
+    if len(bad):
+        reasons = [f"{one} ({reason})" for one, reason in zip(bad["path"], bad["error"], strict=True)]
+        text = f"{len(bad)} of {len(table)} images cannot be read: {listing(reasons)}."
+        findings.append(fault("unreadable_images", text, bad["id"], "Replace the files"))
+    good = facts[facts["error"] == ""]
+    return [*findings, *identical(good), *_unusual(good)]
+
+
+def check_looks(table: Table, examined: Examined, seed: int) -> list[Finding]:
+    """Judge what the pictures look like: nearly identical ones, and trivia that predict the label."""
+    place = {path: number for number, path in enumerate(examined.index["path"])}
+    rows = np.array([place[path] for path in table.rows["path"]])
+    return [*_alike(table, examined, rows), *_shortcuts(table, examined.trivia[rows], seed)]
+
+
+def identical(facts: pd.DataFrame) -> list[Finding]:
+    """Report rows that share a digest: with labels that differ, on two sides of a split or fold, or merely twice."""
+    doubled = facts.duplicated("digest", keep=False) & ~facts.duplicated("id", keep=False)
+    same = facts[doubled & (facts["digest"] != "")]
+    if same.empty:
+        return []
+    labels = same[same["label"] != UNKNOWN].groupby("digest")["label"].nunique()
+    splits, folds = (same.groupby("digest")[side].nunique() for side in ("split", "fold"))
+    torn, across = _above_one(labels), _above_one(splits)
+    between = _above_one(folds) - across
+    within = set(same["digest"]) - across - between
+    findings: list[Finding] = []
+    for code, digests, text, mend in (
+        ("conflicting_labels", torn, "carry different labels", "Settle the label"),
+        ("identical_across_splits", across, "are in more than one split", "Keep one of each"),
+    ):
+        if digests:
+            rows, sets = _sets(same, digests)
+            findings.append(fault(code, f"{len(sets)} sets of identical images {text}: {listing(sets)}.", rows, mend))
+    for code, digests, text in (
+        ("identical_across_folds", between, "are in more than one fold"),
+        ("identical_within_split", within, "lie within one split"),
+    ):
+        if digests:
+            rows, sets = _sets(same, digests)
+            text = f"{len(sets)} sets of identical images {text}: {listing(sets)}."
+            findings.append(Finding("warning", code, text, tuple(rows)))
+    return findings
+
+
+def _above_one(counts: pd.Series) -> set[str]:
+    return {str(digest) for digest, count in counts.items() if count > 1}
+
+
+def _sets(same: pd.DataFrame, digests: set[str]) -> tuple[Iterable[str], list[str]]:
+    """Return the ids of all rows with these digests, and each set in words."""
+    rows = same[same["digest"].isin(digests)]
+    return rows["id"], [" = ".join(one["id"]) for _, one in rows.groupby("digest", sort=False)]
+
+
+def _unusual(good: pd.DataFrame) -> list[Finding]:
+    """Count what is not plain 8-bit RGB; all of it is read, so it is only told."""
+    kinds = Counter(note for notes in good["notes"] for note in str(notes).split())
+    if not kinds:
+        return []
+    text = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    rows = good[good["notes"] != ""]
+    return [Finding("note", "unusual_images", f"Read and brought to 8-bit RGB: {text}.", tuple(rows["id"]))]
+
+
+def _alike(table: Table, examined: Examined, rows: np.ndarray) -> list[Finding]:
+    """Report sets of images that look nearly the same and are not identical."""
+    ids, splits = table.rows["id"].to_numpy(), table.rows["split"].to_numpy()
+    digests = examined.index["digest"].to_numpy()[rows]
+    across: list[np.ndarray] = []
+    within: list[np.ndarray] = []
+    for one in alike(examined.fingerprints[rows]):
+        if len(set(digests[one])) > 1:
+            (across if len(set(splits[one])) > 1 else within).append(one)
+    findings: list[Finding] = []
+    kinds: tuple[tuple[Severity, str, list[np.ndarray], str], ...] = (
+        ("warning", "alike_across_splits", across, "are in more than one split; look whether they are the same"),
+        ("note", "alike_within_split", within, "lie within one split"),
+    )
+    for severity, code, sets, text in kinds:
+        if sets:
+            words = [" ≈ ".join(map(str, ids[one])) for one in sets]
+            all_rows = np.concatenate(sets)
+            text = f"{len(sets)} sets of images that look nearly the same {text}: {listing(words)}."
+            findings.append(Finding(severity, code, text, tuple(ids[all_rows])))
+    return findings
+
+
+def _shortcuts(table: Table, trivia: np.ndarray, seed: int) -> list[Finding]:
+    """Warn where something beside the content predicts the label of patients that were not seen."""
+    found = shortcuts(trivia, table.rows["label"].to_numpy(), table.rows["group"].to_numpy(), seed)
+    findings: list[Finding] = []
+    for one in found:
+        text = (
+            f"{one.kind.capitalize()}: a linear model that sees nothing else is right in {one.accuracy:.0%} of images "
+            f"of groups it has not seen (largest class {one.majority_accuracy:.0%}); balanced accuracy "
+            f"{one.balanced_accuracy:.2f}, by chance {one.chance:.2f}."
+        )
+        if one.clear:
+            mend = "A network may learn this instead of the disease; look where it looks."
+            findings.append(Finding("warning", "shortcut", f"Shortcut. {text}", (), mend))
+        elif one.kind == "all together":
+            findings.append(Finding("note", "no_shortcut", f"No clear shortcut. {text}"))
+    return findings

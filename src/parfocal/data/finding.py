@@ -1,0 +1,51 @@
+"""Finding: one fault or fact about a data set, how grave it is, whom it is about, and what to do."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from parfocal.errors import ParfocalError
+from parfocal.recipe import WAIVERS
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault or fact: its code, what it says, the ids it is about, and what to do.
+
+    Training refuses an error; a warning is printed; a note is only told.
+    """
+
+    severity: Severity
+    code: str
+    text: str
+    ids: tuple[str, ...] = ()
+    mend: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def fault(code: str, text: str, ids: Iterable[str], mend: str) -> Finding:
+    """Return an error, with the waiver beside the remedy where there is one."""
+    waiver = f", or accept it with allow={code}." if code in WAIVERS else "."
+    return Finding("error", code, text, tuple(ids), mend + waiver)
+
+
+def waived(findings: Sequence[Finding], allow: tuple[str, ...]) -> list[Finding]:
+    """Return the findings with those accepted knowingly turned from errors to warnings that say so."""
+    return [
+        Finding("warning", one.code, f"{one.text} Waived by allow={one.code}.", one.ids)
+        if one.severity == "error" and one.code in allow
+        else one
+        for one in findings
+    ]
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Raise one error that lists every finding that training must not start with."""
+    errors = [one for one in findings if one.severity == "error"]
+    if errors:
+        raise ParfocalError("\n".join(f"{one.text} {one.mend}" for one in errors))

@@ -1,0 +1,102 @@
+"""One self-contained page of what a check of the data found, with the pictures it is about."""
+
+import base64
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import parfocal
+from parfocal.data.check import Finding
+from parfocal.data.decode import Unreadable, prepare_image
+from parfocal.data.table import UNKNOWN, Table
+from parfocal.files import write_text
+from parfocal.recipe import ImagesPart
+
+MOST_PICTURES = 12
+"""So many pictures are shown of each finding."""
+
+MOST_IDS = 5000
+"""So many ids are listed of each finding; the page says how many it leaves out."""
+
+_THUMBNAIL = ImagesPart(fit="pad", size=96)
+_ORDER = ("error", "warning", "note")
+
+
+def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
+    """Write what was read and each finding, the worst first, with thumbnails of the images it names.
+
+    The page asks for nothing from outside. Its size is bounded by the number of findings, not of images.
+    """
+    environment = Environment(
+        loader=PackageLoader("parfocal", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ordered = sorted(findings, key=lambda one: _ORDER.index(one.severity))
+    page = environment.get_template("check.html").render(
+        source=table.source,
+        images=len(table),
+        classes=table.classes,
+        splits=[_split(table, split) for split in table.splits],
+        numbers={severity: sum(one.severity == severity for one in findings) for severity in _ORDER},
+        findings=_shown(table, ordered),
+        version=parfocal.__version__,
+    )
+    # File names that are no valid text reach here as lone surrogates, which UTF-8 cannot hold.
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _split(table: Table, split: str) -> dict[str, Any]:
+    rows = table.rows.iloc[table.positions(split)]
+    return {
+        "name": split,
+        "images": len(rows),
+        "groups": rows["group"].nunique(),
+        "unlabelled": int((rows["label"] == UNKNOWN).sum()),
+        "counts": list(table.counts(split).values()),
+    }
+
+
+def _shown(table: Table, findings: list[Finding]) -> list[dict[str, Any]]:
+    """Return for each finding what the page says of it."""
+    known = set(table.rows["id"])
+    ids = [tuple(dict.fromkeys(finding.ids)) for finding in findings]
+    pictured = [[one for one in named if one in known][:MOST_PICTURES] for named in ids]
+    wanted = table.rows[table.rows["id"].isin(set().union(*pictured))].drop_duplicates("id")
+    pictures = _pictures(wanted, table.classes)
+    return [
+        {
+            "finding": finding,
+            "pictures": [pictures[one] for one in with_picture],
+            "ids": named[:MOST_IDS],
+            "count": len(named),
+        }
+        for finding, named, with_picture in zip(findings, ids, pictured, strict=True)
+    ]
+
+
+def _pictures(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Return for each id its label, its split, and a small JPEG as an address or the reason why there is none."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        thumbnails = list(pool.map(_thumbnail, rows["path"]))
+    labels = ["no label" if label == UNKNOWN else classes[label] for label in rows["label"]]
+    return {
+        one: {"id": one, "label": label, "split": split, "data": data, "reason": reason}
+        for one, label, split, (data, reason) in zip(rows["id"], labels, rows["split"], thumbnails, strict=True)
+    }
+
+
+def _thumbnail(path: str) -> tuple[str, str]:
+    try:
+        pixels, _ = prepare_image(Path(path), _THUMBNAIL)
+    except Unreadable as reason:
+        return "", str(reason)
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode(), ""
