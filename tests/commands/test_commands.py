@@ -54,6 +54,9 @@ def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
     assert "Drawn:" in _parfocal("synthesise", "smear", smears, "--images", "60").stdout
     assert "Ready to train." in _parfocal("check", smears, "-o", tmp_path / "findings.json").stdout
     assert (tmp_path / "findings.json").is_file()
+    assert "Findings:" in _parfocal("check", smears, "-o", tmp_path / "page.html").stdout
+    assert (tmp_path / "page.html").is_file()
+    assert (tmp_path / "page.json").is_file()
     assert "60 images of 40×40" in _parfocal("prepare", smears, *QUICK).stdout
     done = _parfocal("train", smears, *QUICK, "model=resnet20,plain20", "--out", runs)
     assert done.returncode == 0, done.stderr

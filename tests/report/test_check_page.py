@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from parfocal.data.check import Finding, check
+from parfocal.data.check import check
+from parfocal.data.finding import Finding
 from parfocal.data.readers import read
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.report.check_page import MOST_IDS, MOST_PICTURES, write_check_page

@@ -7,34 +7,43 @@ import typer
 
 
 def check(
-    data: Annotated[Path, typer.Argument(help="Folder that holds the label files.")],
+    data: Annotated[Path, typer.Argument(help="Folder of label files or images, a sheet, or a .npz file.")],
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A packaged recipe's name, or a YAML file.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the findings as JSON.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Also write JSON, or a .html page with pictures and JSON beside."),
+    ] = None,
 ) -> None:
-    """Find faults: unreadable and missing files, labels, patients or identical images across splits.
+    """Find faults: bad and doubled images, labels, patients across splits, shortcuts to the label.
 
     The exit code is 1 if training would refuse the data.
 
-    Example: `parfocal check smears -o findings.json`
+    Example: `parfocal check smears -o check.html`
     """
+    from parfocal.commands.tables import plain_table
     from parfocal.data.check import check as find_faults
+    from parfocal.data.finding import waived
     from parfocal.data.readers import read
     from parfocal.data.split import with_splits
     from parfocal.files import write_json
     from parfocal.recipe import parse_changes
     from parfocal.recipe import recipe as find_recipe
+    from parfocal.report.check_page import write_check_page
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
     table = with_splits(read(data, chosen), chosen.split, chosen.seed)
-    findings = find_faults(table, chosen.images)
+    findings = waived(find_faults(table, chosen.images, chosen.seed), chosen.data.allow)
     typer.echo(f"{len(table)} rows from {table.source}.")
-    for finding in findings:
-        typer.echo(f"{finding.severity:>8}  {finding.text} {finding.mend}".rstrip())
+    rows = [(one.severity, one.code, f"{one.text} {one.mend}".strip()) for one in findings]
+    plain_table("severity", "code", "finding", rows=rows)
     if out:
-        write_json(out, {"source": table.source, "findings": [finding.as_dict() for finding in findings]})
+        content = {"source": table.source, "findings": [finding.as_dict() for finding in findings]}
+        write_json(out.with_suffix(".json"), content)
+        if out.suffix.lower() in (".html", ".htm"):
+            write_check_page(out, table, findings)
         typer.echo(f"Findings: {out}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)

@@ -40,9 +40,8 @@ def show(table: Table) -> None:
 
 
 def _table(*headings: str) -> Table:
+    words = ("split", "about", "default", "meaning", "code", "finding")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(
-            heading, justify="left" if place == 0 or heading in ("split", "about", "default", "meaning") else "right"
-        )
+        table.add_column(heading, justify="left" if place == 0 or heading in words else "right")
     return table

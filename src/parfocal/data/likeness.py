@@ -12,8 +12,6 @@ the share found within 2, 3 and 4 bits, and how many pairs of other pictures cam
 Equal pixels have distance 0. Of pictures below about 64 pixels, resized copies are mostly missed.
 """
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 from scipy.sparse import coo_array
@@ -39,6 +37,7 @@ _TELLING = sorted(
     key=lambda wave: (sum(wave), wave),
 )[:_BITS]
 _DOWN, _ACROSS = (np.array(numbers) for numbers in zip(*_TELLING, strict=True))
+_HALF_PERIODS = np.pi * np.arange(_WAVES, dtype=np.float32)[:, None]
 
 
 def fingerprint(picture: np.ndarray) -> int:
@@ -95,16 +94,11 @@ def _evened(grey: np.ndarray, part: float) -> np.ndarray:
     return contrast / (deviation + _SOFTNESS)
 
 
-@lru_cache(maxsize=1)
-def _numbers() -> np.ndarray:
-    return np.pi * np.arange(_WAVES, dtype=np.float32)[:, None]
-
-
 def _waves(places: np.ndarray, start: float, end: float) -> np.ndarray:
     """Return cosines of 0, 1, 2, … half-periods between start and end, nothing outside, in weights that sum to one."""
     half = 0.5 * (places[1] - places[0])
     inside = np.clip(np.minimum(places + half, end) - np.maximum(places - half, start), 0, None)
-    return np.cos(_numbers() * ((places - start) / (end - start))) * (inside / inside.sum())
+    return np.cos(_HALF_PERIODS * ((places - start) / (end - start))) * (inside / inside.sum())
 
 
 def alike(fingerprints: np.ndarray, distance: int = 3) -> list[np.ndarray]:
@@ -140,7 +134,7 @@ class _Sets:
         """Return for each value the number of its set."""
         if self._pairs:
             first, second = (self._number[np.concatenate(side)] for side in zip(*self._pairs, strict=True))
-            edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=2 * self._number.shape)
+            edges = coo_array((np.ones(len(first)), (first, second)), shape=2 * self._number.shape)
             self._number = connected_components(edges, directed=False)[1][self._number]
             self._pairs, self._waiting = [], 0
         return self._number

@@ -8,14 +8,13 @@ from typing import Any
 
 import cv2
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import parfocal
-from parfocal.data.check import Finding
 from parfocal.data.decode import Unreadable, prepare_image
+from parfocal.data.finding import Finding
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.files import write_text
 from parfocal.recipe import ImagesPart
+from parfocal.report.render import render
 
 MOST_PICTURES = 12
 """So many pictures are shown of each finding."""
@@ -32,25 +31,17 @@ def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
 
     The page asks for nothing from outside. Its size is bounded by the number of findings, not of images.
     """
-    environment = Environment(
-        loader=PackageLoader("parfocal", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ordered = sorted(findings, key=lambda one: _ORDER.index(one.severity))
-    page = environment.get_template("check.html").render(
+    page = render(
+        "check.html",
         source=table.source,
         images=len(table),
         classes=table.classes,
         splits=[_split(table, split) for split in table.splits],
         numbers={severity: sum(one.severity == severity for one in findings) for severity in _ORDER},
         findings=_shown(table, ordered),
-        version=parfocal.__version__,
     )
-    # File names that are no valid text reach here as lone surrogates, which UTF-8 cannot hold.
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, page)
 
 
 def _split(table: Table, split: str) -> dict[str, Any]:

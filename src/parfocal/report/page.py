@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-import parfocal
 from parfocal.errors import ParfocalError
 from parfocal.files import write_text
 from parfocal.recipe import differences
 from parfocal.report.figures import accuracy_figure, colours, confusion_figure, save
+from parfocal.report.render import render
 from parfocal.run import Run, open_runs
 
 LOWER_IS_BETTER = {"loss"}
@@ -33,16 +31,8 @@ def compare(runs: Iterable[Path | str | Run] | Path | str, out: Path | str | Non
     for run in opened:
         for split, judged in _judged(run).items():
             save(confusion_figure(f"{run.name}, {split}", judged), folder, f"confusion-{run.name}-{split}")
-    environment = Environment(
-        loader=PackageLoader("parfocal", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
     content = _content(opened, folder)
-    write_text(page, environment.get_template("report.html").render(**content))
+    write_text(page, render("report.html", **content))
     return page
 
 
@@ -102,7 +92,6 @@ def _content(runs: Sequence[Run], figures: Path) -> dict[str, Any]:
         "curves": _embedded(figures / "accuracy.svg"),
         "splits": [split for split in ("valid", "test") if any(split in one["judged"] for one in shown)],
         "changed": changed,
-        "version": parfocal.__version__,
     }
 
 
@@ -121,17 +110,3 @@ def _at(content: dict[str, Any], key: str) -> Any:
     for step in key.split("."):
         content = content[step]
     return content
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
