@@ -34,4 +34,7 @@ lint: $(READY)
 	$(BIN)/pyright
 
 bench: $(READY)
+	$(BIN)/python -m benchmarks.rendering
+	$(BIN)/python -m benchmarks.preparing
 	$(BIN)/python -m benchmarks.training_loop
+	$(BIN)/python -m benchmarks.growth

@@ -7,7 +7,7 @@ import typer
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder that holds the label files.")],
+    data: Annotated[Path, typer.Argument(help="Folder of label files or images, a sheet, or a .npz file.")],
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
     ] = None,

@@ -55,7 +55,7 @@ class Batches:
         """Yield (pixels, labels) of one training epoch: sampled, shuffled, with views drawn for (seed, epoch)."""
         order = epoch_order(self.labels, self.training, seed=self.seed, epoch=number)
         numbers = occurrences(order, len(self.places))
-        views = drawn(len(self.places) + len(order), self._size, self.views, seed=self.seed, epoch=number)
+        views = drawn(int(numbers.max(initial=-1)) + 1, self._size, self.views, seed=self.seed, epoch=number)
         return self._rendered(order, numbers, views)
 
     def evaluation(self, look: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from parfocal.data.examine import Examined
 from parfocal.data.finding import Finding, Severity, fault
 from parfocal.data.likeness import alike
-from parfocal.data.shortcuts import shortcuts
+from parfocal.data.shortcuts import TOGETHER, shortcuts
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import listing
 
@@ -110,16 +110,16 @@ def _alike(table: Table, examined: Examined, rows: np.ndarray) -> list[Finding]:
 def _shortcuts(table: Table, trivia: np.ndarray, seed: int) -> list[Finding]:
     """Warn where something beside the content predicts the label of patients that were not seen."""
     found = shortcuts(trivia, table.rows["label"].to_numpy(), table.rows["group"].to_numpy(), seed)
-    findings: list[Finding] = []
-    for one in found:
-        text = (
-            f"{one.kind.capitalize()}: a linear model that sees nothing else is right in {one.accuracy:.0%} of images "
-            f"of groups it has not seen (largest class {one.majority_accuracy:.0%}); balanced accuracy "
-            f"{one.balanced_accuracy:.2f}, by chance {one.chance:.2f}."
-        )
-        if one.clear:
-            mend = "A network may learn this instead of the disease; look where it looks."
-            findings.append(Finding("warning", "shortcut", f"Shortcut. {text}", (), mend))
-        elif one.kind == "all together":
-            findings.append(Finding("note", "no_shortcut", f"No clear shortcut. {text}"))
-    return findings
+    if not found:
+        return []
+    clear = sorted((one for one in found if one.clear), key=lambda one: -one.balanced_accuracy)
+    told = clear or [one for one in found if one.kind == TOGETHER]
+    kinds = "; ".join(f"{one.kind} {one.accuracy:.0%} (balanced {one.balanced_accuracy:.0%})" for one in told)
+    text = (
+        f"a linear model that sees nothing else names the class of groups it has not seen with accuracy {kinds}. "
+        f"The largest class is {told[0].majority_accuracy:.0%}, chance {told[0].chance:.0%}."
+    )
+    if not clear:
+        return [Finding("note", "no_shortcut", f"No clear shortcut to the label: {text}")]
+    mend = "A network may learn this instead of the disease; look where it looks."
+    return [Finding("warning", "shortcut", f"Shortcuts to the label: {text}", (), mend)]

@@ -47,8 +47,9 @@ def train(
 ) -> list[Run]:
     """Train one run for each combination of the values in `changes`, judge them, and return them.
 
-    `data` is a folder in one of the known layouts. The runs lie below `out`, one folder each. With `resume`, runs that
-    were begun there are gone on with and finished ones are left as they are; without a recipe, theirs is taken.
+    `data` is a folder, sheet or `.npz` file in one of the known layouts. The runs lie below `out`, one folder each.
+    With `resume`, runs that were begun there are gone on with and finished ones are left as they are; without a
+    recipe, theirs is taken.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe)
     recipes = _recipes(folder, recipe, resume, changes)
