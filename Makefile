@@ -38,3 +38,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.preparing
 	$(BIN)/python -m benchmarks.training_loop
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.memory

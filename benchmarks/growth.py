@@ -1,7 +1,6 @@
 """How cost grows with the number of images: check, prepare and an epoch of batches over 1,000 to 100,000 of them.
 
-The images are small, so that what is measured is everything around the pixels. Memory is that which is the process's
-own (anonymous): mapped pixels belong to the system, which takes them back when it needs to.
+The images are small, so that what is measured is everything around the pixels.
 """
 
 import argparse
@@ -54,12 +53,6 @@ def per_thousand(run: Callable[[], object], count: int) -> float:
     return (time.perf_counter() - started) / count * 1e6
 
 
-def own_memory() -> float:
-    """Return the process's own memory, in megabytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) / 1024
-
-
 def measure(count: int) -> dict[str, float]:
     """Measure one number of images: the median of several runs where they are short."""
     runs = max(3, 30_000 // count)
@@ -85,34 +78,16 @@ def measure(count: int) -> dict[str, float]:
     return figures
 
 
-def memory_of_an_epoch(gigabytes: float) -> float:
-    """Return by how many megabytes the process's own memory grows over an epoch of a Store of that size."""
-    count = round(gigabytes * 1e9 / (256 * 256 * 3))
-    with tempfile.TemporaryDirectory() as folder:
-        pixels = np.lib.format.open_memmap(Path(folder) / "pixels.npy", "w+", np.uint8, (count, 256, 256, 3))
-        pixels = np.load(Path(folder) / "pixels.npy", mmap_mode="r")
-        views = ViewsPart(crop=224, rotate=20, flip_horizontal=0.5, brightness=0.2)
-        places = np.arange(count)
-        batches = Batches(pixels, places, places % 5, views, TrainingPart(), 32)
-        before, most = own_memory(), 0.0
-        for number, _ in enumerate(batches.epoch(0)):
-            if number % 50 == 0:
-                most = max(most, own_memory())
-    return round(most - before, 1)
-
-
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.5, 2, 8])
     given = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as stores:
         os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
         growth = {str(count): measure(count) for count in given.counts}
-    memory = {f"{size:g} GB": memory_of_an_epoch(size) for size in given.gigabytes}
-    found = {"milliseconds_per_thousand_images": growth, "own_megabytes_of_an_epoch_by_size_of_store": memory}
+    found = {"milliseconds_per_thousand_images": growth}
     for key, value in found.items():
         print(f"{key}: {value}")
     print(f"Kept: {keep('growth', found)}")
