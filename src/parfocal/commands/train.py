@@ -35,4 +35,7 @@ def train(
         compare(run.folder)
     page = runs[0].folder / "report.html" if len(runs) == 1 else compare([run.folder for run in runs])
     results_table(runs)
+    for run in runs:
+        for alarm in run.metrics()["alarms"]:
+            typer.echo(f"Warning: {run.name}: {alarm['text']}")
     typer.echo(f"Report: {page}")

@@ -39,6 +39,7 @@ class Batches:
     rank: int = 0
     ranks: int = 1
     resident: torch.device | None = None
+    names: tuple[str, ...] = ()
     waited: float = field(default=0.0, init=False)
 
     @property
@@ -62,6 +63,11 @@ class Batches:
         """Yield (pixels, labels) in the order of the split, each image looked at straight."""
         order = np.arange(len(self.places))
         return self._rendered(order, order, still(len(order), self._size, self.views, look))
+
+    def rows(self, epoch: int, step: int) -> np.ndarray:
+        """Return which rows of the split a batch of an epoch shows."""
+        order = epoch_order(self.labels, self.training, seed=self.seed, epoch=epoch)
+        return np.array_split(order, self.steps)[step]
 
     @property
     def _size(self) -> int:

@@ -1,6 +1,7 @@
 """Loading trained networks and judging them: predictions, metrics and submission of each run, written anew."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from parfocal.data.table import Table
 from parfocal.evaluation.inference import fabric_for, predict_split, ready
 from parfocal.evaluation.metrics import judge
 from parfocal.evaluation.submission import write_submission
+from parfocal.evaluation.watch import alarms, prevalence
 from parfocal.model.classifier import Classifier
 from parfocal.run import Run, open_runs
 
@@ -48,5 +50,7 @@ def evaluate_run(run: Run, table: Table, store: Store) -> dict[str, Any]:
     metrics["images_per_second"] = float(history["images_per_second"].median())
     metrics["waiting"] = float(history["waiting"].median())
     metrics["seconds"] = float(history["seconds"].sum())
+    rows = history.to_dict("records")
+    metrics["alarms"] = [asdict(alarm) for alarm in alarms(rows, prevalence(table), recipe)]
     run.write_metrics(metrics)
     return metrics

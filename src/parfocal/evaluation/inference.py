@@ -52,6 +52,7 @@ def batches_of(split: str, table: Table, store: Store, recipe: Recipe) -> Batche
         size,
         seed=recipe.seed,
         resident=resident,
+        names=tuple(table.rows["id"].iloc[table.positions(split)]),
     )
 
 

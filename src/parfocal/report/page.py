@@ -92,6 +92,7 @@ def _content(runs: Sequence[Run], figures: Path) -> dict[str, Any]:
         "curves": _embedded(figures / "accuracy.svg"),
         "splits": [split for split in ("valid", "test") if any(split in one["judged"] for one in shown)],
         "changed": changed,
+        "alarmed": any(run.metrics()["alarms"] for run in runs),
     }
 
 

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from parfocal.data.batches import Batches
 from parfocal.data.store import Store
 from parfocal.data.table import Table
+from parfocal.errors import ParfocalError, listing
 from parfocal.evaluation.inference import ahead, batches_of, fabric_for, predict_split, ready
 from parfocal.evaluation.metrics import judge
+from parfocal.evaluation.watch import alarms, prevalence, shares_said
 from parfocal.model.classifier import new_classifier
 from parfocal.progress import progress, say
 from parfocal.recipe import Recipe
@@ -21,6 +23,9 @@ from parfocal.training import checkpoint
 from parfocal.training.mixing import Blend, mixed
 from parfocal.training.optimise import learning_rate, optimiser
 from parfocal.training.scale import measured_scale
+
+# How often, in steps, a loss that is no number is looked for: looking waits for the device.
+_LOOKED_AT_EVERY = 50
 
 
 def fit(run: Run, table: Table, store: Store) -> None:
@@ -53,6 +58,9 @@ def fit(run: Run, table: Table, store: Store) -> None:
         checkpoint.save(run.checkpoint, classifier, optimise, reached)
         run.write_history(reached.history)
         say(_line(row, recipe))
+        for alarm in alarms(reached.history, prevalence(table), recipe):
+            if alarm.until == epoch + 1:
+                say(f"Warning: {alarm.text}")
 
 
 def train_epoch(
@@ -71,6 +79,7 @@ def train_epoch(
     count, steps = batches.shown, batches.steps
     total_loss = torch.zeros((), device=fabric.device)
     right = torch.zeros((), device=fabric.device, dtype=torch.long)
+    bad = torch.full((), steps, device=fabric.device)
     rate = recipe.training.learning_rate
     started = time.perf_counter()
     with progress(label, count) as done:
@@ -79,8 +88,12 @@ def train_epoch(
             pixels, blend = mixed(pixels, recipe.training, seed=(recipe.seed, epoch, step))
             loss, logits = train_step(fabric, network, optimise, pixels, labels, rate, blend)
             total_loss += loss.detach() * len(labels)
+            bad = torch.where(loss.detach().isfinite(), bad, bad.clamp(max=step))
+            if step % _LOOKED_AT_EVERY == _LOOKED_AT_EVERY - 1 and bad.item() < steps:
+                break
             right += (logits.argmax(1) == labels).sum()
             done(len(labels))
+    _refuse_no_number(int(bad.item()), batches, recipe, epoch)
     loss, accuracy = total_loss.item() / count, right.item() / count
     elapsed = time.perf_counter() - started
     return {
@@ -90,6 +103,19 @@ def train_epoch(
         "images_per_second": round(count / elapsed, 2),
         "waiting": round(batches.waited / elapsed, 4),
     }
+
+
+def _refuse_no_number(step: int, batches: Batches, recipe: Recipe, epoch: int) -> None:
+    """Stop where the loss of a step was no number, and say what it was made of."""
+    if step >= batches.steps:
+        return
+    rate = learning_rate(epoch * batches.steps + step, batches.steps, recipe.training)
+    rows = batches.rows(epoch, step)
+    names = listing([batches.names[row] for row in rows] if batches.names else rows.tolist())
+    raise ParfocalError(
+        f"The loss was no number in epoch {epoch + 1}, step {step + 1}, at learning rate {rate:g}; the batch held "
+        f"{names}. The last whole epoch is kept. Train with a lower learning_rate, a warmup, or precision=float32."
+    )
 
 
 def train_step(
@@ -119,6 +145,7 @@ def measure(fabric: Fabric, network: nn.Module, table: Table, store: Store, reci
     """Judge the network on valid, and on test where the recipe asks for its curve; test chooses nothing."""
     figures = judge(predict_split(fabric, network, table, store, recipe, "valid"))
     row = {f"valid_{name}": figures[name] for name in ("loss", "accuracy", "balanced_accuracy", "kappa", "auc")}
+    row |= shares_said(figures)
     if recipe.training.test_curve and table.labelled("test"):
         row["test_accuracy"] = judge(predict_split(fabric, network, table, store, recipe, "test"))["accuracy"]
     return row
