@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from parfocal.recipe import Recipe, recipe
 from tests.cells import SMALL, draw_cells
+
+# How long an example takes is the machine's matter, and never what a test is about.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
