@@ -17,7 +17,7 @@ FLOORS = {
         (
             ("errors", "memory"),
             ("files", "progress"),
-            ("recipe",),
+            ("recipe", "download"),
             ("run",),
             ("data", "model"),
             ("evaluation",),

@@ -7,6 +7,7 @@ A recipe is YAML in five parts. On the command line a key may be written alone (
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -173,6 +174,19 @@ class NetworkPart(Part):
     )
     zero_last_norm: bool = Field(default=False, description="start every block as the identity")
     dropout: float = Field(default=0, ge=0, lt=1, description="dropped before the head")
+    init: str = Field(
+        default="scratch",
+        description="first weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run",
+    )
+
+    @model_validator(mode="after")
+    def _fits_published_weights(self) -> Self:
+        if self.init in ("imagenet", "imagenet-v2"):
+            if self.normalise in ("none", "whiten"):
+                raise ValueError(f"init={self.init} saw pixels scaled by normalise=imagenet, not {self.normalise}")
+            if self.stride_in != "3x3":
+                raise ValueError(f"init={self.init} was trained with stride_in=3x3, not {self.stride_in}")
+        return self
 
 
 class TrainingPart(Part):
@@ -212,6 +226,13 @@ class TrainingPart(Part):
     select: Literal["accuracy", "balanced_accuracy", "kappa", "auc", "loss"] = Field(
         default="accuracy", description="figure on the validation split that chooses the best epoch"
     )
+    freeze: Literal["none", "head", "stage4", "stage3", "stage2", "stage1"] = Field(
+        default="none", description="train only the head, or the head and the stages down to this one"
+    )
+    unfreeze: int = Field(default=0, ge=0, description="of freeze: one more stage trains every so many epochs; 0: no")
+    rate_factor: float = Field(
+        default=1, gt=0, le=1, description="learning rate multiplied by this for each stage below the head"
+    )
     test_curve: bool = Field(default=False, description="also measure the test split each epoch, for the curve only")
 
     @model_validator(mode="after")
@@ -220,6 +241,8 @@ class TrainingPart(Part):
             raise ValueError(f"warmup={self.warmup:g} is longer than epochs={self.epochs}")
         if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
             raise ValueError("nesterov=true needs optimiser=sgd and a momentum above 0")
+        if self.unfreeze and self.freeze == "none":
+            raise ValueError(f"unfreeze={self.unfreeze} needs a freeze, such as freeze=head")
         return self
 
 
@@ -238,7 +261,9 @@ class Recipe(Part):
     training: TrainingPart = TrainingPart()
 
     @model_validator(mode="after")
-    def _view_fits_the_store(self) -> Self:
+    def _parts_fit_together(self) -> Self:
+        if self.training.freeze != "none" and self.network.init == "scratch":
+            raise ValueError(f"freeze={self.training.freeze} would hold random weights; say init=imagenet or another")
         if self.views.crop > self.images.size:
             raise ValueError(f"crop={self.views.crop} is larger than size={self.images.size}")
         return self
@@ -292,12 +317,19 @@ def variants(source: str | Path | Recipe | None = None, **changes: Any) -> dict[
     for combination in itertools.product(*several.values()):
         chosen = dict(zip(several, combination, strict=True))
         one = recipe(source, **fixed, **chosen)
-        others = [f"{_place(key)[-1]}{value}" for key, value in chosen.items() if _place(key)[-1] != "model"]
+        others = [
+            f"{_place(key)[-1]}{_in_a_name(value)}" for key, value in chosen.items() if _place(key)[-1] != "model"
+        ]
         name = "-".join([one.network.model, *others])
         if name in found:
             raise UsageError(f"{name} is asked for twice. Name each value once.")
         found[name] = one
     return found
+
+
+def _in_a_name(value: object) -> str:
+    """Write a value so that a folder can be called after it, also where it is a path."""
+    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
 
 
 def parse_changes(words: Iterable[str]) -> dict[str, Any]:

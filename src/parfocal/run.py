@@ -37,6 +37,11 @@ class Run:
         return self.folder / "last.ckpt"
 
     @property
+    def start(self) -> Path:
+        """Which weights the run began with, where it did not begin from scratch."""
+        return self.folder / "start.json"
+
+    @property
     def table(self) -> Path:
         """Ids, paths, labels, splits and groups as the run used them."""
         return self.folder / "table.csv"

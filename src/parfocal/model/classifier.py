@@ -37,7 +37,7 @@ class Scale:
 def new_classifier(part: NetworkPart, classes: Sequence[str], measured: Scale | None = None) -> "Classifier":
     """Build the network a recipe describes, with fresh weights; `measured` is the scale of its own training pixels."""
     scale = measured or Scale(*SCALES[part.normalise])
-    options = part.model_dump(exclude={"model", "normalise"})
+    options = part.model_dump(exclude={"model", "normalise", "init"})
     return Classifier(part.model, classes, mean=scale.mean, std=scale.std, whiten=scale.whiten, **options)
 
 

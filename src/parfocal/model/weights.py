@@ -27,12 +27,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and the plain data about them, as written by `write_tensors`."""
+    tensors, about = read_tensors_of_others(path, "Train the run again.")
+    if about is None:
+        raise ParfocalError(f"{path} holds tensors but no description of them; Parfocal did not write it.")
+    return tensors, about
+
+
+def read_tensors_of_others(
+    path: Path, remedy: str = "Fetch it again."
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read tensors of any safetensors file, and the plain data about them if Parfocal wrote it."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("parfocal")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ParfocalError(f"{path} is not a whole safetensors file ({error}). Train the run again.") from error
-    if text is None:
-        raise ParfocalError(f"{path} holds tensors but no description of them; Parfocal did not write it.")
-    return tensors, json.loads(text)
+        raise ParfocalError(f"{path} is not a whole safetensors file ({error}). {remedy}") from error
+    return tensors, json.loads(text) if text is not None else None

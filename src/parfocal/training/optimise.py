@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from parfocal.recipe import TrainingPart
+from parfocal.training.stages import rate_groups
 
 
 def optimiser(network: nn.Module, part: TrainingPart) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over the network's weights."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    weights = rate_groups(network, part)
     rate, decay = part.learning_rate, part.weight_decay
     if part.optimiser == "sgd":
         return torch.optim.SGD(weights, rate, momentum=part.momentum, weight_decay=decay, nesterov=part.nesterov)

@@ -21,10 +21,11 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_run
 from parfocal.evaluation.inference import fabric_for
 from parfocal.files import explained
-from parfocal.model import resnet
+from parfocal.model.starts import start_file
 from parfocal.progress import say
 from parfocal.recipe import Recipe, differences, variants
 from parfocal.run import Run, runs_in
+from parfocal.training.stages import require_stage
 from parfocal.training.trainer import fit
 
 
@@ -54,8 +55,11 @@ def train(
     folder = Path(out) if out is not None else default_folder(data, recipe)
     recipes = _recipes(folder, recipe, resume, changes)
     for one in recipes.values():
-        resnet.look_up(one.network.model)
+        require_stage(one)
     runs = [_agreed(Run(folder / name), one, resume) for name, one in recipes.items()]
+    for run, one in zip(runs, recipes.values(), strict=True):
+        if not run.checkpoint.exists():
+            start_file(one.network)
     ready: dict[tuple[Any, ...], Prepared] = {}
     for run, one in zip(runs, recipes.values(), strict=True):
         key = _data_key(one)

@@ -1,6 +1,7 @@
 """The training loop, read from top to bottom: prepare the stage, then for each epoch train, validate, keep."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from parfocal.errors import ParfocalError, listing
 from parfocal.evaluation.inference import ahead, batches_of, fabric_for, predict_split, ready
 from parfocal.evaluation.metrics import judge
 from parfocal.evaluation.watch import alarms, prevalence, shares_said
+from parfocal.files import write_json
 from parfocal.model.classifier import new_classifier
+from parfocal.model.starts import start
 from parfocal.progress import progress, say
 from parfocal.recipe import Recipe
 from parfocal.run import Run
@@ -23,6 +26,7 @@ from parfocal.training import checkpoint
 from parfocal.training.mixing import Blend, mixed
 from parfocal.training.optimise import learning_rate, optimiser
 from parfocal.training.scale import measured_scale
+from parfocal.training.stages import hold
 
 # How often, in steps, a loss that is no number is looked for: looking waits for the device.
 _LOOKED_AT_EVERY = 50
@@ -44,6 +48,9 @@ def fit(run: Run, table: Table, store: Store) -> None:
     if run.checkpoint.exists():
         reached = checkpoint.load(run.checkpoint, classifier, optimise)
         say(f"{run.name}: going on after epoch {reached.epoch}.")
+    elif fit := start(classifier, recipe.network):
+        write_json(run.start, asdict(fit))
+        say(f"{run.name}: {fit.line()}")
     for epoch in range(reached.epoch, recipe.training.epochs):
         started = time.perf_counter()
         row: dict[str, Any] = {"epoch": epoch + 1}
@@ -76,6 +83,7 @@ def train_epoch(
     # All that is random in an epoch hangs on (seed, epoch) alone, so that resuming needs no stored generators.
     torch.manual_seed(int(np.random.default_rng([recipe.seed, epoch, 2]).integers(2**63)))
     network.train()
+    hold(network, recipe.training, epoch)
     count, steps = batches.shown, batches.steps
     total_loss = torch.zeros((), device=fabric.device)
     right = torch.zeros((), device=fabric.device, dtype=torch.long)
@@ -129,7 +137,7 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:
     """Move the weights once, at learning rate `rate`; return the loss and the logits."""
     for group in optimise.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
     optimise.zero_grad(set_to_none=True)
     logits = network(pixels)
     loss = nn.functional.cross_entropy(logits.float(), labels)

@@ -1,0 +1,56 @@
+"""A web server on this machine that knows ranges, and cuts connections when told."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+@dataclass
+class Web:
+    """What the server holds by path, after how many bytes it cuts each coming answer, and what it was asked."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+    ranges: bool = True
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    address: str = ""
+
+
+@contextmanager
+def web() -> Iterator[Web]:
+    """Serve while the block runs."""
+    site = Web()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range", "")
+            site.asked.append((self.path, wanted))
+            content = site.files.get(self.path)
+            if content is None:
+                self.send_error(404)
+                return
+            start = int(re.findall(r"\d+", wanted)[0]) if wanted and site.ranges else 0
+            if start and start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start:][: site.cuts.pop(0) if site.cuts else None])
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    site.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
