@@ -200,11 +200,53 @@ class TrainingPart(Part):
     learning_rate: float = Field(default=0.05, gt=0, description="highest learning rate of the schedule")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD, and the first moment of Adam")
     nesterov: bool = Field(default=False, description="look-ahead momentum, SGD only")
-    weight_decay: float = Field(default=0.0, ge=0, description="of all weights")
-    schedule: Literal["constant", "cosine"] = Field(
+    weight_decay: float = Field(default=0.0, ge=0, description="how strongly weights are drawn to zero")
+    decay: Literal["all", "weights"] = Field(
+        default="all", description="what decays: everything learnt, or all but norms and biases"
+    )
+    scale_rate: Literal["none", "linear", "square_root"] = Field(
+        default="none", description="scale the learning rate with the images of a step, relative to 32"
+    )
+    schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = Field(
         default="cosine", description="how the learning rate goes on after warm-up"
     )
-    warmup: float = Field(default=0, ge=0, description="epochs over which the learning rate climbs from near zero")
+    warmup: float = Field(
+        default=0,
+        ge=0,
+        description="epochs over which the learning rate climbs from near zero; one_cycle takes 30 % of the run for 0",
+    )
+    fall: float = Field(
+        default=0.1, gt=0, lt=1, description="of step and plateau: what the learning rate is multiplied by"
+    )
+    fall_after: int = Field(
+        default=10, ge=1, description="of step: every so many epochs; of plateau: after so many that were no better"
+    )
+    clip: float = Field(default=0, ge=0, description="largest norm of the gradients; 0: no limit")
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients are gathered for one step")
+    loss: Literal["cross_entropy", "focal", "regression", "cumulative_link"] = Field(
+        default="cross_entropy",
+        description="what is made small; the last two are for ordered classes, such as grades",
+    )
+    smoothing: float = Field(default=0, ge=0, lt=1, description="share of the truth spread evenly over all classes")
+    focus: float = Field(default=2, ge=0, description="of focal: how much less images count that are answered well")
+    distance: Literal["smooth_l1", "squared"] = Field(
+        default="smooth_l1", description="of regression: how a grade's distance from the truth counts"
+    )
+    class_weights: Literal["none", "balanced", "square_root", "effective_number"] = Field(
+        default="none", description="how much more images of rare classes count, given how often they are shown"
+    )
+    logit_adjustment: float = Field(
+        default=0, ge=0, description="strength with which the classes' shares are added in training and so not learnt"
+    )
+    ema: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="judge and keep a moving average of the weights, of which each step keeps so much",
+    )
+    patience: int = Field(
+        default=0, ge=0, description="end after so many epochs without a better selected figure; 0: never"
+    )
     sampling: Literal["natural", "balanced", "square_root", "decay", "factors", "extra"] = Field(
         default="natural", description="each image once, classes alike, by square root, from alike to natural, …"
     )
@@ -243,6 +285,8 @@ class TrainingPart(Part):
             raise ValueError("nesterov=true needs optimiser=sgd and a momentum above 0")
         if self.unfreeze and self.freeze == "none":
             raise ValueError(f"unfreeze={self.unfreeze} needs a freeze, such as freeze=head")
+        if self.loss == "regression" and (self.smoothing or self.logit_adjustment):
+            raise ValueError("smoothing and logit_adjustment need a loss of classes, and regression is not")
         return self
 
 

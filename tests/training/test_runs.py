@@ -1,5 +1,6 @@
 """Training from a folder to a judged run: what is written, what is refused, and going on after a kill."""
 
+import itertools
 import json
 import os
 import signal
@@ -99,13 +100,41 @@ def test_killed_and_gone_on_with_it_ends_with_the_same_weights(cells: Path, tmp_
     assert run("cut", kill=kill_at).returncode == -signal.SIGKILL
     assert not list((tmp_path / "cut").rglob("metrics.json"))
     assert run("cut", "--resume").returncode == 0
+    _same_to_the_bit(tmp_path / "whole" / "resnet20", tmp_path / "cut" / "resnet20")
+
+
+def _same_to_the_bit(whole: Path, cut: Path) -> None:
     for name in ("model.safetensors", "last.ckpt"):
-        (one, _), (other, _) = (read_tensors(tmp_path / out / "resnet20" / name) for out in ("whole", "cut"))
+        (one, _), (other, _) = (read_tensors(folder / name) for folder in (whole, cut))
         assert one.keys() == other.keys()
         assert all(other[key].equal(value) for key, value in one.items())
     timed = ["images_per_second", "waiting", "seconds"]
-    one, other = (pd.read_csv(tmp_path / out / "resnet20" / "history.csv") for out in ("whole", "cut"))
+    one, other = (pd.read_csv(folder / "history.csv") for folder in (whole, cut))
     pd.testing.assert_frame_equal(one.drop(columns=timed), other.drop(columns=timed))
+
+
+@pytest.mark.parametrize(
+    ("loss", "ema"), [("cross_entropy", 0.9), ("regression", 0), ("regression", 0.9), ("cumulative_link", 0.9)]
+)
+def test_plateau_average_and_gathered_gradients_go_on_to_the_bit(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, ema: float
+) -> None:
+    changes = {"schedule": "plateau", "fall": 0.5, "fall_after": 1, "ema": ema, "accumulate": 4, "clip": 1.0}
+    changes |= {**SMALL, "epochs": 4, "loss": loss, "mixup": 0.2, "decay": "weights", "weight_decay": 0.01}
+    (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
+    step, steps = trainer.train_step, itertools.count()
+
+    def cut(*given: Any) -> Any:
+        if next(steps) == 21:
+            raise KeyboardInterrupt
+        return step(*given)
+
+    monkeypatch.setattr(trainer, "train_step", cut)
+    with pytest.raises(KeyboardInterrupt):
+        parfocal.train(cells, out=tmp_path / "cut", **changes)
+    (run,) = parfocal.train(cells, out=tmp_path / "cut", resume=True)
+    assert len(set(whole.history()["learning_rate"])) > 1
+    _same_to_the_bit(whole.folder, run.folder)
 
 
 def test_a_run_in_the_way_is_not_overwritten(cells: Path, tmp_path: Path) -> None:
@@ -165,12 +194,15 @@ def test_training_that_blows_up_says_what_to_change(cells: Path, tmp_path: Path)
         parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "learning_rate": 1e30})
 
 
-def test_figures_that_are_lower_or_unknown_are_chosen_rightly() -> None:
-    assert trainer.better(0.4, 0.5, "loss")
-    assert not trainer.better(0.5, 0.5, "accuracy")
-    assert trainer.better(0.6, 0.5, "accuracy")
-    assert trainer.better(0.1, None, "auc")
-    assert not trainer.better(None, 0.5, "auc")
+def test_a_run_ends_early_when_its_patience_does_and_going_on_adds_nothing(cells: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "epochs": 9, "patience": 2, "learning_rate": 1e-9, "schedule": "constant"}
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
+    history, metrics = run.history(), run.metrics()
+    assert len(history) == metrics["best_epoch"] + 2 < 9
+    (run.folder / "metrics.json").unlink()
+    parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    pd.testing.assert_frame_equal(run.history(), history)
+    assert run.metrics() == metrics
 
 
 def test_every_json_of_a_run_is_plain(cells: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import parfocal
 from parfocal.errors import ParfocalError
 from parfocal.model import resnet
+from parfocal.model.links import LinkName, new_link
 from parfocal.model.weights import read_tensors, write_tensors
 from parfocal.recipe import NetworkPart
 
@@ -23,6 +24,8 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Mean and standard deviation of the pixels, by the recipe's word for them."""
+
+_LINK = "link."
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,22 @@ class Scale:
     whiten: tuple[tuple[float, ...], ...] | None = None
 
 
-def new_classifier(part: NetworkPart, classes: Sequence[str], measured: Scale | None = None) -> "Classifier":
+def new_classifier(
+    part: NetworkPart, classes: Sequence[str], measured: Scale | None = None, link: LinkName = "none"
+) -> "Classifier":
     """Build the network a recipe describes, with fresh weights; `measured` is the scale of its own training pixels."""
     scale = measured or Scale(*SCALES[part.normalise])
     options = part.model_dump(exclude={"model", "normalise", "init"})
-    return Classifier(part.model, classes, mean=scale.mean, std=scale.std, whiten=scale.whiten, **options)
+    return Classifier(part.model, classes, mean=scale.mean, std=scale.std, whiten=scale.whiten, link=link, **options)
 
 
 class Classifier(nn.Module):
     """A residual network that takes uint8 pixels and gives one logit for each class.
 
     `pixels` are (N, H, W, C), as images lie in memory, or (N, C, H, W); the last axis is looked at first. `mean` and
-    `std` are in the 0–1 scale of the pixels, one for each channel; `whiten`, if any, mixes the channels after. `about`
-    is plain data that travels with the weights.
+    `std` are in the 0–1 scale of the pixels, one for each channel; `whiten`, if any, mixes the channels after. With a
+    `link` the network proper gives one score, which the link turns into the logits. `about` is plain data that travels
+    with the weights.
     """
 
     mean: Tensor
@@ -61,6 +67,7 @@ class Classifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         whiten: Sequence[Sequence[float]] | None = None,
+        link: LinkName = "none",
         **options: Any,
     ) -> None:
         super().__init__()
@@ -71,10 +78,13 @@ class Classifier(nn.Module):
             "mean": list(mean),
             "std": list(std),
             "whiten": [list(row) for row in whiten] if whiten else None,
+            "link": link,
             "options": options,
         }
         self.channels = len(mean)
-        self.network = resnet.build(model, len(self.classes), channels=self.channels, **options)
+        self.link = new_link(link, len(self.classes))
+        outputs = len(self.classes) if self.link is None else 1
+        self.network = resnet.build(model, outputs, channels=self.channels, **options)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
         mix = torch.tensor([list(row) for row in whiten])[:, :, None, None] if whiten else None
@@ -91,12 +101,14 @@ class Classifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Give logits (N, classes) for uint8 pixels (N, H, W, C) or (N, C, H, W)."""
-        return self.network(self.normalise(pixels))
+        outputs = self.network(self.normalise(pixels))
+        return outputs if self.link is None else self.link(outputs)
 
     def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
         """Write the weights under their public names; `about` and the class names go into the file's metadata."""
         content = {**self.about, "version": parfocal.__version__, **(about or {})}
-        write_tensors(path, self.network.state_dict(), content)
+        linked = {} if self.link is None else self.link.state_dict(prefix=_LINK)
+        write_tensors(path, {**self.network.state_dict(), **linked}, content)
 
     @classmethod
     def load(cls, path: Path) -> "Classifier":
@@ -110,8 +122,12 @@ class Classifier(nn.Module):
             mean=content["mean"],
             std=content["std"],
             whiten=content["whiten"],
+            link=content.get("link", "none"),
             **content["options"],
         )
+        linked = {key.removeprefix(_LINK): state.pop(key) for key in list(state) if key.startswith(_LINK)}
         classifier.network.load_state_dict(state)
+        if classifier.link is not None:
+            classifier.link.load_state_dict(linked)
         classifier.about = content
         return classifier

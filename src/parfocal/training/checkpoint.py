@@ -24,10 +24,18 @@ class Progress:
         return len(self.history)
 
 
-def save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write weights, the optimiser's state and progress."""
+def save(
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    average: nn.Module | None = None,
+) -> None:
+    """Write weights, their average where there is one, the optimiser's state and progress."""
     state = optimiser.state_dict()
     tensors = {f"network/{key}": value for key, value in network.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average/{key}": value for key, value in average.state_dict().items()}
     plain: dict[str, dict[str, Any]] = {}
     for number, values in state["state"].items():
         for key, value in values.items():
@@ -39,11 +47,14 @@ def save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, progr
     write_tensors(path, tensors, about)
 
 
-def load(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
+def load(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None = None
+) -> Progress:
     """Put the state of a file written by `save` back in place and return the progress."""
     tensors, about = read_tensors(path)
-    weights = {key.removeprefix("network/"): value for key, value in tensors.items() if key.startswith("network/")}
-    network.load_state_dict(weights)
+    network.load_state_dict(_below("network/", tensors))
+    if average is not None:
+        average.load_state_dict(_below("average/", tensors))
     state: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in about["state"].items()}
     for key, value in tensors.items():
         if key.startswith("optimiser/"):
@@ -52,3 +63,7 @@ def load(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> Pr
             state.setdefault(int(number), {})[name] = value.to(memory_format=layout)
     optimiser.load_state_dict({"state": state, "param_groups": about["groups"]})
     return Progress(**about["progress"])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

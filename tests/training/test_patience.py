@@ -1,0 +1,40 @@
+"""What past epochs decide: the best of them, the plateau schedule and the early end."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parfocal.recipe import TrainingPart
+from parfocal.training.patience import better, falls, given_up
+
+
+def test_figures_that_are_lower_or_unknown_are_chosen_rightly() -> None:
+    assert better(0.4, 0.5, "loss")
+    assert not better(0.5, 0.5, "accuracy")
+    assert better(0.6, 0.5, "accuracy")
+    assert better(0.1, None, "auc")
+    assert not better(None, 0.5, "auc")
+
+
+@pytest.mark.parametrize("select", ["accuracy", "loss"])
+@given(values=st.lists(st.integers(0, 9).map(lambda tenths: tenths / 10), max_size=40), after=st.integers(1, 5))
+def test_plateau_falls_where_pytorchs_does(select: str, values: list[float], after: int) -> None:
+    part = TrainingPart(schedule="plateau", fall=0.5, fall_after=after, select=select)  # type: ignore[arg-type]
+    optimise = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    mode = "min" if select == "loss" else "max"
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimise, mode, 0.5, after - 1, threshold=0, min_lr=0, eps=0)
+    for number, value in enumerate(values):
+        theirs.step(value)
+        assert 0.5 ** falls(values[: number + 1], part) == optimise.param_groups[0]["lr"]
+
+
+def test_unknown_figures_wait_and_other_schedules_never_fall() -> None:
+    part = TrainingPart(schedule="plateau", fall_after=2)
+    assert falls([None, None, 0.5, None, None], part) == 2
+    assert falls([0.5] * 30, TrainingPart(fall_after=2)) == 0
+
+
+def test_patience_ends_after_as_many_epochs_as_it_says_and_zero_never_does() -> None:
+    assert [given_up(done, 4, TrainingPart(patience=3)) for done in (4, 5, 6, 7)] == [False, False, False, True]
+    assert not given_up(500, 1, TrainingPart())
