@@ -74,3 +74,16 @@ def test_split_over_processes_the_shares_make_up_the_batches(ranks: int, batch: 
             if rank < len(labels):
                 np.testing.assert_array_equal(share[number][0], pixels[rank::ranks])
                 np.testing.assert_array_equal(share[number][1], labels[rank::ranks])
+
+
+def test_albumentations_gives_the_same_bytes_whatever_the_threads() -> None:
+    def batches(threads: int) -> list[np.ndarray]:
+        part = ViewsPart(crop=12, also="tests.data.test_views:jittered")
+        places = np.arange(30)
+        made = Batches(PIXELS, places, places, part, TrainingPart(), 4, threads=threads)
+        return [pixels.numpy() for pixels, _ in made.epoch(2)]
+
+    one, seven = batches(1), batches(7)
+    for first, second in zip(one, seven, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(one[0], one[1][: len(one[0])])

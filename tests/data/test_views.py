@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import albumentations
 import cv2
 import numpy as np
 import pytest
@@ -209,16 +210,8 @@ def speckled(image: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, image.shape, dtype=np.uint8)
 
 
-class Composed:
-    """A step that is called as Albumentations' are."""
-
-    def set_random_seed(self, seed: int) -> None: ...
-
-    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        return {"image": 255 - image}
-
-
-composed = Composed()
+composed = albumentations.Compose([albumentations.InvertImg(p=1)])
+jittered = albumentations.Compose([albumentations.ColorJitter(p=1), albumentations.GaussNoise(p=1)])
 
 
 def test_a_step_of_ones_own_comes_last() -> None:

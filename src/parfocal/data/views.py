@@ -5,7 +5,9 @@ matrix of colours. Views are drawn for a whole epoch at once from a generator ke
 looks like does not depend on threads, ranks or resume.
 """
 
+import copy
 import inspect
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -110,10 +112,23 @@ def own_step(name: str) -> OwnStep:
         raise UsageError(f"also={name} is not of the form module:function, or that is nothing to call.")
     own: Callable[..., Any] = step
     if hasattr(own, "set_random_seed"):
-        return lambda image, _: own(image=image)["image"]
+        return _seeded(own)
     if "seed" in inspect.signature(own).parameters:
         return lambda image, seed: own(image, seed=seed)
     return lambda image, _: own(image)
+
+
+def _seeded(composed: Any) -> OwnStep:
+    """Call an Albumentations step with its numbers drawn from the view's seed, a copy of it for each thread."""
+    copies = threading.local()
+
+    def step(image: Pixels, seed: int) -> Pixels:
+        if not hasattr(copies, "own"):
+            copies.own = copy.deepcopy(composed)
+        copies.own.set_random_seed(seed)
+        return copies.own(image=image)["image"]
+
+    return step
 
 
 def _erased(dice: Dice, part: ViewsPart) -> np.ndarray | None:
