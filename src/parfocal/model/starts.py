@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from parfocal.download import cache_folder, digest_of, download
-from parfocal.errors import ParfocalError, UsageError, listing
+from parfocal.errors import ParfocalError, UsageError, listing, nearest
 from parfocal.model import resnet
 from parfocal.model.classifier import Classifier
 from parfocal.model.pickled import read_pickled
@@ -82,8 +82,8 @@ def start_file(part: NetworkPart) -> Path | None:
         return _of_run(place, part.model)
     if not place.is_file():
         raise UsageError(
-            f"init={part.init} is not there. Say scratch, {', '.join(PUBLISHED)}, hf:OWNER/REPOSITORY, "
-            "or name a .pth or .safetensors file or a run folder."
+            f"init={part.init} is not there. {nearest(part.init, ('scratch', *PUBLISHED))} "
+            "Or say hf:OWNER/REPOSITORY, or name a .pth or .safetensors file or a run folder."
         )
     return place
 
