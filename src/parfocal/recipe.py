@@ -36,7 +36,9 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Format = Literal["auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "medmnist", "columns", "folders"]
+Format = Literal[
+    "auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "cifar10", "medmnist", "columns", "folders"
+]
 
 
 class DataPart(Part):

@@ -215,7 +215,7 @@ def test_recipes_that_contradict_themselves_are_refused(changes: dict[str, Any],
 
 
 def test_words_that_mean_nothing_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"init=imagnet is not there\. Say scratch, imagenet, imagenet-v2"):
+    with pytest.raises(UsageError, match=r"init=imagnet is not there\. Did you mean 'imagenet'\?.*a run folder"):
         starts.start_file(_part("imagnet"))
     with pytest.raises(UsageError, match=r"no imagenet-v2 weights for resnet18; they are published for resnet50"):
         starts.start_file(_part("imagenet-v2", "resnet18"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import parfocal
-from parfocal.errors import UsageError
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.model import resnet
 from parfocal.model.weights import read_tensors
 from parfocal.recipe import TrainingPart
@@ -89,6 +89,7 @@ def test_killed_and_gone_on_with_while_stages_are_let_go_it_ends_the_same(
     monkeypatch.setattr(trainer, "train_step", killed)
     with pytest.raises(_KilledError):
         parfocal.train(cells, out=tmp_path / "cut", optimiser="adam", learning_rate=0.01, **changes)
+    assert _moved(whole, weights) == {"layer3", "layer2", "layer1"}
     weights.unlink()
     (cut,) = parfocal.train(cells, out=tmp_path / "cut", resume=True)
     for one, other in ((whole.weights, cut.weights), (whole.checkpoint, cut.checkpoint)):
@@ -118,11 +119,13 @@ def test_steps_are_as_long_as_the_rate_of_their_stage(cells: Path, tmp_path: Pat
     assert moved[1] == 0
 
 
-def test_a_stage_that_the_network_lacks_is_named_before_any_work(cells: Path, tmp_path: Path, weights: Path) -> None:
+def test_what_cannot_be_is_named_before_any_work(cells: Path, tmp_path: Path, weights: Path) -> None:
     with pytest.raises(UsageError, match=r"freeze=stage4: resnet20 has the stages 1 to 3"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": str(weights), "freeze": "stage4"})
     with pytest.raises(UsageError, match=r"init=nowhere\.pth is not there"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": "nowhere.pth"})
+    with pytest.raises(ParfocalError, match="does not fit resnet56"):
+        parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": str(weights), "model": "resnet56"})
     assert not (tmp_path / "runs").exists()
 
 

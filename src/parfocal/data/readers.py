@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from parfocal.data.layouts import columns, folders, labs, medmnist, published
+from parfocal.data.layouts import cifar, columns, folders, labs, medmnist, published
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError, listing
 from parfocal.recipe import ColumnsPart, DataPart, Recipe
@@ -33,6 +33,7 @@ LAYOUTS: dict[str, Layout] = {
         "train.csv and valid.csv with Path,label", labs.recognise_leukemia_lab, labs.read_leukemia_lab
     ),
     "cnmc": Layout("fold_*/all and fold_*/hem", published.recognise_cnmc, published.read_cnmc),
+    "cifar10": Layout("cifar-10-python.tar.gz", cifar.recognise_cifar10, cifar.read_cifar10, files=True),
     "medmnist": Layout("one .npz file", medmnist.recognise_medmnist, medmnist.read_medmnist, files=True),
     "columns": Layout(
         "a sheet with columns of images and labels", columns.recognise_columns, columns.read_columns, files=True

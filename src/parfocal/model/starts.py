@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from parfocal.download import cache_folder, digest_of, download
-from parfocal.errors import ParfocalError, UsageError, listing
+from parfocal.errors import ParfocalError, UsageError, listing, nearest
 from parfocal.model import resnet
 from parfocal.model.classifier import Classifier
 from parfocal.model.pickled import read_pickled
@@ -82,10 +82,20 @@ def start_file(part: NetworkPart) -> Path | None:
         return _of_run(place, part.model)
     if not place.is_file():
         raise UsageError(
-            f"init={part.init} is not there. Say scratch, {', '.join(PUBLISHED)}, hf:OWNER/REPOSITORY, "
-            "or name a .pth or .safetensors file or a run folder."
+            f"init={part.init} is not there. {nearest(part.init, ('scratch', *PUBLISHED))} "
+            "Or say hf:OWNER/REPOSITORY, or name a .pth or .safetensors file or a run folder."
         )
     return place
+
+
+def require_start(part: NetworkPart) -> None:
+    """Fetch what a recipe starts from, and refuse what does not fit its network, before any other work."""
+    if file := start_file(part):
+        with torch.device("meta"):
+            options = part.model_dump(exclude={"model", "normalise", "init"})
+            own = resnet.build(part.model, classes=2, **options).state_dict()
+        tensors, about = _read(file, part)
+        _fit(part, file, own, tensors, about, ())
 
 
 def start(classifier: Classifier, part: NetworkPart) -> Fit | None:
@@ -93,11 +103,9 @@ def start(classifier: Classifier, part: NetworkPart) -> Fit | None:
     file = start_file(part)
     if file is None:
         return None
-    tensors, about = read_tensors_of_others(file) if file.suffix == ".safetensors" else (read_pickled(file), None)
-    _refuse_another_scale(file, about or {}, part)
-    same_classes = about is None or about.get("classes") == list(classifier.classes)
-    fit = _fit(part, file, classifier, tensors, same_classes)
     own = classifier.network.state_dict()
+    tensors, about = _read(file, part)
+    fit = _fit(part, file, own, tensors, about, classifier.classes)
     with torch.no_grad():
         for name in fit.fitted:
             own[name].copy_(tensors[name])
@@ -146,20 +154,30 @@ def _of_run(folder: Path, model: str) -> Path:
     return runs[0].weights
 
 
-def _refuse_another_scale(file: Path, about: Mapping[str, Any], part: NetworkPart) -> None:
-    """Refuse what names and shapes do not show: weights that saw other pixels, or halve them elsewhere."""
-    trained = about.get("recipe", {}).get("network", {})
+def _read(file: Path, part: NetworkPart) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read a file's weights and, where Parfocal wrote it, the data about them.
+
+    What names and shapes do not show is refused here: weights that saw other pixels, or halve them elsewhere.
+    """
+    tensors, about = read_tensors_of_others(file) if file.suffix == ".safetensors" else (read_pickled(file), None)
+    trained = (about or {}).get("recipe", {}).get("network", {})
     for key in ("normalise", "stride_in"):
         was, now = trained.get(key), getattr(part, key)
         if was not in (None, now):
             raise UsageError(f"{file} was trained with {key}={was}, the recipe has {key}={now}. Say {key}={was}.")
+    return tensors, about
 
 
 def _fit(
-    part: NetworkPart, file: Path, classifier: Classifier, tensors: Mapping[str, Tensor], same_classes: bool
+    part: NetworkPart,
+    file: Path,
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    about: Mapping[str, Any] | None,
+    classes: tuple[str, ...],
 ) -> Fit:
-    own = _weights(classifier.network.state_dict())
-    given = _weights(tensors)
+    own, given = _weights(own), _weights(given)
+    same_classes = about is None or about.get("classes") == list(classes)
     fitted = [name for name in own if name in given and given[name].shape == own[name].shape]
     fitted = [name for name in fitted if same_classes or name not in _HEAD]
     adapted = [_FIRST] if _FIRST in given and _differs_in_channels(given[_FIRST], own[_FIRST]) else []

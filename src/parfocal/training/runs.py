@@ -21,7 +21,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_run
 from parfocal.evaluation.inference import fabric_for
 from parfocal.files import explained
-from parfocal.model.starts import start_file
+from parfocal.model.starts import require_start
 from parfocal.progress import say
 from parfocal.recipe import Recipe, differences, variants
 from parfocal.run import Run, runs_in
@@ -59,7 +59,7 @@ def train(
     runs = [_agreed(Run(folder / name), one, resume) for name, one in recipes.items()]
     for run, one in zip(runs, recipes.values(), strict=True):
         if not run.checkpoint.exists():
-            start_file(one.network)
+            require_start(one.network)
     ready: dict[tuple[Any, ...], Prepared] = {}
     for run, one in zip(runs, recipes.values(), strict=True):
         key = _data_key(one)
