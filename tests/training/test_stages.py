@@ -10,8 +10,9 @@ from torch import Tensor, nn
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.model import resnet
+from parfocal.model.classifier import new_classifier
 from parfocal.model.weights import read_tensors
-from parfocal.recipe import TrainingPart
+from parfocal.recipe import NetworkPart, TrainingPart
 from parfocal.run import Run
 from parfocal.training import trainer
 from parfocal.training.optimise import optimiser
@@ -136,3 +137,14 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
     assert [run.start.exists() for run in runs] == [False, True]
     (again,) = parfocal.train(cells, out=tmp_path / "next", **{**STARTED, "epochs": 1, "init": str(runs[0].folder)})
     assert '"left_as_new": []' in again.start.read_text()
+
+
+@pytest.mark.parametrize("decay", ["all", "weights"])
+def test_cutpoints_between_grades_learn_with_the_head(decay: str) -> None:
+    classifier = new_classifier(NetworkPart(model="resnet20"), ("a", "b", "c"), link="cutpoints")
+    part = TrainingPart(rate_factor=0.5, decay=decay)  # type: ignore[arg-type]
+    groups = optimiser(classifier, part).param_groups
+    factors = {id(weight): group["factor"] for group in groups for weight in group["params"]}
+    assert set(factors) == {id(weight) for weight in classifier.parameters()}
+    assert classifier.link is not None
+    assert {factors[id(weight)] for weight in classifier.link.parameters()} == {1}

@@ -45,10 +45,14 @@ def rate_groups(network: nn.Module, part: TrainingPart) -> list[dict[str, Any]]:
     """Return the weights in groups with a `factor` each, by which the learning rate is multiplied."""
     if part.rate_factor == 1:
         return [{"params": list(network.parameters()), "factor": 1.0}]
-    return [
+    groups = [
         {"params": [weight for module in stage for weight in module.parameters()], "factor": part.rate_factor**depth}
         for depth, stage in enumerate(stages_of(network))
     ]
+    staged = {id(weight) for group in groups for weight in group["params"]}
+    # What lies outside the stages, such as cutpoints between grades, comes after the head and goes with it.
+    groups[0]["params"] += [weight for weight in network.parameters() if id(weight) not in staged]
+    return groups
 
 
 def _number(freeze: str) -> int:
