@@ -267,7 +267,7 @@ class TrainingPart(Part):
     resident: float = Field(
         default=0.5, ge=0, le=0.95, description="on a graphics card: keep the pixels there if they fit in this share"
     )
-    select: Literal["accuracy", "balanced_accuracy", "kappa", "auc", "loss"] = Field(
+    select: Literal["accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"] = Field(
         default="accuracy", description="figure on the validation split that chooses the best epoch"
     )
     freeze: Literal["none", "head", "stage4", "stage3", "stage2", "stage1"] = Field(

@@ -41,6 +41,13 @@ def test_a_run_folder_holds_everything(cells: Path, tmp_path: Path) -> None:
     assert len(Table.load(run)) == 76
 
 
+@pytest.mark.parametrize("select", ["balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"])
+def test_the_best_epoch_is_that_of_the_selected_figure(cells: Path, tmp_path: Path, select: str) -> None:
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "select": select})
+    figures = run.history()[f"valid_{select}"].to_numpy()
+    assert run.metrics()["best_epoch"] == (figures.argmin() if select == "loss" else figures.argmax()) + 1
+
+
 def test_small_cells_are_learnt(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 8})
     assert run.metrics()["valid"]["accuracy"] >= 0.9

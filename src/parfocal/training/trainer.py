@@ -34,6 +34,7 @@ from parfocal.training.scale import measured_scale
 from parfocal.training.stages import hold
 from parfocal.training.thresholds import tune
 
+_FIGURES = ("loss", "accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
 # How often, in steps, a loss that is no number is looked for: looking waits for the device.
 _LOOKED_AT_EVERY = 50
 
@@ -206,7 +207,7 @@ def measure(fabric: Fabric, network: nn.Module, table: Table, store: Store, reci
         if len(looks(recipe.views)) > 1:
             said = predict_split(fabric, network, table, store, recipe, "valid")
     figures = judge(said)
-    row = {f"valid_{name}": figures[name] for name in ("loss", "accuracy", "balanced_accuracy", "kappa", "auc")}
+    row = {f"valid_{name}": figures[name] for name in _FIGURES}
     row |= shares_said(figures)
     if recipe.training.test_curve and table.labelled("test"):
         row["test_accuracy"] = judge(predict_split(fabric, network, table, store, recipe, "test"))["accuracy"]
