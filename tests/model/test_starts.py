@@ -115,6 +115,22 @@ def test_a_run_gives_its_head_only_to_the_same_classes(tmp_path: Path) -> None:
         assert classifier.network.conv1.weight.equal(before.network.conv1.weight)
 
 
+def test_a_run_gives_its_head_only_to_a_head_that_means_the_same(tmp_path: Path) -> None:
+    grades = ("no", "mild", "severe")
+    before = new_classifier(_part("scratch"), grades, link="cutpoints")
+    with torch.no_grad():
+        before.link.lowest.fill_(-7)  # type: ignore[union-attr]
+    before.save(tmp_path / "w.safetensors")
+    for link in ("cutpoints", "grades", "none"):
+        classifier = new_classifier(_part("scratch"), grades, link=link)
+        fit = starts.start(classifier, _part(tmp_path / "w.safetensors"))
+        assert fit is not None
+        assert ("fc.weight" in fit.fitted) == ("link.lowest" in fit.fitted) == (link == "cutpoints")
+        assert classifier.network.conv1.weight.equal(before.network.conv1.weight)
+        if link == "cutpoints":
+            assert classifier.named_weights()["link.lowest"] == -7
+
+
 def test_among_several_runs_the_one_of_the_same_network_is_taken(tmp_path: Path) -> None:
     for model in ("resnet20", "plain20"):
         _run(tmp_path / model, model)

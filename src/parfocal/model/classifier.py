@@ -25,7 +25,8 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Mean and standard deviation of the pixels, by the recipe's word for them."""
 
-_LINK = "link."
+LINK = "link."
+"""Before the names of a link's weights."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,15 @@ class Classifier(nn.Module):
         outputs = self.network(self.normalise(pixels))
         return outputs if self.link is None else self.link(outputs)
 
+    def named_weights(self) -> dict[str, Tensor]:
+        """Return the weights themselves, not copies, under their public names; those of the link begin with `link.`."""
+        linked = {} if self.link is None else self.link.state_dict(prefix=LINK)
+        return {**self.network.state_dict(), **linked}
+
     def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
         """Write the weights under their public names; `about` and the class names go into the file's metadata."""
         content = {**self.about, "version": parfocal.__version__, **(about or {})}
-        linked = {} if self.link is None else self.link.state_dict(prefix=_LINK)
-        write_tensors(path, {**self.network.state_dict(), **linked}, content)
+        write_tensors(path, self.named_weights(), content)
 
     @classmethod
     def load(cls, path: Path) -> "Classifier":
@@ -125,7 +130,7 @@ class Classifier(nn.Module):
             link=content.get("link", "none"),
             **content["options"],
         )
-        linked = {key.removeprefix(_LINK): state.pop(key) for key in list(state) if key.startswith(_LINK)}
+        linked = {key.removeprefix(LINK): state.pop(key) for key in list(state) if key.startswith(LINK)}
         classifier.network.load_state_dict(state)
         if classifier.link is not None:
             classifier.link.load_state_dict(linked)

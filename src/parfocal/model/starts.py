@@ -13,7 +13,7 @@ from torch import Tensor
 from parfocal.download import cache_folder, digest_of, download
 from parfocal.errors import ParfocalError, UsageError, listing, nearest
 from parfocal.model import resnet
-from parfocal.model.classifier import Classifier
+from parfocal.model.classifier import LINK, Classifier
 from parfocal.model.pickled import read_pickled
 from parfocal.model.weights import read_tensors_of_others
 from parfocal.recipe import NetworkPart
@@ -40,7 +40,7 @@ PUBLISHED: dict[str, dict[str, str]] = {
 """The beginning of the SHA-256 of torchvision's files, which their names carry: `resnet18-f37072fd.pth`."""
 
 _PUBLISHED_AT = "https://download.pytorch.org/models"
-_FIRST, _HEAD = "conv1.weight", ("fc.weight", "fc.bias")
+_FIRST, _HEAD = "conv1.weight", ("fc.", LINK)
 _LINES = 12
 
 
@@ -95,7 +95,7 @@ def require_start(part: NetworkPart) -> None:
             options = part.model_dump(exclude={"model", "normalise", "init"})
             own = resnet.build(part.model, classes=2, **options).state_dict()
         tensors, about = _read(file, part)
-        _fit(part, file, own, tensors, about, ())
+        _fit(part, file, own, tensors, about is None)
 
 
 def start(classifier: Classifier, part: NetworkPart) -> Fit | None:
@@ -103,9 +103,9 @@ def start(classifier: Classifier, part: NetworkPart) -> Fit | None:
     file = start_file(part)
     if file is None:
         return None
-    own = classifier.network.state_dict()
+    own = classifier.named_weights()
     tensors, about = _read(file, part)
-    fit = _fit(part, file, own, tensors, about, classifier.classes)
+    fit = _fit(part, file, own, tensors, _same_head(about, classifier.about))
     with torch.no_grad():
         for name in fit.fitted:
             own[name].copy_(tensors[name])
@@ -173,13 +173,11 @@ def _fit(
     file: Path,
     own: Mapping[str, Tensor],
     given: Mapping[str, Tensor],
-    about: Mapping[str, Any] | None,
-    classes: tuple[str, ...],
+    same_head: bool,
 ) -> Fit:
     own, given = _weights(own), _weights(given)
-    same_classes = about is None or about.get("classes") == list(classes)
     fitted = [name for name in own if name in given and given[name].shape == own[name].shape]
-    fitted = [name for name in fitted if same_classes or name not in _HEAD]
+    fitted = [name for name in fitted if same_head or not name.startswith(_HEAD)]
     adapted = [_FIRST] if _FIRST in given and _differs_in_channels(given[_FIRST], own[_FIRST]) else []
     taken = {*fitted, *adapted}
     left, unused = [name for name in own if name not in taken], [name for name in given if name not in taken]
@@ -188,6 +186,11 @@ def _fit(
     return Fit(
         part.init, str(file.resolve()), digest_of(file), tuple(fitted), tuple(adapted), tuple(left), tuple(unused)
     )
+
+
+def _same_head(about: Mapping[str, Any] | None, own: Mapping[str, Any]) -> bool:
+    """Say whether a file's head means what the network's does; of a foreign file only its shape is known."""
+    return about is None or all(about.get(key, "none") == own[key] for key in ("classes", "link"))
 
 
 def _weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -237,4 +240,4 @@ def _likely(given: Mapping[str, Tensor]) -> str:
 
 
 def _body(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
-    return {name: tuple(value.shape) for name, value in state.items() if name not in (_FIRST, *_HEAD)}
+    return {name: tuple(value.shape) for name, value in state.items() if name != _FIRST and not name.startswith(_HEAD)}
