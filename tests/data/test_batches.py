@@ -1,5 +1,8 @@
 """Batches: the same bytes whatever the threads, every image once, and none left too small."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,3 +90,20 @@ def test_albumentations_gives_the_same_bytes_whatever_the_threads() -> None:
     for first, second in zip(one, seven, strict=True):
         np.testing.assert_array_equal(first, second)
     assert not np.array_equal(one[0], one[1][: len(one[0])])
+
+
+def _shares(rank: int) -> list[tuple[bytes, list[int]]]:
+    places = np.arange(30)
+    made = Batches(PIXELS, places, places % 3, VIEWS, TrainingPart(sampling="balanced"), 8, rank=rank, ranks=2)
+    return [(pixels.numpy().tobytes(), labels.tolist()) for pixels, labels in made.epoch(1)]
+
+
+def test_two_processes_render_what_one_would() -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
+        apart = list(processes.map(_shares, range(2)))
+    assert apart == [_shares(0), _shares(1)]
+    places = np.arange(30)
+    whole = Batches(PIXELS, places, places % 3, VIEWS, TrainingPart(sampling="balanced"), 8)
+    for number, (pixels, _) in enumerate(whole.epoch(1)):
+        for rank in range(2):
+            assert apart[rank][number][0] == pixels.numpy()[rank::2].tobytes()
