@@ -20,7 +20,7 @@ from parfocal.data.batches import Batches
 from parfocal.data.check import check
 from parfocal.data.store import prepare, stores_folder
 from parfocal.data.table import Table, assemble
-from parfocal.recipe import ImagesPart, TrainingPart, ViewsPart
+from parfocal.parts import ImagesPart, TrainingPart, ViewsPart
 
 IMAGES = ImagesPart(size=32)
 VIEWS = ViewsPart(crop=28, rotate=20, flip_horizontal=0.5, brightness=0.2)

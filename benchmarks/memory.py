@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.machine import keep
 from parfocal.data.batches import Batches
-from parfocal.recipe import TrainingPart, ViewsPart
+from parfocal.parts import TrainingPart, ViewsPart
 
 
 def own_memory() -> float:

@@ -19,7 +19,7 @@ from parfocal.data.decode import prepare_image
 from parfocal.data.store import prepare, stores_folder
 from parfocal.data.synthetic import synthesise_fundus
 from parfocal.data.table import Table, assemble
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 IMAGES = ImagesPart(fit="crop", size=512)
 

@@ -22,7 +22,7 @@ from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.data.synthetic import synthesise_smear
 from parfocal.data.views import drawn, render
-from parfocal.recipe import ImagesPart, ViewsPart
+from parfocal.parts import ImagesPart, ViewsPart
 
 VIEWS = ViewsPart(
     crop=224, rotate=20, flip_horizontal=0.5, flip_vertical=0.5, brightness=0.2, contrast=0.2, saturation=0.2

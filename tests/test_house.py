@@ -16,7 +16,7 @@ FLOORS = {
     for height, names in enumerate(
         (
             ("errors", "memory"),
-            ("files", "progress"),
+            ("files", "progress", "parts"),
             ("recipe", "download"),
             ("run",),
             ("data", "model"),

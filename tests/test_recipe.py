@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from parfocal.errors import UsageError
-from parfocal.recipe import Part, Recipe, differences, keys, packaged, parse_changes, recipe, variants
+from parfocal.parts import Part
+from parfocal.recipe import Recipe, differences, keys, packaged, parse_changes, recipe, variants
 
 
 def test_every_key_has_a_short_name_of_its_own() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parfocal.data.batches import Batches
-from parfocal.recipe import TrainingPart, ViewsPart
+from parfocal.parts import TrainingPart, ViewsPart
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
 VIEWS = ViewsPart(crop=12, rotate=180, flip_horizontal=0.5, zoom=0.2, brightness=0.3, hue=0.1)

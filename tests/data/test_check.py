@@ -13,7 +13,7 @@ from parfocal.data.finding import Finding, refuse, waived
 from parfocal.data.readers import read
 from parfocal.data.synthetic import synthesise_smear
 from parfocal.errors import ParfocalError
-from parfocal.recipe import WAIVERS
+from parfocal.parts import WAIVERS
 
 
 def _errors(folder: Path) -> dict[str, Finding]:

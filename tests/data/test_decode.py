@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from parfocal.data.decode import NOTES, Unreadable, prepare_image, read_picture
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 from tests.data.pictures import HEIGHT, WIDTH, exif, pictures, saved, scene, shown, tiff
 
 PICTURES = pictures()

@@ -7,7 +7,7 @@ import torch
 from parfocal.data.batches import Batches
 from parfocal.data.device_views import render_batch
 from parfocal.data.views import drawn, render, still
-from parfocal.recipe import TrainingPart, ViewsPart
+from parfocal.parts import TrainingPart, ViewsPart
 from tests.data.test_views import EVERYTHING
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

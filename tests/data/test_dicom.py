@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from parfocal.data.decode import Unreadable, prepare_image, read_picture
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 from tests.data.pictures import scene
 
 GREY = scene()[..., 0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parfocal.data.framing import disc, frame, reduction
 from parfocal.data.smear import draw_cell, draw_patient, draw_signals
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 
 def _coloured(height: int, width: int) -> np.ndarray:

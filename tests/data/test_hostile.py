@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from parfocal.data.decode import Unreadable, prepare_image, read_picture
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 from tests.data.pictures import exif, pictures, saved, scene, tiff
 
 PICTURES = pictures()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parfocal.data.sampling import epoch_order, occurrences, shown
 from parfocal.errors import UsageError
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 
 # The grades of a hundred thousandth of the documents' photographs.
 COUNTS = np.array([735, 69, 150, 25, 21])

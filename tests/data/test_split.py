@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parfocal.data.split import with_splits
 from parfocal.data.table import Table, assemble
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.recipe import SplitPart
+from parfocal.parts import SplitPart
 
 
 def _table(patients: int, images: int, splits: tuple[str, ...] = ("train",), folds: int = 0) -> Table:

@@ -19,7 +19,7 @@ from parfocal.data.decode import prepare_image
 from parfocal.data.readers import read
 from parfocal.data.store import prepare, stores_folder
 from parfocal.errors import ParfocalError
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 
 def test_pixels_are_those_of_the_files_in_the_order_of_the_table(cells: Path) -> None:
@@ -86,7 +86,7 @@ def test_interrupted_it_goes_on_where_it_was(cells: Path, tmp_path: Path, store:
 import os, signal, sys
 from parfocal.data import store
 from parfocal.data.readers import read
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 opened, count = store.prepare_image, 0
 def counted(*given):
     global count

@@ -14,7 +14,7 @@ from parfocal.data.readers import read
 from parfocal.data.smear import draw_signals
 from parfocal.data.synthetic import synthesise, synthesise_fundus, synthesise_smear
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parfocal.data.views import View, Views, drawn, looks, render, still
 from parfocal.errors import UsageError
-from parfocal.recipe import ViewsPart
+from parfocal.parts import ViewsPart
 
 EVERYTHING: dict[str, Any] = {
     "crop": 24,

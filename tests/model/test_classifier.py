@@ -8,7 +8,7 @@ import torch
 from parfocal.errors import ParfocalError
 from parfocal.model.classifier import SCALES, Classifier, new_classifier
 from parfocal.model.weights import read_tensors, write_tensors
-from parfocal.recipe import NetworkPart
+from parfocal.parts import NetworkPart
 
 
 def _pixels(count: int = 2, side: int = 32) -> torch.Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parfocal.model.classifier import Classifier, new_classifier
 from parfocal.model.links import Cutpoints, Grades, LinkName
-from parfocal.recipe import NetworkPart
+from parfocal.parts import NetworkPart
 
 
 def _grades(thresholds: list[float], spread: float) -> Grades:

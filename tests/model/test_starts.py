@@ -14,7 +14,8 @@ from torch import Tensor
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.model import resnet, starts
 from parfocal.model.classifier import Classifier, new_classifier
-from parfocal.recipe import NetworkPart, Recipe, recipe
+from parfocal.parts import NetworkPart
+from parfocal.recipe import Recipe, recipe
 from parfocal.run import Run
 from tests.model.test_resnet import REFERENCE
 from tests.web import web

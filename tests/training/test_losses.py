@@ -15,7 +15,8 @@ import parfocal
 from parfocal.errors import UsageError
 from parfocal.model.classifier import Classifier
 from parfocal.model.links import LinkName, new_link
-from parfocal.recipe import TrainingPart, recipe
+from parfocal.parts import TrainingPart
+from parfocal.recipe import recipe
 from parfocal.training.losses import LINKS, blended, class_weights, loss_of, shown_counts
 from parfocal.training.mixing import Blend
 from tests.cells import SMALL

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 from parfocal.training.mixing import mixed
 
 BATCH = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 12, 16, 3) * 30

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 from parfocal.training.optimise import follow, highest_rate, learning_rate, optimiser
 
 

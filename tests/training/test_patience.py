@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 from parfocal.training.patience import better, falls, given_up
 
 

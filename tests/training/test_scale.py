@@ -9,7 +9,7 @@ import torch
 import parfocal
 from parfocal.data.batches import Batches
 from parfocal.model.classifier import Classifier, new_classifier
-from parfocal.recipe import NetworkPart, TrainingPart, ViewsPart
+from parfocal.parts import NetworkPart, TrainingPart, ViewsPart
 from parfocal.training.scale import measured_scale
 from tests.cells import SMALL
 

@@ -12,7 +12,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.model import resnet
 from parfocal.model.classifier import new_classifier
 from parfocal.model.weights import read_tensors
-from parfocal.recipe import NetworkPart, TrainingPart
+from parfocal.parts import NetworkPart, TrainingPart
 from parfocal.run import Run
 from parfocal.training import trainer
 from parfocal.training.optimise import optimiser

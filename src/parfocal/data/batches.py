@@ -15,7 +15,7 @@ from parfocal.data.device_views import render_batch
 from parfocal.data.sampling import epoch_order, occurrences
 from parfocal.data.store import Stack
 from parfocal.data.views import Views, drawn, render, still
-from parfocal.recipe import TrainingPart, ViewsPart
+from parfocal.parts import TrainingPart, ViewsPart
 
 
 @dataclass

@@ -12,7 +12,7 @@ from parfocal.data.finding import Finding, fault
 from parfocal.data.layouts.places import images_below
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import listing
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 _UNEVEN = 0.6
 """From this share of the largest class on, it is said what accuracy would mean."""

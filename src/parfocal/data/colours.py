@@ -3,7 +3,7 @@
 import numpy as np
 
 from parfocal.data.dice import Dice
-from parfocal.recipe import Step, ViewsPart
+from parfocal.parts import Step, ViewsPart
 
 # Luma of ITU-R BT.601: what a colour weighs when it turns grey.
 _LUMA = np.array([0.299, 0.587, 0.114])

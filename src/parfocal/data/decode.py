@@ -14,7 +14,7 @@ from parfocal.data.dicom import is_dicom, read_dicom
 from parfocal.data.framing import frame, reduction
 from parfocal.data.headers import MOST_PIXELS as MOST_PIXELS
 from parfocal.data.headers import SUFFIXES, Header, Unreadable, read_header
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 # Many images are decoded side by side in threads, so OpenCV's own threads would only get in each other's way.
 cv2.setNumThreads(1)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from parfocal.recipe import Step, ViewsPart
+from parfocal.parts import Step, ViewsPart
 
 _COLUMNS = (
     "rotate", "flip_horizontal", "flip_vertical", "zoom", "stretch", "shear", "shift_across", "shift_down",

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 _GAIN = 4
 _MID_GREY = 128

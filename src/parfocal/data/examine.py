@@ -11,7 +11,7 @@ from parfocal.data.likeness import fingerprint
 from parfocal.data.passes import in_order
 from parfocal.data.shortcuts import TRIVIA, trivia
 from parfocal.data.table import Table
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 
 @dataclass(frozen=True)

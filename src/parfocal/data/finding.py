@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from parfocal.errors import ParfocalError
-from parfocal.recipe import WAIVERS
+from parfocal.parts import WAIVERS
 
 Severity = Literal["error", "warning", "note"]
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from parfocal.data.enhance import enhanced
 from parfocal.data.stain import stained
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 _DISC_SIDE = 256
 

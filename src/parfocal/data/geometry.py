@@ -3,7 +3,7 @@
 import numpy as np
 
 from parfocal.data.dice import Dice
-from parfocal.recipe import Step, ViewsPart
+from parfocal.parts import Step, ViewsPart
 
 LOOKS = ((0, 0), (-1, -1), (1, -1), (-1, 1), (1, 1))
 """Where the crops of evaluation lie: the centre, then the corners."""

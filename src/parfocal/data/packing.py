@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 _NO_SUBSAMPLING = 0x111111
 

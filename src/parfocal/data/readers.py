@@ -9,7 +9,8 @@ from typing import Any
 from parfocal.data.layouts import cifar, columns, folders, labs, medmnist, published
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError, listing
-from parfocal.recipe import ColumnsPart, DataPart, Recipe
+from parfocal.parts import ColumnsPart, DataPart
+from parfocal.recipe import Recipe
 from parfocal.recipe import recipe as find_recipe
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parfocal.errors import UsageError
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 
 
 def epoch_order(labels: np.ndarray, part: TrainingPart, *, seed: int, epoch: int) -> np.ndarray:

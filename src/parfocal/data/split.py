@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from parfocal.data.layouts.classes import natural
 from parfocal.data.table import SPLITS, UNKNOWN, Table
 from parfocal.errors import ParfocalError, UsageError, listing
-from parfocal.recipe import SplitPart
+from parfocal.parts import SplitPart
 
 _ROUNDS = 4
 

@@ -6,7 +6,7 @@ Black pixels are the ground of segmented cells: they take no part, and stay blac
 import cv2
 import numpy as np
 
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 
 _LIGHT = 240.0
 _LEAST_DENSITY = 0.15

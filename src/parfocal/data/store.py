@@ -25,8 +25,9 @@ from parfocal.data.passes import in_order
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.files import explained, write_json
+from parfocal.parts import ImagesPart
 from parfocal.progress import say
-from parfocal.recipe import ImagesPart, digest
+from parfocal.recipe import digest
 
 FORMAT = 2
 """Raised when the same recipe and files would give other pixels."""

@@ -21,7 +21,7 @@ from parfocal.data.decode import Pixels
 from parfocal.data.dice import Dice
 from parfocal.data.geometry import LOOKS, drawn_geometry, straight
 from parfocal.errors import UsageError
-from parfocal.recipe import ViewsPart
+from parfocal.parts import ViewsPart
 
 OwnStep = Callable[[Pixels, int], Pixels]
 

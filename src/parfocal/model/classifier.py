@@ -16,7 +16,7 @@ from parfocal.errors import ParfocalError
 from parfocal.model import resnet
 from parfocal.model.links import LinkName, new_link
 from parfocal.model.weights import read_tensors, write_tensors
-from parfocal.recipe import NetworkPart
+from parfocal.parts import NetworkPart
 
 SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),

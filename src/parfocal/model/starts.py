@@ -16,7 +16,7 @@ from parfocal.model import resnet
 from parfocal.model.classifier import LINK, Classifier
 from parfocal.model.pickled import read_pickled
 from parfocal.model.weights import read_tensors_of_others
-from parfocal.recipe import NetworkPart
+from parfocal.parts import NetworkPart
 from parfocal.run import Run, runs_in
 
 PUBLISHED: dict[str, dict[str, str]] = {

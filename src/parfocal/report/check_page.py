@@ -13,7 +13,7 @@ from parfocal.data.decode import Unreadable, prepare_image
 from parfocal.data.finding import Finding
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.files import write_text
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 from parfocal.report.render import render
 
 MOST_PICTURES = 12

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from parfocal.data.sampling import shown
 from parfocal.model.links import Cutpoints, Grades, LinkName
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 from parfocal.training.mixing import Blend
 
 Loss = Callable[[Tensor, Tensor], Tensor]

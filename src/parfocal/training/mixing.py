@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 
 
 @dataclass(frozen=True)

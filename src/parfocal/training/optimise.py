@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 from parfocal.training.stages import rate_groups
 
 _USUAL_BATCH = 32

@@ -5,7 +5,7 @@ All of it is worked out anew from the history, so that a run that is gone on wit
 
 from collections.abc import Sequence
 
-from parfocal.recipe import TrainingPart
+from parfocal.parts import TrainingPart
 
 
 def better(value: float | None, best: float | None, select: str) -> bool:

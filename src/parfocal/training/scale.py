@@ -4,7 +4,7 @@ import numpy as np
 
 from parfocal.data.batches import Batches
 from parfocal.model.classifier import SCALES, Scale
-from parfocal.recipe import NetworkPart
+from parfocal.parts import NetworkPart
 
 _MOST_IMAGES = 2000
 # Directions in which colours hardly differ would be blown up to noise; this is their least variance, in the 0–1 scale.

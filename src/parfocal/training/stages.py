@@ -6,7 +6,8 @@ from torch import nn
 
 from parfocal.errors import UsageError
 from parfocal.model import resnet
-from parfocal.recipe import Recipe, TrainingPart
+from parfocal.parts import TrainingPart
+from parfocal.recipe import Recipe
 
 
 def require_stage(recipe: Recipe) -> None:

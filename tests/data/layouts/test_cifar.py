@@ -15,7 +15,7 @@ from parfocal.data.layouts import cifar
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.errors import ParfocalError
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 from tests.web import web
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

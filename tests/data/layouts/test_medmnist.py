@@ -9,7 +9,7 @@ import parfocal
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.errors import ParfocalError
-from parfocal.recipe import ImagesPart
+from parfocal.parts import ImagesPart
 from tests.cells import SMALL
 
 

@@ -17,7 +17,8 @@ from parfocal.data.table import Table
 from parfocal.download import download
 from parfocal.errors import ParfocalError
 from parfocal.files import whole
-from parfocal.recipe import ColumnsPart, DataPart, digest
+from parfocal.parts import ColumnsPart, DataPart
+from parfocal.recipe import digest
 
 PUBLISHED_AT = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 DIGEST = "md5:c58f30108f718f92721af3b95e74349a"

@@ -11,7 +11,7 @@ from parfocal.data.layouts.places import Places
 from parfocal.data.layouts.sheets import SHEET_SUFFIXES, header, sheet
 from parfocal.data.table import UNKNOWN, Table, assemble
 from parfocal.errors import ParfocalError, nearest
-from parfocal.recipe import ColumnsPart, DataPart
+from parfocal.parts import ColumnsPart, DataPart
 
 # What a column is usually called, the likeliest first; compared in lower case.
 _USUAL = {

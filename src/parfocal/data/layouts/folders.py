@@ -5,7 +5,7 @@ from pathlib import Path
 from parfocal.data.layouts.classes import named, natural
 from parfocal.data.layouts.places import IMAGE_SUFFIXES, images_below
 from parfocal.data.table import SPLITS, Table, assemble
-from parfocal.recipe import ColumnsPart, DataPart
+from parfocal.parts import ColumnsPart, DataPart
 
 SPLIT_WORDS = {
     "train": "train",

@@ -8,7 +8,7 @@ from parfocal.data.layouts.places import Places
 from parfocal.data.layouts.sheets import header, pairs, sheet, single_column
 from parfocal.data.table import UNKNOWN, Table, assemble
 from parfocal.errors import ParfocalError
-from parfocal.recipe import ColumnsPart, DataPart
+from parfocal.parts import ColumnsPart, DataPart
 
 
 def recognise_leukemia_lab(folder: Path) -> str:

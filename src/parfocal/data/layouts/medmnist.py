@@ -8,7 +8,7 @@ import numpy as np
 from parfocal.data.layouts.classes import named, natural
 from parfocal.data.table import Table, assemble
 from parfocal.errors import ParfocalError
-from parfocal.recipe import ColumnsPart, DataPart
+from parfocal.parts import ColumnsPart, DataPart
 
 _SPLITS = {"train": "train", "val": "valid", "test": "test"}
 

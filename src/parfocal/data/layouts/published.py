@@ -9,7 +9,7 @@ from parfocal.data.layouts.places import Places
 from parfocal.data.layouts.sheets import header, sheet
 from parfocal.data.table import UNKNOWN, Table, assemble
 from parfocal.errors import ParfocalError
-from parfocal.recipe import ColumnsPart, DataPart
+from parfocal.parts import ColumnsPart, DataPart
 
 _PRELIMINARY = "C-NMC_test_prelim_phase_data_labels.csv"
 _CELL = re.compile(r"uid_(?P<patient>h?\d+)_(?P<image>\d+)_(?P<cell>\d+)_(?P<label>all|hem)", re.IGNORECASE)

@@ -1,0 +1,277 @@
+"""The parts of a recipe: every key, its default, its bounds and what it means, in the order data meets them."""
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Waiver = Literal[
+    "patient_overlap",
+    "identical_across_splits",
+    "conflicting_labels",
+    "duplicate_rows",
+    "unreadable_images",
+    "missing_files",
+]
+WAIVERS: tuple[str, ...] = get_args(Waiver)
+
+
+class Part(BaseModel):
+    """What all parts of a recipe share: unknown keys are refused and values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Format = Literal[
+    "auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "cifar10", "medmnist", "columns", "folders"
+]
+
+
+class DataPart(Part):
+    """How labels are read, and which faults are accepted."""
+
+    format: Format = Field(default="auto", description="how the labels are laid out")
+    classes: tuple[str, ...] = Field(default=(), description="names of the classes, in the order of their codes")
+    allow: tuple[Waiver, ...] = Field(default=(), description="faults accepted knowingly; printed on the report")
+
+
+class ColumnsPart(Part):
+    """Which columns of a sheet say what; the usual names are found without."""
+
+    path: str = Field(default="", description="the image: a path, or a name that is found below the folder")
+    label: tuple[str, ...] = Field(default=(), description="what it shows; several columns are one-hot")
+    group: str = Field(default="", description="the patient")
+    split: str = Field(default="", description="train, valid or test, or the number of a fold")
+    digest: str = Field(default="", description="a digest of the file, to find doubles of images that are not there")
+    folder: str = Field(default="", description="where the images lie, if not beside the sheet")
+    group_from: str = Field(default="", description="regular expression on an image's id that finds the patient")
+
+
+class SplitPart(Part):
+    """Who trains, validates and tests, where the data does not say; always whole patients, the class mix kept."""
+
+    keep: bool = Field(default=True, description="take the data's own splits; false makes them anew")
+    valid: float = Field(default=0.15, gt=0, lt=0.9, description="share for validation, where the data brings none")
+    test: float = Field(default=0.0, ge=0, lt=0.9, description="share for the test split, where the data brings none")
+    folds: int = Field(default=0, ge=0, le=100, description="make this many folds instead; one of them validates")
+    fold: int = Field(default=0, ge=0, description="which fold validates, of the data's own folds or those made")
+    file: str = Field(default="", description="take the splits from this table.csv of an earlier run")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.folds == 1 or (self.folds and self.fold >= self.folds):
+            raise ValueError(f"folds={self.folds} has no fold={self.fold}")
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid={self.valid:g} and test={self.test:g} leave nothing to train on")
+        return self
+
+
+class ImagesPart(Part):
+    """What the Store holds: every image framed to one size, once."""
+
+    crop_disc: bool = Field(default=False, description="find the fundus disc and trim the black surround, first")
+    centre_crop: int = Field(default=0, ge=0, le=8192, description="then take the centre at the image's own scale")
+    fit: Literal["squash", "crop", "pad", "none"] = Field(
+        default="squash",
+        description="then squash to the square, crop the longer side, pad the shorter with black, or keep the scale",
+    )
+    size: int = Field(default=256, ge=8, le=4096, description="side of the stored square, in pixels")
+    enhance: Literal["none", "clahe", "local_average"] = Field(
+        default="none", description="then even the contrast by tiles, or take the local mean colour away"
+    )
+    stain: Literal["none", "reinhard", "macenko"] = Field(
+        default="none", description="then bring smears to one stain; black stays black"
+    )
+    stain_mean: tuple[float, float, float] = Field(
+        default=(18.0, 27.6, -22.4), description="reinhard's reference: mean L*a*b*"
+    )
+    stain_deviation: tuple[float, float, float] = Field(
+        default=(4.0, 2.9, 3.3), description="reinhard's reference: deviation of L*a*b*"
+    )
+    stain_vectors: tuple[float, float, float, float, float, float] = Field(
+        default=(0.5626, 0.7201, 0.4062, 0.2159, 0.8012, 0.5581),
+        description="macenko's reference: density of red, green and blue of the nuclear stain, then of the other",
+    )
+    stain_most: tuple[float, float] = Field(
+        default=(1.9705, 1.0308), description="macenko's reference: the 99th percentile of each stain's amount"
+    )
+    store: Literal["raw", "jpeg"] = Field(
+        default="raw", description="keep pixels as they are, or as JPEG of high quality where the disk is too small"
+    )
+    quality: int = Field(default=95, ge=95, le=100, description="of store=jpeg, always without chroma subsampling")
+
+
+Step = Literal[
+    "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue", "grey"
+]
+Group = Literal["all", "random_order", "one_of"]
+
+
+class ViewsPart(Part):
+    """How an image is looked at: its centre in evaluation, drawn anew for each epoch in training."""
+
+    crop: int = Field(default=224, ge=8, le=4096, description="side of the square the network sees")
+    evaluation: Literal["centre", "five", "ten"] = Field(
+        default="centre", description="look at the centre, or average centre and corners, or these and their flips"
+    )
+    place: Literal["centre", "random"] = Field(default="centre", description="where training crops")
+    pad: int = Field(default=0, ge=0, le=1024, description="how far random crops reach over the edge, in pixels")
+    resized: float = Field(
+        default=0, ge=0, lt=1, description="crop at least this share of the area and resize it; 0: no"
+    )
+    aspect: float = Field(default=1.33, ge=1, le=4, description="of resized crops: sides up to this ratio")
+    rotate: float = Field(default=0, ge=0, le=180, description="turned by up to this many degrees either way")
+    flip_horizontal: float = Field(default=0, ge=0, le=1, description="probability of a left–right flip")
+    flip_vertical: float = Field(default=0, ge=0, le=1, description="probability of a top–bottom flip")
+    zoom: float = Field(default=0, ge=0, lt=1, description="scaled by 1 ± this share")
+    stretch: float = Field(default=0, ge=0, lt=1, description="aspect changed by 1 ± this share")
+    shift: float = Field(default=0, ge=0, le=1, description="moved by up to this share of the side")
+    shear: float = Field(default=0, ge=0, le=60, description="sheared by up to this many degrees")
+    brightness: float = Field(default=0, ge=0, le=1, description="multiplied by 1 ± this share")
+    contrast: float = Field(default=0, ge=0, le=1, description="spread about mid-grey by 1 ± this share")
+    saturation: float = Field(default=0, ge=0, le=1, description="spread about each pixel's grey by 1 ± this share")
+    hue: float = Field(
+        default=0, ge=0, le=0.5, description="turned about the grey axis by up to this share of the circle"
+    )
+    grey: float = Field(default=0, ge=0, le=1, description="probability of losing all colour")
+    chances: dict[Step, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default={}, description="probability of single steps, {rotate: 0.5, hue: 0.2}; else each is always taken"
+    )
+    geometry: Group = Field(default="all", description="geometric steps: all, in random order, or one of them")
+    geometry_chance: float = Field(default=1, ge=0, le=1, description="probability of any geometric step")
+    colours: Group = Field(default="all", description="colour steps: all, in random order, or one of them")
+    colours_chance: float = Field(default=1, ge=0, le=1, description="probability of any colour step")
+    erase: float = Field(default=0, ge=0, le=1, description="probability of blackening a box")
+    erase_area: float = Field(default=0.2, gt=0, lt=1, description="largest share of the view a box covers")
+    also: str = Field(default="", description="last step of one's own, module:function, image -> image")
+
+
+class NetworkPart(Part):
+    """Which network, and how its pixels are scaled."""
+
+    model: str = Field(default="resnet18", description="a network of the table in `parfocal.model.resnet`")
+    normalise: Literal["none", "half", "imagenet", "standardise", "whiten"] = Field(
+        default="imagenet",
+        description="pixels as 0–1, as −1–1, by ImageNet's mean and deviation, by those of train, or whitened (ZCA)",
+    )
+    stem: Literal["imagenet", "small"] | None = Field(default=None, description="7×7/2 with pooling, or one 3×3/1")
+    stride_in: Literal["3x3", "1x1"] = Field(default="3x3", description="the convolution of a bottleneck that halves")
+    groups: int | None = Field(default=None, ge=1, description="groups of the 3×3 convolutions")
+    group_width: int | None = Field(
+        default=None, ge=1, description="channels of a group, at 64 channels of the first stage"
+    )
+    zero_last_norm: bool = Field(default=False, description="start every block as the identity")
+    dropout: float = Field(default=0, ge=0, lt=1, description="dropped before the head")
+    init: str = Field(
+        default="scratch",
+        description="first weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run",
+    )
+
+    @model_validator(mode="after")
+    def _fits_published_weights(self) -> Self:
+        if self.init in ("imagenet", "imagenet-v2"):
+            if self.normalise in ("none", "whiten"):
+                raise ValueError(f"init={self.init} saw pixels scaled by normalise=imagenet, not {self.normalise}")
+            if self.stride_in != "3x3":
+                raise ValueError(f"init={self.init} was trained with stride_in=3x3, not {self.stride_in}")
+        return self
+
+
+class TrainingPart(Part):
+    """How the weights are found."""
+
+    epochs: int = Field(default=20, ge=1, description="passes over the training split")
+    batch: int = Field(default=32, ge=1, description="images a step")
+    optimiser: Literal["sgd", "adam", "adamw"] = Field(
+        default="sgd", description="rule that turns gradients into steps"
+    )
+    learning_rate: float = Field(default=0.05, gt=0, description="highest learning rate of the schedule")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD, and the first moment of Adam")
+    nesterov: bool = Field(default=False, description="look-ahead momentum, SGD only")
+    weight_decay: float = Field(default=0.0, ge=0, description="how strongly weights are drawn to zero")
+    decay: Literal["all", "weights"] = Field(
+        default="all", description="what decays: everything learnt, or all but norms and biases"
+    )
+    scale_rate: Literal["none", "linear", "square_root"] = Field(
+        default="none", description="scale the learning rate with the images of a step, relative to 32"
+    )
+    schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = Field(
+        default="cosine", description="how the learning rate goes on after warm-up"
+    )
+    warmup: float = Field(
+        default=0,
+        ge=0,
+        description="epochs over which the learning rate climbs from near zero; one_cycle takes 30 % of the run for 0",
+    )
+    fall: float = Field(
+        default=0.1, gt=0, lt=1, description="of step and plateau: what the learning rate is multiplied by"
+    )
+    fall_after: int = Field(
+        default=10, ge=1, description="of step: every so many epochs; of plateau: after so many that were no better"
+    )
+    clip: float = Field(default=0, ge=0, description="largest norm of the gradients; 0: no limit")
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients are gathered for one step")
+    loss: Literal["cross_entropy", "focal", "regression", "cumulative_link"] = Field(
+        default="cross_entropy",
+        description="what is made small; the last two are for ordered classes, such as grades",
+    )
+    smoothing: float = Field(default=0, ge=0, lt=1, description="share of the truth spread evenly over all classes")
+    focus: float = Field(default=2, ge=0, description="of focal: how much less images count that are answered well")
+    distance: Literal["smooth_l1", "squared"] = Field(
+        default="smooth_l1", description="of regression: how a grade's distance from the truth counts"
+    )
+    class_weights: Literal["none", "balanced", "square_root", "effective_number"] = Field(
+        default="none", description="how much more images of rare classes count, given how often they are shown"
+    )
+    logit_adjustment: float = Field(
+        default=0, ge=0, description="strength with which the classes' shares are added in training and so not learnt"
+    )
+    ema: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="judge and keep a moving average of the weights, of which each step keeps so much",
+    )
+    patience: int = Field(
+        default=0, ge=0, description="end after so many epochs without a better selected figure; 0: never"
+    )
+    sampling: Literal["natural", "balanced", "square_root", "decay", "factors", "extra"] = Field(
+        default="natural", description="each image once, classes alike, by square root, from alike to natural, …"
+    )
+    factors: tuple[float, ...] = Field(default=(), description="of sampling=factors: how often each class is shown")
+    extra: float = Field(
+        default=0.5,
+        ge=0,
+        le=20,
+        description="of sampling=extra: longer by this share, from all but the largest class",
+    )
+    mixup: float = Field(default=0, ge=0, le=10, description="strength of MixUp, which blends pairs of images")
+    cutmix: float = Field(default=0, ge=0, le=10, description="strength of CutMix, which swaps boxes between images")
+    precision: Literal["auto", "bf16", "float32"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    resident: float = Field(
+        default=0.5, ge=0, le=0.95, description="on a graphics card: keep the pixels there if they fit in this share"
+    )
+    select: Literal["accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"] = Field(
+        default="accuracy", description="figure on the validation split that chooses the best epoch"
+    )
+    freeze: Literal["none", "head", "stage4", "stage3", "stage2", "stage1"] = Field(
+        default="none", description="train only the head, or the head and the stages down to this one"
+    )
+    unfreeze: int = Field(default=0, ge=0, description="of freeze: one more stage trains every so many epochs; 0: no")
+    rate_factor: float = Field(
+        default=1, gt=0, le=1, description="learning rate multiplied by this for each stage below the head"
+    )
+    test_curve: bool = Field(default=False, description="also measure the test split each epoch, for the curve only")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup={self.warmup:g} is longer than epochs={self.epochs}")
+        if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov=true needs optimiser=sgd and a momentum above 0")
+        if self.unfreeze and self.freeze == "none":
+            raise ValueError(f"unfreeze={self.unfreeze} needs a freeze, such as freeze=head")
+        if self.loss == "regression" and (self.smoothing or self.logit_adjustment):
+            raise ValueError("smoothing and logit_adjustment need a loss of classes, and regression is not")
+        return self
