@@ -28,12 +28,12 @@ from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.data.synthetic import synthesise_smear
 from parfocal.data.table import Table
-from parfocal.evaluation.inference import batches_of, fabric_for, ready
+from parfocal.evaluation.inference import batches_of, fabric_for
 from parfocal.model import resnet
 from parfocal.model.classifier import new_classifier
 from parfocal.recipe import Recipe, recipe
-from parfocal.training.optimise import optimiser
-from parfocal.training.trainer import train_epoch, train_step
+from parfocal.training.epoch import Batch, Tally, row_of, run_epoch, train_step
+from parfocal.training.learner import new_learner
 
 BATCH = 32
 
@@ -70,22 +70,21 @@ class Ours:
 
     def __init__(self, fabric: Fabric, table: Table, chosen: Recipe) -> None:
         self.fabric, self.recipe = fabric, chosen
-        classifier = ready(new_classifier(chosen.network, table.classes))
-        self.network, self.optimise = fabric.setup(classifier, optimiser(classifier, chosen.training))
+        self.learner = new_learner(fabric, new_classifier(chosen.network, table.classes), chosen)
         self.batches = batches_of("train", table, prepare(table, chosen.images), chosen)
         pixels, labels = next(iter(self.batches.epoch(0)))
-        self.pixels, self.labels = pixels.to(fabric.device), labels.to(fabric.device)
+        self.batch = Batch(pixels.to(fabric.device), labels.to(fabric.device))
         self.epochs = itertools.count()
         self.waiting: list[float] = []
 
     def step(self, steps: int) -> float:
         """Take bare steps; return images a second."""
-        self.network.train()
+        self.learner.network.train()
 
         def run() -> int:
             for _ in range(steps):
-                train_step(self.fabric, self.network, self.optimise, self.pixels, self.labels, 0.001)
-            return steps * len(self.pixels)
+                train_step(self.learner, [self.batch], 0.001)
+            return steps * len(self.batch)
 
         return rate(run)
 
@@ -94,8 +93,10 @@ class Ours:
 
         def run() -> int:
             epoch = next(self.epochs)
-            row = train_epoch(self.fabric, self.network, self.optimise, self.batches, self.recipe, epoch)
-            self.waiting.append(row["waiting"])
+            tally = Tally.fresh(self.fabric.device, self.batches.steps)
+            for _ in run_epoch(self.learner, self.batches, self.recipe, epoch, lambda step: 0.001, tally):
+                pass
+            self.waiting.append(row_of(self.learner, tally)["waiting"])
             return len(self.batches.places)
 
         return rate(run)

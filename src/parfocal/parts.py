@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Waiver = Literal[
     "patient_overlap",
@@ -176,11 +176,19 @@ class NetworkPart(Part):
         return self
 
 
+Batch = Annotated[int, BeforeValidator(lambda value: 0 if value == "auto" else value)]
+
+
 class TrainingPart(Part):
     """How the weights are found."""
 
     epochs: int = Field(default=20, ge=1, description="passes over the training split")
-    batch: int = Field(default=32, ge=1, description="images a step")
+    minutes: float = Field(
+        default=0, ge=0, description="train for so long instead, cosine and one_cycle by the clock; 0: epochs decide"
+    )
+    batch: Batch = Field(
+        default=32, ge=0, description="images a step, over all devices; auto: what a card's memory takes"
+    )
     optimiser: Literal["sgd", "adam", "adamw"] = Field(
         default="sgd", description="rule that turns gradients into steps"
     )
@@ -249,9 +257,6 @@ class TrainingPart(Part):
     precision: Literal["auto", "bf16", "float32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
-    resident: float = Field(
-        default=0.5, ge=0, le=0.95, description="on a graphics card: keep the pixels there if they fit in this share"
-    )
     select: Literal["accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"] = Field(
         default="accuracy", description="figure on the validation split that chooses the best epoch"
     )
@@ -262,6 +267,7 @@ class TrainingPart(Part):
     rate_factor: float = Field(
         default=1, gt=0, le=1, description="learning rate multiplied by this for each stage below the head"
     )
+    sync_norm: bool = Field(default=False, description="of several devices: take the norms' mean over all their images")
     test_curve: bool = Field(default=False, description="also measure the test split each epoch, for the curve only")
 
     @model_validator(mode="after")
@@ -270,8 +276,33 @@ class TrainingPart(Part):
             raise ValueError(f"warmup={self.warmup:g} is longer than epochs={self.epochs}")
         if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
             raise ValueError("nesterov=true needs optimiser=sgd and a momentum above 0")
+        if self.minutes and self.sampling == "decay":
+            raise ValueError("sampling=decay goes by epochs, and minutes tell none; say sampling=square_root")
         if self.unfreeze and self.freeze == "none":
             raise ValueError(f"unfreeze={self.unfreeze} needs a freeze, such as freeze=head")
         if self.loss == "regression" and (self.smoothing or self.logit_adjustment):
             raise ValueError("smoothing and logit_adjustment need a loss of classes, and regression is not")
         return self
+
+
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
+class MachinePart(Part):
+    """Where the work is done, and who is told; it decides nothing about what is learnt and may change on the way."""
+
+    devices: int = Field(
+        default=0,
+        ge=0,
+        description="graphics cards, or processes, of each machine; 0: as torchrun or SLURM say, or one",
+    )
+    nodes: int = Field(default=0, ge=0, description="machines; 0: as torchrun or SLURM say, or one")
+    strategy: Literal["auto", "ddp"] = Field(
+        default="auto",
+        description="how several devices share a network: each holds it whole, and gradients are averaged",
+    )
+    resident: float = Field(
+        default=0.5, ge=0, le=0.95, description="on a graphics card: keep the pixels there if they fit in this share"
+    )
+    save_every: float = Field(default=10, gt=0, description="minutes after which an epoch is saved in the middle")
+    track: tuple[Tracker, ...] = Field(default=(), description="also tell each epoch's figures to these")

@@ -35,9 +35,14 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Progress(*columns, console=screen, transient=True, disable=screen.quiet or not screen.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         yield lambda finished: bar.advance(task, finished)
+
+
+def be_quiet() -> None:
+    """Say and show nothing from now on: in a process that is one of several, of which the first speaks."""
+    screen.quiet = True
 
 
 def say(text: str) -> None:

@@ -18,7 +18,17 @@ from pydantic import Field, ValidationError, model_validator
 
 from parfocal.errors import UsageError, nearest
 from parfocal.files import write_text
-from parfocal.parts import ColumnsPart, DataPart, ImagesPart, NetworkPart, Part, SplitPart, TrainingPart, ViewsPart
+from parfocal.parts import (
+    ColumnsPart,
+    DataPart,
+    ImagesPart,
+    MachinePart,
+    NetworkPart,
+    Part,
+    SplitPart,
+    TrainingPart,
+    ViewsPart,
+)
 
 
 class Recipe(Part):
@@ -34,6 +44,7 @@ class Recipe(Part):
     views: ViewsPart = ViewsPart()
     network: NetworkPart = NetworkPart()
     training: TrainingPart = TrainingPart()
+    machine: MachinePart = MachinePart()
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

@@ -18,7 +18,7 @@ from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.model.weights import read_tensors
-from parfocal.training import trainer
+from parfocal.training import epoch
 from tests.cells import SMALL
 
 
@@ -82,16 +82,16 @@ def _train_command(cells: Path, out: Path, *words: str) -> list[str]:
 _KILLED_TRAINING = """
 import os, signal
 from parfocal.commands import main
-from parfocal.training import trainer
+from parfocal.training import epoch
 
-steps, step = int(os.environ.get("KILL_AT", "-1")), trainer.train_step
+steps, step = int(os.environ.get("KILL_AT", "-1")), epoch.train_step
 def counted(*given):
     global steps
     if steps == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     steps -= 1
     return step(*given)
-trainer.train_step = counted
+epoch.train_step = counted
 main()
 """
 
@@ -129,14 +129,14 @@ def test_plateau_average_and_gathered_gradients_go_on_to_the_bit(
     changes = {"schedule": "plateau", "fall": 0.5, "fall_after": 1, "ema": ema, "accumulate": 4, "clip": 1.0}
     changes |= {**SMALL, "epochs": 4, "loss": loss, "mixup": 0.2, "decay": "weights", "weight_decay": 0.01}
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
-    step, steps = trainer.train_step, itertools.count()
+    step, steps = epoch.train_step, itertools.count()
 
     def cut(*given: Any) -> Any:
-        if next(steps) == 21:
+        if next(steps) == 5:
             raise KeyboardInterrupt
         return step(*given)
 
-    monkeypatch.setattr(trainer, "train_step", cut)
+    monkeypatch.setattr(epoch, "train_step", cut)
     with pytest.raises(KeyboardInterrupt):
         parfocal.train(cells, out=tmp_path / "cut", **changes)
     (run,) = parfocal.train(cells, out=tmp_path / "cut", resume=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
@@ -14,7 +14,7 @@ from parfocal.model.classifier import new_classifier
 from parfocal.model.weights import read_tensors
 from parfocal.parts import NetworkPart, TrainingPart
 from parfocal.run import Run
-from parfocal.training import trainer
+from parfocal.training import epoch as one_epoch
 from parfocal.training.optimise import optimiser
 from parfocal.training.stages import hold
 from tests.cells import SMALL
@@ -78,16 +78,16 @@ def test_killed_and_gone_on_with_while_stages_are_let_go_it_ends_the_same(
 ) -> None:
     changes = {**STARTED, "epochs": 4, "init": str(weights), "freeze": "head", "unfreeze": 1, "rate_factor": 0.5}
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", optimiser="adam", learning_rate=0.01, **changes)
-    step, taken = trainer.train_step, 0
+    step, taken = one_epoch.train_step, 0
 
-    def killed(*given: Any) -> tuple[Tensor, Tensor]:
+    def killed(*given: Any) -> Any:
         nonlocal taken
         taken += 1
         if taken == 16:
             raise _KilledError
         return step(*given)
 
-    monkeypatch.setattr(trainer, "train_step", killed)
+    monkeypatch.setattr(one_epoch, "train_step", killed)
     with pytest.raises(_KilledError):
         parfocal.train(cells, out=tmp_path / "cut", optimiser="adam", learning_rate=0.01, **changes)
     assert _moved(whole, weights) == {"layer3", "layer2", "layer1"}

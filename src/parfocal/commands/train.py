@@ -25,12 +25,15 @@ def train(
     from parfocal.errors import ParfocalError
     from parfocal.recipe import parse_changes
     from parfocal.report.page import compare
+    from parfocal.training.processes import is_first
     from parfocal.training.runs import train as run_training
 
     try:
         runs = run_training(data, recipe, out=out, resume=resume, **parse_changes(changes or []))
     except KeyboardInterrupt:
-        raise ParfocalError("Stopped. The same command with --resume goes on after the last whole epoch.") from None
+        raise ParfocalError("Stopped. The same command with --resume goes on where it was.") from None
+    if not is_first():
+        return
     for run in runs:
         compare(run.folder)
     page = runs[0].folder / "report.html" if len(runs) == 1 else compare([run.folder for run in runs])

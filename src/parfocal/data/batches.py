@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from parfocal.data.device_views import render_batch
-from parfocal.data.sampling import epoch_order, occurrences
+from parfocal.data.sampling import epoch_order, occurrences, shown
 from parfocal.data.store import Stack
 from parfocal.data.views import Views, drawn, render, still
 from parfocal.parts import TrainingPart, ViewsPart
@@ -45,40 +45,58 @@ class Batches:
     @property
     def shown(self) -> int:
         """How many images a training epoch shows, over all processes."""
-        return len(epoch_order(self.labels, self.training, seed=self.seed, epoch=0))
+        return int(shown(np.bincount(self.labels), self.training, epoch=0).sum())
 
     @property
     def steps(self) -> int:
         """How many batches a training epoch has."""
         return -(-self.shown // self.batch)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pixels, labels) of one training epoch: sampled, shuffled, with views drawn for (seed, epoch)."""
+    @property
+    def sizes(self) -> np.ndarray:
+        """How many images each batch of a training epoch has, over all processes."""
+        return np.array([len(part) for part in self._parts(self.shown)])
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (pixels, labels) of a training epoch from batch `first` on; order and views hang on (seed, epoch)."""
         order = epoch_order(self.labels, self.training, seed=self.seed, epoch=number)
         numbers = occurrences(order, len(self.places))
         views = drawn(int(numbers.max(initial=-1)) + 1, self._size, self.views, seed=self.seed, epoch=number)
-        return self._rendered(order, numbers, views)
+        return self._rendered(order, numbers, views, self._own(len(order))[first:])
 
     def evaluation(self, look: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels, labels) in the order of the split, each image looked at straight."""
         order = np.arange(len(self.places))
-        return self._rendered(order, order, still(len(order), self._size, self.views, look))
+        return self._rendered(order, order, still(len(order), self._size, self.views, look), self._own(len(order)))
+
+    def own_rows(self) -> np.ndarray:
+        """Return which rows of the split `evaluation` yields in this process, in its order."""
+        return np.concatenate([*self._own(len(self.places)), np.empty(0, np.int64)]).astype(np.int64)
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
         """Return which rows of the split a batch of an epoch shows."""
         order = epoch_order(self.labels, self.training, seed=self.seed, epoch=epoch)
-        return np.array_split(order, self.steps)[step]
+        return order[self._parts(len(order))[step]]
 
     @property
     def _size(self) -> int:
         return self.pixels.shape[1]
 
-    def _rendered(self, order: np.ndarray, numbers: np.ndarray, views: Views) -> Iterator[tuple[Tensor, Tensor]]:
+    def _parts(self, count: int) -> list[np.ndarray]:
+        """Part the numbers up to a count into batches, over all processes."""
+        return np.array_split(np.arange(count), max(1, -(-count // self.batch)))
+
+    def _own(self, count: int) -> list[np.ndarray]:
+        """Return what this process renders of each batch."""
+        own = [part[self.rank :: self.ranks] for part in self._parts(count)]
+        return [part for part in own if len(part)]
+
+    def _rendered(
+        self, order: np.ndarray, numbers: np.ndarray, views: Views, own: list[np.ndarray]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Render each batch as one task; the order of tasks, not of threads, decides the order of batches."""
         self.waited = 0.0
-        count = -(-len(order) // self.batch)
-        parts = deque(part[self.rank :: self.ranks] for part in np.array_split(np.arange(len(order)), max(1, count)))
-        parts = deque(part for part in parts if len(part))
+        parts = deque(own)
         if self.resident is not None and views.last is None:
             for part in parts:
                 yield self._rendered_there(order[part], numbers[part], views)

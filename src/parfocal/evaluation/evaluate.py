@@ -5,11 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
+
 from parfocal.data.check_images import check_pixels
 from parfocal.data.finding import refuse
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import Table
-from parfocal.evaluation.inference import fabric_for, predict_split, ready
+from parfocal.evaluation.inference import batches_of, fabric_for, predict_split, ready
 from parfocal.evaluation.metrics import judge
 from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.watch import alarms, prevalence
@@ -24,22 +26,21 @@ def evaluate(runs: Iterable[Path | str] | Path | str) -> list[Run]:
         table = Table.load(run)
         store = prepare(table, run.recipe.images)
         refuse(check_pixels(table, store.index))
-        evaluate_run(run, table, store)
+        evaluate_run(run, table, store, fabric_for(run.recipe.training.precision))
     return opened
 
 
-def evaluate_run(run: Run, table: Table, store: Store) -> dict[str, Any]:
+def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric) -> dict[str, Any]:
     """Judge one run's best weights on valid and test and write predictions, submission and metrics."""
     recipe = run.recipe
-    fabric = fabric_for(recipe.training.precision)
-    classifier = ready(Classifier.load(run.weights))
-    network = fabric.setup_module(classifier)
+    classifier = ready(Classifier.load(run.weights)).to(fabric.device)
     metrics: dict[str, Any] = {}
     for split in (name for name in ("valid", "test") if name in table.splits):
-        predictions = predict_split(fabric, network, table, store, recipe, split)
-        predictions.save(run.predictions(split))
+        predictions = predict_split(fabric, classifier, table, split, batches_of(split, table, store, recipe, fabric))
         metrics[split] = judge(predictions)
-        if split == "test":
+        if fabric.is_global_zero:
+            predictions.save(run.predictions(split))
+        if fabric.is_global_zero and split == "test":
             write_submission(run.folder / "submission.csv", table, predictions, recipe.network.model)
     history = run.history()
     metrics["best_epoch"] = int(classifier.about["epoch"])
@@ -52,5 +53,7 @@ def evaluate_run(run: Run, table: Table, store: Store) -> dict[str, Any]:
     metrics["seconds"] = float(history["seconds"].sum())
     rows = history.to_dict("records")
     metrics["alarms"] = [asdict(alarm) for alarm in alarms(rows, prevalence(table), recipe)]
-    run.write_metrics(metrics)
+    if fabric.is_global_zero:
+        run.write_metrics(metrics)
+    fabric.barrier()
     return metrics

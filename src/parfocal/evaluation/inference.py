@@ -1,11 +1,16 @@
 """From pixels to probabilities: the same few lines serve validation, evaluation and prediction."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from parfocal.data.batches import Batches
@@ -15,6 +20,7 @@ from parfocal.data.views import looks
 from parfocal.evaluation.predictions import Predictions
 from parfocal.memory import keep_freed_memory
 from parfocal.model.classifier import Classifier
+from parfocal.parts import MachinePart
 from parfocal.progress import progress
 from parfocal.recipe import Recipe
 
@@ -24,13 +30,33 @@ EVALUATION_BATCH = 64
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
-def fabric_for(precision: str) -> Fabric:
-    """Return the engine that runs networks here: the best device there is, in `auto`, `bf16` or `float32`."""
+def fabric_for(precision: str, machine: MachinePart | None = None) -> Fabric:
+    """Return the engine that runs networks here: the best device there is, in `auto`, `bf16` or `float32`.
+
+    With a recipe's `machine` it is the engine for training, which may have several devices.
+    """
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cpu":
         keep_freed_memory()
     bf16 = precision == "bf16" or (precision == "auto" and _has_bf16(accelerator))
-    return Fabric(accelerator=accelerator, devices=1, precision="bf16-mixed" if bf16 else "32-true")
+    devices, nodes = started(machine) if machine else (1, 1)
+    # Preparing data may take the first process hours, for which the others wait.
+    ddp = machine is not None and (devices * nodes > 1 or machine.strategy == "ddp")
+    strategy = DDPStrategy(timeout=timedelta(days=7)) if ddp else "auto"
+    plain = "bf16-mixed" if bf16 else "32-true"
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=plain)
+
+
+def started(machine: MachinePart) -> tuple[int, int]:
+    """Return how many devices on how many machines a recipe asks for, or else torchrun or SLURM have started."""
+    several, nodes = 1, 1
+    if TorchElasticEnvironment.detect():
+        several = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // several
+    elif SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        several = int(os.environ["SLURM_NTASKS"]) // nodes
+    return machine.devices or several, machine.nodes or nodes
 
 
 def ready(classifier: Classifier) -> Classifier:
@@ -38,8 +64,8 @@ def ready(classifier: Classifier) -> Classifier:
     return classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def batches_of(split: str, table: Table, store: Store, recipe: Recipe) -> Batches:
-    """Return the batches of a split, as the recipe has them looked at."""
+def batches_of(split: str, table: Table, store: Store, recipe: Recipe, fabric: Fabric | None = None) -> Batches:
+    """Return the batches of a split, as the recipe has them looked at; each process of an engine has its share."""
     size = recipe.training.batch if split == "train" else EVALUATION_BATCH
     places = store.places(table)[table.positions(split)]
     resident = _resident(len(places), recipe)
@@ -51,33 +77,42 @@ def batches_of(split: str, table: Table, store: Store, recipe: Recipe) -> Batche
         recipe.training,
         size,
         seed=recipe.seed,
+        rank=fabric.global_rank if fabric else 0,
+        ranks=fabric.world_size if fabric else 1,
         resident=resident,
         names=tuple(table.rows["id"].iloc[table.positions(split)]),
     )
 
 
-def predict_split(
-    fabric: Fabric, network: nn.Module, table: Table, store: Store, recipe: Recipe, split: str
-) -> Predictions:
-    """Return what a network set up by the engine says about every image of a split."""
-    batches, several = batches_of(split, table, store, recipe), looks(recipe.views)
-    with progress(f"Judging {split}", len(batches.places) * len(several)) as done:
+def predict_split(fabric: Fabric, network: nn.Module, table: Table, split: str, batches: Batches) -> Predictions:
+    """Return what a network says about every image of a split; of several processes each answers for its share."""
+    several, own = looks(batches.views), batches.own_rows()
+    with progress(f"Judging {split}", len(own) * len(several)) as done:
 
         def seen(look: int) -> Iterator[Tensor]:
             for pixels, _ in batches.evaluation(look):
                 yield pixels
                 done(len(pixels))
 
-        answers = [probabilities(network, seen(look), fabric.device) for look in several]
-        return Predictions.of(table, split, np.mean(answers, axis=0))
+        answers = np.mean([probabilities(fabric, network, seen(look)) for look in several], axis=0)
+    whole = np.zeros((len(batches.places), len(table.classes)))
+    whole[own] = answers
+    if fabric.world_size > 1:
+        # Each row comes from one process, and all others add 0 to it.
+        summed = fabric.all_reduce(torch.from_numpy(whole).to(fabric.device), reduce_op="sum")
+        assert isinstance(summed, Tensor)
+        whole = summed.cpu().numpy()
+    return Predictions.of(table, split, whole)
 
 
 @torch.inference_mode()
-def probabilities(network: nn.Module, batches: Iterable[Tensor], device: torch.device) -> np.ndarray:
+def probabilities(fabric: Fabric, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
     """Return one row of class probabilities for each image, in the order of the batches of pixels."""
     network.eval()
-    rows = [torch.softmax(network(pixels.to(device, non_blocking=True)).float(), dim=1) for pixels in batches]
-    return torch.cat(rows).cpu().double().numpy()
+    device = fabric.device
+    with fabric.autocast():
+        rows = [torch.softmax(network(pixels.to(device, non_blocking=True)).float(), dim=1) for pixels in batches]
+    return torch.cat(rows).cpu().double().numpy() if rows else np.empty((0, 0))
 
 
 def _resident(images: int, recipe: Recipe) -> torch.device | None:
@@ -85,7 +120,7 @@ def _resident(images: int, recipe: Recipe) -> torch.device | None:
     if not torch.cuda.is_available():
         return None
     free, _ = torch.cuda.mem_get_info()
-    return torch.device("cuda") if images * recipe.images.size**2 * 3 < recipe.training.resident * free else None
+    return torch.device("cuda") if images * recipe.images.size**2 * 3 < recipe.machine.resident * free else None
 
 
 def ahead(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -47,8 +47,7 @@ def predict(run: Path | str, sources: Iterable[Path | str], out: Path | str) -> 
     files = _files(sources)
     recipe = opened[0].recipe
     fabric = fabric_for(recipe.training.precision)
-    classifier = ready(Classifier.load(opened[0].weights))
-    network = fabric.setup_module(classifier)
+    classifier = ready(Classifier.load(opened[0].weights)).to(fabric.device)
     outcome = Outcome(Path(out))
     names = np.array(classifier.classes, dtype=object)
     with (
@@ -65,7 +64,7 @@ def predict(run: Path | str, sources: Iterable[Path | str], out: Path | str) -> 
                 outcome.unreadable |= {one: r for (one, _), r in zip(chunk, read, strict=True) if isinstance(r, str)}
                 if seen:
                     pixels = torch.from_numpy(np.stack([look for _, look in seen], axis=1))
-                    rows = np.mean([probabilities(network, [look], fabric.device) for look in pixels], axis=0)
+                    rows = np.mean([probabilities(fabric, classifier, [look]) for look in pixels], axis=0)
                     for (one, _), row in zip(seen, rows, strict=True):
                         writer.writerow([one, names[row.argmax()], *(f"{value:.9g}" for value in row)])
                 outcome.count += len(seen)

@@ -31,7 +31,7 @@ def blended(loss: Loss, logits: Tensor, labels: Tensor, blend: Blend | None) -> 
     own = loss(logits, labels).mean()
     if blend is None:
         return own
-    return blend.share * own + (1 - blend.share) * loss(logits, labels[blend.partners]).mean()
+    return blend.share * own + (1 - blend.share) * loss(logits, blend.labels).mean()
 
 
 def loss_of(

@@ -12,13 +12,15 @@ from parfocal.parts import TrainingPart
 
 @dataclass(frozen=True)
 class Blend:
-    """With whom each image was blended, and the share of the image itself that is left."""
+    """The labels of those each image was blended with, and the share of the image itself that is left."""
 
-    partners: Tensor
+    labels: Tensor
     share: float
 
 
-def mixed(pixels: Tensor, part: TrainingPart, seed: tuple[int, int, int]) -> tuple[Tensor, Blend | None]:
+def mixed(
+    pixels: Tensor, labels: Tensor, part: TrainingPart, seed: tuple[int, int, int]
+) -> tuple[Tensor, Blend | None]:
     """Blend a batch of uint8 pixels (N, H, W, C), by one of the ways the recipe asks for; pixels stay uint8."""
     if not part.mixup and not part.cutmix:
         return pixels, None
@@ -30,11 +32,11 @@ def mixed(pixels: Tensor, part: TrainingPart, seed: tuple[int, int, int]) -> tup
     others = pixels[partners]
     if not cut:
         blended = pixels.float() * share + others.float() * (1 - share)
-        return blended.round().to(torch.uint8), Blend(partners, share)
+        return blended.round().to(torch.uint8), Blend(labels[partners], share)
     height, width = pixels.shape[1:3]
     side = math.sqrt(1 - share)
     down, across = round(height * side), round(width * side)
     top, left = int(dice.integers(height - down + 1)), int(dice.integers(width - across + 1))
     pixels = pixels.clone()
     pixels[:, top : top + down, left : left + across] = others[:, top : top + down, left : left + across]
-    return pixels, Blend(partners, 1 - down * across / (height * width))
+    return pixels, Blend(labels[partners], 1 - down * across / (height * width))

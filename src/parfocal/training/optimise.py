@@ -44,12 +44,15 @@ def highest_rate(part: TrainingPart) -> float:
     return part.learning_rate * share**power
 
 
-def learning_rate(step: int, steps_per_epoch: int, part: TrainingPart, falls: int = 0) -> float:
+def learning_rate(
+    step: int, steps_per_epoch: int, part: TrainingPart, falls: int = 0, whole: float | None = None
+) -> float:
     """Return the learning rate of a step, counted from 0 over the whole run.
 
-    `falls` is how often the plateau schedule has lowered it so far.
+    `falls` is how often the plateau schedule has lowered it so far; `whole` is how many steps the run will have, where
+    that is not its epochs'.
     """
-    highest, whole = highest_rate(part), part.epochs * steps_per_epoch
+    highest, whole = highest_rate(part), whole or part.epochs * steps_per_epoch
     if part.schedule == "one_cycle":
         return highest * _one_cycle(step, whole, part.warmup * steps_per_epoch or _CYCLE_CLIMB * whole)
     warm = round(part.warmup * steps_per_epoch)
@@ -58,13 +61,13 @@ def learning_rate(step: int, steps_per_epoch: int, part: TrainingPart, falls: in
     if step < warm:
         return highest * (step + 1) / (warm + 1)
     if part.schedule == "cosine":
-        return highest * _half_cosine((step - warm) / max(1, whole - warm))
+        return highest * _half_cosine(min(1.0, (step - warm) / max(1, whole - warm)))
     if part.schedule == "step":
         return highest * part.fall ** (step // (part.fall_after * steps_per_epoch))
     return highest
 
 
-def _one_cycle(step: int, whole: int, climb: float) -> float:
+def _one_cycle(step: int, whole: float, climb: float) -> float:
     """Return the share of the highest rate at a step: up along half a cosine, then down along another."""
     top, last = max(0.0, climb - 1), whole - 1
     if step < top:

@@ -22,10 +22,15 @@ from parfocal.evaluation.evaluate import evaluate_run
 from parfocal.evaluation.inference import fabric_for
 from parfocal.files import explained
 from parfocal.model.starts import require_start
+from parfocal.parts import MachinePart
 from parfocal.progress import say
 from parfocal.recipe import Recipe, differences, variants
+from parfocal.recipe import recipe as find_recipe
 from parfocal.run import Run, runs_in
+from parfocal.training.batch_size import with_batch
+from parfocal.training.processes import first, is_first, launch
 from parfocal.training.stages import require_stage
+from parfocal.training.trackers import require_trackers
 from parfocal.training.trainer import fit
 
 
@@ -50,27 +55,42 @@ def train(
 
     `data` is a folder, sheet or `.npz` file in one of the known layouts. The runs lie below `out`, one folder each.
     With `resume`, runs that were begun there are gone on with and finished ones are left as they are; without a
-    recipe, theirs is taken.
+    recipe, theirs is taken, of which only the `machine` may change.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe)
     recipes = _recipes(folder, recipe, resume, changes)
+    fabric = fabric_for("float32", next(iter(recipes.values())).machine)
+    launch(fabric)
+    ready: dict[tuple[Any, ...], Prepared] = {}
+    runs = first(fabric, lambda: _opened(folder, recipes, data, resume or not is_first(), ready))
+    for run in runs:
+        if not run.finished:
+            prepared = ready[_data_key(run.recipe)]
+            fabric = fabric_for(run.recipe.training.precision, run.recipe.machine)
+            launch(fabric)
+            fit(run, prepared.table, prepared.store, fabric)
+            evaluate_run(run, prepared.table, prepared.store, fabric)
+    return runs
+
+
+def _opened(
+    folder: Path, recipes: dict[str, Recipe], data: Path | str, resume: bool, ready: dict[tuple[Any, ...], Prepared]
+) -> list[Run]:
+    """Make the runs' folders, or find them begun; put what each trains on in `ready`. Refuse before any long work."""
     for one in recipes.values():
         require_stage(one)
-    runs = [_agreed(Run(folder / name), one, resume) for name, one in recipes.items()]
-    for run, one in zip(runs, recipes.values(), strict=True):
+        require_trackers(one.machine.track)
+    runs = [Run(folder / name) for name in recipes]
+    settled = [_settled(run, one, resume) for run, one in zip(runs, recipes.values(), strict=True)]
+    for run, one in zip(runs, settled, strict=True):
         if not run.checkpoint.exists():
             require_start(one.network)
-    ready: dict[tuple[Any, ...], Prepared] = {}
-    for run, one in zip(runs, recipes.values(), strict=True):
+    for run, one in zip(runs, settled, strict=True):
         key = _data_key(one)
         if key not in ready:
             ready[key] = prepare_data(data, one)
-        _begin(run, one, ready[key], data)
-    for run, one in zip(runs, recipes.values(), strict=True):
-        if not run.finished:
-            prepared = ready[_data_key(one)]
-            fit(run, prepared.table, prepared.store)
-            evaluate_run(run, prepared.table, prepared.store)
+        if is_first():
+            _begin(run, one, ready[key], data)
     return runs
 
 
@@ -106,25 +126,27 @@ def _data_key(recipe: Recipe) -> tuple[Any, ...]:
 def _recipes(
     folder: Path, recipe: str | Path | Recipe | None, resume: bool, changes: dict[str, Any]
 ) -> dict[str, Recipe]:
-    if resume and recipe is None and not changes:
-        begun = {run.name: run.recipe for run in runs_in(folder)}
+    if resume and recipe is None and all(key.rpartition(".")[2] in MachinePart.model_fields for key in changes):
+        begun = {run.name: find_recipe(run.recipe, **changes) for run in runs_in(folder)}
         if not begun:
             raise ParfocalError(f"{folder} holds no run to go on with. Start one without --resume.")
         return begun
     return variants(recipe, **changes)
 
 
-def _agreed(run: Run, recipe: Recipe, resume: bool) -> Run:
-    """Return the run if its folder is free, or holds a run of the same recipe that is to be gone on with."""
+def _settled(run: Run, recipe: Recipe, resume: bool) -> Recipe:
+    """Return a recipe with nothing left open, if its folder is free or holds a run of the same that is gone on with."""
     if not (run.folder / "recipe.yaml").exists():
-        return run
+        return with_batch(recipe, fabric_for(recipe.training.precision, recipe.machine))
+    if not recipe.training.batch:
+        recipe = find_recipe(recipe, batch=run.recipe.training.batch)
     if not resume:
         raise ParfocalError(f"{run.folder} holds a run already. Go on with --resume, or choose another --out.")
-    changed = differences(run.recipe, recipe)
+    changed = {key: values for key, values in differences(run.recipe, recipe).items() if not key.startswith("machine.")}
     if changed:
         lines = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
         raise UsageError(f"{run.folder} was begun with another recipe: {lines}. Choose another --out.")
-    return run
+    return recipe
 
 
 def _begin(run: Run, recipe: Recipe, prepared: Prepared, data: Path | str) -> None:

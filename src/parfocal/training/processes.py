@@ -1,0 +1,133 @@
+"""Several processes that train one network: who goes first, what all agree on, and norms over all their images."""
+
+import atexit
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as distributed
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from parfocal.errors import ParfocalError
+from parfocal.progress import be_quiet
+
+Result = TypeVar("Result")
+
+
+def launch(fabric: Fabric) -> None:
+    """Start the other processes, if the recipe asks for several and nobody has; only the first one speaks."""
+    fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_part)
+    if fabric.global_rank:
+        be_quiet()
+
+
+def is_first() -> bool:
+    """Say whether this process is the only one or the first, which speaks and writes for all."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def first(fabric: Fabric, work: Callable[[], Result]) -> Result:
+    """Do some work in the first process, then in the others, which find it done; a fault of the first ends all."""
+    if fabric.world_size == 1:
+        return work()
+    if fabric.global_rank:
+        if not fabric.broadcast(True):
+            # The first process says why.
+            raise SystemExit(1)
+        return work()
+    try:
+        result = work()
+    except ParfocalError:
+        fabric.broadcast(False)
+        raise
+    fabric.broadcast(True)
+    return result
+
+
+def agreed(fabric: Fabric, number: float) -> float:
+    """Return the largest of all processes' numbers."""
+    if fabric.world_size == 1:
+        return number
+    return reduced(fabric, torch.tensor(float(number), device=fabric.device), "max").item()
+
+
+def reduced(fabric: Fabric, values: Tensor, how: str = "sum") -> Tensor:
+    """Return the sum of all processes' values, or their `max` or `min`."""
+    if fabric.world_size == 1:
+        return values
+    total = fabric.all_reduce(values, reduce_op=how)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def same_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
+    """Give all processes the running statistics of the first, which each gathers from its own images."""
+    if fabric.world_size == 1:
+        return
+    for network in networks:
+        for buffer in network.buffers() if network is not None else ():
+            distributed.broadcast(buffer, src=0)
+
+
+def share_norms(network: nn.Module) -> None:
+    """Let every batch norm take mean and variance over the images of all processes; the weights keep their names."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            shared = SharedNorm(module.num_features, module.eps, module.momentum)
+            shared.load_state_dict(module.state_dict())
+            parent, _, last = name.rpartition(".")
+            setattr(network.get_submodule(parent), last, shared)
+
+
+class SharedNorm(nn.BatchNorm2d):
+    """A batch norm over the images of all processes, on any device: PyTorch's own one refuses to run on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
+        """Normalise by the moments of all processes' images in training, by the running ones in evaluation."""
+        if not self.training or not distributed.is_initialized():
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        values = input.float()
+        count = _added_up(values.new_tensor(values.numel() / values.shape[1]))
+        mean = _added_up(values.sum(dim=(0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = _added_up(centred.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            share = self.momentum or 0.1
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * count / (count - 1), share)
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+
+class _AddedUp(torch.autograd.Function):
+    """The sum over all processes, whose slope is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *slopes: Tensor) -> Tensor:
+        total = slopes[0].clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _added_up(values: Tensor) -> Tensor:
+    total = _AddedUp.apply(values)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def _part() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

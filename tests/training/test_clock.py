@@ -1,0 +1,82 @@
+"""Training for so many minutes: the schedule and the end go by the clock."""
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning_fabric import Fabric
+
+import parfocal
+from parfocal.errors import UsageError
+from parfocal.parts import TrainingPart
+from parfocal.recipe import recipe
+from parfocal.training.clock import Clock
+from parfocal.training.optimise import learning_rate
+from tests.cells import SMALL
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A watch whose hand the test moves."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_it_foresees_the_steps_from_their_pace_and_knows_the_end(watch: list[float]) -> None:
+    clock = Clock(Fabric(accelerator="cpu", devices=1), minutes=2)
+    watch[0] = 30
+    clock.look()
+    assert clock.steps(100) == pytest.approx(400)
+    assert not clock.over()
+    clock.reserve = 91
+    assert clock.over()
+    clock.reserve, watch[0] = 0, 120
+    clock.look()
+    assert clock.over()
+
+
+def test_time_spent_before_an_interruption_counts(watch: list[float]) -> None:
+    watch[0] = 1000
+    clock = Clock(Fabric(accelerator="cpu", devices=1), minutes=2, spent=90)
+    clock.look()
+    assert clock.spent == 90
+    watch[0] += 30
+    clock.look()
+    assert clock.over()
+
+
+def test_without_minutes_it_never_runs_out(watch: list[float]) -> None:
+    clock = Clock(Fabric(accelerator="cpu", devices=1), minutes=0)
+    watch[0] = 1e9
+    clock.look()
+    assert clock.steps(100) is None
+    assert not clock.over()
+
+
+@given(schedule=st.sampled_from(["cosine", "one_cycle"]), pace=st.floats(0.5, 20), warmup=st.sampled_from([0, 1]))
+def test_the_rate_ends_near_zero_when_the_time_does_whatever_the_pace(schedule: str, pace: float, warmup: int) -> None:
+    part = TrainingPart(schedule=schedule, learning_rate=1.0, warmup=warmup)  # type: ignore[arg-type]
+    steps = round(1000 / pace)
+    rates = [learning_rate(step, 10, part, whole=(step + 1) / max(1e-3, (step + 1) * pace / 1000))
+             for step in range(steps)]  # fmt: skip
+    assert max(rates) == pytest.approx(1, abs=0.1)
+    assert rates[-1] < 0.1
+    assert all(0 <= rate <= 1 for rate in rates)
+
+
+def test_a_run_of_some_seconds_ends_judged_and_is_gone_on_with_as_over(cells: Path, tmp_path: Path) -> None:
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "minutes": 0.03, "epochs": 1})
+    history = run.history()
+    assert run.finished
+    assert history["epoch"].tolist() == list(range(1, len(history) + 1))
+    (run.folder / "metrics.json").unlink()
+    parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    assert len(run.history()) == len(history)
+
+
+def test_sampling_that_goes_by_epochs_is_refused() -> None:
+    with pytest.raises(UsageError, match="sampling=decay goes by epochs"):
+        recipe(None, minutes=5, sampling="decay")

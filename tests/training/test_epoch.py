@@ -1,0 +1,119 @@
+"""One step and several gathered ones, on a network small enough to reckon with; and memory that runs out."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from parfocal.errors import ParfocalError
+from parfocal.training.epoch import Batch, train_step
+from parfocal.training.learner import Learner
+from parfocal.training.mixing import Blend
+
+PIXELS, LABELS = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
+
+
+def _learner(network: nn.Module) -> Learner:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model, optimise = fabric.setup(network, torch.optim.SGD(network.parameters(), 1.0))
+    return Learner(fabric, network, model, optimise)  # type: ignore[arg-type]
+
+
+def _group(sizes: list[int], blend: Blend | None = None) -> list[Batch]:
+    return [Batch(*both, blend) for both in zip(PIXELS.split(sizes), LABELS.split(sizes), strict=True)]
+
+
+def _moved(sizes: list[int], clip: float = 0) -> tuple[Tensor, Tensor]:
+    """Return the weights of one network before and after a step of several batches."""
+    torch.manual_seed(0)
+    network = nn.Linear(5, 3)
+    before = copy.deepcopy(network.weight.detach())
+    train_step(_learner(network), _group(sizes), 0.5, clip=clip)
+    return before, network.weight.detach()
+
+
+def test_gathered_batches_move_the_weights_like_one_large_batch() -> None:
+    torch.testing.assert_close(_moved([4, 4])[1], _moved([8])[1])
+    torch.testing.assert_close(_moved([3, 3, 2])[1], _moved([8])[1])
+
+
+def test_a_step_is_no_longer_than_the_clipped_gradient_allows() -> None:
+    before, after = _moved([4, 4], clip=1e-3)
+    assert 0 < (after - before).norm() <= 0.5e-3 * 1.001
+    torch.testing.assert_close(_moved([8], clip=1e9)[1], _moved([8])[1])
+
+
+def test_a_step_goes_down_the_gradient_at_the_rate_it_is_given() -> None:
+    before, after = _moved([8])
+    torch.manual_seed(0)
+    network = nn.Linear(5, 3)
+    nn.functional.cross_entropy(network(PIXELS), LABELS).backward()
+    assert network.weight.grad is not None
+    torch.testing.assert_close(before - after, 0.5 * network.weight.grad)
+
+
+class _Cramped(nn.Linear):
+    """A layer on a device whose memory holds so many images."""
+
+    holds = 3
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
+        if len(input) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(input)
+
+
+@pytest.mark.parametrize("sizes", [[8], [4, 4]])
+def test_where_memory_runs_out_smaller_pieces_make_the_same_step(sizes: list[int]) -> None:
+    torch.manual_seed(0)
+    network = _Cramped(5, 3)
+    learner = _learner(network)
+    blend = Blend(LABELS[: sizes[0]].flip(0), 0.7)
+    outcomes = train_step(learner, _group(sizes, blend), 0.5)
+    assert learner.pieces == (4 if sizes == [8] else 2)
+    assert [len(logits) for _, logits in outcomes] == sizes
+    torch.manual_seed(0)
+    roomy = nn.Linear(5, 3)
+    whole = train_step(_learner(roomy), _group(sizes, blend), 0.5)
+    torch.testing.assert_close(network.weight, roomy.weight)
+    for (loss, logits), (other, others) in zip(outcomes, whole, strict=True):
+        torch.testing.assert_close(loss, other)
+        torch.testing.assert_close(logits, others)
+
+
+def test_memory_that_holds_no_image_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Cramped, "holds", 0)
+    with pytest.raises(ParfocalError, match="one image at a time"):
+        train_step(_learner(_Cramped(5, 3)), _group([8]), 0.5)
+
+
+def test_another_fault_of_the_network_is_not_taken_for_memory() -> None:
+    class Broken(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
+            raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        train_step(_learner(Broken(5, 3)), _group([8]), 0.5)
+
+
+def test_memory_that_runs_out_in_the_middle_of_training_is_lived_with(
+    cells: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import parfocal
+    from parfocal.model.resnet import ResNet
+    from tests.cells import SMALL
+
+    forward = ResNet.forward
+
+    def cramped(self: ResNet, x: Tensor) -> Tensor:
+        if self.training and len(x) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, x)
+
+    monkeypatch.setattr(ResNet, "forward", cramped)
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    assert run.history()["pieces"].tolist() == [2]
+    assert run.finished
