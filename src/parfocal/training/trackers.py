@@ -9,8 +9,9 @@ from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-from parfocal.errors import UsageError
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.parts import Tracker
+from parfocal.progress import say
 from parfocal.run import Run
 
 _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
@@ -18,24 +19,43 @@ _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "
 
 @contextmanager
 def tracked(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Open the recipe's trackers; yield what tells them of an epoch's row of the history."""
-    loggers = [_logger(name, run) for name in run.recipe.machine.track] if fabric.is_global_zero else []
-    for logger in loggers:
-        logger.log_hyperparams(run.recipe.model_dump(mode="json"))
+    """Open the recipe's trackers; yield what tells them of an epoch's row of the history.
+
+    One that cannot be opened is an error; one that is lost on the way is named, and training goes on without it.
+    """
+    loggers = {name: _opened(name, run) for name in run.recipe.machine.track} if fabric.is_global_zero else {}
 
     def tell(row: Mapping[str, Any]) -> None:
         figures = {_plain(key): float(value) for key, value in row.items() if value is not None and key != "epoch"}
-        for logger in loggers:
-            logger.log_metrics(figures, step=row["epoch"])
+        for name, logger in list(loggers.items()):
+            try:
+                logger.log_metrics(figures, step=row["epoch"])
+            # Whatever a tracker's package raises, a network that is being trained is worth more.
+            except Exception as error:
+                del loggers[name]
+                say(f"Warning: {name} is told no more of {run.name}: {_first_line(error)}")
 
     try:
         yield tell
     except BaseException:
-        for logger in loggers:
+        for logger in loggers.values():
             logger.finalize("failed")
         raise
-    for logger in loggers:
+    for logger in loggers.values():
         logger.finalize("success")
+
+
+def _opened(name: Tracker, run: Run) -> Logger:
+    try:
+        logger = _logger(name, run)
+        logger.log_hyperparams(run.recipe.model_dump(mode="json"))
+    except Exception as error:
+        raise ParfocalError(f"track={name} cannot be opened: {_first_line(error)}") from error
+    return logger
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def require_trackers(names: tuple[Tracker, ...]) -> None:
