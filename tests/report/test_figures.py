@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import parfocal
-from parfocal.report.figures import accuracy_figure, colours, confusion_figure, save
+from parfocal.report.figures import accuracy_figure, colours, confusion_figure, error_figure, save
 from parfocal.run import Run
 from tests.cells import SMALL
 
@@ -38,6 +38,13 @@ def test_the_accuracy_figure_has_each_runs_curves(cells: Path, tmp_path: Path) -
         for phase in ("train", "valid", "test"):
             assert run.history()[f"{phase}_accuracy"].tolist() in drawn
     assert figure.axes[0].get_xlabel() == "Epoch"
+    errors = error_figure(runs)
+    assert [axes.get_title() for axes in errors.axes] == ["Training error", "Test error"]
+    for axes, phase in zip(errors.axes, ("train", "test"), strict=True):
+        for run, line in zip(runs, axes.lines, strict=True):
+            assert list(line.get_ydata()) == (1 - run.history()[f"{phase}_accuracy"]).tolist()  # type: ignore[arg-type]
+            assert line.get_linestyle() == ("--" if run.name == "plain20" else "-")
+    assert "without shortcuts" in parfocal.compare([run.folder for run in runs]).read_text()
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"resnet20", "plain20", "validation", "test (chooses nothing)", "majority class"} <= set(words)
 

@@ -64,7 +64,7 @@ def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path
     parfocal.compare(runs, tmp_path / "two" / "report.html")
     names = {path.name for path in (tmp_path / "one" / "figures").iterdir()}
     pairs = product(("resnet20", "plain20"), ("valid", "test"))
-    stems = {"accuracy", *(f"confusion-{run}-{split}" for run, split in pairs)}
+    stems = {"accuracy", "error", *(f"confusion-{run}-{split}" for run, split in pairs)}
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
     for name in (name for name in names if name.endswith(".svg")):
         svgs = [(tmp_path / folder / "figures" / name).read_bytes() for folder in ("one", "two")]

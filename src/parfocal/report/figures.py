@@ -55,7 +55,8 @@ def accuracy_figure(runs: Sequence[Run]) -> Figure:
             chosen = history.loc[history["epoch"] == best, "valid_accuracy"]
             axes.plot([best], chosen, "o", color=colour, markersize=8, markeredgecolor="white", zorder=5)
         _majority_line(axes, runs[0].metrics()["valid"])
-        _accuracy_axes(axes)
+        _share_axes(axes, "Accuracy")
+        axes.set_ylim(top=min(1.01, axes.get_ylim()[1] + 0.01))
         names = [
             Line2D([], [], color=c, linewidth=2, label=run.name) for run, c in zip(runs, colours(runs), strict=True)
         ]
@@ -65,6 +66,33 @@ def accuracy_figure(runs: Sequence[Run]) -> Figure:
         names.append(Line2D([], [], color="#999", linewidth=1, label="majority class"))
         figure.legend(handles=names, loc="outside right upper", frameon=False)
     return figure
+
+
+def error_figure(runs: Sequence[Run]) -> Figure:
+    """Draw training error on the left and test error on the right, as the paper on residual networks does.
+
+    Where the test curve was not measured the right side is the validation error. Networks without shortcuts are dashed.
+    """
+    histories = [run.history() for run in runs]
+    measured = all("test_accuracy" in history for history in histories)
+    sides = {"Training error": "train_accuracy", "Test error": "test_accuracy"}
+    if not measured:
+        sides = {"Training error": "train_accuracy", "Validation error": "valid_accuracy"}
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, (title, column) in zip((left, right), sides.items(), strict=True):
+            for run, history, colour in zip(runs, histories, colours(runs), strict=True):
+                style = "dashed" if is_plain(run) else "solid"
+                axes.plot(history["epoch"], 1 - history[column], color=colour, linestyle=style, label=run.name)
+            _share_axes(axes, "Error", title)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def is_plain(run: Run) -> bool:
+    """Say whether a run's network has no shortcuts."""
+    return run.recipe.network.model.startswith("plain")
 
 
 def confusion_figure(title: str, judged: dict[str, Any]) -> Figure:
@@ -90,12 +118,12 @@ def save(figure: Figure, folder: Path, name: str) -> None:
             figure.savefig(beside, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
 
 
-def _accuracy_axes(axes: Axes) -> None:
+def _share_axes(axes: Axes, name: str, title: str = "") -> None:
+    axes.set_title(title, fontsize=10)
     axes.set_xlabel("Epoch")
-    axes.set_ylabel("Accuracy")
+    axes.set_ylabel(name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylim(top=min(1.01, axes.get_ylim()[1] + 0.01))
 
 
 def _majority_line(axes: Axes, judged: dict[str, Any]) -> None:

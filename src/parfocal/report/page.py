@@ -9,7 +9,7 @@ from typing import Any
 from parfocal.errors import ParfocalError
 from parfocal.files import write_text
 from parfocal.recipe import differences
-from parfocal.report.figures import accuracy_figure, colours, confusion_figure, save
+from parfocal.report.figures import accuracy_figure, colours, confusion_figure, error_figure, is_plain, save
 from parfocal.report.render import render
 from parfocal.run import Run, open_runs
 
@@ -28,6 +28,7 @@ def compare(runs: Iterable[Path | str | Run] | Path | str, out: Path | str | Non
     page = Path(out) if out is not None else _usual_place(opened)
     folder = page.parent / "figures"
     save(accuracy_figure(opened), folder, "accuracy")
+    save(error_figure(opened), folder, "error")
     for run in opened:
         for split, judged in _judged(run).items():
             save(confusion_figure(f"{run.name}, {split}", judged), folder, f"confusion-{run.name}-{split}")
@@ -90,6 +91,7 @@ def _content(runs: Sequence[Run], figures: Path) -> dict[str, Any]:
         "select": best.recipe.training.select,
         "lower_is_better": best.recipe.training.select in LOWER_IS_BETTER,
         "curves": _embedded(figures / "accuracy.svg"),
+        "degradation": _embedded(figures / "error.svg") if any(map(is_plain, runs)) else None,
         "splits": [split for split in ("valid", "test") if any(split in one["judged"] for one in shown)],
         "changed": changed,
         "alarmed": any(run.metrics()["alarms"] for run in runs),

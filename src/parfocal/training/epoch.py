@@ -111,7 +111,6 @@ def run_epoch(
                 refuse_no_number(learner, tally, batches, recipe, epoch)
             done(images)
             yield tally
-    refuse_no_number(learner, tally, batches, recipe, epoch)
 
 
 def train_step(

@@ -145,6 +145,7 @@ def _train(
             saved = time.perf_counter()
         if stop:
             raise stopped(run, int(stop), f"in epoch {epoch + 1}, after step {tally.batches} of {steps}")
+    refuse_no_number(learner, tally, train, recipe, epoch)
     return tally
 
 
