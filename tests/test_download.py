@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.download import cache_folder, download
+from parfocal.download import download
 from parfocal.errors import ParfocalError
 from tests.web import Web, web
 
@@ -107,10 +107,3 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ParfocalError, match="Cannot write"):
         download("http://127.0.0.1:9/w.pth", tmp_path / "file" / "w.pth")
-
-
-def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "parfocal" / "weights"
-    monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path / "mine"))
-    assert cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "mine"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parfocal.errors import ParfocalError
-from parfocal.files import whole, write_json, write_text
+from parfocal.files import cache_folder, whole, write_json, write_text
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -43,3 +43,10 @@ def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(ParfocalError, match="the disk is full"):
         write_text(tmp_path / "out.txt", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "parfocal" / "weights"
+    monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path / "mine"))
+    assert cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "mine"

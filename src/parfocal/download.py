@@ -20,13 +20,6 @@ _PATIENCE = 30.0
 _CUT = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
-def cache_folder(name: str, variable: str) -> Path:
-    """Return where files of one kind are kept: the folder an environment variable names, or one in the user's cache."""
-    given = os.environ.get(variable)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(cache) / "parfocal" / name
-
-
 def download(url: str, file: Path, digest: str = "") -> Path:
     """Return `file`, fetched from `url` where it is not there yet.
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, flushed to the disk, then renamed into place."""
+"""Where files are kept, and how they are whole or absent: written beside, flushed to the disk, then renamed."""
 
 import json
 import os
@@ -40,6 +40,13 @@ def _remedy(error: OSError) -> str:
     if error.errno in (28, 122):
         return "the disk is full. Free some space or choose another folder; nothing half-written was left."
     return f"{error.strerror or error}."
+
+
+def cache_folder(name: str, variable: str) -> Path:
+    """Return where files of one kind are kept: the folder an environment variable names, or one in the user's cache."""
+    given = os.environ.get(variable)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(cache) / "parfocal" / name
 
 
 def write_text(path: Path, text: str) -> None:

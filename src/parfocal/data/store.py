@@ -24,7 +24,7 @@ from parfocal.data.examine import index_row
 from parfocal.data.passes import in_order
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
-from parfocal.files import explained, write_json
+from parfocal.files import cache_folder, explained, write_json
 from parfocal.parts import ImagesPart
 from parfocal.progress import say
 from parfocal.recipe import digest
@@ -65,9 +65,7 @@ class Store:
 
 def stores_folder() -> Path:
     """Return where Stores are kept: $PARFOCAL_STORES, or the user's cache."""
-    given = os.environ.get("PARFOCAL_STORES")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(cache) / "parfocal" / "stores"
+    return cache_folder("stores", "PARFOCAL_STORES")
 
 
 def prepare(table: Table, images: ImagesPart, *, workers: int | None = None) -> Store:

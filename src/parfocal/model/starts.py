@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parfocal.download import cache_folder, digest_of, download
+from parfocal.download import digest_of, download
 from parfocal.errors import ParfocalError, UsageError, listing, nearest
+from parfocal.files import cache_folder
 from parfocal.model import resnet
 from parfocal.model.classifier import LINK, Classifier
 from parfocal.model.pickled import read_pickled
