@@ -29,8 +29,7 @@ def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
 
 def check_looks(table: Table, examined: Examined, seed: int) -> list[Finding]:
     """Judge what the pictures look like: nearly identical ones, and trivia that predict the label."""
-    place = {path: number for number, path in enumerate(examined.index["path"])}
-    rows = np.array([place[path] for path in table.rows["path"]])
+    rows = table.places_in(examined.index)
     return [*_alike(table, examined, rows), *_shortcuts(table, examined.trivia[rows], seed)]
 
 

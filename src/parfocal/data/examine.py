@@ -25,7 +25,7 @@ class Examined:
 
 def examine(table: Table, images: ImagesPart, *, workers: int | None = None) -> Examined:
     """Decode every file of the table once and note what it shows."""
-    paths = list(dict.fromkeys(table.rows["path"]))
+    paths = table.paths
     unknown = np.full(sum(map(len, TRIVIA.values())), np.nan, np.float32)
 
     def look(path: str) -> tuple[Facts | str, int, np.ndarray]:

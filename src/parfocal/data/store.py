@@ -59,8 +59,7 @@ class Store:
 
     def places(self, table: Table) -> np.ndarray:
         """Return for each row of a table the place of its image in the Store."""
-        place = {path: number for number, path in enumerate(self.index["path"])}
-        return np.array([place[path] for path in table.rows["path"]], dtype=np.int64)
+        return table.places_in(self.index)
 
 
 def stores_folder() -> Path:
@@ -74,7 +73,7 @@ def prepare(table: Table, images: ImagesPart, *, workers: int | None = None) -> 
     Interrupted, it goes on where it was. Two processes that want the same Store make it once. A damaged Store is made
     anew.
     """
-    paths = list(dict.fromkeys(table.rows["path"]))
+    paths = table.paths
     key = digest({"format": FORMAT, "images": images.model_dump(), "files": [_stamp(path) for path in paths]})
     folder = stores_folder() / key
     if store := _whole(folder, images):

@@ -41,6 +41,16 @@ class Table:
         present = set(self.rows["split"])
         return tuple(split for split in SPLITS if split in present)
 
+    @property
+    def paths(self) -> list[str]:
+        """The different files of all rows, in the order in which they first come."""
+        return list(dict.fromkeys(self.rows["path"]))
+
+    def places_in(self, index: pd.DataFrame) -> np.ndarray:
+        """Return for each row the place of its file in an index, which has one row a file."""
+        place = {path: number for number, path in enumerate(index["path"])}
+        return np.array([place[path] for path in self.rows["path"]], dtype=np.int64)
+
     def positions(self, split: str) -> np.ndarray:
         """Return the row numbers of one split."""
         return np.flatnonzero(self.rows["split"].to_numpy() == split)
