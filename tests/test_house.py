@@ -79,7 +79,14 @@ def test_every_verb_is_a_function_of_the_package() -> None:
         parfocal.trian  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_the_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, parfocal.commands; print(sorted({'torch', 'cv2', 'pandas', 'matplotlib'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("parfocal.commands", {"torch", "cv2", "pandas", "matplotlib"}),
+        ("parfocal.data.store", {"torch", "sklearn", "scipy", "matplotlib"}),
+    ],
+)
+def test_nothing_heavy_is_imported_that_is_not_needed(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

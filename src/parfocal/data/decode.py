@@ -3,7 +3,7 @@
 import hashlib
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -45,6 +45,13 @@ class Facts:
     bytes: int = 0
     digest: str = ""
     notes: str = ""
+
+
+def index_row(path: str, outcome: Facts | str) -> dict[str, object]:
+    """Return what an index says of a file: its facts, or why there are none."""
+    if isinstance(outcome, str):
+        return {"path": path, "width": 0, "height": 0, "bytes": 0, "digest": "", "notes": "", "error": outcome}
+    return {"path": path, **asdict(outcome), "error": ""}
 
 
 def prepare_image(source: Path | bytes, images: ImagesPart) -> tuple[Pixels, Facts]:

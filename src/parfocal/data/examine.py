@@ -1,12 +1,12 @@
 """Looking at every image once, to judge a data set: facts, fingerprint and trivia, keeping no pixels."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from parfocal.data.decode import Facts, Unreadable, read_picture
+from parfocal.data.decode import Facts, Unreadable, index_row, read_picture
 from parfocal.data.likeness import fingerprint
 from parfocal.data.passes import in_order
 from parfocal.data.shortcuts import TRIVIA, trivia
@@ -39,10 +39,3 @@ def examine(table: Table, images: ImagesPart, *, workers: int | None = None) -> 
     index = pd.DataFrame([index_row(path, outcome) for path, (outcome, _, _) in zip(paths, seen, strict=True)])
     prints = np.array([one for _, one, _ in seen], dtype=np.uint64)
     return Examined(index, prints, np.stack([one for _, _, one in seen]))
-
-
-def index_row(path: str, outcome: Facts | str) -> dict[str, object]:
-    """Return what an index says of a file: its facts, or why there are none."""
-    if isinstance(outcome, str):
-        return {"path": path, "width": 0, "height": 0, "bytes": 0, "digest": "", "notes": "", "error": outcome}
-    return {"path": path, **asdict(outcome), "error": ""}

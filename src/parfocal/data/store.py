@@ -19,8 +19,7 @@ from filelock import FileLock
 
 from parfocal.data import packing
 from parfocal.data.arrays import file_of
-from parfocal.data.decode import Facts, Pixels, Unreadable, prepare_image
-from parfocal.data.examine import index_row
+from parfocal.data.decode import Facts, Pixels, Unreadable, index_row, prepare_image
 from parfocal.data.passes import in_order
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
