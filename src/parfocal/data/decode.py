@@ -12,7 +12,6 @@ import numpy as np
 from parfocal.data.arrays import array_picture
 from parfocal.data.dicom import is_dicom, read_dicom
 from parfocal.data.framing import frame, reduction
-from parfocal.data.headers import MOST_PIXELS as MOST_PIXELS
 from parfocal.data.headers import SUFFIXES, Header, Unreadable, read_header
 from parfocal.parts import ImagesPart
 
