@@ -24,9 +24,11 @@ def straight(count: int, size: int, part: ViewsPart, look: int = 0) -> np.ndarra
 
 def drawn_geometry(dice: Dice, size: int, part: ViewsPart) -> np.ndarray:
     """Compose the geometry of every view of an epoch."""
+    stretched = np.sqrt(1 + part.stretch * dice.spread("stretch"))
+    zoomed = 1 / (1 + part.zoom * dice.spread("zoom"))
     steps: dict[Step, np.ndarray] = {
-        "stretch": _diagonal(np.sqrt(1 + part.stretch * dice.spread("stretch")), -1),
-        "zoom": _diagonal(1 / (1 + part.zoom * dice.spread("zoom")), 1),
+        "stretch": _diagonal(1 / stretched, stretched),
+        "zoom": _diagonal(zoomed, zoomed),
         "flip": _flips(dice, part),
         "shear": _shears(np.deg2rad(part.shear) * dice.spread("shear")),
         "rotate": _turns(np.deg2rad(part.rotate) * dice.spread("rotate")),
@@ -37,7 +39,7 @@ def drawn_geometry(dice: Dice, size: int, part: ViewsPart) -> np.ndarray:
     place = np.stack([dice.spread("place_across"), dice.spread("place_down")], axis=1)
     if part.resized:
         sides = _resized_sides(dice, size, part)
-        linear = linear @ _two(sides[:, 0] / part.crop, sides[:, 1] / part.crop)
+        linear = linear @ _diagonal(*(sides / part.crop).T)
         shift = shift + place * np.maximum(0, size - sides) / 2
     elif part.place == "random":
         # Whole pixels: a random crop alone does not blur.
@@ -54,7 +56,7 @@ def about_centres(linear: np.ndarray, shift: np.ndarray, size: int, crop: int) -
 def _flips(dice: Dice, part: ViewsPart) -> np.ndarray:
     across = np.where(dice.of("flip_horizontal") < part.flip_horizontal, -1.0, 1.0)
     down = np.where(dice.of("flip_vertical") < part.flip_vertical, -1.0, 1.0)
-    return _two(across, down)
+    return _diagonal(across, down)
 
 
 def _resized_sides(dice: Dice, size: int, part: ViewsPart) -> np.ndarray:
@@ -75,12 +77,7 @@ def _shears(angle: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _diagonal(values: np.ndarray, power: int) -> np.ndarray:
-    """Scale by `values` down and, with power −1, by their inverse across."""
-    return _two(values**power, values)
-
-
-def _two(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+def _diagonal(across: np.ndarray, down: np.ndarray) -> np.ndarray:
     matrix = np.zeros((len(across), 2, 2))
     matrix[:, 0, 0], matrix[:, 1, 1] = across, down
     return matrix
