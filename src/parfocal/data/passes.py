@@ -1,7 +1,7 @@
 """One pass over many files: in threads, a bounded number ahead, the outcomes in order, with progress."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from os import cpu_count
@@ -17,7 +17,7 @@ _AHEAD = 8
 
 def in_order(
     items: Sequence[Item], work: Callable[[Item], Outcome], label: str, workers: int | None = None, before: int = 0
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Yield what `work` makes of each item; `before` counts items that were done earlier, for the bar."""
     threads = workers or cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool, progress(label, before + len(items)) as done:

@@ -3,25 +3,20 @@
 Image number i of a split depends on (seed, split, i) alone, never on threads or order.
 """
 
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from parfocal.data.fundus import draw_eye, draw_fundus
+from parfocal.data.passes import in_order
 from parfocal.data.smear import Patient, draw_cell, draw_patient, draw_signals
 from parfocal.errors import ParfocalError, UsageError, nearest
 from parfocal.files import explained
-from parfocal.progress import progress
-
-Item = TypeVar("Item")
 
 SMEAR_SHARES = {"train": 0.75, "valid": 0.15, "test": 0.10}
 SMEARS_AT_LEAST = 40
@@ -87,7 +82,8 @@ def synthesise_smear(
         for split in counts:
             (root / "new_dataset" / split).mkdir(parents=True)
         (root / "masks" / "test").mkdir(parents=True)
-        _in_threads("Drawing smears", cells, lambda cell: write(root, cell), workers)
+        for _ in in_order(cells, lambda cell: write(root, cell), "Drawing smears", workers):
+            pass
         by_split = {split: [cell for cell in cells if cell.split == split] for split in counts}
         for split, name in (("train", "train"), ("valid", "valid"), ("test", "test_truth")):
             _write_csv(root / f"{name}.csv", ("Path", "label"), ((c.name, int(c.blast)) for c in by_split[split]))
@@ -122,7 +118,8 @@ def synthesise_fundus(
     with _new_folder(Path(folder)) as root:
         for part in ("new_train", "new_test", "masks"):
             (root / part).mkdir()
-        _in_threads("Drawing fundus photographs", eyes, lambda eye: write(root, eye), workers)
+        for _ in in_order(eyes, lambda eye: write(root, eye), "Drawing fundus photographs", workers):
+            pass
         for split in counts:
             chosen = [eye for eye in eyes if eye.split == split]
             _write_csv(root / f"{split}_img.csv", (), ((eye.name,) for eye in chosen))
@@ -189,12 +186,6 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             draft.replace(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-
-
-def _in_threads(label: str, items: Sequence[Item], work: Callable[[Item], None], workers: int | None) -> None:
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, progress(label, len(items)) as done:
-        for _ in pool.map(work, items):
-            done(1)
 
 
 def _write(path: Path, image: np.ndarray, *settings: int) -> None:

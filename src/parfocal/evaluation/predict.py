@@ -1,11 +1,10 @@
 """Reading new images with a trained network: any number of files in, one row each out, in constant memory."""
 
 import csv
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,12 @@ import torch
 
 from parfocal.data.decode import Pixels, Unreadable, prepare_image
 from parfocal.data.layouts.places import IMAGE_SUFFIXES
+from parfocal.data.passes import in_order
 from parfocal.data.views import looks, render, still
 from parfocal.errors import ParfocalError, nearest
 from parfocal.evaluation.inference import EVALUATION_BATCH, fabric_for, probabilities, ready
 from parfocal.files import whole
 from parfocal.model.classifier import Classifier
-from parfocal.progress import progress
 from parfocal.recipe import Recipe
 from parfocal.run import open_runs
 
@@ -53,33 +52,20 @@ def predict(run: Path | str, sources: Iterable[Path | str], out: Path | str) -> 
     with (
         whole(outcome.path) as beside,
         beside.open("w", newline="", encoding="utf-8") as file,
-        _pool() as pool,
+        closing(in_order(files, lambda one: (one[0], _seen(one[1], recipe)), "Predicting")) as looked_at,
     ):
         writer = csv.writer(file)
         writer.writerow(["id", "predicted", *(f"probability:{name}" for name in classifier.classes)])
-        with progress("Predicting", len(files)) as done:
-            for chunk in _chunks(files):
-                read = list(pool.map(lambda one: _seen(one[1], recipe), chunk))
-                seen = [(one, look) for (one, _), look in zip(chunk, read, strict=True) if not isinstance(look, str)]
-                outcome.unreadable |= {one: r for (one, _), r in zip(chunk, read, strict=True) if isinstance(r, str)}
-                if seen:
-                    pixels = torch.from_numpy(np.stack([look for _, look in seen], axis=1))
-                    rows = np.mean([probabilities(fabric, classifier, [look]) for look in pixels], axis=0)
-                    for (one, _), row in zip(seen, rows, strict=True):
-                        writer.writerow([one, names[row.argmax()], *(f"{value:.9g}" for value in row)])
-                outcome.count += len(seen)
-                done(len(chunk))
+        while chunk := list(islice(looked_at, EVALUATION_BATCH)):
+            outcome.unreadable |= {one: reason for one, reason in chunk if isinstance(reason, str)}
+            seen = [(one, pictures) for one, pictures in chunk if not isinstance(pictures, str)]
+            if seen:
+                pixels = torch.from_numpy(np.stack([pictures for _, pictures in seen], axis=1))
+                rows = np.mean([probabilities(fabric, classifier, [look]) for look in pixels], axis=0)
+                for (one, _), row in zip(seen, rows, strict=True):
+                    writer.writerow([one, names[row.argmax()], *(f"{value:.9g}" for value in row)])
+            outcome.count += len(seen)
     return outcome
-
-
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cpu_count() or 1)
-
-
-def _chunks(files: list[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
-    remaining = iter(files)
-    while chunk := list(islice(remaining, EVALUATION_BATCH)):
-        yield chunk
 
 
 def _seen(path: Path, recipe: Recipe) -> Pixels | str:
