@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from parfocal.data.arrays import file_of
 from parfocal.data.check_images import check_looks, check_pixels, identical
 from parfocal.data.examine import examine
-from parfocal.data.finding import Finding, fault
+from parfocal.data.finding import Finding, fault, left_out
 from parfocal.data.layouts.places import images_below
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import listing
@@ -21,7 +22,7 @@ _UNEVEN = 0.6
 def check(table: Table, images: ImagesPart | None = None, seed: int = 0) -> list[Finding]:
     """Find every fault of a table and its images, in one pass over the files; the gravest first."""
     findings = [*check_table(table), *_unnamed(table)]
-    there = table.without({one for finding in findings if finding.code == "missing_files" for one in finding.ids})
+    there = left_out(table, findings, "missing_files")
     if len(there):
         examined = examine(there, images or ImagesPart())
         findings += [*check_pixels(there, examined.index), *check_looks(there, examined, seed)]
@@ -30,16 +31,17 @@ def check(table: Table, images: ImagesPart | None = None, seed: int = 0) -> list
 
 def check_table(table: Table) -> list[Finding]:
     """Judge what the label files alone can show: missing files, doubled rows, patients, splits and classes."""
-    return [*_missing(table), *_doubled(table), *_patients(table), *_splits(table), *_classes(table), *_listed(table)]
+    gone = table.rows[np.array([not file_of(path).is_file() for path in table.rows["path"]], dtype=bool)]
+    findings = [*_missing(table, gone), *_doubled(table), *_patients(table), *_splits(table), *_classes(table)]
+    # Digests that the labels bring, of images that are not there to be compared themselves.
+    return [*findings, *identical(gone)]
 
 
-def _missing(table: Table) -> list[Finding]:
-    gone = [not file_of(path).is_file() for path in table.rows["path"]]
-    if not any(gone):
+def _missing(table: Table, gone: pd.DataFrame) -> list[Finding]:
+    if gone.empty:
         return []
-    rows = table.rows[gone]
-    text = f"{len(rows)} of {len(table)} images are missing: {listing(rows['path'])}."
-    return [fault("missing_files", text, rows["id"], "Put the files there, or take the rows out")]
+    text = f"{len(gone)} of {len(table)} images are missing: {listing(gone['path'])}."
+    return [fault("missing_files", text, gone["id"], "Put the files there, or take the rows out")]
 
 
 def _doubled(table: Table) -> list[Finding]:
@@ -97,13 +99,6 @@ def _classes(table: Table) -> list[Finding]:
         text += ", so that is what an accuracy of as much would mean; look at balanced accuracy." if uneven else "."
         findings.append(Finding("note", "class_counts", text))
     return findings
-
-
-def _listed(table: Table) -> list[Finding]:
-    """Compare digests that the labels bring, of images that are not there to be compared themselves."""
-    gone = np.array([not file_of(path).is_file() for path in table.rows["path"]])
-    rows = table.rows[gone & (table.rows["digest"] != "").to_numpy()]
-    return identical(rows) if len(rows) else []
 
 
 def _unnamed(table: Table) -> list[Finding]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.parts import WAIVERS
 
@@ -42,6 +43,11 @@ def waived(findings: Sequence[Finding], allow: tuple[str, ...]) -> list[Finding]
         else one
         for one in findings
     ]
+
+
+def left_out(table: Table, findings: Sequence[Finding], code: str) -> Table:
+    """Return the table less the rows that findings with a code are about."""
+    return table.without({one for finding in findings if finding.code == code for one in finding.ids})
 
 
 def refuse(findings: Sequence[Finding]) -> None:

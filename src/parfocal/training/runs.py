@@ -11,7 +11,7 @@ import torch
 import parfocal
 from parfocal.data.check import check_table
 from parfocal.data.check_images import check_pixels
-from parfocal.data.finding import Finding, refuse, waived
+from parfocal.data.finding import Finding, left_out, refuse, waived
 from parfocal.data.mosaic import write_mosaic
 from parfocal.data.readers import read
 from parfocal.data.split import with_splits
@@ -106,11 +106,11 @@ def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
     table = with_splits(read(data, recipe), recipe.split, recipe.seed)
     findings = waived(check_table(table), allow)
     refuse(findings)
-    table = _left_out(table, findings, "missing_files")
+    table = left_out(table, findings, "missing_files")
     store = prepare(table, recipe.images)
     seen = waived(check_pixels(table, store.index), allow)
     refuse(seen)
-    table = _left_out(table, seen, "unreadable_images")
+    table = left_out(table, seen, "unreadable_images")
     findings += seen
     for one in findings:
         if one.severity == "warning":
@@ -191,8 +191,3 @@ def _environment(recipe: Recipe, prepared: Prepared, data: Path | str) -> dict[s
             "findings": [one.as_dict() for one in prepared.findings],
         },
     }
-
-
-def _left_out(table: Table, findings: list[Finding], code: str) -> Table:
-    ids = {one for finding in findings if finding.code == code for one in finding.ids}
-    return table.without(ids) if ids else table
