@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 import parfocal
 from parfocal.data.batches import Batches
-from parfocal.data.store import prepare
+from parfocal.data.store import prepare, stores_folder
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.recipe import Recipe
+from parfocal.recipe import Recipe, recipe
+from tests.cells import SMALL
 
 
 def test_it_is_a_dataset_of_the_labs_kind(cells: Path, small_recipe: Recipe) -> None:
@@ -54,9 +56,30 @@ def test_a_test_list_is_a_mode_and_keeps_its_order(cells: Path, small_recipe: Re
     assert images.ids == tuple(lines[:0:-1])
 
 
-def test_an_unknown_mode_and_a_bad_image_are_refused(cells: Path, small_recipe: Recipe) -> None:
+def test_an_unknown_mode_is_refused_before_any_work(cells: Path, small_recipe: Recipe) -> None:
     with pytest.raises(UsageError, match="Did you mean 'valid'"):
         parfocal.Images(cells, "valdi", small_recipe)
-    (cells / "new_dataset" / "valid" / "2.bmp").write_bytes(b"")
-    with pytest.raises(ParfocalError, match=r"valid/2\.bmp \(the file is empty\)"):
-        parfocal.Images(cells, "train", small_recipe)
+    assert not stores_folder().exists() or not list(stores_folder().iterdir())
+
+
+@pytest.mark.parametrize("fault", ["missing", "corrupt"])
+def test_a_bad_image_is_refused_or_left_out_as_the_recipe_says(cells: Path, fault: str) -> None:
+    image = cells / "new_dataset" / "test" / "2.bmp"
+    code = {"missing": "missing_files", "corrupt": "unreadable_images"}[fault]
+    image.unlink() if fault == "missing" else image.write_bytes(b"")
+    for mode in ("train", "test"):
+        with pytest.raises(ParfocalError, match=rf"test/2\.bmp.*allow={code}"):
+            parfocal.Images(cells, mode, recipe(None, **SMALL))
+    for mode in ("test", "resnet_18_test"):
+        images = parfocal.Images(cells, mode, recipe(None, **SMALL, allow=[code]))
+        assert images.ids == tuple(f"./new_dataset/test/{number}.bmp" for number in range(12) if number != 2)
+        assert len([images[number] for number in range(len(images))]) == 11
+
+
+def test_what_training_refuses_is_refused_here_too(cells: Path) -> None:
+    rows = pd.read_csv(cells / "patients.csv")
+    rows.loc[rows["Path"] == "./new_dataset/valid/0.bmp", "patient"] = "train-0-0"
+    rows.to_csv(cells / "patients.csv", index=False)
+    with pytest.raises(ParfocalError, match="allow=patient_overlap"):
+        parfocal.Images(cells, "valid", recipe(None, **SMALL))
+    assert len(parfocal.Images(cells, "valid", recipe(None, **SMALL, allow=["patient_overlap"]))) == 16

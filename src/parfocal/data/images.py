@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from parfocal.data.check_images import check_pixels
-from parfocal.data.finding import refuse
+from parfocal.data.prepared import made_ready
 from parfocal.data.readers import read
 from parfocal.data.split import with_splits
-from parfocal.data.store import prepare
 from parfocal.data.views import drawn, render, still
 from parfocal.errors import UsageError, nearest
 from parfocal.recipe import Recipe
@@ -22,16 +20,17 @@ class Images(Dataset[tuple[Tensor, int]]):
     """The images of one split, or of one ordered list such as `resnet_18_test`, as float tensors with their labels.
 
     `mode` is `train`, `valid`, `test` or the name of a list. In `train` each image is looked at anew every epoch: set
-    `epoch` before each pass. Elsewhere it is looked at straight. The label is -1 where the data tells none.
+    `epoch` before each pass. Elsewhere it is looked at straight. The label is -1 where the data tells none. Faults that
+    training would refuse are refused here, and what the recipe waives is left out here too.
     """
 
     def __init__(self, root: Path | str, mode: str, recipe: str | Path | Recipe | None = None) -> None:
         self.recipe = find_recipe(recipe)
-        self.table = with_splits(read(root, self.recipe), self.recipe.split, self.recipe.seed)
-        if mode not in (*self.table.splits, *self.table.lists):
-            raise UsageError(f"There is no mode {mode!r}. {nearest(mode, [*self.table.splits, *self.table.lists])}")
-        store = prepare(self.table, self.recipe.images)
-        refuse(check_pixels(self.table, store.index))
+        table = with_splits(read(root, self.recipe), self.recipe.split, self.recipe.seed)
+        if mode not in (*table.splits, *table.lists):
+            raise UsageError(f"There is no mode {mode!r}. {nearest(mode, [*table.splits, *table.lists])}")
+        prepared = made_ready(table, self.recipe)
+        self.table = prepared.table
         place = {one: row for row, one in enumerate(self.table.rows["id"])}
         chosen = [place[one] for one in self.table.lists.get(mode, ())]
         rows = np.array(chosen, dtype=np.int64) if chosen else self.table.positions(mode)
@@ -39,8 +38,8 @@ class Images(Dataset[tuple[Tensor, int]]):
         self.labels = self.table.rows["label"].to_numpy()[rows]
         self.epoch = 0
         self._training = mode == "train"
-        self._pixels = store.pixels
-        self._places = store.places(self.table)[rows]
+        self._pixels = prepared.store.pixels
+        self._places = prepared.store.places(self.table)[rows]
         self._views = still(len(rows), self.recipe.images.size, self.recipe.views)
         self._drawn_for = -1
 

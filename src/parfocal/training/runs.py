@@ -1,7 +1,6 @@
 """From a folder of labelled images to trained and judged runs: read, check, prepare, then fit each recipe."""
 
 import platform
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,10 @@ from typing import Any
 import torch
 
 import parfocal
-from parfocal.data.check import check_table
-from parfocal.data.check_images import check_pixels
-from parfocal.data.finding import Finding, left_out, refuse, waived
 from parfocal.data.mosaic import write_mosaic
+from parfocal.data.prepared import Prepared, made_ready
 from parfocal.data.readers import read
 from parfocal.data.split import with_splits
-from parfocal.data.store import Store, prepare
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_run
@@ -23,7 +19,6 @@ from parfocal.evaluation.inference import fabric_for
 from parfocal.files import explained
 from parfocal.model.starts import require_start
 from parfocal.parts import MachinePart
-from parfocal.progress import say
 from parfocal.recipe import Recipe, differences, variants
 from parfocal.recipe import recipe as find_recipe
 from parfocal.run import Run, runs_in
@@ -32,15 +27,6 @@ from parfocal.training.processes import first, is_first, launch
 from parfocal.training.stages import require_stage
 from parfocal.training.trackers import require_trackers
 from parfocal.training.trainer import fit
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Data that is ready to train on: its rows, its pixels, and what was found on the way."""
-
-    table: Table
-    store: Store
-    findings: tuple[Finding, ...]
 
 
 def train(
@@ -102,20 +88,7 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None) -> Path
 
 def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
     """Read, split, check and prepare a data folder; refuse one with faults that the recipe does not waive."""
-    allow = recipe.data.allow
-    table = with_splits(read(data, recipe), recipe.split, recipe.seed)
-    findings = waived(check_table(table), allow)
-    refuse(findings)
-    table = left_out(table, findings, "missing_files")
-    store = prepare(table, recipe.images)
-    seen = waived(check_pixels(table, store.index), allow)
-    refuse(seen)
-    table = left_out(table, seen, "unreadable_images")
-    findings += seen
-    for one in findings:
-        if one.severity == "warning":
-            say(f"Warning: {one.text}")
-    return Prepared(table, store, tuple(findings))
+    return made_ready(with_splits(read(data, recipe), recipe.split, recipe.seed), recipe)
 
 
 def _data_key(recipe: Recipe) -> tuple[Any, ...]:
