@@ -186,6 +186,23 @@ def test_a_bad_image_stops_training_or_is_left_out_by_name(cells: Path, tmp_path
     assert f"Waived by allow={code}" in told[code]["text"]
 
 
+@pytest.mark.parametrize("fault", ["missing", "corrupt"])
+def test_a_waiver_that_leaves_nothing_of_a_split_or_one_class_is_refused(
+    cells: Path, tmp_path: Path, fault: str
+) -> None:
+    def spoil(images: list[Path]) -> None:
+        for image in images:
+            image.unlink() if fault == "missing" else image.write_bytes(b"")
+
+    changes = {**SMALL, "allow": ["missing_files", "unreadable_images"]}
+    spoil([cells / "new_dataset" / "train" / f"{number}.bmp" for number in range(1, 48, 2)])
+    with pytest.raises(ParfocalError, match="The train split has one class only"):
+        parfocal.train(cells, out=tmp_path / "runs", **changes)
+    spoil(list((cells / "new_dataset" / "valid").iterdir()))
+    with pytest.raises(ParfocalError, match=r"The valid split of .* is empty"):
+        parfocal.train(cells, out=tmp_path / "runs", **changes)
+
+
 def test_without_a_valid_split_one_is_carved_and_written_down(draw: Callable[..., Path], tmp_path: Path) -> None:
     folder = draw(tmp_path / "cells", train=60)
     (folder / "valid.csv").unlink()

@@ -25,13 +25,21 @@ def made_ready(table: Table, recipe: Recipe) -> Prepared:
     allow = recipe.data.allow
     findings = waived(check_table(table), allow)
     refuse(findings)
-    table = left_out(table, findings, "missing_files")
+    table = _less(table, findings, "missing_files", allow)
     store = prepare(table, recipe.images)
     seen = waived(check_pixels(table, store.index), allow)
     refuse(seen)
-    table = left_out(table, seen, "unreadable_images")
+    table = _less(table, seen, "unreadable_images", allow)
     findings += seen
     for one in findings:
         if one.severity == "warning":
             say(f"Warning: {one.text}")
     return Prepared(table, store, tuple(findings))
+
+
+def _less(table: Table, findings: list[Finding], code: str, allow: tuple[str, ...]) -> Table:
+    """Leave out the rows of waived findings; refuse what remains if it lacks a split, or all classes but one."""
+    rest = left_out(table, findings, code)
+    if len(rest) < len(table):
+        refuse(waived(check_table(rest), allow))
+    return rest
