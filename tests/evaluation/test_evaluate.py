@@ -1,11 +1,13 @@
 """Trained networks loaded again say what they said when they were trained."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import parfocal
+from parfocal.commands.tables import results_table
 from parfocal.errors import ParfocalError
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL, draw_cells
@@ -29,6 +31,47 @@ def test_evaluating_writes_the_same_predictions_and_metrics(trained: Path) -> No
         (run.folder / "metrics.json").unlink()
     again = parfocal.evaluate(trained / "runs")
     assert {run.name: (run.predictions("test").read_bytes(), run.metrics()) for run in again} == before
+
+
+@pytest.mark.parametrize("fault", ["missing", "corrupt"])
+def test_images_that_went_bad_are_refused_or_left_out_and_said(
+    cells: Path, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = {"missing": "missing_files", "corrupt": "unreadable_images"}[fault]
+    changes = {**SMALL, "epochs": 1}
+    (strict,) = parfocal.train(cells, out=tmp_path / "strict", **changes)
+    (waiving,) = parfocal.train(cells, out=tmp_path / "waiving", **changes, allow=[code])
+    before = waiving.metrics()
+    image = cells / "new_dataset" / "test" / "3.bmp"
+    kept = image.read_bytes()
+    image.unlink() if fault == "missing" else image.write_bytes(kept[:99])
+    with pytest.raises(ParfocalError, match=rf"test/3\.bmp.*allow={code}"):
+        parfocal.evaluate(strict.folder)
+    parfocal.evaluate(waiving.folder)
+    metrics, predictions = waiving.metrics(), pd.read_csv(waiving.predictions("test"))
+    assert (metrics["valid"], metrics["test"]["count"]) == (before["valid"], 11)
+    assert metrics["left_out"] == ["./new_dataset/test/3.bmp"]
+    assert "./new_dataset/test/3.bmp" not in predictions["id"].tolist()
+    results_table([waiving])
+    assert "1 images that cannot be read any more are left out: ./new_dataset/test/3.bmp." in capsys.readouterr().out
+    assert "left out, as the recipe allows: ./new_dataset/test/3.bmp." in parfocal.compare(waiving.folder).read_text()
+    image.write_bytes(kept)
+    parfocal.evaluate(waiving.folder)
+    assert waiving.metrics() == before
+
+
+@pytest.mark.parametrize("code", ["patient_overlap", "identical_across_splits"])
+def test_what_was_waived_in_training_is_waived_in_evaluation(cells: Path, tmp_path: Path, code: str) -> None:
+    if code == "patient_overlap":
+        rows = pd.read_csv(cells / "patients.csv")
+        rows.loc[rows["Path"] == "./new_dataset/valid/0.bmp", "patient"] = "train-0-0"
+        rows.to_csv(cells / "patients.csv", index=False)
+    else:
+        shutil.copy(cells / "new_dataset" / "train" / "0.bmp", cells / "new_dataset" / "valid" / "0.bmp")
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1, "allow": [code]})
+    before = run.metrics()
+    parfocal.evaluate(run.folder)
+    assert run.metrics() == before
 
 
 def test_predicting_the_test_files_gives_the_probabilities_of_the_evaluation(trained: Path, tmp_path: Path) -> None:
@@ -79,7 +122,7 @@ def test_data_that_has_gone_is_told(trained: Path) -> None:
     content = one.read_bytes()
     one.unlink()
     try:
-        with pytest.raises(ParfocalError, match=r"test/1\.bmp \(the file is missing\)"):
+        with pytest.raises(ParfocalError, match=r"1 of 76 images are missing: .*test/1\.bmp"):
             parfocal.evaluate(trained / "runs" / "resnet20")
     finally:
         one.write_bytes(content)

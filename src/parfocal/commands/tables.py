@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from parfocal.errors import listing
 from parfocal.run import Run
 
 
@@ -21,6 +22,9 @@ def results_table(runs: Sequence[Run]) -> None:
                 figures = ["–" if judged[name] is None else f"{judged[name]:.3f}" for name in names]
                 table.add_row(run.name, str(metrics["best_epoch"]), split, str(judged["count"]), *figures)
     show(table)
+    for run in runs:
+        if left_out := run.metrics().get("left_out"):
+            print(f"{run.name}: {len(left_out)} images that cannot be read any more are left out: {listing(left_out)}.")
 
 
 def plain_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:

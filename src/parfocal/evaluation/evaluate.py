@@ -7,9 +7,8 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from parfocal.data.check_images import check_pixels
-from parfocal.data.finding import refuse
-from parfocal.data.store import Store, prepare
+from parfocal.data.prepared import made_ready
+from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.evaluation.inference import batches_of, fabric_for, predict_split, ready
 from parfocal.evaluation.metrics import judge
@@ -20,13 +19,15 @@ from parfocal.run import Run, open_runs
 
 
 def evaluate(runs: Iterable[Path | str] | Path | str) -> list[Run]:
-    """Load each run's trained network, predict its valid and test splits and write what comes of it."""
+    """Load each run's trained network, predict its valid and test splits and write what comes of it.
+
+    Faults that the run's recipe does not waive are refused; images that can no longer be read, and are waived, are left
+    out and listed in the metrics.
+    """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
     for run in opened:
-        table = Table.load(run)
-        store = prepare(table, run.recipe.images)
-        refuse(check_pixels(table, store.index))
-        evaluate_run(run, table, store, fabric_for(run.recipe.training.precision))
+        prepared = made_ready(Table.load(run), run.recipe)
+        evaluate_run(run, prepared.table, prepared.store, fabric_for(run.recipe.training.precision))
     return opened
 
 
@@ -51,9 +52,17 @@ def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric) -> dict[s
     metrics["images_per_second"] = float(history["images_per_second"].median())
     metrics["waiting"] = float(history["waiting"].median())
     metrics["seconds"] = float(history["seconds"].sum())
+    if left_out := _left_out(Table.load(run), table):
+        metrics["left_out"] = left_out
     rows = history.to_dict("records")
     metrics["alarms"] = [asdict(alarm) for alarm in alarms(rows, prevalence(table), recipe)]
     if fabric.is_global_zero:
         run.write_metrics(metrics)
     fabric.barrier()
     return metrics
+
+
+def _left_out(whole: Table, table: Table) -> list[str]:
+    """Return the ids of valid and test that the run was made with and that are not judged."""
+    rows = whole.rows[whole.rows["split"] != "train"]
+    return rows["id"][~rows["id"].isin(table.rows["id"])].tolist()

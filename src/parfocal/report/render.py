@@ -5,6 +5,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import parfocal
+from parfocal.errors import listing
 
 
 def render(template: str, **content: Any) -> str:
@@ -16,7 +17,7 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration}
+    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration, "listing": listing}
     page = environment.get_template(template).render(version=parfocal.__version__, **content)
     # File names that are no valid text reach here as lone surrogates, which UTF-8 cannot hold.
     return page.encode("utf-8", "replace").decode("utf-8")
