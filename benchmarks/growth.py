@@ -6,8 +6,8 @@ The images are small, so that what is measured is everything around the pixels.
 import argparse
 import os
 import shutil
+import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.machine import keep
+from benchmarks.machine import rate, report
 from parfocal.data.batches import Batches
 from parfocal.data.check import check
 from parfocal.data.store import prepare, stores_folder
@@ -46,35 +46,32 @@ def write_images(folder: Path, count: int) -> Table:
     return Table(rows, tuple("abcde"), tuple("01234"), "drawn")
 
 
-def per_thousand(run: Callable[[], object], count: int) -> float:
-    """Return the milliseconds that a thousand images take."""
-    started = time.perf_counter()
-    run()
-    return (time.perf_counter() - started) / count * 1e6
-
-
 def measure(count: int) -> dict[str, float]:
-    """Measure one number of images: the median of several runs where they are short."""
+    """Measure the milliseconds a thousand of so many images take: the median of several runs where they are short."""
     runs = max(3, 30_000 // count)
 
-    def prepared() -> object:
+    def prepared() -> int:
         shutil.rmtree(stores_folder(), ignore_errors=True)
-        return prepare(table, IMAGES)
+        return len(prepare(table, IMAGES).index)
+
+    def checked() -> int:
+        check(table, IMAGES)
+        return count
 
     with tempfile.TemporaryDirectory() as folder:
         table = write_images(Path(folder), count)
         # Once ahead, so that nobody pays for first touching files and pages.
         store = prepare(table, IMAGES)
         batches = Batches(store.pixels, store.places(table), table.rows["label"].to_numpy(), VIEWS, TrainingPart(), 64)
-        work: dict[str, Callable[[], object]] = {
-            "epoch": lambda: sum(1 for _ in batches.epoch(0)),
-            "check": lambda: check(table, IMAGES),
+        work: dict[str, Callable[[], int]] = {
+            "epoch": lambda: sum(len(labels) for _, labels in batches.epoch(0)),
+            "check": checked,
             "prepare": prepared,
         }
         figures: dict[str, float] = {}
         for name, run in work.items():
             run()
-            figures[name] = round(float(np.median([per_thousand(run, count) for _ in range(runs)])), 1)
+            figures[name] = round(statistics.median(1e6 / rate(run) for _ in range(runs)), 1)
     return figures
 
 
@@ -87,10 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as stores:
         os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
         growth = {str(count): measure(count) for count in given.counts}
-    found = {"milliseconds_per_thousand_images": growth}
-    for key, value in found.items():
-        print(f"{key}: {value}")
-    print(f"Kept: {keep('growth', found)}")
+    report("growth", {"milliseconds_per_thousand_images": growth})
 
 
 if __name__ == "__main__":

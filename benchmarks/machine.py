@@ -1,11 +1,12 @@
-"""What a figure was measured on, and where it is kept."""
+"""How a figure is measured, on what, and where it is kept."""
 
 import json
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,29 @@ def machine() -> dict[str, Any]:
     }
 
 
-def keep(name: str, figures: dict[str, Any]) -> Path:
-    """Write figures with the machine and the command that made them."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    path.write_text(json.dumps({"command": command, "machine": machine(), **figures}, indent=2) + "\n")
-    return path
+def rate(run: Callable[[], int]) -> float:
+    """Return how many images a second `run` gets through, the device's queue included; it returns their number."""
+    started = time.perf_counter()
+    count = run()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return count / (time.perf_counter() - started)
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     """Return the ratio of two medians."""
     return statistics.median(above) / statistics.median(below)
+
+
+def report(name: str, figures: dict[str, Any]) -> None:
+    """Print figures, and write them with the machine and the command that made them."""
+    for key, value in figures.items():
+        print(f"{key}: {value}")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    path.write_text(json.dumps({"command": command, "machine": machine(), **figures}, indent=2) + "\n")
+    print(f"Kept: {path}")
 
 
 def _processor() -> str:

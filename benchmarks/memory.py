@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import keep
+from benchmarks.machine import report
 from parfocal.data.batches import Batches
 from parfocal.parts import TrainingPart, ViewsPart
 
@@ -47,9 +47,7 @@ def main() -> None:
     for size in given.gigabytes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
             grown[f"{size:g} GB"] = fresh.submit(memory_of_an_epoch, size).result()
-    found = {"own_megabytes_by_size_of_store": grown}
-    print(found)
-    print(f"Kept: {keep('memory', found)}")
+    report("memory", {"own_megabytes_by_size_of_store": grown})
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ import argparse
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from benchmarks.machine import keep, ratio
+from benchmarks.machine import rate, ratio, report
 from parfocal.data.decode import prepare_image
 from parfocal.data.store import prepare, stores_folder
 from parfocal.data.synthetic import synthesise_fundus
@@ -50,13 +48,6 @@ def documents_way(path: Path) -> np.ndarray:
     return cv2.cvtColor(image[top : top + 512, left : left + 512], cv2.COLOR_BGR2RGB)
 
 
-def rate(run: Callable[[], object], count: int) -> float:
-    """Return how many images a second `run` gets through."""
-    started = time.perf_counter()
-    run()
-    return count / (time.perf_counter() - started)
-
-
 def compare(count: int, rounds: int) -> dict[str, object]:
     """Measure in turns and return every figure and the ratios of medians."""
     cv2.setNumThreads(1)
@@ -69,11 +60,11 @@ def compare(count: int, rounds: int) -> dict[str, object]:
 
         def whole(workers: int) -> float:
             shutil.rmtree(stores_folder(), ignore_errors=True)
-            return rate(lambda: prepare(table, IMAGES, workers=workers), count)
+            return rate(lambda: len(prepare(table, IMAGES, workers=workers).index))
 
         figures: dict[str, list[float]] = {"ours, one core": [], "ours, two cores": [], "documents, one core": []}
         for _ in range(rounds):
-            figures["documents, one core"].append(rate(lambda: [documents_way(path) for path in paths], count))
+            figures["documents, one core"].append(rate(lambda: len([documents_way(path) for path in paths])))
             figures["ours, one core"].append(whole(1))
             figures["ours, two cores"].append(whole(2))
     return {
@@ -92,10 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as stores:
         os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
-        found = compare(given.images, given.rounds)
-    for key, value in found.items():
-        print(f"{key}: {value}")
-    print(f"Kept: {keep('preparing', found)}")
+        report("preparing", compare(given.images, given.rounds))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from benchmarks.machine import keep, ratio
+from benchmarks.machine import rate, ratio, report
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.data.synthetic import synthesise_smear
@@ -56,12 +56,15 @@ def with_albumentations() -> albumentations.Compose:
     )
 
 
-def rate(run: Callable[[int], object], count: int) -> float:
+def rate_of_each(run: Callable[[int], object], count: int) -> float:
     """Return how many images a second `run` gets through, one after another."""
-    started = time.perf_counter()
-    for number in range(count):
-        run(number)
-    return count / (time.perf_counter() - started)
+
+    def one_by_one() -> int:
+        for number in range(count):
+            run(number)
+        return count
+
+    return rate(one_by_one)
 
 
 def compare(images: int, rounds: int) -> dict[str, object]:
@@ -78,10 +81,10 @@ def compare(images: int, rounds: int) -> dict[str, object]:
             started = time.perf_counter()
             views = drawn(images, 350, VIEWS, seed=0, epoch=epoch)
             drawing = (time.perf_counter() - started) / images
-            rendering = 1 / rate(lambda number, views=views: render(pixels[number], views[number], out), images)
+            rendering = 1 / rate_of_each(lambda number, views=views: render(pixels[number], views[number], out), images)
             figures["ours"].append(1 / (rendering + drawing))
-            figures["pil"].append(rate(lambda number: with_pil(decoded[number]), images // 2))
-            figures["albumentations"].append(rate(lambda number: composed(image=arrays[number]), images // 2))
+            figures["pil"].append(rate_of_each(lambda number: with_pil(decoded[number]), images // 2))
+            figures["albumentations"].append(rate_of_each(lambda number: composed(image=arrays[number]), images // 2))
     return {
         "images_per_second_per_core": {name: [round(one) for one in values] for name, values in figures.items()},
         "ours_over_pil": round(ratio(figures["ours"], figures["pil"]), 2),
@@ -95,10 +98,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    found = compare(given.images, given.rounds)
-    for key, value in found.items():
-        print(f"{key}: {value}")
-    print(f"Kept: {keep('rendering', found)}")
+    report("rendering", compare(given.images, given.rounds))
 
 
 if __name__ == "__main__":

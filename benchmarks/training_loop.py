@@ -9,8 +9,7 @@ import itertools
 import random
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.machine import keep, ratio
+from benchmarks.machine import rate, ratio, report
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.data.synthetic import synthesise_smear
@@ -137,15 +136,6 @@ def _plain_loop(steps: int) -> float:
     return rate(run)
 
 
-def rate(run: Callable[[], int]) -> float:
-    """Return how many images a second `run` gets through, the device's queue included."""
-    started = time.perf_counter()
-    count = run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return count / (time.perf_counter() - started)
-
-
 def compare(model: str, images: int, rounds: int) -> dict[str, object]:
     """Measure the three loops in turns and return every figure and the ratios of medians."""
     with tempfile.TemporaryDirectory() as folder:
@@ -187,10 +177,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", default="training-loop-cpu", help="of the file in results/")
     given = parser.parse_args()
-    found = compare(given.model, given.images, given.rounds)
-    for key, value in found.items():
-        print(f"{key}: {value}")
-    print(f"Kept: {keep(given.name, found)}")
+    report(given.name, compare(given.model, given.images, given.rounds))
 
 
 if __name__ == "__main__":
