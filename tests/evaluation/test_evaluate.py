@@ -110,6 +110,11 @@ def test_wrong_sources_and_runs_are_told(trained: Path, tmp_path: Path) -> None:
         parfocal.predict(run, [tmp_path / "empty"], tmp_path / "out.csv")
     with pytest.raises(ParfocalError, match="has no column 'Path'"):
         parfocal.predict(run, [tmp_path / "list.csv"], tmp_path / "out.csv")
+    (tmp_path / "header.csv").write_text("Path\n")
+    with pytest.raises(ParfocalError, match=r"header\.csv has no rows below its header"):
+        parfocal.predict(run, [tmp_path / "header.csv"], tmp_path / "out.csv")
+    with pytest.raises(ParfocalError, match=r"gone\.csv is missing"):
+        parfocal.predict(run, [tmp_path / "gone.csv"], tmp_path / "out.csv")
     with pytest.raises(ParfocalError, match=r"holds 2 runs\. Name one"):
         parfocal.predict(trained / "runs", [tmp_path], tmp_path / "out.csv")
     with pytest.raises(ParfocalError, match=r"is not a run folder and holds none\. Runs beside it: .*plain20"):

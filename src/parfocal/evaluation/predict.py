@@ -8,14 +8,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from parfocal.data.decode import Pixels, Unreadable, prepare_image
-from parfocal.data.layouts.places import IMAGE_SUFFIXES
+from parfocal.data.layouts.places import IMAGE_SUFFIXES, images_below
+from parfocal.data.layouts.sheets import sheet
 from parfocal.data.passes import in_order
 from parfocal.data.views import looks, render, still
-from parfocal.errors import ParfocalError, nearest
+from parfocal.errors import ParfocalError
 from parfocal.evaluation.inference import EVALUATION_BATCH, fabric_for, probabilities, ready
 from parfocal.files import whole
 from parfocal.model.classifier import Classifier
@@ -86,22 +86,12 @@ def _files(sources: Iterable[Path | str]) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     for source in map(Path, sources):
         if source.is_dir():
-            below = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            below = images_below(source)
             if not below:
                 raise ParfocalError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
             found += [(str(path), path) for path in below]
         elif source.suffix.lower() == ".csv":
-            found += [(one, source.parent / one) for one in _listed(source)]
+            found += [(one, source.parent / one) for one in sheet(source, ("Path",))["Path"]]
         else:
             found.append((str(source), source))
     return found
-
-
-def _listed(file: Path) -> list[str]:
-    try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ParfocalError(f"{file} is not a readable CSV file: {error}") from None
-    if "Path" not in rows.columns:
-        raise ParfocalError(f"{file} has no column 'Path'. {nearest('Path', map(str, rows.columns))}")
-    return rows["Path"].tolist()

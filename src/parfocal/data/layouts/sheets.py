@@ -20,7 +20,7 @@ def sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
                 f"The first line must be {','.join(columns)}."
             )
     if rows.empty:
-        raise ParfocalError(f"{file} has no rows below its header. Fill the split, or delete the file.")
+        raise ParfocalError(f"{file} has no rows below its header. Fill it, or delete it.")
     return rows
 
 
