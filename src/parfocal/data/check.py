@@ -9,7 +9,7 @@ import pandas as pd
 from parfocal.data.arrays import file_of
 from parfocal.data.check_images import check_looks, check_pixels, identical
 from parfocal.data.examine import examine
-from parfocal.data.finding import Finding, fault, left_out
+from parfocal.data.finding import Finding, fault, gravest_first, left_out
 from parfocal.data.layouts.places import images_below
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import listing
@@ -26,7 +26,7 @@ def check(table: Table, images: ImagesPart | None = None, seed: int = 0) -> list
     if len(there):
         examined = examine(there, images or ImagesPart())
         findings += [*check_pixels(there, examined.index), *check_looks(there, examined, seed)]
-    return sorted(findings, key=lambda one: ("error", "warning", "note").index(one.severity))
+    return gravest_first(findings)
 
 
 def check_table(table: Table) -> list[Finding]:

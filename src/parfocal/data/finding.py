@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.parts import WAIVERS
 
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""The gravest first."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ def fault(code: str, text: str, ids: Iterable[str], mend: str) -> Finding:
     """Return an error, with the waiver beside the remedy where there is one."""
     waiver = f", or accept it with allow={code}." if code in WAIVERS else "."
     return Finding("error", code, text, tuple(ids), mend + waiver)
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings in the order of their severity, otherwise as they come."""
+    return sorted(findings, key=lambda one: SEVERITIES.index(one.severity))
 
 
 def waived(findings: Sequence[Finding], allow: tuple[str, ...]) -> list[Finding]:

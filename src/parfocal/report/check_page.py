@@ -1,8 +1,6 @@
 """One self-contained page of what a check of the data found, with the pictures it is about."""
 
 import base64
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,8 @@ import cv2
 import pandas as pd
 
 from parfocal.data.decode import Unreadable, prepare_image
-from parfocal.data.finding import Finding
+from parfocal.data.finding import SEVERITIES, Finding, gravest_first
+from parfocal.data.passes import in_order
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.files import write_text
 from parfocal.parts import ImagesPart
@@ -23,7 +22,6 @@ MOST_IDS = 5000
 """So many ids are listed of each finding; the page says how many it leaves out."""
 
 _THUMBNAIL = ImagesPart(fit="pad", size=96)
-_ORDER = ("error", "warning", "note")
 
 
 def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
@@ -31,15 +29,14 @@ def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
 
     The page asks for nothing from outside. Its size is bounded by the number of findings, not of images.
     """
-    ordered = sorted(findings, key=lambda one: _ORDER.index(one.severity))
     page = render(
         "check.html",
         source=table.source,
         images=len(table),
         classes=table.classes,
         splits=[_split(table, split) for split in table.splits],
-        numbers={severity: sum(one.severity == severity for one in findings) for severity in _ORDER},
-        findings=_shown(table, ordered),
+        numbers={severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES},
+        findings=_shown(table, gravest_first(findings)),
     )
     write_text(path, page)
 
@@ -75,8 +72,7 @@ def _shown(table: Table, findings: list[Finding]) -> list[dict[str, Any]]:
 
 def _pictures(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Return for each id its label, its split, and a small JPEG as an address or the reason why there is none."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        thumbnails = list(pool.map(_thumbnail, rows["path"]))
+    thumbnails = list(in_order(rows["path"].tolist(), _thumbnail, "Drawing thumbnails"))
     labels = ["no label" if label == UNKNOWN else classes[label] for label in rows["label"]]
     return {
         one: {"id": one, "label": label, "split": split, "data": data, "reason": reason}
