@@ -26,15 +26,14 @@ def check(
     from parfocal.commands.tables import plain_table
     from parfocal.data.check import check as find_faults
     from parfocal.data.finding import waived
-    from parfocal.data.readers import read
-    from parfocal.data.split import with_splits
+    from parfocal.data.split import read_with_splits
     from parfocal.files import write_json
     from parfocal.recipe import parse_changes
     from parfocal.recipe import recipe as find_recipe
     from parfocal.report.check_page import write_check_page
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
-    table = with_splits(read(data, chosen), chosen.split, chosen.seed)
+    table = read_with_splits(data, chosen)
     findings = waived(find_faults(table, chosen.images, chosen.seed), chosen.data.allow)
     typer.echo(f"{len(table)} rows from {table.source}.")
     rows = [(one.severity, one.code, f"{one.text} {one.mend}".strip()) for one in findings]

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from parfocal.data.prepared import made_ready
-from parfocal.data.readers import read
-from parfocal.data.split import with_splits
+from parfocal.data.split import read_with_splits
 from parfocal.data.views import drawn, render, still
 from parfocal.errors import UsageError, nearest
 from parfocal.recipe import Recipe
@@ -26,7 +25,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, root: Path | str, mode: str, recipe: str | Path | Recipe | None = None) -> None:
         self.recipe = find_recipe(recipe)
-        table = with_splits(read(root, self.recipe), self.recipe.split, self.recipe.seed)
+        table = read_with_splits(root, self.recipe)
         if mode not in (*table.splits, *table.lists):
             raise UsageError(f"There is no mode {mode!r}. {nearest(mode, [*table.splits, *table.lists])}")
         prepared = made_ready(table, self.recipe)

@@ -10,11 +10,18 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from parfocal.data.layouts.classes import natural
+from parfocal.data.readers import read
 from parfocal.data.table import SPLITS, UNKNOWN, Table
 from parfocal.errors import ParfocalError, UsageError, listing
 from parfocal.parts import SplitPart
+from parfocal.recipe import Recipe
 
 _ROUNDS = 4
+
+
+def read_with_splits(source: Path | str, recipe: Recipe) -> Table:
+    """Read the labels of a folder or file, and split them as the recipe says."""
+    return with_splits(read(source, recipe), recipe.split, recipe.seed)
 
 
 def with_splits(table: Table, part: SplitPart, seed: int) -> Table:
@@ -93,7 +100,7 @@ def _choose(shares: np.ndarray, share: float, dice: np.random.Generator) -> np.n
 
 
 def _folded(table: Table, part: SplitPart, seed: int) -> Table:
-    groups = table.rows["group"].iloc[table.positions("train")].nunique()
+    groups = table.of("train")["group"].nunique()
     if groups < part.folds:
         raise ParfocalError(f"{table.source} has {groups} groups (patients), too few for folds={part.folds}.")
     names = table.rows["fold"].to_numpy(object, copy=True)

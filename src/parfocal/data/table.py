@@ -55,6 +55,10 @@ class Table:
         """Return the row numbers of one split."""
         return np.flatnonzero(self.rows["split"].to_numpy() == split)
 
+    def of(self, split: str) -> pd.DataFrame:
+        """Return the rows of one split."""
+        return self.rows.iloc[self.positions(split)]
+
     def labels(self, split: str) -> np.ndarray:
         """Return the labels of one split, -1 where unknown."""
         return self.rows["label"].to_numpy()[self.positions(split)].astype(np.int64)

@@ -47,7 +47,7 @@ class Predictions:
     @classmethod
     def of(cls, table: Table, split: str, probabilities: np.ndarray) -> Self:
         """Join what a network said to the rows of a split."""
-        rows = table.rows.iloc[table.positions(split)]
+        rows = table.of(split)
         return cls(tuple(rows["id"]), tuple(rows["group"]), table.labels(split), probabilities, table.classes)
 
     def save(self, path: Path) -> None:

@@ -42,7 +42,7 @@ def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
 
 
 def _split(table: Table, split: str) -> dict[str, Any]:
-    rows = table.rows.iloc[table.positions(split)]
+    rows = table.of(split)
     return {
         "name": split,
         "images": len(rows),

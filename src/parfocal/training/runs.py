@@ -10,8 +10,7 @@ import torch
 import parfocal
 from parfocal.data.mosaic import write_mosaic
 from parfocal.data.prepared import Prepared, made_ready
-from parfocal.data.readers import read
-from parfocal.data.split import with_splits
+from parfocal.data.split import read_with_splits
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_run
@@ -88,7 +87,7 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None) -> Path
 
 def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
     """Read, split, check and prepare a data folder; refuse one with faults that the recipe does not waive."""
-    return made_ready(with_splits(read(data, recipe), recipe.split, recipe.seed), recipe)
+    return made_ready(read_with_splits(data, recipe), recipe)
 
 
 def _data_key(recipe: Recipe) -> tuple[Any, ...]:
@@ -158,9 +157,7 @@ def _environment(recipe: Recipe, prepared: Prepared, data: Path | str) -> dict[s
             "codes": list(table.codes),
             "counts": {split: table.counts(split) for split in table.splits if table.labelled(split)},
             "rows": {split: len(table.positions(split)) for split in table.splits},
-            "groups": {
-                split: int(table.rows["group"].iloc[table.positions(split)].nunique()) for split in table.splits
-            },
+            "groups": {split: table.of(split)["group"].nunique() for split in table.splits},
             "findings": [one.as_dict() for one in prepared.findings],
         },
     }
