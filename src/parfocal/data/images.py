@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from parfocal.data.prepared import made_ready
 from parfocal.data.split import read_with_splits
-from parfocal.data.views import drawn, render, still
+from parfocal.data.views import drawn, seen, still
 from parfocal.errors import UsageError, nearest
 from parfocal.recipe import Recipe
 from parfocal.recipe import recipe as find_recipe
@@ -51,6 +51,5 @@ class Images(Dataset[tuple[Tensor, int]]):
             size, views = self.recipe.images.size, self.recipe.views
             self._views = drawn(len(self), size, views, seed=self.recipe.seed, epoch=self.epoch)
             self._drawn_for = self.epoch
-        out = np.empty((self._views.side, self._views.side, 3), np.uint8)
-        render(self._pixels[self._places[index]], self._views[index], out)
-        return torch.from_numpy(out).permute(2, 0, 1).float() / 255, int(self.labels[index])
+        pixels = torch.from_numpy(seen(self._pixels[self._places[index]], self._views, index))
+        return pixels.permute(2, 0, 1).float() / 255, int(self.labels[index])

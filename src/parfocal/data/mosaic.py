@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from parfocal.data.sampling import epoch_order
 from parfocal.data.store import Store
 from parfocal.data.table import Table
-from parfocal.data.views import Views, drawn, render, still
+from parfocal.data.views import drawn, seen, still
 from parfocal.files import whole
 from parfocal.recipe import Recipe
 
@@ -30,7 +30,7 @@ def mosaic(table: Table, store: Store, recipe: Recipe) -> Figure:
         for column, row in enumerate(rows):
             top, left = line * side, column * side
             out = tiles[top : top + views.side, left : left + views.side]
-            out[:] = _seen(store, views, int(places[row]), row)
+            out[:] = seen(store.pixels[places[row]], views, row)
     figure = Figure(figsize=(1.5 * len(rows) + 1.2, 1.5 * len(kinds) + 0.6), layout="constrained")
     axes = figure.subplots()
     axes.imshow(tiles)
@@ -58,9 +58,3 @@ def _some_of_each_class(table: Table) -> list[int]:
         turn[of_class] = np.arange(int(of_class.sum()))
     chosen = order[np.argsort(turn, kind="stable")][:_IMAGES]
     return sorted(chosen.tolist(), key=lambda row: (labels[row], row))
-
-
-def _seen(store: Store, views: Views, place: int, number: int) -> np.ndarray:
-    out = np.empty((views.side, views.side, 3), np.uint8)
-    render(store.pixels[place], views[number], out)
-    return out

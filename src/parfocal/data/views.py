@@ -101,6 +101,13 @@ def render(image: Pixels, view: View, out: Pixels) -> None:
         out[top:bottom, left:right] = 0
 
 
+def seen(image: Pixels, views: Views, number: int) -> Pixels:
+    """Return what one of many views shows of a Store image."""
+    out = np.empty((views.side, views.side, 3), np.uint8)
+    render(image, views[number], out)
+    return out
+
+
 def own_step(name: str) -> OwnStep:
     """Find the step `module:function`: `image -> image`, taking `seed=` if it can, or called as Albumentations is."""
     module, colon, attribute = name.partition(":")

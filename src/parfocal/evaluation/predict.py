@@ -14,7 +14,7 @@ from parfocal.data.decode import Pixels, Unreadable, prepare_image
 from parfocal.data.layouts.places import IMAGE_SUFFIXES, images_below
 from parfocal.data.layouts.sheets import sheet
 from parfocal.data.passes import in_order
-from parfocal.data.views import looks, render, still
+from parfocal.data.views import looks, seen, still
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.inference import EVALUATION_BATCH, fabric_for, probabilities, ready
 from parfocal.files import whole
@@ -58,13 +58,13 @@ def predict(run: Path | str, sources: Iterable[Path | str], out: Path | str) -> 
         writer.writerow(["id", "predicted", *(f"probability:{name}" for name in classifier.classes)])
         while chunk := list(islice(looked_at, EVALUATION_BATCH)):
             outcome.unreadable |= {one: reason for one, reason in chunk if isinstance(reason, str)}
-            seen = [(one, pictures) for one, pictures in chunk if not isinstance(pictures, str)]
-            if seen:
-                pixels = torch.from_numpy(np.stack([pictures for _, pictures in seen], axis=1))
+            good = [(one, pictures) for one, pictures in chunk if not isinstance(pictures, str)]
+            if good:
+                pixels = torch.from_numpy(np.stack([pictures for _, pictures in good], axis=1))
                 rows = np.mean([probabilities(fabric, classifier, [look]) for look in pixels], axis=0)
-                for (one, _), row in zip(seen, rows, strict=True):
+                for (one, _), row in zip(good, rows, strict=True):
                     writer.writerow([one, names[row.argmax()], *(f"{value:.9g}" for value in row)])
-            outcome.count += len(seen)
+            outcome.count += len(good)
     return outcome
 
 
@@ -74,11 +74,8 @@ def _seen(path: Path, recipe: Recipe) -> Pixels | str:
         prepared, _ = prepare_image(path, recipe.images)
     except Unreadable as reason:
         return str(reason)
-    several = looks(recipe.views)
-    out = np.empty((len(several), recipe.views.crop, recipe.views.crop, 3), np.uint8)
-    for look in several:
-        render(prepared, still(1, recipe.images.size, recipe.views, look)[0], out[look])
-    return out
+    views = (still(1, recipe.images.size, recipe.views, look) for look in looks(recipe.views))
+    return np.stack([seen(prepared, one, 0) for one in views])
 
 
 def _files(sources: Iterable[Path | str]) -> list[tuple[str, Path]]:
