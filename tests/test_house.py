@@ -17,8 +17,9 @@ FLOORS = {
         (
             ("errors", "memory"),
             ("files", "progress", "parts"),
+            ("recipe_file",),
             ("recipe", "download"),
-            ("run",),
+            ("run", "documented"),
             ("data", "model"),
             ("evaluation",),
             ("training",),

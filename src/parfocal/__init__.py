@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from parfocal.evaluation.evaluate import evaluate
     from parfocal.evaluation.predict import predict
     from parfocal.report.page import compare
+    from parfocal.training.plan import plan
     from parfocal.training.runs import train
 
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "check": "data.check",
     "compare": "report.page",
     "evaluate": "evaluation.evaluate",
+    "plan": "training.plan",
     "predict": "evaluation.predict",
     "prepare": "data.store",
     "read": "data.readers",
@@ -37,6 +39,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "plan",
     "predict",
     "prepare",
     "read",

@@ -8,13 +8,13 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
-from importlib import resources
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from parfocal.errors import UsageError, nearest
 from parfocal.files import write_text
@@ -29,6 +29,10 @@ from parfocal.parts import (
     TrainingPart,
     ViewsPart,
 )
+from parfocal.recipe_file import AUTO, read_recipe_file
+
+_RECIPE = "recipe"
+"""The key by which an experiment compares several recipes."""
 
 
 class Recipe(Part):
@@ -68,18 +72,21 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def packaged() -> dict[str, Path]:
-    """Return the recipes that come with Parfocal, by name."""
-    folder = Path(str(resources.files("parfocal"))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def recipe(source: str | Path | Recipe | None = None, **changes: Any) -> Recipe:
-    """Return the recipe called `source` (a packaged name or a YAML file), with keys changed: `epochs=3`."""
+    """Return the recipe called `source` (a packaged name or a YAML file), with keys changed: `epochs=3`.
+
+    What the file says of single networks is taken for the one that is chosen.
+    """
+    content: dict[str, Any] = {}
     if isinstance(source, Recipe):
         content = source.model_dump(mode="json")
-    else:
-        content = _read(source) if source is not None else {}
+    elif source is not None:
+        file = read_recipe_file(source)
+        content = file.choices
+        own, changes = content.get("network"), _short(changes)
+        written = own.get("model") if isinstance(own, dict) else None
+        model = changes.get("model", written or NetworkPart().model)
+        changes = {**_short(file.networks.get(str(model), {})), **changes}
     for key, value in changes.items():
         place = _place(key)
         target = content
@@ -92,24 +99,69 @@ def recipe(source: str | Path | Recipe | None = None, **changes: Any) -> Recipe:
         raise UsageError(_explain(error)) from None
 
 
-def variants(source: str | Path | Recipe | None = None, **changes: Any) -> dict[str, Recipe]:
+def variants(
+    source: str | Path | Recipe | None = None,
+    *,
+    experiment: str = "",
+    make: Callable[..., Recipe] = recipe,
+    **changes: Any,
+) -> dict[str, Recipe]:
     """Return one recipe for each combination of values given as lists, by run name.
 
-    `model=["resnet18", "resnet50"], seed=[0, 1]` gives `resnet18-seed0`, `resnet18-seed1`, …
+    `model=["resnet18", "resnet50"], seed=[0, 1]` gives `resnet18-seed0`, `resnet18-seed1`, …; an `experiment` of the
+    recipe's file brings lists of its own, which `changes` override. `make` makes each one of (source, changes).
     """
-    several = {key: value for key, value in changes.items() if isinstance(value, list) and not _takes_list(key)}
-    fixed = {key: value for key, value in changes.items() if key not in several}
+    asked = {**_experiment(source, experiment), **_short(changes)}
+    several = {
+        key: value
+        for key, value in asked.items()
+        if isinstance(value, list) and (key == _RECIPE or not _takes_list(key))
+    }
+    fixed = {key: value for key, value in asked.items() if key not in several}
     found: dict[str, Recipe] = {}
     for combination in itertools.product(*several.values()):
         chosen = dict(zip(several, combination, strict=True))
-        one = recipe(source, **fixed, **chosen)
+        values = {**fixed, **chosen}
+        one = make(values.pop(_RECIPE, source), **values)
         others = [
-            f"{_place(key)[-1]}{_in_a_name(value)}" for key, value in chosen.items() if _place(key)[-1] != "model"
+            f"{'' if key == _RECIPE else key}{_in_a_name(value)}" for key, value in chosen.items() if key != "model"
         ]
         name = "-".join([one.network.model, *others])
         if name in found:
             raise UsageError(f"{name} is asked for twice. Name each value once.")
         found[name] = one
+    return found
+
+
+def _experiment(source: str | Path | Recipe | None, name: str) -> dict[str, Any]:
+    """Return the values and lists of values that a recipe's file has under the name of an experiment."""
+    if not name:
+        return {}
+    if source is None or isinstance(source, Recipe):
+        raise UsageError(f"experiment={name} needs the recipe that has it; `parfocal recipes` lists them.")
+    known = {} if source == AUTO else read_recipe_file(source).experiments
+    if name not in known:
+        hint = nearest(name, known) if known else "It has none; `parfocal recipes` lists those that have."
+        raise UsageError(f"The recipe {source} has no experiment {name!r}. {hint}")
+    return {key if key == _RECIPE else _place(key)[-1]: value for key, value in known[name].items()}
+
+
+def _short(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Write each key alone, so that a key in full and the same key alone are one."""
+    return {_place(key)[-1]: value for key, value in changes.items()}
+
+
+def settled(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes under their short keys, each value as a recipe holds it, or refuse it for itself alone."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        place = _place(key)
+        field = _field(place)
+        try:
+            kind = Annotated[field.annotation, field]  # pyright: ignore[reportInvalidTypeForm]
+            found[place[-1]] = TypeAdapter[Any](kind).validate_python(value)  # pyright: ignore[reportArgumentType]
+        except ValidationError as error:
+            raise UsageError(_explain(error, ".".join(place))) from None
     return found
 
 
@@ -125,6 +177,9 @@ def parse_changes(words: Iterable[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals:
             raise UsageError(f"{word!r} is not of the form key=value.")
+        if key == "experiment":
+            changes[key] = text
+            continue
         _place(key)
         try:
             value = yaml.safe_load(f"[{text}]" if "," in text and text[0] not in "[{" else text)
@@ -155,8 +210,7 @@ def described() -> list[tuple[str, str, str]]:
     """Return every key of a recipe in full, its default as one would write it, and what it means with its choices."""
     rows: list[tuple[str, str, str]] = []
     for place in keys().values():
-        holder = Recipe if len(place) == 1 else type(Recipe.model_fields[place[0]].default)
-        field = holder.model_fields[place[-1]]
+        field = _field(place)
         default = "" if field.default in (None, (), {}) else yaml.safe_dump(field.default).splitlines()[0].strip("'")
         choices = [one for one in _literals(field.annotation) if isinstance(one, str)]
         meaning = f"{field.description} ({', '.join(choices)})" if choices else str(field.description)
@@ -173,9 +227,12 @@ def _literals(annotation: Any) -> list[Any]:
 
 def _takes_list(key: str) -> bool:
     """Say whether a key's value is itself a list, so that commas in it make no variants."""
-    place = _place(key)
+    return get_origin(_field(_place(key)).annotation) is tuple
+
+
+def _field(place: tuple[str, ...]) -> FieldInfo:
     holder = Recipe if len(place) == 1 else type(Recipe.model_fields[place[0]].default)
-    return get_origin(holder.model_fields[place[-1]].annotation) is tuple
+    return holder.model_fields[place[-1]]
 
 
 def _place(key: str) -> tuple[str, ...]:
@@ -185,23 +242,9 @@ def _place(key: str) -> tuple[str, ...]:
     full = {".".join(place): place for place in places.values()}
     if key in full:
         return full[key]
+    if key == "experiment":
+        raise UsageError("An experiment is several runs; `parfocal train` and nothing else takes experiment=….")
     raise UsageError(f"A recipe has no key {key!r}. {nearest(key, full if '.' in key else places)}")
-
-
-def _read(source: str | Path) -> dict[str, Any]:
-    known = packaged()
-    path = known.get(str(source), Path(source))
-    if not path.is_file():
-        raise UsageError(
-            f"There is no recipe {str(source)!r}, neither packaged nor a file. {nearest(str(source), known)}"
-        )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no recipe: it should be `key: value` lines in the parts of a recipe.")
-    return {"name": path.stem, **content}
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,10 +261,10 @@ def _meant(place: str) -> str:
     return nearest(place, [".".join(full) for full in keys().values()] if "." in place else Recipe.model_fields)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, within: str = "") -> str:
     lines: list[str] = []
     for fault in error.errors():
-        place = ".".join(str(step) for step in fault["loc"])
+        place = within or ".".join(str(step) for step in fault["loc"])
         if fault["type"] == "extra_forbidden":
             lines.append(f"A recipe has no key {place!r}. {_meant(place)}")
         elif fault["type"] == "literal_error":

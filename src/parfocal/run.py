@@ -42,6 +42,11 @@ class Run:
         return self.folder / "start.json"
 
     @property
+    def plan(self) -> Path:
+        """Why each value was chosen, where the recipe was planned from the data."""
+        return self.folder / "plan.md"
+
+    @property
     def table(self) -> Path:
         """Ids, paths, labels, splits and groups as the run used them."""
         return self.folder / "table.csv"

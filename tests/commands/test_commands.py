@@ -32,7 +32,9 @@ def _one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
-    assert VERBS == ["demo", "synthesise", "check", "prepare", "train", "evaluate", "compare", "predict", "recipes"]
+    assert VERBS == [
+        "demo", "synthesise", "check", "plan", "prepare", "train", "evaluate", "compare", "predict", "recipes"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,27 +1,89 @@
-"""`parfocal recipes`: which recipes there are, and what one decides."""
+"""`parfocal recipes`: which recipes there are, what one decides, and what its document reports."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+_AUTO = "Planned from your data: `parfocal plan DATA` says how and why."
+
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe, fully resolved, as YAML.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Explain this recipe.")] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key a recipe can have, and what it means.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the recipe to this file, to change.")] = None,
 ) -> None:
-    """List the packaged recipes, show one, or list the keys.
+    """List the packaged recipes, explain one, or list the keys.
 
-    Example: `parfocal recipes leukemia > mine.yaml`
+    Example: `parfocal recipes leukemia -o mine.yaml`
     """
-    import yaml
-
     from parfocal.commands.tables import plain_table
-    from parfocal.recipe import described, packaged, recipe
+    from parfocal.errors import UsageError
+    from parfocal.files import write_text
+    from parfocal.recipe import described
+    from parfocal.recipe_file import AUTO, packaged, read_recipe_file
 
-    if name:
-        typer.echo(yaml.safe_dump(recipe(name).model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
-        return
     if keys:
         plain_table("key", "default", "meaning", rows=described())
-        return
-    plain_table("recipe", "about", rows=[(one, recipe(one).about) for one in packaged()])
+    elif name is None:
+        if out:
+            raise UsageError("Say which recipe to write: `parfocal recipes NAME -o FILE`.")
+        _list()
+    elif out:
+        read_recipe_file(name)
+        write_text(out, packaged().get(name, Path(name)).read_text(encoding="utf-8"))
+        typer.echo(f"Written: {out}")
+    elif name == AUTO:
+        typer.echo(f"{AUTO}: {_AUTO}\n\nparfocal plan DATA\nparfocal train DATA --recipe {AUTO}")
+    else:
+        _explain(name)
+
+
+def _list() -> None:
+    from parfocal.commands.tables import plain_table
+    from parfocal.recipe import recipe
+    from parfocal.recipe_file import AUTO, packaged, read_recipe_file
+
+    abouts = {name: recipe(name).about for name in packaged()}
+    documents = {name: read_recipe_file(name).document for name in packaged()}
+    rows = [(name, about, documents[name]) for name, about in abouts.items() if documents[name]]
+    typer.echo("The documents' experiments\n")
+    plain_table("recipe", "about", "from", rows=rows)
+    typer.echo("\nOurs\n")
+    ours = [(name, about) for name, about in abouts.items() if not documents[name]]
+    plain_table("recipe", "about", rows=[(AUTO, _AUTO), *ours])
+    typer.echo("\nMore about one: parfocal recipes NAME")
+
+
+def _explain(name: str) -> None:
+    from parfocal.commands.tables import plain_table
+    from parfocal.documented import decisions
+    from parfocal.recipe import recipe
+    from parfocal.recipe_file import read_recipe_file
+
+    file = read_recipe_file(name)
+    typer.echo(f"{name}: {recipe(name).about}")
+    if file.document:
+        typer.echo(f"From: {file.document}.")
+    if file.first:
+        typer.echo("\nFirst\n")
+        typer.echo("\n".join(f"  {command}" for command in file.first))
+    typer.echo("\nTo run it\n")
+    command = f"parfocal train DATA --recipe {name}"
+    compared = [(f"{command} experiment={one}", _listed(values)) for one, values in file.experiments.items()]
+    plain_table("command", "trains", rows=[(command, "one network"), *compared])
+    if file.reported:
+        typer.echo("\nThe document reports\n")
+        rows = [(_listed(one.when) or "–", one.split, f"{one.percent:g} %") for one in file.reported]
+        plain_table("with", "split", "accuracy", rows=rows)
+    typer.echo("\nWhat it decides\n")
+    plain_table("key", "value", "default", "whose", "meaning", rows=decisions(name))
+    if file.notes:
+        typer.echo("\nTo know\n")
+        typer.echo("\n".join(f"- {note}" for note in file.notes))
+
+
+def _listed(values: dict[str, object]) -> str:
+    """Write values, and lists of values, as on the command line."""
+    texts = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
+    return " ".join(f"{key}={text}" for key, text in texts.items())

@@ -6,25 +6,33 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from parfocal.documented import reported
 from parfocal.errors import listing
 from parfocal.run import Run
 
 
 def results_table(runs: Sequence[Run]) -> None:
-    """Print what each run reached on validation and test, the majority baseline beside it."""
-    table = _table("run", "best epoch", "split", "images", "accuracy", "majority", "balanced", "kappa", "AUC")
+    """Print what each run reached on validation and test, the majority baseline and what is reported beside it."""
+    figures_of = {run.name: reported(run.recipe) for run in runs}
+    beside = ["reported"] if any(figures_of.values()) else []
+    table = _table("run", "best epoch", "split", "images", "accuracy", *beside, "majority", "balanced", "kappa", "AUC")
     for run in runs:
         metrics = run.metrics()
         for split in ("valid", "test"):
             judged = metrics.get(split, {})
             if judged.get("labelled"):
                 names = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "auc")
-                figures = ["–" if judged[name] is None else f"{judged[name]:.3f}" for name in names]
+                figures = [_figure(judged[name]) for name in names]
+                figures[1:1] = [_figure(figures_of[run.name].get(split))] if beside else []
                 table.add_row(run.name, str(metrics["best_epoch"]), split, str(judged["count"]), *figures)
     show(table)
     for run in runs:
         if left_out := run.metrics().get("left_out"):
             print(f"{run.name}: {len(left_out)} images that cannot be read any more are left out: {listing(left_out)}.")
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def plain_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:
@@ -44,7 +52,7 @@ def show(table: Table) -> None:
 
 
 def _table(*headings: str) -> Table:
-    words = ("split", "about", "default", "meaning", "code", "finding")
+    words = ("split", "about", "from", "trains", "value", "default", "whose", "meaning", "reason", "code", "finding")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="left" if place == 0 or heading in words else "right")

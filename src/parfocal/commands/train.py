@@ -11,13 +11,14 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A packaged recipe's name, or a YAML file.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A packaged recipe's name, a YAML file, or auto.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs. [default: runs/DATA-RECIPE]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what was begun in the folder.")] = False,
 ) -> None:
     """Train one network, or several and compare them.
 
-    Values with commas train one run each; the runs are compared at the end.
+    Values with commas train one run each, and so do those of an experiment of the recipe (`experiment=depth`); the
+    runs are compared at the end. `--recipe auto` plans from the data.
 
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """

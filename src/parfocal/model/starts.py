@@ -115,15 +115,23 @@ def start(classifier: Classifier, part: NetworkPart) -> Fit | None:
     return fit
 
 
+def at_hand(init: str, model: str) -> bool:
+    """Say whether the published weights of a network are there already, so that nothing needs to be fetched."""
+    return _published_file(init, model).is_file()
+
+
 def _published(part: NetworkPart) -> Path:
     names = PUBLISHED[part.init]
     if part.model not in names:
         raise UsageError(
             f"There are no {part.init} weights for {part.model}; they are published for {', '.join(names)}."
         )
-    name = f"{part.model}-{names[part.model]}.pth"
-    file = cache_folder("weights", "PARFOCAL_WEIGHTS") / name
-    return download(f"{_PUBLISHED_AT}/{name}", file, f"sha256:{names[part.model]}")
+    file = _published_file(part.init, part.model)
+    return download(f"{_PUBLISHED_AT}/{file.name}", file, f"sha256:{names[part.model]}")
+
+
+def _published_file(init: str, model: str) -> Path:
+    return cache_folder("weights", "PARFOCAL_WEIGHTS") / f"{model}-{PUBLISHED[init][model]}.pth"
 
 
 def _from_hub(repository: str) -> Path:

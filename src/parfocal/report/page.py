@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from parfocal.documented import departures, reported
 from parfocal.errors import ParfocalError
 from parfocal.files import write_text
 from parfocal.recipe import differences
@@ -14,6 +15,7 @@ from parfocal.report.render import render
 from parfocal.run import Run, open_runs
 
 LOWER_IS_BETTER = {"loss"}
+_NOT_A_COLUMN = {"network.model", "about"}
 
 
 def compare(runs: Iterable[Path | str | Run] | Path | str, out: Path | str | None = None) -> Path:
@@ -69,7 +71,7 @@ def _content(runs: Sequence[Run], figures: Path) -> dict[str, Any]:
     best = best_of(runs)
     first = runs[0].environment()
     recipes = [run.recipe for run in runs]
-    changed = sorted({key for one in recipes for key in differences(recipes[0], one)} - {"network.model"})
+    changed = sorted({key for one in recipes for key in differences(recipes[0], one)} - _NOT_A_COLUMN)
     shown = [
         {
             "name": run.name,
@@ -81,6 +83,8 @@ def _content(runs: Sequence[Run], figures: Path) -> dict[str, Any]:
             "figures": {split: _embedded(figures / f"confusion-{run.name}-{split}.svg") for split in _judged(run)},
             "differs": {key: _at(run.recipe.model_dump(mode="json"), key) for key in changed},
             "again": _again(run),
+            "reported": reported(run.recipe),
+            "departures": sorted(departures(run.recipe)),
         }
         for run, colour in zip(runs, colours(runs), strict=True)
     ]
@@ -92,6 +96,7 @@ def _content(runs: Sequence[Run], figures: Path) -> dict[str, Any]:
         "lower_is_better": best.recipe.training.select in LOWER_IS_BETTER,
         "curves": _embedded(figures / "accuracy.svg"),
         "degradation": _embedded(figures / "error.svg") if any(map(is_plain, runs)) else None,
+        "reported": {split for one in shown for split in one["reported"]},
         "splits": [split for split in ("valid", "test") if any(split in one["judged"] for one in shown)],
         "changed": changed,
         "alarmed": any(run.metrics()["alarms"] for run in runs),

@@ -15,13 +15,15 @@ from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_run
 from parfocal.evaluation.inference import fabric_for
-from parfocal.files import explained
+from parfocal.files import explained, write_text
 from parfocal.model.starts import require_start
 from parfocal.parts import MachinePart
 from parfocal.recipe import Recipe, differences, variants
 from parfocal.recipe import recipe as find_recipe
+from parfocal.recipe_file import AUTO
 from parfocal.run import Run, runs_in
 from parfocal.training.batch_size import with_batch
+from parfocal.training.plan import Plan, plans
 from parfocal.training.processes import first, is_first, launch
 from parfocal.training.stages import require_stage
 from parfocal.training.trackers import require_trackers
@@ -34,20 +36,23 @@ def train(
     *,
     out: Path | str | None = None,
     resume: bool = False,
+    experiment: str = "",
     **changes: Any,
 ) -> list[Run]:
     """Train one run for each combination of the values in `changes`, judge them, and return them.
 
     `data` is a folder, sheet or `.npz` file in one of the known layouts. The runs lie below `out`, one folder each.
-    With `resume`, runs that were begun there are gone on with and finished ones are left as they are; without a
-    recipe, theirs is taken, of which only the `machine` may change.
+    An `experiment` of the recipe brings values of its own, which `changes` override. With the recipe `auto` each run
+    is planned from the data, and its folder holds the reasons. With `resume`, runs that were begun there are gone on
+    with and finished ones are left as they are; without a recipe, theirs is taken, of which only the `machine` may
+    change.
     """
-    folder = Path(out) if out is not None else default_folder(data, recipe)
-    recipes = _recipes(folder, recipe, resume, changes)
-    fabric = fabric_for("float32", next(iter(recipes.values())).machine)
+    folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
+    wanted = _wanted(data, folder, recipe, resume, experiment, changes)
+    fabric = fabric_for("float32", next(iter(wanted.values())).recipe.machine)
     launch(fabric)
     ready: dict[tuple[Any, ...], Prepared] = {}
-    runs = first(fabric, lambda: _opened(folder, recipes, data, resume or not is_first(), ready))
+    runs = first(fabric, lambda: _opened(folder, wanted, data, resume or not is_first(), ready))
     for run in runs:
         if not run.finished:
             prepared = ready[_data_key(run.recipe)]
@@ -59,9 +64,10 @@ def train(
 
 
 def _opened(
-    folder: Path, recipes: dict[str, Recipe], data: Path | str, resume: bool, ready: dict[tuple[Any, ...], Prepared]
+    folder: Path, wanted: dict[str, Plan], data: Path | str, resume: bool, ready: dict[tuple[Any, ...], Prepared]
 ) -> list[Run]:
     """Make the runs' folders, or find them begun; put what each trains on in `ready`. Refuse before any long work."""
+    recipes = {name: plan.recipe for name, plan in wanted.items()}
     for one in recipes.values():
         require_stage(one)
         require_trackers(one.machine.track)
@@ -76,13 +82,15 @@ def _opened(
             ready[key] = prepare_data(data, one)
         if is_first():
             _begin(run, one, ready[key], data)
+            if wanted[run.name].reasons:
+                write_text(run.plan, wanted[run.name].markdown())
     return runs
 
 
-def default_folder(data: Path | str, recipe: str | Path | Recipe | None) -> Path:
-    """Return where runs go when nothing is said: `runs/<data>-<recipe>`."""
+def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experiment: str = "") -> Path:
+    """Return where runs go when nothing is said: `runs/<data>-<recipe>`, and `-<experiment>` where there is one."""
     name = recipe.name if isinstance(recipe, Recipe) else Path(recipe).stem if recipe else "custom"
-    return Path("runs") / f"{Path(data).resolve().name}-{name}"
+    return Path("runs") / "-".join(filter(None, [Path(data).resolve().name, name, experiment]))
 
 
 def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
@@ -95,15 +103,25 @@ def _data_key(recipe: Recipe) -> tuple[Any, ...]:
     return (recipe.data, recipe.columns, recipe.split, recipe.images, recipe.seed)
 
 
-def _recipes(
-    folder: Path, recipe: str | Path | Recipe | None, resume: bool, changes: dict[str, Any]
-) -> dict[str, Recipe]:
-    if resume and recipe is None and all(key.rpartition(".")[2] in MachinePart.model_fields for key in changes):
-        begun = {run.name: find_recipe(run.recipe, **changes) for run in runs_in(folder)}
-        if not begun:
+def _wanted(
+    data: Path | str,
+    folder: Path,
+    recipe: str | Path | Recipe | None,
+    resume: bool,
+    experiment: str,
+    changes: dict[str, Any],
+) -> dict[str, Plan]:
+    """Return the recipe of each run, by name, with reasons where it was planned."""
+    of_the_machine = all(key.rpartition(".")[2] in MachinePart.model_fields for key in changes)
+    if resume and recipe in (None, AUTO) and of_the_machine and not experiment:
+        begun = {run.name: Plan(find_recipe(run.recipe, **changes)) for run in runs_in(folder)}
+        if begun:
+            return begun
+        if recipe is None:
             raise ParfocalError(f"{folder} holds no run to go on with. Start one without --resume.")
-        return begun
-    return variants(recipe, **changes)
+    if recipe == AUTO:
+        return plans(data, experiment, **changes)
+    return {name: Plan(one) for name, one in variants(recipe, experiment=experiment, **changes).items()}
 
 
 def _settled(run: Run, recipe: Recipe, resume: bool) -> Recipe:

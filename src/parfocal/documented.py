@@ -1,0 +1,71 @@
+"""What the packaged recipes' documents say, beside what a recipe decides: figures, values, and what was chosen."""
+
+from typing import Any
+
+import yaml
+
+from parfocal.recipe import Recipe, described, differences, keys, recipe
+from parfocal.recipe_file import packaged, read_recipe_file
+
+_NO_DEPARTURE = ("name", "about", "seed", "data.", "columns.", "network.init")
+
+
+def documented() -> dict[str, bool]:
+    """Return the packaged recipes, and whether each is an experiment of a document."""
+    return {name: bool(read_recipe_file(name).document) for name in packaged()}
+
+
+def reported(one: Recipe) -> dict[str, float]:
+    """Return the accuracy, 0 to 1, that a recipe's document reports for its network and start, by split."""
+    if one.name not in packaged():
+        return {}
+    return {
+        figure.split: figure.percent / 100
+        for figure in read_recipe_file(one.name).reported
+        if all(_value(one, key) == value for key, value in figure.when.items())
+    }
+
+
+def departures(one: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which a recipe is no longer as its document has it, with both values.
+
+    The network and the start, of which a document compares several, the seed and how labels are read do not count.
+    """
+    if one.name not in packaged():
+        return {}
+    changed = differences(recipe(one.name, model=one.network.model), one)
+    return {key: both for key, both in changed.items() if not key.startswith(_NO_DEPARTURE)}
+
+
+def decisions(name: str) -> list[tuple[str, str, str, str, str]]:
+    """Return every key that a packaged recipe's file decides: in full, its value, its default, whose it is, meaning.
+
+    A value is the document's, or it was chosen, with the reason; of our own recipes it is ours.
+    """
+    file, own = read_recipe_file(name), recipe(name)
+    written = {key for part in file.choices.values() if isinstance(part, dict) for key in part}
+    rows: list[tuple[str, str, str, str, str]] = []
+    for place, default, meaning in described():
+        key = place.rpartition(".")[2]
+        if key not in written | set(file.chosen):
+            continue
+        others = [f"{model}: {words(changes[key])}" for model, changes in file.networks.items() if key in changes]
+        whose = f"chosen: {file.chosen[key]}" if key in file.chosen else "the document" if file.document else "ours"
+        rows.append((place, "; ".join([words(_value(own, key)), *others]), default, whose, meaning))
+    return rows
+
+
+def _value(one: Recipe, key: str) -> Any:
+    value: Any = one
+    for step in keys()[key]:
+        value = getattr(value, step)
+    return value
+
+
+def words(value: Any) -> str:
+    """Write a value as one would on the command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(words(one) for one in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else yaml.safe_dump(value).splitlines()[0].strip("'")

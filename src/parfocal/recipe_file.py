@@ -1,0 +1,76 @@
+"""A recipe's file: the choices, and beside them what is true of the file and decides no run.
+
+Beside the choices stand values by network, experiments of several runs, and, of the packaged recipes, what their
+document reports and which values were chosen because it is silent.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from parfocal.errors import UsageError, nearest
+from parfocal.parts import Part
+
+AUTO = "auto"
+"""The recipe that has no file: it is planned from the data."""
+
+
+class Reported(Part):
+    """An accuracy that a document reports, in per cent; `when` is which recipe keys must be so for it to be meant."""
+
+    split: Literal["train", "valid", "test"]
+    percent: float = Field(ge=0, le=100)
+    when: dict[str, Any] = Field(default={})
+
+
+class RecipeFile(Part):
+    """What a recipe's file holds: `choices` are the parts of the recipe, the rest stands beside them.
+
+    `networks` are changes for single networks, `experiments` lists of values by name, `document` is where the recipe is
+    from (empty for our own), `first` are commands to run before, `chosen` says why of each key that the document is
+    silent about, and `notes` what the document did otherwise.
+    """
+
+    choices: dict[str, Any]
+    networks: dict[str, dict[str, Any]] = Field(default={})
+    experiments: dict[str, dict[str, Any]] = Field(default={})
+    document: str = ""
+    first: tuple[str, ...] = ()
+    reported: tuple[Reported, ...] = ()
+    chosen: dict[str, str] = Field(default={})
+    notes: tuple[str, ...] = ()
+
+
+def packaged() -> dict[str, Path]:
+    """Return the recipes that come with Parfocal, by name."""
+    folder = Path(str(resources.files("parfocal"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def read_recipe_file(source: str | Path) -> RecipeFile:
+    """Read the packaged recipe of this name, or a YAML file."""
+    known = packaged()
+    path = known.get(str(source), Path(source))
+    if str(source) == AUTO:
+        raise UsageError(
+            "The recipe auto is planned from the data, by train; `parfocal plan DATA` writes it to a file."
+        )
+    if not path.is_file():
+        raise UsageError(
+            f"There is no recipe {str(source)!r}, neither packaged nor a file. {nearest(str(source), [*known, AUTO])}"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no recipe: it should be `key: value` lines in the parts of a recipe.")
+    beside = {key: content.pop(key) for key in RecipeFile.model_fields if key != "choices" and key in content}
+    try:
+        return RecipeFile(choices={"name": path.stem, **content}, **beside)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UsageError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}.") from None

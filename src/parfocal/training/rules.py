@@ -1,0 +1,192 @@
+"""The rules of the recipe `auto`: plain functions from facts, and from what is chosen so far, to values with reasons.
+
+What the user says is chosen before any rule; the values that rules yield for such keys are passed over.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parfocal.model import resnet
+from parfocal.training.facts import Facts
+
+Choice = tuple[str, Any, str]
+"""A key, its value, and the reason."""
+
+Rule = Callable[[Facts, dict[str, Any]], Iterator[Choice]]
+
+_USUAL_SIDE, _LARGE_SIDE = 224, 512
+# Up to this side the usual stem, which divides by four at once, leaves too little to see.
+_SMALL_SIDE = 64
+# A picture whose sides differ by no more is squashed, one whose disc's box takes less is trimmed.
+_SQUARE, _FULL_BOX = 1.05, 0.9
+_MANY_IMAGES = 10_000
+# The largest class over the smallest: from here on, and the largest over its even share.
+_UNEVEN, _DOMINANT = 3.0, 1.5
+_STEPS_AN_EPOCH = 30
+_STEPS = {"cpu": 3_000, "cuda": 10_000}
+_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 100
+_LARGEST_BATCH = {"cpu": 32, "cuda": 128}
+# Of the device's memory; the rest is for weights, workspaces and everybody else.
+_FOR_A_BATCH = 0.4
+
+
+def framing(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+    """Bring the images to a square, as large as is worth it."""
+    square = max(facts.width, facts.height) <= _SQUARE * facts.side
+    if facts.look == "disc" and facts.side > _SMALL_SIDE and (facts.box < _FULL_BOX or not square):
+        yield "crop_disc", True, f"the disc's box takes {facts.box:.0%} of the picture, the rest is black"
+    if taken.get("crop_disc"):
+        yield "fit", "pad", "the disc keeps its shape, and nothing of it is cut away"
+    elif square:
+        yield "fit", "squash", "the images are about as wide as they are high"
+    else:
+        yield "fit", "pad", f"at {facts.width}×{facts.height} nothing is cut away, and shapes stay what they are"
+    most, why = _most(facts)
+    within = round(facts.side * facts.spread)
+    why = "the images have no more" if within <= most else why
+    wanted = taken.get("crop", max(8, min(within, most)))
+    if facts.spread < 1:
+        lit = f"so that the central {facts.spread:.0%}, where all lies that is not black, has {wanted} pixels"
+        yield "size", max(wanted, round(wanted / facts.spread)), lit
+        yield "crop", max(8, min(taken["size"], round(taken["size"] * facts.spread))), why
+    else:
+        yield "size", wanted, why
+        yield "crop", taken["size"], "all that is stored is seen"
+
+
+def network(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+    """Choose the network by images and device, and where it begins."""
+    small = taken["crop"] <= _SMALL_SIDE
+    if facts.device == "cpu":
+        yield "model", "resnet18", "ResNet-50 takes three times as long on a CPU"
+    elif facts.images >= _MANY_IMAGES and not small:
+        yield "model", "resnet50", f"{facts.images:,} images feed a deeper network, and the graphics card carries it"
+    else:
+        yield "model", "resnet18", "a deeper network would learn so few and small images by heart"
+    own = resnet.look_up(taken["model"]).stem
+    if small and own != "small" and taken.get("init", "scratch") == "scratch":
+        left = -(-taken["crop"] // 32)
+        yield "stem", "small", f"the usual stem would leave {left}×{left} of {taken['crop']}×{taken['crop']} at the end"
+    if taken.get("stem") == "small" or own == "small":
+        yield "init", "scratch", "published weights are for another stem"
+    elif taken.get("normalise") in ("none", "whiten") or taken.get("stride_in") == "1x1":
+        yield "init", "scratch", "published weights saw pixels of another scale, or halve them elsewhere"
+    elif taken["model"] in facts.published:
+        yield "init", "imagenet", "ImageNet's weights are at hand; init=scratch would do without"
+    else:
+        yield "init", "scratch", f"ImageNet's weights for {taken['model']} are not at hand; init=imagenet fetches them"
+    if taken["init"] == "scratch":
+        yield "zero_last_norm", True, "each block begins as the identity, which steadies the first epochs"
+
+
+def views(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+    """Show the images in all ways in which they could as well have been taken."""
+    if facts.turned:
+        yield "rotate", 180, facts.turned
+        yield "flip_horizontal", 0.5, "no side is left or right"
+        yield "flip_vertical", 0.5, "no side is up"
+        yield "zoom", 0.1, "the scale varies a little from image to image"
+    else:
+        yield "flip_horizontal", 0.5, "a mirrored image shows the same"
+        yield "place", "random", "moved a little, an image shows the same; say rotate=180 if these have no up"
+        yield "pad", taken["crop"] // 8, "an eighth of the side"
+    yield "brightness", 0.1, "light varies a little from image to image"
+    yield "contrast", 0.1, "as brightness"
+
+
+def judging(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+    """Choose what is made small, what chooses the epoch, and how often rare classes are shown."""
+    shares = [count / facts.images for count in facts.counts if count]
+    if facts.grades:
+        yield "loss", "cumulative_link", f"{facts.grades}: a near miss should cost less than a far one"
+        yield "select", "quadratic_kappa", "it counts how far a grade is missed, and is 0 for always the same"
+    else:
+        yield "loss", "cross_entropy", "the classes have no order that is known"
+        if max(shares) > _DOMINANT / len(shares):
+            yield "select", "balanced_accuracy", f"always the largest class would be right for {max(shares):.0%}"
+        else:
+            yield "select", "accuracy", "no class is much larger than the others"
+    ratio = max(shares) / min(shares)
+    if ratio > _UNEVEN:
+        yield "sampling", "square_root", f"the largest class has {ratio:.0f} times the images of the smallest"
+    else:
+        yield "sampling", "natural", "the classes are of like size"
+
+
+def pace(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+    """Choose the batch by memory and number of images, and the epochs by the steps they make."""
+    size = _activations(taken) * (4 if taken.get("precision") == "float32" else 2)
+    room, most = int(_FOR_A_BATCH * facts.memory * 2**30 / size), _LARGEST_BATCH[facts.device]
+    steady = max(8, facts.images // _STEPS_AN_EPOCH)
+    why = f"at least {_STEPS_AN_EPOCH} steps an epoch" if steady < most else "larger ones would not be faster here"
+    if room < min(most, steady):
+        why = f"an image needs {size / 2**20:,.0f} MiB of the device's {facts.memory:.0f} GiB"
+    yield "batch", min(most, _power_of_two(min(room, steady))), why
+    steps = math.ceil(facts.images / taken["batch"])
+    wanted = _STEPS[facts.device] // (1 if taken["init"] == "scratch" else 2)
+    epochs = max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, round(wanted / steps)), math.ceil(taken.get("warmup", 0)))
+    bounds = f"{_FEWEST_EPOCHS} to {_MOST_EPOCHS} epochs"
+    yield "epochs", epochs, f"{steps:,} steps each; about {wanted:,} in all where {bounds} have as many"
+
+
+def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+    """Choose optimiser, rates and schedule."""
+    yield "optimiser", "sgd", "it swings less from epoch to epoch than Adam"
+    kind, begun = taken["optimiser"], taken["init"] != "scratch"
+    rate, decay = {"sgd": (0.02, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}[kind]
+    if kind == "sgd" and taken.get("momentum") != 0:
+        yield "nesterov", True, "looks ahead along its momentum, at no cost"
+    gently = ", a quarter of it for weights that are learnt already" if begun else ""
+    yield "learning_rate", rate / 4 if begun else rate, f"for 32 images a step with {kind}{gently}"
+    yield "scale_rate", "linear" if kind == "sgd" else "square_root", f"a step has {taken['batch']} images"
+    yield "weight_decay", decay, f"the usual with {kind}"
+    yield "decay", "weights", "norms and biases need none"
+    yield "schedule", "cosine", "the rate ends near zero, so that the last epochs settle"
+    warmup = min(max(1, round(0.05 * taken["epochs"])), taken["epochs"] / 2)
+    yield "warmup", warmup, "the full rate is too much for a network that has just begun"
+    steps = taken["epochs"] * math.ceil(facts.images / taken["batch"])
+    yield (
+        "ema",
+        0.999 if steps >= 5_000 else 0.99,
+        f"an average of the weights is steadier; the run has {steps:,} steps",
+    )
+
+
+RULES: tuple[Rule, ...] = (framing, network, views, judging, pace, learning)
+"""In this order: each may ask what those before have chosen."""
+
+
+def _most(facts: Facts) -> tuple[int, str]:
+    """Return the largest side that is worth looking at, and why."""
+    if facts.look == "disc" and facts.device == "cuda":
+        return _LARGE_SIDE, "lesions are small, and the graphics card carries 512 pixels"
+    if facts.look == "disc":
+        return _USUAL_SIDE, "512 pixels show more and take five times as long, too long for a CPU"
+    return _USUAL_SIDE, "the side that the networks were made for"
+
+
+def _power_of_two(most: int) -> int:
+    """Return the largest power of two that is no larger, and at least 2, without which no norm learns."""
+    return max(2, 1 << max(0, most.bit_length() - 1))
+
+
+@torch.no_grad()
+def _activations(taken: dict[str, Any]) -> int:
+    """Count the numbers that a network keeps of one image for its backward pass, without any pixels."""
+    total = 0
+
+    def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += output.numel()
+
+    with torch.device("meta"):
+        made = resnet.build(taken["model"], classes=2, stem=taken.get("stem"))
+        for module in made.modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                module.register_forward_hook(count)
+        made.eval()(torch.empty(1, 3, taken["crop"], taken["crop"]))
+    return total
