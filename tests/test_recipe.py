@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from parfocal.errors import UsageError
 from parfocal.parts import Part
-from parfocal.recipe import Recipe, differences, keys, packaged, parse_changes, recipe, variants
+from parfocal.recipe import Recipe, differences, keys, parse_changes, recipe, settled, variants
+from parfocal.recipe_file import packaged
 
 
 def test_every_key_has_a_short_name_of_its_own() -> None:
@@ -127,3 +128,11 @@ def test_the_same_value_twice_is_refused() -> None:
 def test_waivers_are_a_list_and_not_variants() -> None:
     found = variants(None, **parse_changes(["allow=patient_overlap,missing_files"]))
     assert found["resnet18"].data.allow == ("patient_overlap", "missing_files")
+
+
+def test_values_are_settled_each_for_itself() -> None:
+    assert settled({"training.epochs": "3", "crop": 400, "warmup": 30}) == {"epochs": 3, "crop": 400, "warmup": 30}
+    with pytest.raises(UsageError, match=r"training\.epochs=0: Input should be greater"):
+        settled({"epochs": 0})
+    with pytest.raises(UsageError, match="Did you mean 'epochs'"):
+        settled({"epohcs": 3})

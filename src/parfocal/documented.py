@@ -7,7 +7,7 @@ import yaml
 from parfocal.recipe import Recipe, described, differences, keys, recipe
 from parfocal.recipe_file import packaged, read_recipe_file
 
-_NO_DEPARTURE = ("name", "about", "seed", "data.", "columns.", "network.init")
+_NO_DEPARTURE = ("name", "about", "seed", "data.", "columns.", "machine.", "network.init")
 
 
 def documented() -> dict[str, bool]:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from parfocal.commands import app
+from parfocal.recipe import recipe
 from tests.cells import SMALL
 
 VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -74,9 +76,72 @@ def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
     assert len(pd.read_csv(out)) == 6
 
 
-def test_recipes_are_listed_and_shown() -> None:
-    assert "leukemia-adam" in _parfocal("recipes").stdout
-    assert "learning_rate: 0.001" in _parfocal("recipes", "leukemia-adam").stdout
+def test_recipes_are_listed_in_two_groups() -> None:
+    listed = _parfocal("recipes").stdout
+    documents, ours = listed.split("Ours")
+    assert documents.startswith("The documents' experiments")
+    for name in ("leukemia-adam", "leukemia-sgd", "fundus", "fundus-head-224", "fundus-cifar10", "fundus-nonzero"):
+        assert f"\n{name} " in documents
+    for name in ("auto", "demo", "leukemia", "retinopathy"):
+        assert f"\n{name} " in ours
+
+
+def test_a_recipe_is_explained() -> None:
+    shown = _parfocal("recipes", "fundus-cifar10").stdout
+    assert "From: the fundus report at 512 pixels." in shown
+    assert "parfocal train cifar10 --recipe cifar10 --out runs/cifar10" in shown
+    assert "parfocal train DATA --recipe fundus-cifar10 experiment=start" in shown
+    assert "78.48 %" in shown
+    assert "chosen: the document does not say" in shown
+    assert "random weights" in _parfocal("recipes", "fundus").stdout
+    assert "parfocal plan DATA" in _parfocal("recipes", "auto").stdout
+
+
+def test_a_recipe_is_written_to_be_changed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    assert f"Written: {mine}" in _parfocal("recipes", "leukemia-sgd", "-o", mine).stdout
+    assert recipe(mine, model="resnet50") == recipe("leukemia-sgd", name="mine", model="resnet50")
+    assert "Say which recipe" in _one_error(_parfocal("recipes", "-o", mine), 2)
+    assert "Did you mean 'leukemia'" in _one_error(_parfocal("recipes", "leukaemia"), 2)
+
+
+def test_a_plan_is_shown_and_written(cells: Path, tmp_path: Path) -> None:
+    done = _parfocal("plan", cells, "epochs=2", "-o", tmp_path / "mine.yaml")
+    assert "Planned for 48 images" in done.stdout
+    assert "you said so" in done.stdout
+    assert recipe(tmp_path / "mine.yaml").training.epochs == 2
+
+
+def test_an_experiment_is_one_command_that_ends_in_one_comparison(cells: Path, tmp_path: Path) -> None:
+    first, file = tmp_path / "first", tmp_path / "small.yaml"
+    assert _parfocal("train", cells, *QUICK, "model=resnet20,plain20", "--out", first).returncode == 0
+    content = {
+        "images": {"size": 32},
+        "views": {"crop": 32},
+        "training": {"epochs": 1, "batch": 8, "precision": "float32"},
+        "experiments": {"starts": {"model": ["resnet20", "plain20"], "init": ["scratch", str(first)]}},
+    }
+    file.write_text(yaml.safe_dump(content))
+    done = _parfocal("train", cells, "--recipe", file, "experiment=starts", "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    runs = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/metrics.json"))
+    assert len(runs) == 4
+    assert (tmp_path / "runs" / "report.html").is_file()
+    shown = [line for line in done.stdout.splitlines() if not line.startswith("Warning")]
+    assert {line.split()[0] for line in shown[1:-1]} == set(runs)
+    compared = _parfocal("compare", tmp_path / "runs").stdout.splitlines()
+    assert sorted(compared[1:-1]) == sorted(shown[1:-1])
+
+
+def test_what_the_document_reports_stands_in_the_comparison(cells: Path, tmp_path: Path) -> None:
+    words = ["experiment=depth", "model=resnet18,resnet20", "size=32", "crop=32", "epochs=1", "precision=float32"]
+    done = _parfocal("train", cells, "--recipe", "leukemia-adam", *words, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    heading, *rows = (line.split() for line in done.stdout.splitlines() if not line.startswith(("Warning", "Report")))
+    place = heading.index("reported") - len(heading)
+    figures = {(row[0], row[2]): row[place] for row in rows}
+    assert figures[("resnet18", "test")] == "0.931"
+    assert {figures[("resnet18", "valid")], figures[("resnet20", "test")]} == {"–"}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +151,7 @@ def test_recipes_are_listed_and_shown() -> None:
         (["optimiser=sdg"], "Did you mean 'sgd'?"),
         (["model=resnet81"], "There is no network 'resnet81'. Did you mean 'resnet18'?"),
         (["--recipe", "leukaemia"], "Did you mean 'leukemia'?"),
+        (["--recipe", "fundus", "experiment=pretrainig"], "Did you mean 'pretraining'?"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_names_the_nearest(

@@ -59,6 +59,22 @@ def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> Non
     assert "<b>odd" not in page
 
 
+def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:
+    changes = {**SMALL, "epochs": 1, "model": ["resnet18", "resnet20"], "batch": 16}
+    reported = parfocal.train(
+        draw_cells(tmp_path / "cells", 16, 8, 4), "leukemia-adam", out=tmp_path / "runs", **changes
+    )
+    page = parfocal.compare(reported).read_text(encoding="utf-8")
+    valid, test = (page.index(f"<caption>{split}") for split in ("Validation", "Test"))
+    assert "Reported" not in page[valid:test]
+    rows = page[test:].split("<tr")
+    assert '<th scope="col">Reported</th>' in rows[1]
+    assert "<td>93.1%</td>" in rows[2]
+    assert "<td>–</td>" in rows[3]
+    assert "resnet18 is not as in the document: it has another images.size, training.batch, training.epochs" in page
+    assert "resnet20 is not as in the document" not in page
+
+
 def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path, tmp_path: Path) -> None:
     parfocal.compare(runs, tmp_path / "one" / "report.html")
     parfocal.compare(runs, tmp_path / "two" / "report.html")

@@ -19,6 +19,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.model.weights import read_tensors
 from parfocal.training import epoch
+from parfocal.training.runs import default_folder
 from tests.cells import SMALL
 
 
@@ -227,6 +228,14 @@ def test_a_run_ends_early_when_its_patience_does_and_going_on_adds_nothing(cells
     parfocal.train(cells, out=tmp_path / "runs", resume=True)
     pd.testing.assert_frame_equal(run.history(), history)
     assert run.metrics() == metrics
+
+
+@pytest.mark.parametrize(
+    ("source", "experiment", "folder"),
+    [(None, "", "cells-custom"), ("demo", "", "cells-demo"), ("fundus", "pretraining", "cells-fundus-pretraining")],
+)
+def test_runs_lie_in_a_folder_named_after_what_they_are(source: str, experiment: str, folder: str) -> None:
+    assert default_folder("some/cells", source, experiment) == Path("runs") / folder
 
 
 def test_every_json_of_a_run_is_plain(cells: Path, tmp_path: Path) -> None:

@@ -44,14 +44,14 @@ def _list() -> None:
     from parfocal.recipe import recipe
     from parfocal.recipe_file import AUTO, packaged, read_recipe_file
 
-    abouts = {name: recipe(name).about for name in packaged()}
-    documents = {name: read_recipe_file(name).document for name in packaged()}
-    rows = [(name, about, documents[name]) for name, about in abouts.items() if documents[name]]
+    files = {name: read_recipe_file(name) for name in packaged()}
+    rows = {name: (name, recipe(name).about, " ".join(file.experiments), file.document) for name, file in files.items()}
     typer.echo("The documents' experiments\n")
-    plain_table("recipe", "about", "from", rows=rows)
+    documents = [row for name, row in rows.items() if files[name].document]
+    plain_table("recipe", "about", "experiments", "from", rows=documents)
     typer.echo("\nOurs\n")
-    ours = [(name, about) for name, about in abouts.items() if not documents[name]]
-    plain_table("recipe", "about", rows=[(AUTO, _AUTO), *ours])
+    ours = [row[:3] for name, row in rows.items() if not files[name].document]
+    plain_table("recipe", "about", "experiments", rows=[(AUTO, _AUTO, ""), *ours])
     typer.echo("\nMore about one: parfocal recipes NAME")
 
 

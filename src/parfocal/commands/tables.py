@@ -52,7 +52,10 @@ def show(table: Table) -> None:
 
 
 def _table(*headings: str) -> Table:
-    words = ("split", "about", "from", "trains", "value", "default", "whose", "meaning", "reason", "code", "finding")
+    words = {
+        "split", "about", "experiments", "from", "trains", "value", "default", "whose", "meaning", "reason", "code",
+        "finding",
+    }  # fmt: skip
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="left" if place == 0 or heading in words else "right")

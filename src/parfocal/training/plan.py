@@ -40,15 +40,15 @@ def plan(data: Path | str, **changes: Any) -> Plan:
 
 def plans(data: Path | str, experiment: str = "", **changes: Any) -> dict[str, Plan]:
     """Return one plan for each combination of values given as lists, by run name."""
-    known: dict[Recipe, Facts] = {}
+    known: dict[str, Facts] = {}
     made: dict[str, Plan] = {}
 
     def make(_: object, **values: Any) -> Recipe:
         said = settled(values)
         reading = _reading(said)
-        if reading not in known:
-            known[reading] = _facts(data, reading)
-        one = planned(known[reading], said)
+        if reading.digest() not in known:
+            known[reading.digest()] = _facts(data, reading)
+        one = planned(known[reading.digest()], said)
         made[one.recipe.digest()] = one
         return one.recipe
 

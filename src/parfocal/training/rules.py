@@ -5,6 +5,7 @@ What the user says is chosen before any rule; the values that rules yield for su
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ Choice = tuple[str, Any, str]
 
 Rule = Callable[[Facts, dict[str, Any]], Iterator[Choice]]
 
-_USUAL_SIDE, _LARGE_SIDE = 224, 512
+_USUAL_SIDE, _LARGE_SIDE, _LARGEST_SIDE = 224, 512, 4096
 # Up to this side the usual stem, which divides by four at once, leaves too little to see.
 _SMALL_SIDE = 64
 # A picture whose sides differ by no more is squashed, one whose disc's box takes less is trimmed.
@@ -30,8 +31,8 @@ _STEPS_AN_EPOCH = 30
 _STEPS = {"cpu": 3_000, "cuda": 10_000}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 100
 _LARGEST_BATCH = {"cpu": 32, "cuda": 128}
-# Of the device's memory; the rest is for weights, workspaces and everybody else.
-_FOR_A_BATCH = 0.4
+# Of the device's memory; a step needs about twice what is counted, and the rest is for weights and everybody else.
+_FOR_A_BATCH = 0.3
 
 
 def framing(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
@@ -51,7 +52,7 @@ def framing(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
     wanted = taken.get("crop", max(8, min(within, most)))
     if facts.spread < 1:
         lit = f"so that the central {facts.spread:.0%}, where all lies that is not black, has {wanted} pixels"
-        yield "size", max(wanted, round(wanted / facts.spread)), lit
+        yield "size", min(_LARGEST_SIDE, max(wanted, round(wanted / facts.spread))), lit
         yield "crop", max(8, min(taken["size"], round(taken["size"] * facts.spread))), why
     else:
         yield "size", wanted, why
@@ -119,18 +120,20 @@ def judging(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
 
 def pace(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
     """Choose the batch by memory and number of images, and the epochs by the steps they make."""
-    size = _activations(taken) * (4 if taken.get("precision") == "float32" else 2)
+    numbers = _activations(taken["model"], taken.get("stem")) * taken["crop"] ** 2
+    size = numbers * (4 if taken.get("precision") == "float32" else 2)
     room, most = int(_FOR_A_BATCH * facts.memory * 2**30 / size), _LARGEST_BATCH[facts.device]
     steady = max(8, facts.images // _STEPS_AN_EPOCH)
     why = f"at least {_STEPS_AN_EPOCH} steps an epoch" if steady < most else "larger ones would not be faster here"
     if room < min(most, steady):
         why = f"an image needs {size / 2**20:,.0f} MiB of the device's {facts.memory:.0f} GiB"
     yield "batch", min(most, _power_of_two(min(room, steady))), why
-    steps = math.ceil(facts.images / taken["batch"])
+    steps = _steps_an_epoch(facts, taken)
     wanted = _STEPS[facts.device] // (1 if taken["init"] == "scratch" else 2)
     epochs = max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, round(wanted / steps)), math.ceil(taken.get("warmup", 0)))
     bounds = f"{_FEWEST_EPOCHS} to {_MOST_EPOCHS} epochs"
-    yield "epochs", epochs, f"{steps:,} steps each; about {wanted:,} in all where {bounds} have as many"
+    why = f"{steps:,} steps each; about {wanted:,} in all where {bounds} have as many"
+    yield "epochs", epochs, "minutes goes before" if taken.get("minutes") else why
 
 
 def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
@@ -142,13 +145,14 @@ def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
         yield "nesterov", True, "looks ahead along its momentum, at no cost"
     gently = ", a quarter of it for weights that are learnt already" if begun else ""
     yield "learning_rate", rate / 4 if begun else rate, f"for 32 images a step with {kind}{gently}"
-    yield "scale_rate", "linear" if kind == "sgd" else "square_root", f"a step has {taken['batch']} images"
+    size = f"{taken['batch']} images" if taken["batch"] else "as many images as the device takes"
+    yield "scale_rate", "linear" if kind == "sgd" else "square_root", f"a step has {size}"
     yield "weight_decay", decay, f"the usual with {kind}"
     yield "decay", "weights", "norms and biases need none"
     yield "schedule", "cosine", "the rate ends near zero, so that the last epochs settle"
     warmup = min(max(1, round(0.05 * taken["epochs"])), taken["epochs"] / 2)
     yield "warmup", warmup, "the full rate is too much for a network that has just begun"
-    steps = taken["epochs"] * math.ceil(facts.images / taken["batch"])
+    steps = taken["epochs"] * _steps_an_epoch(facts, taken)
     yield (
         "ema",
         0.999 if steps >= 5_000 else 0.99,
@@ -169,14 +173,20 @@ def _most(facts: Facts) -> tuple[int, str]:
     return _USUAL_SIDE, "the side that the networks were made for"
 
 
+def _steps_an_epoch(facts: Facts, taken: dict[str, Any]) -> int:
+    """Return the steps of an epoch; batch=auto is known only when training begins, and is taken for the largest."""
+    return math.ceil(facts.images / (taken["batch"] or _LARGEST_BATCH[facts.device]))
+
+
 def _power_of_two(most: int) -> int:
     """Return the largest power of two that is no larger, and at least 2, without which no norm learns."""
     return max(2, 1 << max(0, most.bit_length() - 1))
 
 
+@lru_cache
 @torch.no_grad()
-def _activations(taken: dict[str, Any]) -> int:
-    """Count the numbers that a network keeps of one image for its backward pass, without any pixels."""
+def _activations(model: str, stem: resnet.Stem | None) -> float:
+    """Count the numbers that a network keeps of a pixel for its backward pass, without any pixels."""
     total = 0
 
     def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -184,9 +194,9 @@ def _activations(taken: dict[str, Any]) -> int:
         total += output.numel()
 
     with torch.device("meta"):
-        made = resnet.build(taken["model"], classes=2, stem=taken.get("stem"))
+        made = resnet.build(model, classes=2, stem=stem)
         for module in made.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.register_forward_hook(count)
-        made.eval()(torch.empty(1, 3, taken["crop"], taken["crop"]))
-    return total
+        made.eval()(torch.empty(1, 3, _USUAL_SIDE, _USUAL_SIDE))
+    return total / _USUAL_SIDE**2

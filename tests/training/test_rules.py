@@ -1,0 +1,193 @@
+"""The rules of `auto`: each choice follows from the facts, what is said stands, and the whole is always a recipe."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parfocal.model.resnet import ARCHITECTURES
+from parfocal.recipe import keys, recipe
+from parfocal.training.facts import Facts
+from parfocal.training.plan import YOURS, planned
+
+CELLS = Facts(counts=(2_500, 5_495), groups=60, width=450, height=450, look="cell", box=0.3, spread=0.64, turned="so")
+EYES = Facts(
+    counts=(20_655, 1_955, 4_210, 698, 581),
+    groups=14_050,
+    width=3_888,
+    height=2_592,
+    look="disc",
+    box=0.74,
+    grades="grades",
+    turned="so",
+)
+SMALL = Facts(counts=(2_000,) * 10, groups=20_000, width=32, height=32)
+
+
+def _planned(facts: Facts, **said: Any) -> dict[str, Any]:
+    """Return the plan's values by their short keys."""
+    made = planned(facts, said).recipe.model_dump()
+    values: dict[str, Any] = {}
+    for key, place in keys().items():
+        values[key] = made[place[0]] if len(place) == 1 else made[place[0]][place[1]]
+    return values
+
+
+def _reason(facts: Facts, key: str, **said: Any) -> str:
+    return {one: why for one, _, why in planned(facts, said).reasons}[key]
+
+
+def test_cells_are_framed_as_the_documents_found_it_best() -> None:
+    made = _planned(CELLS)
+    assert (made["fit"], made["size"], made["crop"]) == ("squash", 350, 224)
+    assert (made["rotate"], made["flip_vertical"]) == (180, 0.5)
+    assert (made["loss"], made["select"], made["sampling"]) == ("cross_entropy", "accuracy", "natural")
+
+
+def test_eyes_are_trimmed_and_graded() -> None:
+    made = _planned(EYES)
+    assert (made["crop_disc"], made["fit"], made["size"], made["crop"]) == (True, "pad", 224, 224)
+    assert (made["loss"], made["select"], made["sampling"]) == ("cumulative_link", "quadratic_kappa", "square_root")
+    assert (made["model"], made["batch"]) == ("resnet18", 32)
+
+
+def test_a_graphics_card_carries_more() -> None:
+    made = _planned(replace(EYES, device="cuda", memory=80.0))
+    assert (made["size"], made["crop"], made["model"], made["batch"]) == (512, 512, "resnet50", 64)
+    small = _planned(replace(EYES, device="cuda", memory=8.0))
+    assert 4 <= small["batch"] < 32
+    assert "MiB of the device's 8 GiB" in _reason(replace(EYES, device="cuda", memory=8.0), "batch")
+    few = _planned(replace(CELLS, device="cuda", memory=80.0))
+    assert few["model"] == "resnet18"
+
+
+def test_small_images_keep_their_size_and_get_a_stem_that_sees_them() -> None:
+    made = _planned(SMALL)
+    assert (made["size"], made["crop"], made["stem"]) == (32, 32, "small")
+    assert (made["rotate"], made["flip_vertical"], made["place"], made["pad"]) == (0, 0, "random", 4)
+    assert _planned(SMALL, model="resnet20")["stem"] is None
+
+
+def test_a_batch_that_is_left_to_the_device_and_a_budget_of_time_are_planned_around() -> None:
+    made = _planned(CELLS, batch=0, minutes=30.0)
+    assert (made["batch"], made["minutes"]) == (0, 30)
+    assert "as many images as the device takes" in _reason(CELLS, "scale_rate", batch=0)
+    assert _reason(CELLS, "epochs", minutes=30.0) == "minutes goes before"
+
+
+def test_few_images_are_seen_in_more_epochs_and_smaller_batches() -> None:
+    made = [_planned(replace(CELLS, counts=(count, count))) for count in (50, 500, 5_000, 50_000)]
+    assert [one["batch"] for one in made] == sorted(one["batch"] for one in made)
+    assert [one["epochs"] for one in made] == sorted((one["epochs"] for one in made), reverse=True)
+    assert made[0]["epochs"] == 100
+    assert made[-1]["epochs"] == 5
+
+
+def test_weights_at_hand_are_taken_and_trained_on_gently() -> None:
+    begun = replace(CELLS, published=("resnet18",))
+    fresh, made = _planned(CELLS), _planned(begun)
+    assert (fresh["init"], made["init"]) == ("scratch", "imagenet")
+    assert made["learning_rate"] < fresh["learning_rate"]
+    assert made["epochs"] < fresh["epochs"]
+    assert (fresh["zero_last_norm"], made["zero_last_norm"]) == (True, False)
+    assert _planned(begun, normalise="none")["init"] == "scratch"
+    assert _planned(begun, stride_in="1x1")["init"] == "scratch"
+    assert _planned(begun, model="resnet50")["init"] == "scratch"
+    assert _planned(replace(SMALL, published=("resnet18",)))["init"] == "scratch"
+
+
+@pytest.mark.parametrize(
+    ("counts", "select", "sampling"),
+    [
+        ((100, 100), "accuracy", "natural"),
+        ((100, 210), "accuracy", "natural"),
+        ((100, 290), "accuracy", "natural"),
+        ((100, 310), "balanced_accuracy", "square_root"),
+        ((100, 0, 100), "accuracy", "natural"),
+        ((50, 50, 310), "balanced_accuracy", "square_root"),
+    ],
+)
+def test_uneven_classes_change_what_chooses_and_what_is_shown(
+    counts: tuple[int, ...], select: str, sampling: str
+) -> None:
+    made = _planned(replace(CELLS, counts=counts))
+    assert (made["select"], made["sampling"]) == (select, sampling)
+
+
+def test_rates_go_with_the_optimiser_that_is_said() -> None:
+    sgd, adam, adamw = (_planned(CELLS, optimiser=kind) for kind in ("sgd", "adam", "adamw"))
+    assert sgd["nesterov"]
+    assert not adam["nesterov"]
+    assert adam["learning_rate"] == adamw["learning_rate"] < sgd["learning_rate"]
+    assert adam["weight_decay"] < adamw["weight_decay"]
+    assert not _planned(CELLS, momentum=0)["nesterov"]
+
+
+def test_what_is_said_stands_and_is_so_explained() -> None:
+    said = {"crop": 300, "model": "resnet152", "epochs": 2, "loss": "focal"}
+    made = _planned(EYES, **said)
+    assert {key: made[key] for key in said} == said
+    assert made["size"] == 300
+    assert made["warmup"] <= 2
+    reasons = planned(EYES, said).reasons
+    assert [(key, why) for key, _, why in reasons[:4]] == [(key, YOURS) for key in said]
+
+
+FACTS = st.builds(
+    Facts,
+    counts=st.lists(st.integers(0, 50_000), min_size=1, max_size=10).filter(any).map(tuple),
+    groups=st.integers(1, 1_000),
+    width=st.integers(1, 8_000),
+    height=st.integers(1, 8_000),
+    look=st.sampled_from(["plain", "disc", "cell"]),
+    box=st.floats(0.1, 1),
+    spread=st.floats(0.1, 1),
+    grades=st.sampled_from(["", "grades"]),
+    turned=st.sampled_from(["", "so"]),
+    device=st.sampled_from(["cpu", "cuda"]),
+    memory=st.floats(0.5, 200),
+    published=st.sampled_from([(), ("resnet18",), ("resnet18", "resnet50")]),
+)
+
+# Each value is one that a recipe may have, and no two of them are at odds with one another.
+SAID = st.fixed_dictionaries(
+    {},
+    optional={
+        "crop": st.integers(32, 600),
+        "epochs": st.integers(30, 200),
+        "warmup": st.integers(0, 30),
+        "batch": st.integers(0, 300),
+        "minutes": st.floats(0, 90),
+        "model": st.sampled_from(list(ARCHITECTURES)),
+        "optimiser": st.sampled_from(["sgd", "adam", "adamw"]),
+        "momentum": st.sampled_from([0, 0.5, 0.9]),
+        "schedule": st.sampled_from(["constant", "one_cycle", "plateau"]),
+        "smoothing": st.floats(0, 0.5),
+        "logit_adjustment": st.floats(0, 2),
+        "normalise": st.sampled_from(["none", "half", "standardise", "whiten"]),
+        "stride_in": st.sampled_from(["3x3", "1x1"]),
+        "precision": st.sampled_from(["auto", "float32"]),
+        "crop_disc": st.booleans(),
+    },
+)
+
+
+@given(facts=FACTS, said=SAID)
+def test_a_plan_is_always_a_recipe_with_a_reason_for_every_choice(facts: Facts, said: dict[str, Any]) -> None:
+    made = planned(facts, said)
+    plain = recipe(None, name="auto", about=made.recipe.about)
+    values = made.recipe.model_dump()
+    decided = {key for key, _, _ in made.reasons}
+    for key, place in keys().items():
+        if len(place) == 2:
+            changed = values[place[0]][place[1]] != plain.model_dump()[place[0]][place[1]]
+            assert key in decided or not changed
+    for key, value in said.items():
+        place = keys()[key]
+        assert values[place[0]][place[1]] == value
+    assert all(why and len(why) < 120 for _, _, why in made.reasons)
+    assert len(decided) == len(made.reasons)
+    assert (values["views"]["rotate"] == 180) == bool(facts.turned)
+    assert "batch" in said or values["training"]["batch"] >= 2
