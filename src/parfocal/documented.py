@@ -26,6 +26,11 @@ def reported(one: Recipe) -> dict[str, float]:
     }
 
 
+def before(one: Recipe) -> tuple[str, ...]:
+    """Return the commands that a packaged recipe needs to have been run before it."""
+    return read_recipe_file(one.name).first if one.name in packaged() else ()
+
+
 def departures(one: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the keys in which a recipe is no longer as its document has it, with both values.
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from parfocal.errors import ParfocalError, listing
+from parfocal.errors import ParfocalError, UsageError, listing
 from parfocal.files import whole, write_json
 from parfocal.recipe import Recipe
+from parfocal.recipe import recipe as read_recipe
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ class Run:
         path = self.folder / "recipe.yaml"
         if not path.is_file():
             raise ParfocalError(f"{self.folder} is not a run folder: it has no recipe.yaml.")
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        try:
+            return read_recipe(path)
+        except UsageError as error:
+            raise ParfocalError(f"{path} is not a recipe of this version: {error}") from None
 
     def history(self) -> pd.DataFrame:
         """Return one row for each finished epoch."""

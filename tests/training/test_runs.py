@@ -230,6 +230,13 @@ def test_a_run_ends_early_when_its_patience_does_and_going_on_adds_nothing(cells
     assert run.metrics() == metrics
 
 
+def test_a_recipe_that_needs_a_run_before_says_which(cells: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"parfocal train cifar10 --recipe cifar10 --out runs/cifar10\.$"):
+        parfocal.train(cells, "fundus-cifar10", out=tmp_path / "runs", init="nowhere")
+    with pytest.raises(UsageError, match=r"or a run folder\.$"):
+        parfocal.train(cells, "fundus", out=tmp_path / "runs", init="nowhere")
+
+
 @pytest.mark.parametrize(
     ("source", "experiment", "folder"),
     [(None, "", "cells-custom"), ("demo", "", "cells-demo"), ("fundus", "pretraining", "cells-fundus-pretraining")],

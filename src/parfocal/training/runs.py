@@ -12,6 +12,7 @@ from parfocal.data.mosaic import write_mosaic
 from parfocal.data.prepared import Prepared, made_ready
 from parfocal.data.split import read_with_splits
 from parfocal.data.table import Table
+from parfocal.documented import before
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_run
 from parfocal.evaluation.inference import fabric_for
@@ -75,7 +76,7 @@ def _opened(
     settled = [_settled(run, one, resume) for run, one in zip(runs, recipes.values(), strict=True)]
     for run, one in zip(runs, settled, strict=True):
         if not run.checkpoint.exists():
-            require_start(one.network)
+            _require_start(one)
     for run, one in zip(runs, settled, strict=True):
         key = _data_key(one)
         if key not in ready:
@@ -85,6 +86,15 @@ def _opened(
             if wanted[run.name].reasons:
                 write_text(run.plan, wanted[run.name].markdown())
     return runs
+
+
+def _require_start(recipe: Recipe) -> None:
+    """Refuse a start that is not there; where the recipe says how to come by it, say that too."""
+    try:
+        require_start(recipe.network)
+    except UsageError as error:
+        steps = before(recipe)
+        raise UsageError(f"{error} {recipe.name} needs before: {'; '.join(steps)}." if steps else str(error)) from None
 
 
 def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experiment: str = "") -> Path:
