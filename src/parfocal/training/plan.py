@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parfocal.data.readers import read
-from parfocal.data.split import with_splits
+from parfocal.data.split import read_with_splits
 from parfocal.documented import words
 from parfocal.parts import ColumnsPart, DataPart, SplitPart
 from parfocal.recipe import Recipe, recipe, settled, variants
@@ -75,4 +74,4 @@ def _reading(said: dict[str, Any]) -> Recipe:
 
 
 def _facts(data: Path | str, reading: Recipe) -> Facts:
-    return measured(with_splits(read(data, reading), reading.split, reading.seed))
+    return measured(read_with_splits(data, reading))
