@@ -86,6 +86,10 @@ class Run:
         """Return where and with what the run was made, and what is known about its data."""
         return self._json("environment.json", "it has not started.")
 
+    def began(self) -> dict[str, Any] | None:
+        """Return which weights the run began with and what of them fitted; None where it began from scratch."""
+        return self._json("start.json", "it began from scratch.") if self.start.is_file() else None
+
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Write one row for each finished epoch."""
         with whole(self.folder / "history.csv") as beside:

@@ -215,8 +215,13 @@ def test_without_a_valid_split_one_is_carved_and_written_down(draw: Callable[...
 
 
 def test_training_that_blows_up_says_what_to_change(cells: Path, tmp_path: Path) -> None:
-    with pytest.raises(ParfocalError, match="lower learning_rate"):
+    with pytest.raises(
+        ParfocalError, match=r"blew up in epoch 1, step \d, .*new_dataset/train/\d+\.bmp.*lower learning"
+    ):
         parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "learning_rate": 1e30})
+    with pytest.raises(ParfocalError, match=r"blew up in epoch 1, step \d"):
+        parfocal.train(cells, out=tmp_path / "high", **{**SMALL, "learning_rate": 1e4})
+    assert not (tmp_path / "runs" / "resnet20" / "last.ckpt").exists()
 
 
 def test_a_run_ends_early_when_its_patience_does_and_going_on_adds_nothing(cells: Path, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def _content(runs: Sequence[Run], figures: Path) -> dict[str, Any]:
             "environment": run.environment(),
             "recipe": run.recipe.model_dump(mode="json"),
             "figures": {split: _embedded(figures / f"confusion-{run.name}-{split}.svg") for split in _judged(run)},
+            "start": run.began(),
             "differs": {key: _at(run.recipe.model_dump(mode="json"), key) for key in changed},
             "again": _again(run),
             "reported": reported(run.recipe),

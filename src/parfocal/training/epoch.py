@@ -21,7 +21,9 @@ from parfocal.training.mixing import Blend, mixed
 from parfocal.training.optimise import follow
 from parfocal.training.processes import reduced
 
-# How often, in steps, a loss that is no number is looked for: looking waits for the device.
+# A mean loss above this is one that has exploded: no network that learns is so far off.
+_EXPLODED = 1e4
+# How often, in steps, a loss that blew up is looked for: looking waits for the device.
 _LOOKED_AT_EVERY = 50
 
 
@@ -40,7 +42,7 @@ class Tally:
 
     @classmethod
     def fresh(cls, device: torch.device, steps: int) -> "Tally":
-        """Return the tally of an epoch that has not begun; `bad` is the first batch whose loss was no number."""
+        """Return the tally of an epoch that has not begun; `bad` is the first batch whose loss blew up."""
         # In float64 the sums do not hang on their order, so neither on the number of processes.
         none = torch.zeros((), device=device, dtype=torch.float64)
         return cls(none, none.long(), torch.full((), steps, device=device))
@@ -108,7 +110,7 @@ def run_epoch(
             tally.images += images
             tally.seconds, tally.waited = time.perf_counter() - started, waited + batches.waited
             if taken // _LOOKED_AT_EVERY != tally.batches // _LOOKED_AT_EVERY:
-                refuse_no_number(learner, tally, batches, recipe, epoch)
+                refuse_blown_up(learner, tally, batches, recipe, epoch)
             done(images)
             yield tally
 
@@ -168,7 +170,8 @@ def _gradients(learner: Learner, group: list[Batch], loss: Loss, share: float) -
 def _count(tally: Tally, group: list[Batch], outcomes: list[tuple[Tensor, Tensor]], first: int) -> None:
     for step, (batch, (loss, logits)) in enumerate(zip(group, outcomes, strict=True), start=first):
         tally.loss = tally.loss + loss
-        tally.bad = torch.where(loss.isfinite(), tally.bad, tally.bad.clamp(max=step))
+        sane = loss / len(batch) < _EXPLODED
+        tally.bad = torch.where(sane, tally.bad, tally.bad.clamp(max=step))
         tally.right = tally.right + (logits.argmax(1) == batch.labels).sum()
 
 
@@ -191,15 +194,15 @@ def together(fabric: Fabric, tally: Tally) -> Tally:
     return replace(tally, loss=loss, right=right, bad=reduced(fabric, tally.bad, "min"))
 
 
-def refuse_no_number(learner: Learner, tally: Tally, batches: Batches, recipe: Recipe, epoch: int) -> None:
-    """Stop where the loss of a batch was no number, and say what the batch was made of."""
+def refuse_blown_up(learner: Learner, tally: Tally, batches: Batches, recipe: Recipe, epoch: int) -> None:
+    """Stop where the loss of a batch blew up, or was no number, and say what the batch was made of."""
     step = int(reduced(learner.fabric, tally.bad, "min").item())
     if step >= batches.steps:
         return
     rows = batches.rows(epoch, step)
     names = listing([batches.names[row] for row in rows] if batches.names else rows.tolist())
     raise ParfocalError(
-        f"The loss was no number in epoch {epoch + 1}, step {step + 1}, at a learning rate of about {tally.rate:g}; "
+        f"The loss blew up in epoch {epoch + 1}, step {step + 1}, at a learning rate of about {tally.rate:g}; "
         f"the batch held {names}. What was saved last is kept. Train with a lower learning_rate, a warmup, clip=1, or "
         "precision=float32."
     )

@@ -24,7 +24,7 @@ from parfocal.recipe import Recipe
 from parfocal.run import Run
 from parfocal.training import checkpoint
 from parfocal.training.clock import Clock
-from parfocal.training.epoch import Tally, refuse_no_number, row_of, run_epoch, together
+from parfocal.training.epoch import Tally, refuse_blown_up, row_of, run_epoch, together
 from parfocal.training.interruption import Interruption, noted, stopped
 from parfocal.training.learner import Learner, new_learner
 from parfocal.training.losses import LINKS, loss_of, shown_counts
@@ -97,7 +97,7 @@ def _begun(run: Run, learner: Learner) -> tuple[checkpoint.Progress, Tally | Non
         return reached, tally
     if fit := start(learner.classifier, run.recipe.network):
         if learner.fabric.is_global_zero:
-            write_json(run.start, asdict(fit))
+            write_json(run.start, {**asdict(fit), "text": fit.line()})
         say(f"{run.name}: {fit.line()}")
         if learner.average is not None:
             learner.average.load_state_dict(learner.classifier.state_dict())
@@ -136,7 +136,7 @@ def _train(
         late = time.perf_counter() - saved > recipe.machine.save_every * 60
         stop = agreed(fabric, asked.signal)
         if stop or agreed(fabric, late):
-            refuse_no_number(learner, tally, train, recipe, epoch)
+            refuse_blown_up(learner, tally, train, recipe, epoch)
             same_buffers(fabric, learner.classifier, learner.average)
             whole = together(fabric, tally)
             if fabric.is_global_zero:
@@ -145,7 +145,7 @@ def _train(
             saved = time.perf_counter()
         if stop:
             raise stopped(run, int(stop), f"in epoch {epoch + 1}, after step {tally.batches} of {steps}")
-    refuse_no_number(learner, tally, train, recipe, epoch)
+    refuse_blown_up(learner, tally, train, recipe, epoch)
     return tally
 
 
