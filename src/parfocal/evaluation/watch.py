@@ -86,7 +86,7 @@ def _advice(recipe: Recipe) -> str:
     training, steps = recipe.training, []
     if training.optimiser != "sgd" and training.learning_rate > 3e-4:
         steps.append(f"a lower learning_rate than {training.learning_rate:g}")
-    if not training.warmup:
+    if not training.warmup and training.schedule != "one_cycle":
         steps.append("warmup=2")
     if training.sampling == "natural":
         steps.append("sampling=decay, which begins with all classes alike")
