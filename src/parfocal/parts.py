@@ -306,3 +306,18 @@ class MachinePart(Part):
     )
     save_every: float = Field(default=10, gt=0, description="minutes after which an epoch is saved in the middle")
     track: tuple[Tracker, ...] = Field(default=(), description="also tell each epoch's figures to these")
+
+
+class JudgementPart(Part):
+    """What the classes mean to those who judge."""
+
+    ordered: bool = Field(default=False, description="the classes are grades, each worse than the one before")
+    referable: int = Field(
+        default=0, ge=0, description="of ordered classes: from which on, counted from 0, a patient is referred; 0: none"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.referable and not self.ordered:
+            raise ValueError(f"referable={self.referable} needs ordered=true")
+        return self

@@ -22,6 +22,7 @@ from parfocal.parts import (
     ColumnsPart,
     DataPart,
     ImagesPart,
+    JudgementPart,
     MachinePart,
     NetworkPart,
     Part,
@@ -49,6 +50,7 @@ class Recipe(Part):
     network: NetworkPart = NetworkPart()
     training: TrainingPart = TrainingPart()
     machine: MachinePart = MachinePart()
+    judgement: JudgementPart = JudgementPart()
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

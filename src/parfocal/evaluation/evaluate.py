@@ -11,7 +11,7 @@ from parfocal.data.prepared import made_ready
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.evaluation.inference import batches_of, fabric_for, predict_split, ready
-from parfocal.evaluation.metrics import judge
+from parfocal.evaluation.judgement import judge_fully
 from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.watch import alarms, prevalence
 from parfocal.model.classifier import Classifier
@@ -38,7 +38,7 @@ def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric) -> dict[s
     metrics: dict[str, Any] = {}
     for split in (name for name in ("valid", "test") if name in table.splits):
         predictions = predict_split(fabric, classifier, table, split, batches_of(split, table, store, recipe, fabric))
-        metrics[split] = judge(predictions)
+        metrics[split] = judge_fully(predictions, recipe.judgement)
         if fabric.is_global_zero:
             predictions.save(run.predictions(split))
         if fabric.is_global_zero and split == "test":

@@ -1,70 +1,48 @@
-"""Figures recomputed from predictions, with scikit-learn; what cannot be said (an absent class) is None, never NaN."""
+"""Figures recomputed from predictions alone; what cannot be said (of an absent class) is None, never NaN."""
 
 from typing import Any
 
 import numpy as np
-from sklearn import metrics as sk
 
+from parfocal.evaluation import confusion as of
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.weighed import Weighed
 
 
 def judge(predictions: Predictions) -> dict[str, Any]:
-    """Return every figure of one split as plain data.
+    """Return every figure of one split as plain data: milliseconds, so that training can ask after each epoch.
 
-    `majority_accuracy` is what always naming the largest class would reach: the floor under `accuracy`.
+    `majority_accuracy` is what always naming the largest class would reach: the floor under `accuracy`. `auc` and
+    `average_precision` are those of the second of two classes, or the mean of one class against the rest. `brier` is
+    half of itself for two classes. `grade_error` and the weighted kappas mean something where classes are in order.
     """
     if not predictions.labelled:
         return {"count": len(predictions), "labelled": False}
-    truth, said, labels = predictions.truth, predictions.predicted, np.arange(len(predictions.classes))
-    confusion = sk.confusion_matrix(truth, said, labels=labels)
-    support = confusion.sum(axis=1)
-    recall = [_share(confusion[label, label], support[label]) for label in labels]
-    known = [value for value in recall if value is not None]
+    return judged(predictions, Weighed(predictions))
+
+
+def judged(predictions: Predictions, weighed: Weighed) -> dict[str, Any]:
+    """Return what `judge` does, of labelled predictions that are readied already."""
+    matrix = of.confusion(predictions.truth, predictions.predicted, len(predictions.classes))
+    figures = weighed.once()
     return {
         "count": len(predictions),
+        "groups": len(weighed.names),
         "labelled": True,
         "classes": list(predictions.classes),
-        "accuracy": float(sk.accuracy_score(truth, said)),
-        "majority_accuracy": float(support.max() / support.sum()),
-        "balanced_accuracy": float(np.mean(known)),
-        "kappa": _kappa(truth, said, labels, None),
-        "quadratic_kappa": _kappa(truth, said, labels, "quadratic"),
-        "auc": _auc(predictions),
-        "loss": float(sk.log_loss(truth, _proper(predictions.probabilities), labels=labels)),
+        "majority_accuracy": float(of.majority_accuracy(matrix)),
+        **{key[0]: _plain(value) for key, value in figures.items() if len(key) == 1},
         "per_class": {
             name: {
-                "support": int(support[label]),
-                "predicted": int(confusion[:, label].sum()),
-                "recall": recall[label],
-                "precision": _share(confusion[label, label], confusion[:, label].sum()),
+                "support": int(matrix[label].sum()),
+                "predicted": int(matrix[:, label].sum()),
+                **{key[1]: _plain(value) for key, value in figures.items() if len(key) == 2 and key[0] == name},
             }
             for label, name in enumerate(predictions.classes)
         },
-        "confusion": confusion.tolist(),
+        "confusion": matrix.tolist(),
     }
 
 
-def _share(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None
-
-
-def _kappa(truth: np.ndarray, said: np.ndarray, labels: np.ndarray, weights: str | None) -> float:
-    """Cohen's kappa; 0 where truth and answer are one and the same class throughout, for nothing was told apart."""
-    if len(np.union1d(truth, said)) == 1:
-        return 0.0
-    return float(sk.cohen_kappa_score(truth, said, labels=labels, weights=weights))
-
-
-def _auc(predictions: Predictions) -> float | None:
-    """Area under the ROC curve of the second of two classes, or the mean of one class against the rest."""
-    areas: list[float] = []
-    classes = [1] if len(predictions.classes) == 2 else range(len(predictions.classes))
-    for label in classes:
-        of_class = predictions.truth == label
-        if of_class.any() and not of_class.all():
-            areas.append(float(sk.roc_auc_score(of_class, predictions.probabilities[:, label])))
-    return float(np.mean(areas)) if areas else None
-
-
-def _proper(probabilities: np.ndarray) -> np.ndarray:
-    return probabilities / probabilities.sum(axis=1, keepdims=True)
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -16,6 +16,7 @@ from parfocal.documented import before
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_run
 from parfocal.evaluation.inference import fabric_for
+from parfocal.evaluation.referable import require_grade
 from parfocal.files import explained, write_text
 from parfocal.model.starts import require_start
 from parfocal.parts import MachinePart
@@ -105,7 +106,9 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experim
 
 def prepare_data(data: Path | str, recipe: Recipe) -> Prepared:
     """Read, split, check and prepare a data folder; refuse one with faults that the recipe does not waive."""
-    return made_ready(read_with_splits(data, recipe), recipe)
+    table = read_with_splits(data, recipe)
+    require_grade(recipe.judgement, table.classes)
+    return made_ready(table, recipe)
 
 
 def _data_key(recipe: Recipe) -> tuple[Any, ...]:

@@ -1,0 +1,44 @@
+"""Predictions of whole groups: what all images of a patient say together."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from parfocal.evaluation.predictions import Predictions
+
+
+def by_group(predictions: Predictions, ordered: bool) -> tuple[dict[str, Predictions], int]:
+    """Return labelled predictions for groups, by how images were joined, and how many groups were left out.
+
+    Of classes in order a group is what its worst image is: `worst` holds the chance that the highest grade of its
+    images is each grade, taking images as independent. Of others, groups whose images differ in truth are left out;
+    `mean` holds the mean probabilities of a group's images, `vote` the share of its images answered with each class.
+    """
+    names, group = np.unique(np.array(predictions.groups, dtype=str), return_inverse=True)
+    highest = np.full(len(names), -1)
+    np.maximum.at(highest, group, predictions.truth)
+    if ordered:
+        within = np.clip(np.cumsum(predictions.probabilities, axis=1), np.finfo(np.float64).tiny, 1)
+        all_within = np.exp(_summed(np.log(within), group, len(names)))
+        all_within[:, -1] = 1
+        return {"worst": _of(predictions, names, highest, np.diff(all_within, axis=1, prepend=0))}, 0
+    lowest = np.full(len(names), len(predictions.classes))
+    np.minimum.at(lowest, group, predictions.truth)
+    one, images = highest == lowest, np.bincount(group)[:, None]
+    votes = np.eye(len(predictions.classes))[predictions.predicted]
+    joined = {
+        way: _of(predictions, names[one], highest[one], (_summed(values, group, len(names)) / images)[one])
+        for way, values in (("mean", predictions.probabilities), ("vote", votes))
+    }
+    return joined, int((~one).sum())
+
+
+def _summed(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    sums = np.zeros((groups, values.shape[1]))
+    np.add.at(sums, group, values)
+    return sums
+
+
+def _of(predictions: Predictions, names: np.ndarray, truth: np.ndarray, probabilities: np.ndarray) -> Predictions:
+    own = tuple(map(str, names))
+    return replace(predictions, ids=own, groups=own, truth=truth, probabilities=probabilities)

@@ -1,0 +1,97 @@
+"""Figures that hang on the order of scores alone: areas under the ROC and precision–recall curves, points on them.
+
+Images are put in order once; then any number of draws are weighed together. scikit-learn, whose figures these are,
+sorts anew for each: 2,000 draws of 35,000 images take it minutes.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from parfocal.evaluation.confusion import ratio
+
+STATED = (0.9, 0.95)
+"""The sensitivities and specificities at which the other one is stated."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Images from the highest score of a class to the lowest, and where the positives, those of the class, stand.
+
+    `starts` and `ends` bound, for each positive, the images with its very score; `starts_among` and `ends_among` the
+    positives of them, counted among positives.
+    """
+
+    order: np.ndarray
+    positives: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    starts_among: np.ndarray
+    ends_among: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, positive: np.ndarray) -> Self:
+        """Rank images by score."""
+        order = np.argsort(-scores, kind="stable")
+        falling = -scores[order]
+        positives = np.flatnonzero(positive[order])
+        at, among = falling[positives], falling[positives]
+        return cls(
+            order,
+            positives,
+            np.searchsorted(falling, at, side="left"),
+            np.searchsorted(falling, at, side="right"),
+            np.searchsorted(among, at, side="left"),
+            np.searchsorted(among, at, side="right"),
+        )
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each figure for rows of weights (draws, images); not a number where either side is absent.
+
+        `auc` is the area under the ROC curve; `average_precision` the sum of precision over the steps of recall;
+        `sensitivity_at_specificity_90` the highest sensitivity of a threshold that keeps a specificity of 90 %, and
+        `specificity_at_sensitivity_90` the reverse. Equal scores are told apart by no threshold.
+        """
+        ranked = weights.take(self.order, axis=1)
+        of_positive = ranked.take(self.positives, axis=1)
+        above, positives_above = _summed(ranked), _summed(of_positive)
+        hits = positives_above.take(self.ends_among, axis=1)
+        alarms = above.take(self.ends, axis=1) - hits
+        earlier = above.take(self.starts, axis=1) - positives_above.take(self.starts_among, axis=1)
+        positive, negative = positives_above[:, -1], above[:, -1] - positives_above[:, -1]
+        # Half of a tie counts: the mean of the negatives strictly above and of those at least as high.
+        beaten = np.einsum("ij,ij->i", of_positive, (alarms + earlier) / 2)
+        precision = np.divide(hits, hits + alarms, out=np.zeros(hits.shape), where=hits > 0)
+        found = {
+            "auc": 1 - ratio(beaten, positive * negative.astype(float)),
+            "average_precision": ratio(np.einsum("ij,ij->i", of_positive, precision), positive),
+        }
+        for share in STATED:
+            name = f"{share * 100:g}"
+            found[f"sensitivity_at_specificity_{name}"] = _sensitivity(hits, alarms, positive, negative, share)
+            found[f"specificity_at_sensitivity_{name}"] = _specificity(hits, alarms, positive, negative, share)
+        return found
+
+
+def _summed(weights: np.ndarray) -> np.ndarray:
+    """Return the sums of weights before each place, and at last of all of them."""
+    sums = np.zeros((len(weights), weights.shape[1] + 1), np.int32)
+    np.cumsum(weights, axis=1, dtype=np.int32, out=sums[:, 1:])
+    return sums
+
+
+def _sensitivity(
+    hits: np.ndarray, alarms: np.ndarray, positive: np.ndarray, negative: np.ndarray, specificity: float
+) -> np.ndarray:
+    allowed = np.floor((1 - specificity) * negative + 1e-9)
+    reached = np.where(alarms <= allowed[:, None], hits, 0).max(axis=1, initial=0)
+    return np.where(negative > 0, ratio(reached, positive), np.nan)
+
+
+def _specificity(
+    hits: np.ndarray, alarms: np.ndarray, positive: np.ndarray, negative: np.ndarray, sensitivity: float
+) -> np.ndarray:
+    needed = np.ceil(sensitivity * positive - 1e-9)
+    fewest = np.where(hits >= needed[:, None], alarms, negative[:, None]).min(axis=1, initial=np.iinfo(np.int32).max)
+    return np.where(positive > 0, ratio(negative - fewest, negative), np.nan)

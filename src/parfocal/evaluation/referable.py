@@ -1,0 +1,31 @@
+"""Referable disease: the grades cut in two, those from which on a patient is referred and those below."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from parfocal.errors import UsageError
+from parfocal.evaluation.predictions import Predictions
+from parfocal.parts import JudgementPart
+
+
+def require_grade(part: JudgementPart, classes: Sequence[str]) -> None:
+    """Refuse a recipe that refers from a grade on that the data does not have."""
+    if part.referable >= len(classes):
+        raise UsageError(
+            f"referable={part.referable}, but the classes are {', '.join(classes)}, counted from 0. Say referable=0."
+        )
+
+
+def referable(predictions: Predictions, least: int) -> Predictions:
+    """Return predictions of two classes, of which the second is class number `least` and all after it."""
+    chance = predictions.probabilities[:, least:].sum(axis=1)
+    truth = np.where(predictions.truth < 0, predictions.truth, predictions.truth >= least).astype(np.int64)
+    name = predictions.classes[least]
+    return replace(
+        predictions,
+        truth=truth,
+        probabilities=np.stack([1 - chance, chance], axis=1),
+        classes=(f"below {name}", f"{name} or above"),
+    )

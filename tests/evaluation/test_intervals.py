@@ -1,0 +1,116 @@
+"""Intervals come from draws of whole groups, the same for the same seed."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from parfocal.evaluation.intervals import Spread, intervals, spreads
+from parfocal.evaluation.metrics import judge
+from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.weighed import Weighed
+from tests.evaluation.said import drawn_predictions, made
+
+
+def _some(count: int = 300, groups: int = 60, seed: int = 0) -> Predictions:
+    dice = np.random.default_rng(seed)
+    truth = dice.integers(0, 3, count)
+    probabilities = dice.dirichlet(np.ones(3), count) + 0.4 * np.eye(3)[truth]
+    names = [f"patient {number}" for number in dice.integers(0, groups, count)]
+    return made(truth, probabilities / probabilities.sum(axis=1, keepdims=True), names)
+
+
+@settings(max_examples=40)
+@given(predictions=drawn_predictions(), seed=st.integers(0, 100))
+def test_a_draw_is_a_judgement_of_the_groups_drawn(predictions: Predictions, seed: int) -> None:
+    weighed = Weighed(predictions)
+    times = np.random.default_rng(seed).integers(0, 3, (1, len(weighed.names))).astype(np.uint16)
+    if not times.sum():
+        times += 1
+    rows = np.concatenate([
+        np.flatnonzero(np.array(predictions.groups) == name)
+        for name, several in zip(weighed.names, times[0], strict=True)
+        for _ in range(several)
+    ])  # fmt: skip
+    again = judge(made(predictions.truth[rows], predictions.probabilities[rows]))
+    for key, values in weighed.figures(times).items():
+        expected = again[key[0]] if len(key) == 1 else again["per_class"][key[0]][key[1]]
+        assert values[0] == pytest.approx(np.nan if expected is None else expected, nan_ok=True, abs=1e-12), key
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
+    weighed = Weighed(_some())
+    assert intervals(weighed, 200) == intervals(weighed, 200)
+    assert intervals(weighed, 200)["accuracy"] != intervals(weighed, 200, seed=1)["accuracy"]
+    # The first draws do not depend on how many follow.
+    few, many = (spreads([weighed], draws)[0]["auc",].draws for draws in (50, 120))
+    np.testing.assert_array_equal(few, many[:50])
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    one = _some()
+    turned = Predictions(one.ids[::-1], one.groups[::-1], one.truth[::-1], one.probabilities[::-1], one.classes)
+    first, second = (intervals(Weighed(which), 100) for which in (one, turned))
+    np.testing.assert_allclose(first["kappa"], second["kappa"])
+    np.testing.assert_allclose(first["auc"], second["auc"])
+
+
+def test_an_interval_holds_its_figure_and_widens_with_its_level() -> None:
+    predictions = _some()
+    found = judge(predictions)
+    narrow, wide = intervals(Weighed(predictions), level=0.5), intervals(Weighed(predictions), level=0.99)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "quadratic_kappa", "auc", "average_precision", "brier"):
+        assert wide[name][0] < narrow[name][0] < found[name] < narrow[name][1] < wide[name][1], name
+
+
+def test_what_most_draws_cannot_say_has_no_interval() -> None:
+    found = intervals(Weighed(made([0, 0, 0], np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]))), 100)
+    assert found["auc"] is None
+    assert found["per_class"]["class 1"]["recall"] is None
+    assert found["accuracy"] is not None
+    assert "NaN" not in json.dumps(found)
+
+
+def test_no_mistake_in_few_images_and_a_single_patient_are_no_certainty() -> None:
+    assert intervals(Weighed(made([0, 1, 1], np.eye(2)[[0, 1, 1]])), 100)["accuracy"] is None
+    assert intervals(Weighed(made([0, 1, 1], np.eye(2)[[0, 1, 0]], ["a", "a", "a"])), 100)["accuracy"] is None
+
+
+def test_the_interval_is_the_bca_of_scipy_where_groups_are_many() -> None:
+    dice = np.random.default_rng(2)
+    values = dice.exponential(size=400)
+    drawn = np.array([dice.choice(values, 400).mean() for _ in range(20_000)])
+    without = np.array([np.delete(values, row).mean() for row in range(400)])
+    reference = stats.bootstrap((values,), np.mean, n_resamples=20_000, rng=dice).confidence_interval
+    width = reference.high - reference.low
+    np.testing.assert_allclose(
+        Spread(values.mean(), without, drawn, 400).interval() or (), tuple(reference), atol=0.03 * width
+    )
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 1000), value=st.floats(-3, 3), groups=st.integers(2, 50))
+def test_what_chance_would_give_agrees_with_the_interval(seed: int, value: float, groups: int) -> None:
+    dice = np.random.default_rng(seed)
+    spread = Spread(value, value + dice.normal(size=groups), value + dice.normal(size=2000), groups)
+    level = 1 - (spread.chance() or 0)
+    for wider, holds in ((0.02, True), (-0.02, False)):
+        low, high = spread.interval(min(0.999, max(0.001, level + wider))) or (0, 0)
+        if 0.03 < level < 0.97:
+            assert (low <= 0 <= high) is holds
+
+
+def test_they_cover_the_truth_as_often_as_they_say() -> None:
+    # Patients differ in how easy they are, so that images of one are right or wrong together; the mean is 0.8.
+    dice, covered = np.random.default_rng(5), []
+    for _ in range(150):
+        right = (dice.random((80, 5)) < dice.beta(4, 1, 80)[:, None]).ravel()
+        patients = [str(number // 5) for number in range(400)]
+        predictions = made(np.zeros(400, np.int64), np.eye(2)[np.where(right, 0, 1)], patients)
+        low, high = spreads([Weighed(predictions)], 200)[0]["accuracy",].interval() or (0, 0)
+        covered.append(low <= 0.8 <= high)
+    # Of 150 intervals: 95 % and two and a half standard errors. Over images they would be half as wide.
+    assert 0.905 <= np.mean(covered) <= 0.995
