@@ -1,5 +1,6 @@
 """The command line from outside: help, words, exit codes, and one message for every mistake."""
 
+import json
 import os
 import resource
 import subprocess
@@ -69,7 +70,12 @@ def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
     assert (runs / "resnet20" / "report.html").is_file()
     shown = _parfocal("evaluate", runs).stdout.splitlines()
     assert [line.split()[0] for line in shown[1:]] == ["plain20", "plain20", "resnet20", "resnet20"]
-    assert f"Report: {tmp_path / 'two.html'}" in _parfocal("compare", runs, "-o", tmp_path / "two.html").stdout
+    said = _parfocal("compare", runs, "-o", tmp_path / "two.html").stdout
+    assert f"Report: {tmp_path / 'two.html'}" in said
+    assert "larger than chance" in said
+    assert json.loads(_parfocal("compare", runs, "--format", "json").stdout)["split"] == "test"
+    assert "Table: " in _parfocal("compare", runs, "--format", "csv", "-o", tmp_path / "two.csv").stdout
+    assert set(pd.read_csv(tmp_path / "two.csv")["run"]) == {"plain20", "resnet20"}
     out = tmp_path / "cells.csv"
     done = _parfocal("predict", runs / "resnet20", smears / "resnet_18_test.csv", "-o", out)
     assert "6 images predicted" in done.stdout

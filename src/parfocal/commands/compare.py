@@ -1,7 +1,7 @@
-"""`parfocal compare`: one page that compares runs."""
+"""`parfocal compare`: which run is better, and whether by more than chance."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,17 +9,38 @@ import typer
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold several.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The page. [default: report.html above the runs]")
+        Path | None,
+        typer.Option("--out", "-o", help="The page, or the table. [default: report.html above the runs; the terminal]"),
     ] = None,
+    form: Annotated[
+        Literal["html", "csv", "json", "latex"], typer.Option("--format", help="A page, or a table.")
+    ] = "html",
 ) -> None:
-    """Write one page that compares finished runs, with its figures as SVG and PNG beside it.
+    """Compare finished runs: their figures with intervals, and which differences are larger than chance.
+
+    Writes one page, with its figures as SVG and PNG beside it, or a table.
 
     Example: `parfocal compare runs/demo/resnet18 runs/demo/resnet50 -o comparison.html`
     """
-    from parfocal.commands.tables import results_table
+    from parfocal.commands.results import comparison_table, difference_table, results_table
+    from parfocal.evaluation.compare import compared
+    from parfocal.files import write_text
     from parfocal.report.page import compare as write_page
+    from parfocal.report.tables import written
     from parfocal.run import open_runs
 
-    page = write_page(runs, out)
-    results_table(open_runs(runs))
-    typer.echo(f"Report: {page}")
+    comparison = compared(runs)
+    if form == "html":
+        page = write_page(runs, out)
+        results_table(open_runs(runs))
+        if any(len(one.runs) > 1 for one in comparison.results):
+            typer.echo()
+            comparison_table(comparison)
+        typer.echo()
+        difference_table(comparison)
+        typer.echo(f"Report: {page}")
+    elif out:
+        write_text(out, written(comparison, form))
+        typer.echo(f"Table: {out}")
+    else:
+        typer.echo(written(comparison, form), nl=False)

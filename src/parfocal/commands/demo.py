@@ -22,7 +22,7 @@ def demo(
 
     Example: `parfocal demo`
     """
-    from parfocal.commands.tables import results_table
+    from parfocal.commands.results import results_table
     from parfocal.data.synthetic import synthesise
     from parfocal.report.page import compare
     from parfocal.training.runs import train

@@ -15,7 +15,7 @@ def evaluate(
 
     Example: `parfocal evaluate runs/demo`
     """
-    from parfocal.commands.tables import results_table
+    from parfocal.commands.results import results_table
     from parfocal.evaluation.evaluate import evaluate as judge_runs
 
     results_table(judge_runs(runs))

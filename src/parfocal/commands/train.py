@@ -22,7 +22,7 @@ def train(
 
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """
-    from parfocal.commands.tables import results_table
+    from parfocal.commands.results import results_table
     from parfocal.errors import ParfocalError
     from parfocal.recipe import parse_changes
     from parfocal.report.page import compare

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from lightning_fabric import Fabric
 
 from parfocal.data.prepared import made_ready
@@ -49,6 +50,7 @@ def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric) -> dict[s
     metrics["selected_by"] = recipe.training.select
     metrics["parameters"] = sum(weight.numel() for weight in classifier.parameters())
     metrics["train_accuracy"] = float(history["train_accuracy"].iloc[metrics["best_epoch"] - 1])
+    metrics |= _chosen_on_test(history)
     metrics["images_per_second"] = float(history["images_per_second"].median())
     metrics["waiting"] = float(history["waiting"].median())
     metrics["seconds"] = float(history["seconds"].sum())
@@ -66,3 +68,12 @@ def _left_out(whole: Table, table: Table) -> list[str]:
     """Return the ids of valid and test that the run was made with and that are not judged."""
     rows = whole.rows[whole.rows["split"] != "train"]
     return rows["id"][~rows["id"].isin(table.rows["id"])].tolist()
+
+
+def _chosen_on_test(history: pd.DataFrame) -> dict[str, Any]:
+    """Return the highest test accuracy over all epochs, where it was measured: optimistic, for the test chose it."""
+    if "test_accuracy" not in history or history["test_accuracy"].isna().all():
+        return {}
+    row = int(history["test_accuracy"].argmax())
+    accuracy, epoch = float(history["test_accuracy"].iloc[row]), int(history["epoch"].iloc[row])
+    return {"chosen_on_test": {"accuracy": accuracy, "epoch": epoch}}

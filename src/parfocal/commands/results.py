@@ -1,0 +1,90 @@
+"""What runs reached, and how they compare, as tables on standard output."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from parfocal.commands.tables import new_table, show
+from parfocal.documented import reported
+from parfocal.errors import listing
+from parfocal.evaluation.compare import Comparison, Value
+from parfocal.report.tables import WORDS, shown
+from parfocal.run import Run
+
+_COMPARED = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
+_ABOUT = (
+    "Intervals of 95 % are drawn over groups, which are patients where the data names them. Chance is that of the "
+    "images, not of training: compare several seeds for that."
+)
+
+
+def results_table(runs: Sequence[Run]) -> None:
+    """Print what each run reached on validation and test with intervals, the majority baseline beside it.
+
+    What a document reports stands beside it too, and the highest test accuracy over the epochs, where it was measured,
+    is named as what it is.
+    """
+    figures_of = {run.name: reported(run.recipe) for run in runs}
+    beside = ["reported"] if any(figures_of.values()) else []
+    ordered = any(run.recipe.judgement.ordered for run in runs)
+    figures = ["balanced_accuracy", "quadratic_kappa" if ordered else "kappa", "auc"]
+    names = [WORDS[figure] for figure in figures]
+    table = new_table("run", "best epoch", "split", "images", "accuracy", *beside, "majority", *names)
+    for run in runs:
+        metrics = run.metrics()
+        for split in ("valid", "test"):
+            judged = metrics.get(split, {})
+            if judged.get("labelled"):
+                cells = [_judged(judged, name) for name in ("accuracy", "majority_accuracy", *figures)]
+                cells[1:1] = [shown(Value(figures_of[run.name].get(split), None, None))] if beside else []
+                table.add_row(run.name, str(metrics["best_epoch"]), split, str(judged["count"]), *cells)
+        if highest := metrics.get("chosen_on_test"):
+            words = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
+            table.add_row(run.name, str(highest["epoch"]), "test", "", words)
+    show(table)
+    for run in runs:
+        if left_out := run.metrics().get("left_out"):
+            show(f"{run.name}: {len(left_out)} images that cannot be read any more are left out: {listing(left_out)}.")
+
+
+def comparison_table(comparison: Comparison) -> None:
+    """Print what each side of a comparison reaches; where it is several runs, their mean and deviation."""
+    compared = _told_apart(comparison)
+    table = new_table(f"on {comparison.split}", "images", "groups", *(WORDS[one] for one in compared), "majority")
+    for one in comparison.results:
+        cells = [shown(one.figures[figure]) for figure in compared]
+        name = f"{one.name} ({len(one.runs)} runs)" if len(one.runs) > 1 else one.name
+        table.add_row(name, str(one.images), str(one.groups), *cells, f"{one.majority_accuracy:.3f}")
+    show(table)
+
+
+def difference_table(comparison: Comparison) -> None:
+    """Print which differences are larger than chance, or why that is not told."""
+    compared = _told_apart(comparison)
+    if comparison.without_differences:
+        show(f"{comparison.without_differences}, so their differences are not tested.")
+    if not comparison.differences:
+        return
+    table = new_table("difference", "figure", "value", "p", "p, adjusted", "McNemar's p", "larger than chance")
+    for one in comparison.differences:
+        if one.figure in compared:
+            chances = [_chance(chance) for chance in (one.chance, one.adjusted, one.mcnemar)]
+            value = shown(Value(one.value, one.interval, None))
+            beyond = "yes" if one.larger_than_chance else "no"
+            table.add_row(f"{one.one} – {one.other}", WORDS[one.figure], value, *chances, beyond)
+    show(table)
+    show(_ABOUT)
+
+
+def _told_apart(comparison: Comparison) -> list[str]:
+    """Return the figures that are shown; of two classes quadratic kappa is kappa, and once is enough."""
+    same = all(one.figures["kappa"] == one.figures["quadratic_kappa"] for one in comparison.results)
+    return [figure for figure in _COMPARED if figure != "quadratic_kappa" or not same]
+
+
+def _judged(judged: dict[str, Any], name: str) -> str:
+    """Show a figure of a split; runs judged by an older Parfocal have no intervals."""
+    return shown(Value(judged[name], judged.get("intervals", {}).get(name), None))
+
+
+def _chance(chance: float | None) -> str:
+    return "–" if chance is None else "< 0.001" if chance < 0.001 else f"{chance:.3f}"

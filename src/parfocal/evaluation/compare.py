@@ -1,0 +1,252 @@
+"""Comparing runs on the same images: whether a difference is larger than what another draw of patients would make.
+
+Runs that differ in seed or fold alone are gathered as one, for a seed's luck is no merit of a recipe. Differences are
+paired: every draw takes the same patients for both sides. Everything comes from the predictions files.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from parfocal.errors import ParfocalError, listing
+from parfocal.evaluation import confusion as of
+from parfocal.evaluation.intervals import DRAWS, LEVEL, WITHOUT, Spread, spreads
+from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.weighed import Key, Weighed
+from parfocal.recipe import differences
+from parfocal.run import Run, open_runs
+
+FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc", "brier", "loss")
+"""The figures that runs are compared by."""
+
+_OF_NO_RECIPE = ("name", "about", "seed", "split.fold")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure: its value, the interval of it if one can be told, and its deviation over several runs."""
+
+    value: float | None
+    interval: list[float] | None
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run, or several of one recipe, reach: figures by name; means where there are several runs."""
+
+    name: str
+    runs: tuple[str, ...]
+    images: int
+    groups: int
+    majority_accuracy: float
+    figures: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher a figure is for `one` than for `other`.
+
+    `chance` is how likely a difference at least so large would be if there were none; `adjusted` is the same among all
+    pairs that were compared (Holm), and `larger_than_chance` whether it is below 5 %. `mcnemar` is the exact test of
+    accuracy, which takes images as independent; it is there where each side is a single run.
+    """
+
+    one: str
+    other: str
+    figure: str
+    value: float
+    interval: list[float] | None
+    chance: float | None
+    adjusted: float | None
+    larger_than_chance: bool
+    mcnemar: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results on one split and the differences between each two; `without_differences` says why there are none."""
+
+    split: str
+    results: tuple[Result, ...]
+    differences: tuple[Difference, ...]
+    without_differences: str = ""
+
+
+def compared(runs: Iterable[Path | str | Run], split: str = "", draws: int = DRAWS) -> Comparison:
+    """Compare runs on one split: on test where all have its truth, or else on valid."""
+    opened = open_runs(run.folder if isinstance(run, Run) else run for run in runs)
+    split = split or best_split(opened)
+    said = [_labelled(run, split) for run in opened]
+    apart = different_images(opened, said)
+    if not apart:
+        said = [aligned(one, said[0]) for one in said]
+    found = [_spreads([one], draws)[0] for one in said] if apart else _spreads(said, draws)
+    families = gathered(opened)
+    results = tuple(_result(name, places, opened, said, found, bool(apart)) for name, places in families.items())
+    if apart or len(families) == 1:
+        return Comparison(split, results, (), apart)
+    means = {name: {key: _mean([found[place][key,] for place in places]) for key in FIGURES}
+             for name, places in families.items()}  # fmt: skip
+    alone = {name: said[places[0]] for name, places in families.items() if len(places) == 1}
+    return Comparison(split, results, tuple(_differences(means, alone)))
+
+
+def best_split(runs: Sequence[Run]) -> str:
+    """Return `test` where all runs have predictions of it with the truth, or else `valid`."""
+    told = [run.predictions("test").is_file() and Predictions.load(run.predictions("test")).labelled for run in runs]
+    return "test" if all(told) else "valid"
+
+
+def gathered(runs: Sequence[Run]) -> dict[str, list[int]]:
+    """Return the places of runs that differ in seed or fold alone as one family, by a name for them."""
+    families: list[list[int]] = []
+    for place, run in enumerate(runs):
+        own = next((family for family in families if _alike(runs[family[0]], run)), None)
+        if own is None:
+            families.append([place])
+        else:
+            own.append(place)
+    names = [_name([runs[place] for place in family]) for family in families]
+    for number, family in enumerate(families):
+        if names.count(names[number]) > 1:
+            names[number] = ", ".join(str(runs[place].folder) for place in family)
+    return dict(zip(names, families, strict=True))
+
+
+def aligned(predictions: Predictions, like: Predictions) -> Predictions:
+    """Return predictions of the same images in the order, and with the groups, of others."""
+    place = {one: number for number, one in enumerate(predictions.ids)}
+    rows = [place[one] for one in like.ids]
+    return replace(
+        predictions,
+        ids=like.ids,
+        groups=like.groups,
+        truth=predictions.truth[rows],
+        probabilities=predictions.probabilities[rows],
+    )
+
+
+def different_images(runs: Sequence[Run], said: Sequence[Predictions]) -> str:
+    """Say which runs were judged on other images, or by another truth, than the first; nothing where none was."""
+    first = dict(zip(said[0].ids, said[0].truth, strict=True))
+    for run, one in zip(runs[1:], said[1:], strict=True):
+        if one.classes != said[0].classes:
+            raise ParfocalError(
+                f"{runs[0].name} tells {', '.join(said[0].classes)} apart, {run.name} {', '.join(one.classes)}."
+            )
+        if set(one.ids) != set(first):
+            odd = sorted(set(one.ids) ^ set(first))
+            return f"{runs[0].name} and {run.name} were judged on different images, such as {listing(odd, 2)}"
+        changed = [image for image, truth in zip(one.ids, one.truth, strict=True) if first[image] != truth]
+        if changed:
+            return f"{runs[0].name} and {run.name} were judged by different labels, of {listing(changed, 2)}"
+    return ""
+
+
+def mcnemar(one: Predictions, other: Predictions) -> float:
+    """Return the two-sided exact (binomial) test of McNemar: of the images that one alone got right, whose are they."""
+    first, second = one.predicted == one.truth, other.predicted == other.truth
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def holm(chances: Sequence[float | None]) -> list[float | None]:
+    """Return chances adjusted for how many there are, by Holm's steps from the least to the greatest."""
+    known = sorted((chance, number) for number, chance in enumerate(chances) if chance is not None)
+    adjusted: list[float | None] = [None] * len(chances)
+    highest = 0.0
+    for step, (chance, number) in enumerate(known):
+        highest = max(highest, min(1.0, chance * (len(known) - step)))
+        adjusted[number] = highest
+    return adjusted
+
+
+def _alike(one: Run, other: Run) -> bool:
+    changed = differences(one.recipe, other.recipe)
+    return bool(changed) and all(key in _OF_NO_RECIPE for key in changed)
+
+
+def _name(family: Sequence[Run]) -> str:
+    """Name a family after what its runs' names share: `resnet18` for `resnet18-seed0` and `resnet18-seed1`."""
+    parts = [run.name.split("-") for run in family]
+    shared = [part for part in parts[0] if all(part in others for others in parts)]
+    return "-".join(shared) or family[0].name
+
+
+def _labelled(run: Run, split: str) -> Predictions:
+    said = Predictions.load(run.predictions(split))
+    if not said.labelled:
+        raise ParfocalError(f"{run.predictions(split)} has images without truth; compare on another split.")
+    return said
+
+
+def _spreads(said: Sequence[Predictions], draws: int) -> list[dict[Key, Spread]]:
+    return spreads([Weighed(one) for one in said], draws)
+
+
+def _result(
+    name: str,
+    places: Sequence[int],
+    runs: Sequence[Run],
+    said: Sequence[Predictions],
+    found: Sequence[dict[Key, Spread]],
+    apart: bool,
+) -> Result:
+    figures: dict[str, Value] = {}
+    for key in (key for key in found[places[0]] if len(key) == 1):
+        several = [found[place][key] for place in places]
+        # Other images are other witnesses, whose doubts do not simply join.
+        unsure = key[0] in WITHOUT or (apart and len(several) > 1)
+        figures[key[0]] = _value(several, None if unsure else _mean(several).interval())
+    first = said[places[0]]
+    matrix = of.confusion(first.truth, first.predicted, len(first.classes))
+    names = tuple(runs[place].name for place in places)
+    return Result(name, names, len(first), len(set(first.groups)), float(of.majority_accuracy(matrix)), figures)
+
+
+def _value(several: Sequence[Spread], interval: list[float] | None) -> Value:
+    values = np.array([one.value for one in several])
+    if np.isnan(values).any():
+        return Value(None, None, None)
+    return Value(float(values.mean()), interval, float(values.std(ddof=1)) if len(values) > 1 else None)
+
+
+def _mean(several: Sequence[Spread]) -> Spread:
+    return Spread(
+        float(np.mean([one.value for one in several])),
+        np.mean([one.without for one in several], axis=0),
+        np.mean([one.draws for one in several], axis=0),
+        several[0].groups,
+    )
+
+
+def _differences(means: dict[str, dict[str, Spread]], alone: dict[str, Predictions]) -> list[Difference]:
+    found: list[Difference] = []
+    for figure in FIGURES:
+        pairs = [pair for pair in combinations(means, 2) if not np.isnan(_apart(means, pair, figure).value)]
+        spread = [_apart(means, pair, figure) for pair in pairs]
+        chances = [_chance(one) for one in spread]
+        for (one, other), between, chance, adjusted in zip(pairs, spread, chances, holm(chances), strict=True):
+            tested = figure == "accuracy" and one in alone and other in alone
+            exact = mcnemar(alone[one], alone[other]) if tested else None
+            beyond = adjusted is not None and adjusted < 1 - LEVEL
+            told = between.interval()
+            found.append(Difference(one, other, figure, between.value, told, chance, adjusted, beyond, exact))
+    return found
+
+
+def _apart(means: dict[str, dict[str, Spread]], pair: tuple[str, str], figure: str) -> Spread:
+    return means[pair[0]][figure] - means[pair[1]][figure]
+
+
+def _chance(between: Spread) -> float | None:
+    """Return the chance of a difference; 1 where both say the same throughout."""
+    same = between.value == 0 and not np.nan_to_num(between.draws).any()
+    return 1.0 if same else between.chance()

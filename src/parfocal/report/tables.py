@@ -1,0 +1,96 @@
+"""A comparison as tables for other programs and for papers: CSV, JSON and LaTeX."""
+
+import json
+from dataclasses import asdict
+from typing import Literal
+
+import pandas as pd
+
+from parfocal.evaluation.compare import FIGURES, Comparison, Value
+
+Format = Literal["csv", "json", "latex"]
+
+WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "kappa": "kappa",
+    "quadratic_kappa": "quadratic kappa",
+    "auc": "AUC",
+    "brier": "Brier",
+    "loss": "loss",
+}
+"""The figures of a comparison as a table's headings call them."""
+
+
+def written(comparison: Comparison, form: Format) -> str:
+    """Return a comparison as text of a format: every figure in CSV and JSON, the compared ones in LaTeX."""
+    if form == "json":
+        return json.dumps(asdict(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _rows(comparison).to_csv(index=False) if form == "csv" else _latex(comparison)
+
+
+def shown(value: Value) -> str:
+    """Return a figure as people read it: with its interval, and its deviation where it is the mean of several runs."""
+    if value.value is None:
+        return "–"
+    words = f"{value.value:.3f}"
+    if value.deviation is not None:
+        words += f" ± {value.deviation:.3f}"
+    if value.interval is not None:
+        words += f" ({value.interval[0]:.3f}–{value.interval[1]:.3f})"
+    return words
+
+
+def _rows(comparison: Comparison) -> pd.DataFrame:
+    """Return one row a figure of a run, then one a difference, of the run less the one it is held `against`."""
+    rows: list[dict[str, object]] = []
+    for result in comparison.results:
+        about = {"run": result.name, "against": "", "runs": len(result.runs), "split": comparison.split}
+        rows.append({**about, "figure": "majority_accuracy", "value": result.majority_accuracy})
+        for figure, value in result.figures.items():
+            low, high = value.interval or (None, None)
+            row = {"figure": figure, "value": value.value, "low": low, "high": high, "deviation": value.deviation}
+            rows.append({**about, **row})
+    for one in comparison.differences:
+        low, high = one.interval or (None, None)
+        rows.append(
+            {
+                "run": one.one,
+                "against": one.other,
+                "split": comparison.split,
+                "figure": one.figure,
+                "value": one.value,
+                "low": low,
+                "high": high,
+                "chance": one.chance,
+                "adjusted": one.adjusted,
+                "mcnemar": one.mcnemar,
+                "larger_than_chance": one.larger_than_chance,
+            }
+        )
+    return pd.DataFrame(rows).astype({"runs": "Int64"})
+
+
+def _latex(comparison: Comparison) -> str:
+    results = pd.DataFrame(
+        [
+            {"run": one.name, **{WORDS[figure]: shown(one.figures[figure]) for figure in FIGURES}}
+            | {"majority": f"{one.majority_accuracy:.3f}"}
+            for one in comparison.results
+        ]
+    )
+    differences = pd.DataFrame(
+        [
+            {
+                "difference": f"{one.one} – {one.other}",
+                "figure": WORDS[one.figure],
+                "value": shown(Value(one.value, one.interval, None)),
+                "adjusted p": "–" if one.adjusted is None else f"{one.adjusted:.3f}",
+                "larger than chance": "yes" if one.larger_than_chance else "no",
+            }
+            for one in comparison.differences
+        ]
+    )
+    tables = [results, differences] if len(differences) else [results]
+    return "\n".join(table.to_latex(index=False, escape=True) for table in tables)

@@ -1,0 +1,158 @@
+"""Runs are compared on the same images, draw by draw, and a difference that chance could make is called none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from parfocal.errors import ParfocalError
+from parfocal.evaluation.compare import FIGURES, compared, holm, mcnemar
+from parfocal.evaluation.metrics import judge
+from parfocal.evaluation.predictions import Predictions
+from parfocal.recipe import recipe
+from parfocal.run import Run
+from tests.evaluation.said import made
+
+
+def _said(skill: float, seed: int = 0, count: int = 400) -> Predictions:
+    """Say of the same images, two to a patient, the truth with some skill."""
+    truth = np.random.default_rng(0).integers(0, 3, count)
+    dice = np.random.default_rng([1, seed])
+    probabilities = dice.dirichlet(np.ones(3), count) + skill * np.eye(3)[truth]
+    patients = [str(number // 2) for number in range(count)]
+    return made(truth, probabilities / probabilities.sum(axis=1, keepdims=True), patients)
+
+
+def _run(folder: Path, predictions: Predictions, split: str = "test", **changes: object) -> Run:
+    run = Run(folder)
+    recipe(None, **changes).save(folder / "recipe.yaml")
+    predictions.save(run.predictions(split))
+    return run
+
+
+def test_a_large_difference_is_larger_than_chance_and_a_small_one_is_not(tmp_path: Path) -> None:
+    runs = [
+        _run(tmp_path / "poor", _said(0.2, 1), model="resnet18"),
+        _run(tmp_path / "good", _said(1.0, 2), model="resnet50"),
+        _run(tmp_path / "alike", _said(1.0, 3), model="resnet34"),
+    ]
+    found = compared(runs)
+    assert (found.split, found.without_differences) == ("test", "")
+    assert [one.name for one in found.results] == ["poor", "good", "alike"]
+    by_pair = {(one.one, one.other, one.figure): one for one in found.differences}
+    assert len(by_pair) == 3 * len(FIGURES)
+    accuracy = {run.name: judge(Predictions.load(run.predictions("test")))["accuracy"] for run in runs}
+    clear, level = by_pair["poor", "good", "accuracy"], by_pair["good", "alike", "accuracy"]
+    assert clear.value == pytest.approx(accuracy["poor"] - accuracy["good"])
+    assert clear.larger_than_chance
+    assert clear.mcnemar is not None
+    assert clear.mcnemar < 0.001
+    assert clear.interval is not None
+    assert clear.interval[1] < 0
+    assert not level.larger_than_chance
+    assert level.chance is not None
+    assert level.adjusted is not None
+    assert 0.05 < level.chance <= level.adjusted
+    assert by_pair["poor", "good", "auc"].mcnemar is None
+
+
+def test_pairing_finds_what_separate_intervals_hide(tmp_path: Path) -> None:
+    better = _said(0.6)
+    # The same answers, with one wrong in every twenty images that were right.
+    right = np.flatnonzero(better.predicted == better.truth)[::20]
+    probabilities = better.probabilities.copy()
+    probabilities[right] = np.eye(3)[(better.truth[right] + 1) % 3]
+    worse = Predictions(better.ids, better.groups, better.truth, probabilities, better.classes)
+    found = compared([
+        _run(tmp_path / "a", better, model="resnet18"),
+        _run(tmp_path / "b", worse, model="resnet34"),
+    ])  # fmt: skip
+    first, second = (one.figures["accuracy"].interval for one in found.results)
+    assert first is not None
+    assert second is not None
+    assert first[0] < second[1]
+    assert next(one for one in found.differences if one.figure == "accuracy").larger_than_chance
+
+
+def test_a_run_and_itself_do_not_differ(tmp_path: Path) -> None:
+    runs = [_run(tmp_path / name, _said(0.5), model=name) for name in ("resnet18", "resnet34")]
+    for one in compared(runs).differences:
+        assert (one.value, one.chance, one.larger_than_chance) == (0, 1, False)
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
+    one, other = _said(0.2, 1), _said(0.4, 2)
+    turned = Predictions(other.ids[::-1], other.groups[::-1], other.truth[::-1], other.probabilities[::-1], one.classes)
+    first = _run(tmp_path / "one", one, model="resnet18")
+    straight = compared([first, _run(tmp_path / "other", other, model="resnet34")])
+    _run(tmp_path / "other", turned, model="resnet34")
+    assert compared([first, Run(tmp_path / "other")]) == straight
+
+
+def test_seeds_of_one_recipe_are_gathered_as_mean_and_deviation(tmp_path: Path) -> None:
+    runs = [_run(tmp_path / f"resnet18-seed{seed}", _said(0.5, seed), seed=seed) for seed in range(3)]
+    other = _run(tmp_path / "resnet34-seed0", _said(0.5, 9), model="resnet34")
+    found = compared([*runs, other])
+    assert [one.name for one in found.results] == ["resnet18", "resnet34-seed0"]
+    assert found.results[0].runs == ("resnet18-seed0", "resnet18-seed1", "resnet18-seed2")
+    values = [judge(Predictions.load(run.predictions("test")))["accuracy"] for run in runs]
+    figure = found.results[0].figures["accuracy"]
+    assert figure.value == pytest.approx(np.mean(values))
+    assert figure.deviation == pytest.approx(np.std(values, ddof=1))
+    assert found.results[1].figures["accuracy"].deviation is None
+    assert {one.mcnemar for one in found.differences} == {None}
+
+
+def test_valid_is_taken_where_the_truth_of_test_is_unknown(tmp_path: Path) -> None:
+    said = _said(0.5)
+    run = _run(tmp_path / "one", said, split="valid")
+    unknown = Predictions(said.ids, said.groups, np.full(len(said), -1), said.probabilities, said.classes)
+    unknown.save(run.predictions("test"))
+    assert compared([run]).split == "valid"
+    with pytest.raises(ParfocalError, match="has images without truth"):
+        compared([run], split="test")
+
+
+def test_folds_are_gathered_although_their_images_differ(tmp_path: Path) -> None:
+    one, other = _said(0.5, 1), _said(0.5, 2)
+    renamed = Predictions(tuple("x" + name for name in one.ids), one.groups, one.truth, one.probabilities, one.classes)
+    runs = [
+        _run(tmp_path / "resnet18-fold0", renamed, "valid", folds=2, fold=0),
+        _run(tmp_path / "resnet18-fold1", other, "valid", folds=2, fold=1),
+    ]
+    found = compared(runs)
+    assert [result.name for result in found.results] == ["resnet18"]
+    assert found.results[0].figures["accuracy"].deviation is not None
+    assert "were judged on different images, such as" in found.without_differences
+
+
+def test_other_truths_and_other_classes_are_told(tmp_path: Path) -> None:
+    one = _said(0.5)
+    changed = Predictions(one.ids, one.groups, (one.truth + 1) % 3, one.probabilities, one.classes)
+    runs = [_run(tmp_path / "a", one, model="resnet18"), _run(tmp_path / "b", changed, model="resnet34")]
+    assert "a and b were judged by different labels, of 0, 1" in compared(runs).without_differences
+    other = Predictions(one.ids, one.groups, one.truth, one.probabilities, ("x", "y", "z"))
+    runs[1] = _run(tmp_path / "b", other, model="resnet34")
+    with pytest.raises(ParfocalError, match="a tells class 0, class 1, class 2 apart, b x, y, z"):
+        compared(runs)
+
+
+@given(seed=st.integers(0, 1000), count=st.integers(1, 80))
+def test_mcnemars_test_is_the_binomial_of_what_one_alone_got_right(seed: int, count: int) -> None:
+    dice = np.random.default_rng(seed)
+    truth = dice.integers(0, 2, count)
+    one, other = (made(truth, dice.dirichlet([1, 1], count)) for _ in range(2))
+    right = np.stack([one.predicted == truth, other.predicted == truth])
+    table = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
+    smaller, both = min(table), sum(table)
+    expected = min(1.0, 2 * stats.binom.cdf(smaller, both, 0.5)) if both else 1.0
+    assert mcnemar(one, other) == pytest.approx(expected)
+    assert mcnemar(one, other) == pytest.approx(mcnemar(other, one))
+
+
+def test_many_pairs_are_asked_for_more() -> None:
+    assert holm([0.04, None, 0.01, 0.03]) == [0.06, None, 0.03, 0.06]
+    assert holm([0.9, 0.9]) == [1, 1]

@@ -1,0 +1,50 @@
+"""A comparison as tables that other programs read."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+
+from parfocal.evaluation.compare import Comparison, Difference, Result, Value
+from parfocal.report.tables import shown, written
+
+NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc", "brier", "loss")
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    single = Result("plain_20", ("plain_20",), 400, 200, 0.7, {name: Value(0.8, [0.7, 0.9], None) for name in NAMES})
+    gathered = Result("resnet20", ("a", "b"), 400, 200, 0.7, {name: Value(0.9, [0.8, 0.95], 0.01) for name in NAMES})
+    difference = Difference("plain_20", "resnet20", "accuracy", -0.1, [-0.2, -0.05], 0.001, 0.002, True, None)
+    return Comparison("test", (single, gathered), (difference,))
+
+
+def test_csv_has_a_row_for_each_figure_and_each_difference(comparison: Comparison) -> None:
+    rows = pd.read_csv(io.StringIO(written(comparison, "csv")), dtype={"runs": "Int64"})
+    results, differences = rows[rows["against"].isna()], rows[rows["against"].notna()]
+    assert len(results) == 2 * (len(NAMES) + 1)
+    accuracy = results[(results["run"] == "resnet20") & (results["figure"] == "accuracy")].iloc[0]
+    assert accuracy[["value", "low", "high", "deviation", "runs"]].tolist() == [0.9, 0.8, 0.95, 0.01, 2]
+    assert differences[["run", "against", "value"]].to_numpy().tolist() == [["plain_20", "resnet20", -0.1]]
+    assert differences["larger_than_chance"].tolist() == [True]
+
+
+def test_json_holds_all_of_it(comparison: Comparison) -> None:
+    found = json.loads(written(comparison, "json"))
+    assert found["split"] == "test"
+    assert found["results"][0]["figures"]["auc"] == {"value": 0.8, "interval": [0.7, 0.9], "deviation": None}
+    assert found["differences"][0]["adjusted"] == 0.002
+
+
+def test_latex_escapes_names(comparison: Comparison) -> None:
+    text = written(comparison, "latex")
+    assert text.count(r"\begin{tabular}") == 2
+    assert r"plain\_20 & 0.800 (0.700–0.900)" in text
+    assert "plain_20 &" not in text.replace(r"\_", "")
+
+
+def test_figures_are_shown_with_all_that_is_known() -> None:
+    assert shown(Value(None, None, None)) == "–"
+    assert shown(Value(0.5, None, None)) == "0.500"
+    assert shown(Value(0.5, [0.4, 0.6], 0.02)) == "0.500 ± 0.020 (0.400–0.600)"
