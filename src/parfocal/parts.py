@@ -104,14 +104,16 @@ Step = Literal[
     "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue", "grey"
 ]
 Group = Literal["all", "random_order", "one_of"]
+Look = Literal["centre", "five", "ten", "flips", "eight"]
 
 
 class ViewsPart(Part):
     """How an image is looked at: its centre in evaluation, drawn anew for each epoch in training."""
 
     crop: int = Field(default=224, ge=8, le=4096, description="side of the square the network sees")
-    evaluation: Literal["centre", "five", "ten"] = Field(
-        default="centre", description="look at the centre, or average centre and corners, or these and their flips"
+    evaluation: Look = Field(
+        default="centre",
+        description="look at the centre; or average centre and corners, these and their flips, four flips, eight turns",
     )
     place: Literal["centre", "random"] = Field(default="centre", description="where training crops")
     pad: int = Field(default=0, ge=0, le=1024, description="how far random crops reach over the edge, in pixels")

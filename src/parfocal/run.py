@@ -52,6 +52,11 @@ class Run:
         return self.folder / "table.csv"
 
     @property
+    def decision(self) -> Path:
+        """What validation decided after training: temperature, thresholds, what is out of the ordinary."""
+        return self.folder / "decision.json"
+
+    @property
     def finished(self) -> bool:
         """Whether training reached its end and was judged."""
         return (self.folder / "metrics.json").is_file()

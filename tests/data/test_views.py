@@ -148,6 +148,18 @@ def test_evaluation_looks_at_centre_corners_and_their_flips(evaluation: str) -> 
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("size", [24, 32, 33])
+def test_flips_and_turns_are_those_of_a_square_each_once(size: int) -> None:
+    image = _image(size)
+    middle = _rendered(image, still(1, size, ViewsPart(crop=24))[0], 24)
+    turned = [np.rot90(one, by) for one in (middle, middle[:, ::-1]) for by in range(4)]
+    for evaluation, several in (("flips", turned[::2]), ("eight", turned)):
+        part = ViewsPart.model_validate({"crop": 24, "evaluation": evaluation})
+        seen = [_rendered(image, still(1, size, part, look)[0], 24) for look in looks(part)]
+        np.testing.assert_array_equal(seen[0], middle)
+        assert sorted(one.tobytes() for one in seen) == sorted(one.tobytes() for one in several)
+
+
 @given(seed=st.integers(0, 1000), pad=st.integers(0, 6))
 def test_random_crops_are_exact_pieces_of_the_padded_image(seed: int, pad: int) -> None:
     image = _image()

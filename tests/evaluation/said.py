@@ -31,3 +31,10 @@ def drawn_predictions(draw: st.DrawFn, classes: tuple[int, int] = (2, 5), least:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     groups = [str(number) for number in dice.integers(0, max(1, count // 2), count)]
     return made(truth, probabilities, groups)
+
+
+def graded(seed: int, count: int, classes: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Draw grades as a network might give them, and the truth; rounding them is not the best cut."""
+    dice = np.random.default_rng(seed)
+    truth = np.minimum(dice.geometric(0.5, count) - 1, classes - 1)
+    return 0.6 * truth + 0.3 + noise * dice.normal(size=count), truth

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import parfocal
-from parfocal.commands.tables import results_table
-from parfocal.errors import ParfocalError
+from parfocal.commands.results import results_table
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL, draw_cells
 
@@ -72,6 +72,56 @@ def test_what_was_waived_in_training_is_waived_in_evaluation(cells: Path, tmp_pa
     before = run.metrics()
     parfocal.evaluate(run.folder)
     assert run.metrics() == before
+
+
+def test_what_is_wished_for_is_decided_on_validation_and_kept(trained: Path) -> None:
+    run = Run(trained / "runs" / "plain20")
+    straight = run.predictions("valid").read_bytes()
+    (judged,) = parfocal.evaluate(run.folder, operating="sensitivity=0.9", looks="eight", together=True)
+    assert judged.metrics()["test"]["operating"]["wish"] == "sensitivity=0.9"
+    assert judged.metrics()["test"]["together"]["weight"] >= 0
+    assert run.predictions("valid").read_bytes() != straight
+    again = parfocal.evaluate(run.folder)[0].metrics()
+    assert again["test"]["operating"]["thresholds"] == judged.metrics()["test"]["operating"]["thresholds"]
+    parfocal.evaluate(run.folder, operating="none", looks="none", together=False)
+    assert run.predictions("valid").read_bytes() == straight
+    assert "operating" not in run.metrics()["test"]
+    with pytest.raises(UsageError, match=r"views\.evaluation=nine is not a choice"):
+        parfocal.evaluate(run.folder, looks="nine")
+
+
+def test_the_test_split_decides_nothing(trained: Path) -> None:
+    run = Run(trained / "runs" / "plain20")
+    before = run.decision.read_bytes()
+    table = run.table.read_text()
+    run.table.write_text(table.replace(",test,", ",train,"))
+    try:
+        parfocal.evaluate(run.folder)
+        assert run.decision.read_bytes() == before
+    finally:
+        run.table.write_text(table)
+        parfocal.evaluate(run.folder)
+
+
+def test_a_run_of_an_older_parfocal_is_judged_anew(trained: Path) -> None:
+    run = Run(trained / "runs" / "plain20")
+    recipe = run.folder / "recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text[: text.index("judgement:")])
+    run.decision.unlink()
+    try:
+        parfocal.evaluate(run.folder)
+        assert run.decision.is_file()
+    finally:
+        recipe.write_text(text)
+
+
+def test_the_highest_test_accuracy_stands_apart_from_the_honest_one(cells: Path, tmp_path: Path) -> None:
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "test_curve": True})
+    history, highest = run.history(), run.metrics()["chosen_on_test"]
+    assert highest["accuracy"] == history["test_accuracy"].max()
+    assert history["test_accuracy"].iloc[highest["epoch"] - 1] == highest["accuracy"]
+    assert run.metrics()["test"]["accuracy"] <= highest["accuracy"]
 
 
 def test_predicting_the_test_files_gives_the_probabilities_of_the_evaluation(trained: Path, tmp_path: Path) -> None:

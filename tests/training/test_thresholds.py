@@ -1,63 +1,16 @@
-"""Thresholds between grades, tuned for quadratic kappa."""
-
-import itertools
+"""A link's thresholds and spread, tuned on what it said."""
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, log_loss
 
 from parfocal.model.links import Grades
-from parfocal.training.thresholds import tune, tuned_thresholds
-
-
-def _kappa(grades: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> float:
-    said = (grades[:, None] > thresholds).sum(axis=1)
-    if len(np.union1d(said, truth)) == 1:
-        return 0.0
-    return float(cohen_kappa_score(truth, said, labels=np.arange(len(thresholds) + 1), weights="quadratic"))
-
-
-def _graded(seed: int, count: int, classes: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    dice = np.random.default_rng(seed)
-    truth = np.minimum(dice.geometric(0.5, count) - 1, classes - 1)
-    return 0.6 * truth + 0.3 + noise * dice.normal(size=count), truth
-
-
-@given(
-    seed=st.integers(0, 10**6),
-    count=st.integers(1, 80),
-    classes=st.integers(2, 6),
-    noise=st.sampled_from([0, 0.3, 1]),
-)
-def test_tuned_thresholds_are_in_order_and_never_below_plain_rounding(
-    seed: int, count: int, classes: int, noise: float
-) -> None:
-    grades, truth = _graded(seed, count, classes, noise)
-    found = tuned_thresholds(grades, truth, classes)
-    assert (np.diff(found) >= 0).all()
-    assert _kappa(grades, truth, found) >= _kappa(grades, truth, np.arange(classes - 1) + 0.5) - 1e-12
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_they_come_near_the_best_of_all(seed: int) -> None:
-    grades, truth = _graded(seed, 18, 3, 0.4)
-    places = np.append(np.sort(grades) - 1e-9, grades.max() + 1)
-    best = max(_kappa(grades, truth, np.array(two)) for two in itertools.combinations(places, 2))
-    assert _kappa(grades, truth, tuned_thresholds(grades, truth, 3)) > best - 0.02
-
-
-def test_thresholds_that_nothing_speaks_against_stay_where_rounding_has_them() -> None:
-    grades, truth = np.array([0.1, 0.3, 0.35, 0.4]), np.array([0, 0, 1, 1])
-    assert tuned_thresholds(grades, truth, 4).tolist() == pytest.approx([0.325, 1.5, 2.5])
-    assert tuned_thresholds(np.ones(4), truth, 4).tolist() == [0.5, 1.5, 2.5]
-    assert tuned_thresholds(grades, np.zeros(4, int), 4).tolist() == [0.5, 1.5, 2.5]
+from parfocal.training.thresholds import tune
+from tests.evaluation.said import graded
 
 
 def test_a_tuned_link_answers_by_its_thresholds_with_honest_probabilities() -> None:
-    grades, truth = _graded(0, 400, 5, 0.3)
+    grades, truth = graded(0, 400, 5, 0.3)
     link, scores = Grades(5), torch.from_numpy(grades[:, None] - 2)
 
     def said() -> np.ndarray:

@@ -1,6 +1,6 @@
 """What runs reached, and how they compare, as tables on standard output."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.commands.tables import new_table, show
@@ -75,16 +75,59 @@ def difference_table(comparison: Comparison) -> None:
     show(_ABOUT)
 
 
+def decision_tables(runs: Sequence[Run]) -> None:
+    """Print what operating points, referral and groups together reach, where they were asked for."""
+    points = new_table("operating point", "wished for", "split", "answer", "sensitivity", "specificity", "precision")
+    referrals = new_table("referral", "split", "stated", "coverage", "referred", "accuracy of the rest")
+    joined = new_table("together", "split", "weight of the others", "accuracy", "alone")
+    for run in runs:
+        metrics = run.metrics()
+        for split in (split for split in ("valid", "test") if metrics.get(split, {}).get("labelled")):
+            judged = metrics[split]
+            if point := judged.get("operating"):
+                # Of two answers the second is the positive one; between grades each is an answer of its own.
+                answers = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
+                for answer in answers:
+                    own = {**point["per_class"][answer], "intervals": point["intervals"]["per_class"][answer]}
+                    cells = [_judged(own, name) for name in ("recall", "specificity", "precision")]
+                    points.add_row(run.name, point["wish"], split, answer, *cells)
+            if referral := judged.get("referral"):
+                names = ("coverage", "referred", "accuracy_of_the_rest")
+                cells = [_share(referral[name]) for name in names]
+                referrals.add_row(run.name, split, f"{referral['stated']:g}", *cells)
+            if both := judged.get("together"):
+                cells = [f"{both['weight']:.2f}", _judged(both, "accuracy"), _judged(judged, "accuracy")]
+                joined.add_row(run.name, split, *cells)
+    for table in (points, referrals, joined):
+        if table.row_count:
+            show()
+            show(table)
+
+
+def elsewhere_table(judged: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what runs reach on other data, the majority baseline beside it."""
+    names = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
+    table = new_table("run", "images", *("majority" if name == "majority_accuracy" else WORDS[name] for name in names))
+    for name, one in judged.items():
+        table.add_row(name, str(one["count"]), *(_judged(one, figure) for figure in names))
+    show(table)
+    show(f"Judged on {next(iter(judged.values()))['source']}")
+
+
 def _told_apart(comparison: Comparison) -> list[str]:
     """Return the figures that are shown; of two classes quadratic kappa is kappa, and once is enough."""
     same = all(one.figures["kappa"] == one.figures["quadratic_kappa"] for one in comparison.results)
     return [figure for figure in _COMPARED if figure != "quadratic_kappa" or not same]
 
 
-def _judged(judged: dict[str, Any], name: str) -> str:
+def _judged(judged: Mapping[str, Any], name: str) -> str:
     """Show a figure of a split; runs judged by an older Parfocal have no intervals."""
     return shown(Value(judged[name], judged.get("intervals", {}).get(name), None))
 
 
 def _chance(chance: float | None) -> str:
     return "–" if chance is None else "< 0.001" if chance < 0.001 else f"{chance:.3f}"
+
+
+def _share(measured: dict[str, Any] | None) -> str:
+    return "–" if measured is None else shown(Value(measured["value"], measured["interval"], None))

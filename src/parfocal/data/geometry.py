@@ -5,19 +5,30 @@ import numpy as np
 from parfocal.data.dice import Dice
 from parfocal.parts import Step, ViewsPart
 
-LOOKS = ((0, 0), (-1, -1), (1, -1), (-1, 1), (1, 1))
-"""Where the crops of evaluation lie: the centre, then the corners."""
+_CENTRE = (0, 0)
+_CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
+_AS_IT_IS, _MIRRORED = ((1, 0), (0, 1)), ((-1, 0), (0, 1))
+_FLIPS = (_AS_IT_IS, _MIRRORED, ((1, 0), (0, -1)), ((-1, 0), (0, -1)))
+_TURNS = (((0, -1), (1, 0)), ((0, 1), (-1, 0)), ((0, 1), (1, 0)), ((0, -1), (-1, 0)))
+
+LOOKS = {
+    "centre": ((_AS_IT_IS, _CENTRE),),
+    "five": tuple((_AS_IT_IS, place) for place in (_CENTRE, *_CORNERS)),
+    "ten": tuple((way, place) for way in (_AS_IT_IS, _MIRRORED) for place in (_CENTRE, *_CORNERS)),
+    "flips": tuple((way, _CENTRE) for way in _FLIPS),
+    "eight": tuple((way, _CENTRE) for way in (*_FLIPS, *_TURNS)),
+}
+"""The looks whose answers evaluation averages: how each turns the image, and whether its centre or which corner."""
 
 
 def straight(count: int, size: int, part: ViewsPart, look: int = 0) -> np.ndarray:
-    """Return the matrices of evaluation: the central square, or for `look` a corner; from 5 on, flipped."""
-    flip = -1.0 if look >= len(LOOKS) else 1.0
-    across, down = LOOKS[look % len(LOOKS)]
-    linear = np.broadcast_to(np.diag([flip, 1.0]), (count, 2, 2))
+    """Return the matrices of one look of evaluation; the first is always the central square as it is."""
+    way, (across, down) = LOOKS[part.evaluation][look]
+    linear = np.broadcast_to(np.array(way, dtype=float), (count, 2, 2))
     room = (size - part.crop) / 2
     # Whole pixels only, so that evaluation never interpolates.
     shift = np.tile([np.floor(room) * across, np.floor(room) * down], (count, 1))
-    if size % 2 != part.crop % 2 and look % len(LOOKS) == 0:
+    if size % 2 != part.crop % 2 and (across, down) == _CENTRE:
         shift = shift - 0.5
     return about_centres(linear, shift, size, part.crop)
 

@@ -68,8 +68,8 @@ def still(count: int, size: int, part: ViewsPart, look: int = 0) -> Views:
 
 
 def looks(part: ViewsPart) -> range:
-    """Return the numbers of the looks whose answers evaluation averages: 1, 5 or 10 crops."""
-    return range({"centre": 1, "five": len(LOOKS), "ten": 2 * len(LOOKS)}[part.evaluation])
+    """Return the numbers of the looks whose answers evaluation averages: 1, 4 or 8 flips and turns, 5 or 10 crops."""
+    return range(len(LOOKS[part.evaluation]))
 
 
 def drawn(count: int, size: int, part: ViewsPart, *, seed: int, epoch: int) -> Views:

@@ -4,7 +4,7 @@ Runs that differ in seed or fold alone are gathered as one, for a seed's luck is
 paired: every draw takes the same patients for both sides. Everything comes from the predictions files.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -81,19 +81,34 @@ def compared(runs: Iterable[Path | str | Run], split: str = "", draws: int = DRA
     """Compare runs on one split: on test where all have its truth, or else on valid."""
     opened = open_runs(run.folder if isinstance(run, Run) else run for run in runs)
     split = split or best_split(opened)
-    said = [_labelled(run, split) for run in opened]
-    apart = different_images(opened, said)
+    families = {name: {run.name: _labelled(run, split) for run in family} for name, family in gathered(opened).items()}
+    return comparison_of(families, split, draws)
+
+
+def comparison_of(
+    families: Mapping[str, Mapping[str, Predictions]], split: str, draws: int = DRAWS, only: str = ""
+) -> Comparison:
+    """Compare labelled predictions by name: those of one run, or of several that are gathered as one.
+
+    Each two are held against each other, or each with the one named by `only`.
+    """
+    named = [(name, run, one) for name, family in families.items() for run, one in family.items()]
+    runs, said = [run for _, run, _ in named], [one for _, _, one in named]
+    apart = different_images(runs, said)
     if not apart:
         said = [aligned(one, said[0]) for one in said]
     found = [_spreads([one], draws)[0] for one in said] if apart else _spreads(said, draws)
-    families = gathered(opened)
-    results = tuple(_result(name, places, opened, said, found, bool(apart)) for name, places in families.items())
+    places = {name: [place for place, (own, _, _) in enumerate(named) if own == name] for name in families}
+    results = tuple(_result(name, several, runs, said, found, bool(apart)) for name, several in places.items())
     if apart or len(families) == 1:
         return Comparison(split, results, (), apart)
-    means = {name: {key: _mean([found[place][key,] for place in places]) for key in FIGURES}
-             for name, places in families.items()}  # fmt: skip
-    alone = {name: said[places[0]] for name, places in families.items() if len(places) == 1}
-    return Comparison(split, results, tuple(_differences(means, alone)))
+    means = {
+        name: {key: _mean([found[place][key,] for place in several]) for key in FIGURES}
+        for name, several in places.items()
+    }
+    alone = {name: said[several[0]] for name, several in places.items() if len(several) == 1}
+    pairs = [pair for pair in combinations(means, 2) if not only or only in pair]
+    return Comparison(split, results, tuple(_differences(pairs, means, alone)))
 
 
 def best_split(runs: Sequence[Run]) -> str:
@@ -102,19 +117,19 @@ def best_split(runs: Sequence[Run]) -> str:
     return "test" if all(told) else "valid"
 
 
-def gathered(runs: Sequence[Run]) -> dict[str, list[int]]:
-    """Return the places of runs that differ in seed or fold alone as one family, by a name for them."""
-    families: list[list[int]] = []
-    for place, run in enumerate(runs):
-        own = next((family for family in families if _alike(runs[family[0]], run)), None)
+def gathered(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return runs that differ in seed or fold alone as one family, by a name for them."""
+    families: list[list[Run]] = []
+    for run in runs:
+        own = next((family for family in families if _alike(family[0], run)), None)
         if own is None:
-            families.append([place])
+            families.append([run])
         else:
-            own.append(place)
-    names = [_name([runs[place] for place in family]) for family in families]
+            own.append(run)
+    names = [_name(family) for family in families]
     for number, family in enumerate(families):
         if names.count(names[number]) > 1:
-            names[number] = ", ".join(str(runs[place].folder) for place in family)
+            names[number] = ", ".join(str(run.folder) for run in family)
     return dict(zip(names, families, strict=True))
 
 
@@ -131,20 +146,20 @@ def aligned(predictions: Predictions, like: Predictions) -> Predictions:
     )
 
 
-def different_images(runs: Sequence[Run], said: Sequence[Predictions]) -> str:
-    """Say which runs were judged on other images, or by another truth, than the first; nothing where none was."""
+def different_images(names: Sequence[str], said: Sequence[Predictions]) -> str:
+    """Say which predictions are of other images, or judged by another truth, than the first; nothing where none is."""
     first = dict(zip(said[0].ids, said[0].truth, strict=True))
-    for run, one in zip(runs[1:], said[1:], strict=True):
+    for name, one in zip(names[1:], said[1:], strict=True):
         if one.classes != said[0].classes:
             raise ParfocalError(
-                f"{runs[0].name} tells {', '.join(said[0].classes)} apart, {run.name} {', '.join(one.classes)}."
+                f"{names[0]} tells {', '.join(said[0].classes)} apart, {name} {', '.join(one.classes)}."
             )
         if set(one.ids) != set(first):
             odd = sorted(set(one.ids) ^ set(first))
-            return f"{runs[0].name} and {run.name} were judged on different images, such as {listing(odd, 2)}"
+            return f"{names[0]} and {name} were judged on different images, such as {listing(odd, 2)}"
         changed = [image for image, truth in zip(one.ids, one.truth, strict=True) if first[image] != truth]
         if changed:
-            return f"{runs[0].name} and {run.name} were judged by different labels, of {listing(changed, 2)}"
+            return f"{names[0]} and {name} were judged by different labels, of {listing(changed, 2)}"
     return ""
 
 
@@ -194,7 +209,7 @@ def _spreads(said: Sequence[Predictions], draws: int) -> list[dict[Key, Spread]]
 def _result(
     name: str,
     places: Sequence[int],
-    runs: Sequence[Run],
+    runs: Sequence[str],
     said: Sequence[Predictions],
     found: Sequence[dict[Key, Spread]],
     apart: bool,
@@ -207,7 +222,7 @@ def _result(
         figures[key[0]] = _value(several, None if unsure else _mean(several).interval())
     first = said[places[0]]
     matrix = of.confusion(first.truth, first.predicted, len(first.classes))
-    names = tuple(runs[place].name for place in places)
+    names = tuple(runs[place] for place in places)
     return Result(name, names, len(first), len(set(first.groups)), float(of.majority_accuracy(matrix)), figures)
 
 
@@ -227,23 +242,21 @@ def _mean(several: Sequence[Spread]) -> Spread:
     )
 
 
-def _differences(means: dict[str, dict[str, Spread]], alone: dict[str, Predictions]) -> list[Difference]:
+def _differences(
+    pairs: Sequence[tuple[str, str]], means: dict[str, dict[str, Spread]], alone: dict[str, Predictions]
+) -> list[Difference]:
     found: list[Difference] = []
     for figure in FIGURES:
-        pairs = [pair for pair in combinations(means, 2) if not np.isnan(_apart(means, pair, figure).value)]
-        spread = [_apart(means, pair, figure) for pair in pairs]
-        chances = [_chance(one) for one in spread]
-        for (one, other), between, chance, adjusted in zip(pairs, spread, chances, holm(chances), strict=True):
+        spread = {pair: means[pair[0]][figure] - means[pair[1]][figure] for pair in pairs}
+        spread = {pair: between for pair, between in spread.items() if not np.isnan(between.value)}
+        chances = [_chance(between) for between in spread.values()]
+        for ((one, other), between), chance, adjusted in zip(spread.items(), chances, holm(chances), strict=True):
             tested = figure == "accuracy" and one in alone and other in alone
             exact = mcnemar(alone[one], alone[other]) if tested else None
             beyond = adjusted is not None and adjusted < 1 - LEVEL
             told = between.interval()
             found.append(Difference(one, other, figure, between.value, told, chance, adjusted, beyond, exact))
     return found
-
-
-def _apart(means: dict[str, dict[str, Spread]], pair: tuple[str, str], figure: str) -> Spread:
-    return means[pair[0]][figure] - means[pair[1]][figure]
 
 
 def _chance(between: Spread) -> float | None:

@@ -1,4 +1,7 @@
-"""Loading trained networks and judging them: predictions, metrics and submission of each run, written anew."""
+"""Loading trained networks and judging them: predictions, metrics and submission of each run, written anew.
+
+Figures are taken from the predictions as they lie in their files, never from the network.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -8,60 +11,118 @@ from typing import Any
 import pandas as pd
 from lightning_fabric import Fabric
 
+from parfocal.data.passes import in_order
 from parfocal.data.prepared import made_ready
 from parfocal.data.store import Store
 from parfocal.data.table import Table
+from parfocal.evaluation.decision import Decision, Wishes, decided, looks_of
 from parfocal.evaluation.inference import batches_of, fabric_for, predict_split, ready
 from parfocal.evaluation.judgement import judge_fully
+from parfocal.evaluation.ordinary import MOST, Ordinary, fitted_ordinary, measures
+from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.watch import alarms, prevalence
 from parfocal.model.classifier import Classifier
+from parfocal.recipe import Recipe
+from parfocal.recipe import recipe as find_recipe
 from parfocal.run import Run, open_runs
 
 
-def evaluate(runs: Iterable[Path | str] | Path | str) -> list[Run]:
+def evaluate(
+    runs: Iterable[Path | str] | Path | str,
+    *,
+    operating: str | None = None,
+    refer: float | None = None,
+    looks: str | None = None,
+    together: bool | None = None,
+) -> list[Run]:
     """Load each run's trained network, predict its valid and test splits and write what comes of it.
+
+    What is wished for is decided on validation and kept with the run: an `operating` point such as `sensitivity=0.95`,
+    a coverage for images that a human should see (`refer`), how images are looked at (`looks`, such as `eight`), and
+    whether images are also judged `together` with the others of their group. `none`, 0 and False take it back.
 
     Faults that the run's recipe does not waive are refused; images that can no longer be read, and are waived, are left
     out and listed in the metrics.
     """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
+    wishes = Wishes(operating, refer, looks, together)
     for run in opened:
         prepared = made_ready(Table.load(run), run.recipe)
-        evaluate_run(run, prepared.table, prepared.store, fabric_for(run.recipe.training.precision))
+        evaluate_run(run, prepared.table, prepared.store, fabric_for(run.recipe.training.precision), wishes)
     return opened
 
 
-def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric) -> dict[str, Any]:
-    """Judge one run's best weights on valid and test and write predictions, submission and metrics."""
-    recipe = run.recipe
-    classifier = ready(Classifier.load(run.weights)).to(fabric.device)
-    metrics: dict[str, Any] = {}
-    for split in (name for name in ("valid", "test") if name in table.splits):
-        predictions = predict_split(fabric, classifier, table, split, batches_of(split, table, store, recipe, fabric))
-        metrics[split] = judge_fully(predictions, recipe.judgement)
-        if fabric.is_global_zero:
-            predictions.save(run.predictions(split))
-        if fabric.is_global_zero and split == "test":
-            write_submission(run.folder / "submission.csv", table, predictions, recipe.network.model)
-    history = run.history()
-    metrics["best_epoch"] = int(classifier.about["epoch"])
-    metrics["epochs"] = len(history)
-    metrics["selected_by"] = recipe.training.select
-    metrics["parameters"] = sum(weight.numel() for weight in classifier.parameters())
-    metrics["train_accuracy"] = float(history["train_accuracy"].iloc[metrics["best_epoch"] - 1])
-    metrics |= _chosen_on_test(history)
-    metrics["images_per_second"] = float(history["images_per_second"].median())
-    metrics["waiting"] = float(history["waiting"].median())
-    metrics["seconds"] = float(history["seconds"].sum())
-    if left_out := _left_out(Table.load(run), table):
-        metrics["left_out"] = left_out
-    rows = history.to_dict("records")
-    metrics["alarms"] = [asdict(alarm) for alarm in alarms(rows, prevalence(table), recipe)]
+def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric, wishes: Wishes | None = None) -> None:
+    """Judge one run's best weights on valid and test and write predictions, decision, submission and metrics.
+
+    Of several processes all predict, and the first judges and writes.
+    """
+    wishes = wishes or Wishes()
+    classifier = Classifier.load(run.weights)
+    recipe = looked_at(run.recipe, looks_of(wishes, Decision.load(run.decision)))
+    said = predict_table(classifier, table, store, recipe, fabric)
     if fabric.is_global_zero:
-        run.write_metrics(metrics)
+        for split, predictions in said.items():
+            predictions.save(run.predictions(split))
+        figures = _judge(run, table, wishes, _ordinary(table, store))
+        run.write_metrics({**figures, **_about_training(run, table, classifier)})
     fabric.barrier()
-    return metrics
+
+
+def predict_table(
+    classifier: Classifier, table: Table, store: Store, recipe: Recipe, fabric: Fabric
+) -> dict[str, Predictions]:
+    """Return what a network says about the valid and test splits of a table, where there are such."""
+    network = ready(classifier).to(fabric.device)
+    splits = [split for split in ("valid", "test") if split in table.splits]
+    return {
+        split: predict_split(fabric, network, table, split, batches_of(split, table, store, recipe, fabric))
+        for split in splits
+    }
+
+
+def looked_at(recipe: Recipe, looks: str) -> Recipe:
+    """Return the recipe with its looks of evaluation replaced, if others are named."""
+    return find_recipe(recipe, evaluation=looks) if looks else recipe
+
+
+def _judge(run: Run, table: Table, wishes: Wishes, ordinary: Ordinary | None) -> dict[str, Any]:
+    """Decide and judge from a run's predictions files; write the decision, and the answers that were asked for."""
+    part = run.recipe.judgement
+    said = {split: Predictions.load(run.predictions(split)) for split in ("valid", "test") if split in table.splits}
+    decision = decided(said["valid"], wishes, Decision.load(run.decision), part, ordinary)
+    decision.save(run.decision)
+    if "test" in said:
+        write_submission(run.folder / "submission.csv", table, said["test"], run.recipe.network.model)
+    return {split: judge_fully(one, part, decision) for split, one in said.items()}
+
+
+def _ordinary(table: Table, store: Store) -> Ordinary | None:
+    """Measure what images of validation look like, evenly over them where they are very many."""
+    places = store.places(table)[table.positions("valid")]
+    chosen = places[:: -(-len(places) // MOST)].tolist()
+    return fitted_ordinary(list(in_order(chosen, lambda place: measures(store.pixels[place]), "Measuring valid")))
+
+
+def _about_training(run: Run, table: Table, classifier: Classifier) -> dict[str, Any]:
+    """Return what the history says of how the weights came about, and what is left out of the judgement."""
+    history, best = run.history(), int(classifier.about["epoch"])
+    rows = history.to_dict("records")
+    left_out = _left_out(Table.load(run), table)
+    return {
+        "best_epoch": best,
+        "epochs": len(history),
+        "selected_by": run.recipe.training.select,
+        "parameters": sum(weight.numel() for weight in classifier.parameters()),
+        "train_accuracy": float(history["train_accuracy"].iloc[best - 1]),
+        **_chosen_on_test(history),
+        "images_per_second": float(history["images_per_second"].median()),
+        "waiting": float(history["waiting"].median()),
+        "seconds": float(history["seconds"].sum()),
+        **({"left_out": left_out} if left_out else {}),
+        "alarms": [asdict(alarm) for alarm in alarms(rows, prevalence(table), run.recipe)],
+    }
 
 
 def _left_out(whole: Table, table: Table) -> list[str]:

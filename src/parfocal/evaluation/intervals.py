@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from parfocal.evaluation.confusion import ratio
 from parfocal.evaluation.weighed import Figures, Weighed
 
 DRAWS = 2000
@@ -134,6 +135,15 @@ def intervals(weighed: Weighed, draws: int = DRAWS, level: float = LEVEL, seed: 
             for label in weighed.classes
         },
     }
+
+
+def share(groups: Sequence[str], held: np.ndarray, draws: int = DRAWS) -> dict[str, Any]:
+    """Return the share of images of which something holds, and its interval over groups, as plain data."""
+    names, group = np.unique(np.array(groups, dtype=str), return_inverse=True)
+    sums = np.stack([np.bincount(group, held), np.bincount(group)], axis=1)
+    several = [np.ones((1, len(names))), _left_out(len(names)), _weights(len(names), range(draws), 0)]
+    value, without, drawn = (ratio(*(weights @ sums).T) for weights in several)
+    return {"value": float(value[0]), "interval": Spread(float(value[0]), without, drawn, len(names)).interval()}
 
 
 def _weights(groups: int, numbers: range, seed: int) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""A network on other data: its classes are mapped, and what it has seen before is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import parfocal
+from parfocal.data.readers import read
+from parfocal.data.table import UNKNOWN
+from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.elsewhere import evaluate_elsewhere, mapped, parsed_classes
+from parfocal.run import Run
+from tests.cells import SMALL, cell, draw_cells, write_image
+
+
+def _folders(folder: Path, names: tuple[str, ...] = ("healthy", "blast", "smudge")) -> Path:
+    """Draw cells that no run has seen in a folder for each class."""
+    dice = np.random.default_rng(99)
+    for number, name in enumerate(names):
+        for image in range(8):
+            write_image(folder / name / f"{image}.png", cell(dice, number % 2, 48))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
+        parfocal.train(draw_cells(folder / "cells"), out=folder / "runs", **SMALL)
+    return folder
+
+
+def test_it_is_judged_on_the_mapped_classes_and_kept_with_the_run(trained: Path, tmp_path: Path) -> None:
+    run, other = Run(trained / "runs" / "resnet20"), _folders(tmp_path / "hospital")
+    before = run.decision.read_bytes()
+    found = evaluate_elsewhere(run, other, {"healthy": "normal", "smudge": ""})
+    assert (found["count"], found["majority_accuracy"]) == (16, 0.5)
+    assert found["confusion"] == [[8, 0], [0, 8]]
+    assert found["intervals"]["groups"] == 16
+    assert found["calibration"]["temperature"] != 1
+    rows = pd.read_csv(run.folder / "external" / "hospital" / "predictions.csv")
+    assert set(rows["truth"]) == {"normal", "blast"}
+    assert (run.folder / "external" / "hospital" / "metrics.json").is_file()
+    assert run.decision.read_bytes() == before
+
+
+def test_what_the_run_was_trained_on_is_refused(trained: Path, tmp_path: Path) -> None:
+    run = Run(trained / "runs" / "resnet20")
+    with pytest.raises(ParfocalError, match=r"64 images of .* are among those that resnet20 was trained or chosen on"):
+        evaluate_elsewhere(run, trained / "cells")
+    other = _folders(tmp_path / "copies", ("normal", "blast"))
+    copied = trained / "cells" / "new_dataset" / "train" / "0.bmp"
+    (other / "normal" / "copy.bmp").write_bytes(copied.read_bytes())
+    with pytest.raises(ParfocalError, match="1 images of"):
+        evaluate_elsewhere(run, other)
+
+
+def test_labels_follow_the_map_and_unlabelled_rows_are_left_out(tmp_path: Path) -> None:
+    table = read(_folders(tmp_path / "hospital"))
+    table.rows.loc[0, "label"] = UNKNOWN
+    found = mapped(table, ("normal", "blast"), {"healthy": "normal", "smudge": "blast"})
+    names = [Path(path).parent.name for path in found.rows["path"]]
+    expected = {"healthy": 0, "blast": 1, "smudge": 1}
+    assert found.rows["label"].tolist() == [expected[name] for name in names]
+    assert len(found) == 23
+    assert found.splits == ("test",)
+
+
+def test_maps_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    table = read(_folders(tmp_path / "hospital"))
+    with pytest.raises(UsageError, match=r"classes healthy, smudge are none of the run's: normal, blast\. Say which"):
+        mapped(table, ("normal", "blast"), {})
+    with pytest.raises(
+        UsageError, match=r"--map healhty=normal: the data has no class 'healhty'\. Did you mean 'healthy'"
+    ):
+        mapped(table, ("normal", "blast"), {"healhty": "normal"})
+    with pytest.raises(UsageError, match=r"the run has no class 'norml'\. Did you mean 'normal'"):
+        mapped(table, ("normal", "blast"), {"healthy": "norml"})
+    with pytest.raises(ParfocalError, match="has no labelled images of the run's classes"):
+        mapped(table, ("normal", "blast"), {"healthy": "", "blast": "", "smudge": ""})
+    assert parsed_classes("0=no DR, 4=severe,x=") == {"0": "no DR", "4": "severe", "x": ""}
+    with pytest.raises(UsageError, match="--map 0 is not of the form old=new"):
+        parsed_classes("0")
