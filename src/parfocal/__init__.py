@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from parfocal.report.page import compare
     from parfocal.training.plan import plan
     from parfocal.training.runs import train
+    from parfocal.training.speed import bench
 
 _HOMES = {
     "Images": "data.images",
+    "bench": "training.speed",
     "check": "data.check",
     "compare": "report.page",
     "evaluate": "evaluation.evaluate",
@@ -36,6 +38,7 @@ _HOMES = {
 
 __all__ = [
     "Images",
+    "bench",
     "check",
     "compare",
     "evaluate",

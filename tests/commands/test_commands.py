@@ -37,7 +37,7 @@ def _one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 def test_the_verbs_are_those_of_the_design() -> None:
     assert VERBS == [
-        "demo", "synthesise", "check", "plan", "prepare", "train", "evaluate", "compare", "predict", "recipes"
+        "demo", "synthesise", "check", "plan", "prepare", "train", "evaluate", "compare", "predict", "bench", "recipes"
     ]  # fmt: skip
 
 
@@ -174,6 +174,18 @@ def _unseen(folder: Path) -> Path:
 )
 def test_options_of_evaluate_that_do_not_go_together_are_told(words: list[str], said: str) -> None:
     assert said in _one_error(_parfocal("evaluate", "runs", *words), 2)
+
+
+def test_bench_shows_what_it_measured_and_says_what_holds_training_up(cells: Path, tmp_path: Path) -> None:
+    done = _parfocal("bench", cells, *QUICK, "--seconds", "0.5", "-o", tmp_path / "speed.json")
+    assert done.returncode == 0, done.stderr
+    for word in ("loading alone", "step alone", "both together", "waiting for batches", "matrices in bf16", "hold"):
+        assert word in done.stdout
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["text"] in done.stdout
+    assert all(f"- {change}" in done.stdout for change in found["changes"])
+    assert found["figures"]["step"] > 0
+    assert found["recipe"]["network"]["model"] == "resnet20"
 
 
 @pytest.mark.parametrize(

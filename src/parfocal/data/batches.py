@@ -1,5 +1,6 @@
 """Batches of uint8 pixels, rendered in threads a few batches ahead of the step that uses them."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,14 +18,23 @@ from parfocal.data.store import Stack
 from parfocal.data.views import Views, drawn, render, still
 from parfocal.parts import TrainingPart, ViewsPart
 
+# More threads than these would mostly hold batches that wait.
+_MOST_THREADS = 8
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 @dataclass
 class Batches:
     """The batches of one split: `places` in the Store's `pixels`, and their `labels`.
 
     Batch sizes differ by at most one, so none is left too small for batch norm. Of several processes, each renders its
-    share of every batch. On a `resident` device all pixels lie in its memory and batches are rendered there. `waited`
-    is the time, in seconds, for which the last pass was held up by rendering.
+    share of every batch, in as many threads as there are cores, at most 8. On a `resident` device all pixels lie in its
+    memory and batches are rendered there. `waited` is the time, in seconds, for which the last pass was held up by
+    rendering.
     """
 
     pixels: Stack
@@ -34,8 +44,7 @@ class Batches:
     training: TrainingPart
     batch: int
     seed: int = 0
-    threads: int = 2
-    ahead: int = 3
+    threads: int = field(default_factory=lambda: min(cores(), _MOST_THREADS))
     rank: int = 0
     ranks: int = 1
     resident: torch.device | None = None
@@ -105,7 +114,7 @@ class Batches:
             waiting: deque[Future[Tensor]] = deque()
             chosen: deque[np.ndarray] = deque()
             while parts or waiting:
-                while parts and len(waiting) < self.ahead:
+                while parts and len(waiting) <= self.threads:
                     chosen.append(parts.popleft())
                     waiting.append(pool.submit(self._render, order[chosen[-1]], numbers[chosen[-1]], views))
                 started = time.perf_counter()

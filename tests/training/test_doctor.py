@@ -1,0 +1,112 @@
+"""The doctor's verdicts, each on figures that call for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from parfocal.recipe import Recipe, recipe
+from parfocal.training.doctor import Figures, verdict
+
+HEALTHY = Figures(
+    device="cpu",
+    cores=2,
+    precision="bf16",
+    resident=False,
+    loading=3000,
+    bare_loading=3100,
+    step=35,
+    together=34.5,
+    waiting=0.001,
+    work=10.6,
+    matrix={"float32": 190.0, "bf16": 430.0},
+    pixels=1.0,
+    memory=16.0,
+)
+CARD = replace(
+    HEALTHY, device="cuda", card_memory=80.0, card_used=20.0, step=8000, matrix={"float32": 4e4, "bf16": 7e5}
+)
+RECIPE = recipe(None, brightness=0.2)
+
+
+def _says(figures: Figures, chosen: Recipe = RECIPE) -> tuple[str, str]:
+    found = verdict(figures, chosen)
+    return found.culprit, "\n".join([found.text, *found.changes])
+
+
+def test_a_loop_as_fast_as_its_step_is_held_up_by_the_step() -> None:
+    culprit, text = _says(HEALTHY)
+    assert culprit == "step"
+    assert (
+        "runs at 99% of its speed and waits for batches 0.1% of the time; it reaches 86% of bf16's matrix rate" in text
+    )
+    assert "crop=160: 51% of the work of crop=224" in text
+    assert "batch=" not in text
+    assert "precision=" not in text
+
+
+def test_float32_is_called_out_only_where_bf16_is_faster() -> None:
+    slow = replace(HEALTHY, precision="float32")
+    assert "precision=bf16: its matrices multiply 2.3 times as fast here" in _says(slow)[1]
+    alike = replace(slow, matrix={"float32": 190.0, "bf16": 60.0})
+    culprit, text = _says(alike)
+    assert culprit == "step"
+    assert "precision=bf16" not in text
+    assert "bf16 in hardware" in text
+
+
+def test_a_larger_batch_is_advised_where_the_hardware_idles_and_has_room() -> None:
+    idle = replace(CARD, together=7900, loading=40_000)
+    assert _says(idle)[0] == "step"
+    assert "batch=64" in _says(idle)[1]
+    assert "batch=64" not in _says(replace(idle, card_used=60.0))[1]
+
+
+def test_waiting_for_batches_is_laid_to_loading() -> None:
+    hungry = replace(HEALTHY, waiting=0.4, together=20, loading=22, bare_loading=60)
+    culprit, text = _says(hungry)
+    assert culprit == "loading"
+    assert "waits for batches 40% of the time" in text
+    assert "with geometry alone loading does 60 images/s" in text
+    assert "more cores: 2 render now" in text
+    assert "geometry alone" not in _says(replace(hungry, bare_loading=23))[1]
+
+
+def test_loading_from_packed_or_too_many_pixels_is_seen() -> None:
+    hungry = replace(HEALTHY, waiting=0.4, together=20)
+    assert "store=raw" in _says(hungry, recipe(None, store="jpeg"))[1]
+    assert "20.0 GB of pixels do not stay in 16.0 GB of memory" in _says(replace(hungry, pixels=20.0))[1]
+    assert "GB of pixels" not in _says(replace(hungry, pixels=20.0, memory=0.0))[1]
+
+
+def test_on_a_card_pixels_that_fit_are_to_lie_there() -> None:
+    hungry = replace(CARD, waiting=0.5, together=2600, loading=2700)
+    assert "resident=0.9" in _says(hungry)[1]
+    assert "100.0 GB of pixels do not fit on the graphics card" in _says(replace(hungry, pixels=100.0))[1]
+    lying = _says(replace(hungry, resident=True, waiting=0.0))
+    assert lying[0] == "sharing"
+    assert "resident=" not in lying[1]
+    assert "cores" not in lying[1]
+
+
+def test_cores_that_render_and_compute_are_seen_to_be_shared() -> None:
+    culprit, text = _says(replace(HEALTHY, loading=100, bare_loading=100, together=26))
+    assert culprit == "sharing"
+    assert "share the 2 cores: together, 74% of the bare step's speed is left" in text
+
+
+def test_a_loss_of_speed_that_loading_cannot_explain_is_laid_to_others() -> None:
+    culprit, text = _says(replace(HEALTHY, together=20))
+    assert culprit == "others"
+    assert "measure again" in text
+
+
+def test_a_full_card_comes_first() -> None:
+    culprit, text = _says(replace(CARD, card_used=76.0, waiting=0.5))
+    assert culprit == "memory"
+    assert "batch=16 accumulate=2" in text
+
+
+@pytest.mark.parametrize(("crop", "smaller"), [(1024, 720), (224, 160), (28, 16), (8, None)])
+def test_a_smaller_crop_is_advised_where_there_is_one(crop: int, smaller: int | None) -> None:
+    text = _says(HEALTHY, recipe(None, size=1024, crop=crop))[1]
+    assert f"crop={smaller}: " in text if smaller else "crop=" not in text
