@@ -14,11 +14,13 @@ from parfocal.training.learner import Learner
 
 @dataclass
 class Progress:
-    """How far a run has come: finished epochs as rows of its history, and the best value so far."""
+    """How far a run is: rows of its history, the best value so far, and seconds: spent in all, and on judging last."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
+    spent: float = 0.0
+    judging: float = 0.0
 
     @property
     def epoch(self) -> int:

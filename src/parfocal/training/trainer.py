@@ -54,9 +54,8 @@ def fit(run: Run, table: Table, store: Store, fabric: Fabric) -> None:
     classifier = new_classifier(recipe.network, table.classes, measured_scale(recipe.network, train), link)
     learner = new_learner(fabric, classifier, recipe)
     reached, tally = _begun(run, learner)
-    clock = Clock(
-        fabric, part.minutes, sum(row["seconds"] for row in reached.history) + (tally.seconds if tally else 0)
-    )
+    clock = Clock(fabric, part.minutes, reached.spent)
+    clock.reserve = reached.judging
     with noted() as asked, tracked(run, fabric) as tell:
         for epoch in count(reached.epoch):
             clock.look()
@@ -70,7 +69,9 @@ def fit(run: Run, table: Table, store: Store, fabric: Fabric) -> None:
             same_buffers(fabric, learner.classifier, learner.average)
             row, judging = {"epoch": epoch + 1, **row_of(learner, tally)}, time.perf_counter()
             row |= measure(learner, table, batches, recipe)
-            clock.reserve = agreed(fabric, time.perf_counter() - judging)
+            clock.reserve = reached.judging = agreed(fabric, time.perf_counter() - judging)
+            clock.look()
+            reached.spent = clock.spent
             row["seconds"], tally = round(time.perf_counter() - started, 3), None
             _keep(run, learner, reached, row)
             fabric.barrier()
@@ -139,6 +140,7 @@ def _train(
             refuse_blown_up(learner, tally, train, recipe, epoch)
             same_buffers(fabric, learner.classifier, learner.average)
             whole = together(fabric, tally)
+            reached.spent = clock.spent
             if fabric.is_global_zero:
                 checkpoint.save(run.checkpoint, learner, reached, whole)
             fabric.barrier()
