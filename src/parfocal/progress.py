@@ -26,8 +26,11 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar while the block runs; call what it yields with the number of items just finished."""
+def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar while the block runs; call what it yields with the number of items just finished.
+
+    Where nobody knows the total, the bar only moves.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -83,6 +83,9 @@ def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
     assert "Table: " in _parfocal("compare", runs, "--format", "csv", "-o", tmp_path / "two.csv").stdout
     assert set(pd.read_csv(tmp_path / "two.csv")["run"]) == {"plain20", "resnet20"}
     out = tmp_path / "cells.csv"
+    listed = "".join(f"{path}\n" for path in sorted((smears / "new_dataset" / "test").iterdir()))
+    said = _parfocal("predict", runs / "resnet20", runs / "plain20", "-", "-o", out, input=listed).stdout
+    assert "6 images predicted by the mean of resnet20, plain20" in said
     done = _parfocal("predict", runs / "resnet20", smears / "resnet_18_test.csv", "-o", out)
     assert "6 images predicted" in done.stdout
     assert len(pd.read_csv(out)) == 6

@@ -10,7 +10,7 @@ from parfocal.data.readers import read
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.submission import write_submission
+from parfocal.evaluation.submission import Sample, write_submission
 
 
 def _predictions(table: Table) -> Predictions:
@@ -42,6 +42,32 @@ def test_a_network_without_a_file_of_its_own_answers_the_whole_split(cells: Path
 def test_an_id_without_prediction_is_an_error_and_no_file(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     fewer = table.without({"./new_dataset/test/3.bmp"})
-    with pytest.raises(ParfocalError, match=r"1 ids of the test file have no prediction: \./new_dataset/test/3\.bmp"):
+    with pytest.raises(ParfocalError, match=r"1 ids that are asked for have no prediction: \./new_dataset/test/3\.bmp"):
         write_submission(tmp_path / "submission.csv", table, _predictions(fewer), "resnet18")
     assert not (tmp_path / "submission.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [("10_left", "eyes/10_left.jpeg"), ("10_left.jpeg", "/far/10_left.jpeg"), ("./test/3.bmp", "cells/test/3.bmp")],
+)
+def test_an_id_is_the_end_of_a_path(asked: str, path: str) -> None:
+    others = {"eyes/10_right.jpeg": "0", "cells/train/3.bmp": "0"}
+    assert Sample(("ID", "label"), (asked,)).of_files({**others, path: "1"})[asked] == "1"
+
+
+def test_an_id_that_two_files_end_with_is_no_ones(tmp_path: Path) -> None:
+    sample = Sample(("ID", "label"), ("3.bmp", "train/3.bmp"))
+    found = sample.of_files({"cells/train/3.bmp": "0", "cells/test/3.bmp": "1"})
+    assert found["train/3.bmp"] == "0"
+    with pytest.raises(ParfocalError, match=r"1 ids that are asked for have no prediction: 3\.bmp"):
+        sample.write(tmp_path / "out.csv", found)
+
+
+def test_samples_that_are_none_are_told(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("ID\na\n")
+    with pytest.raises(ParfocalError, match="has one column; a sample submission has two, such as ID,label"):
+        Sample.read(tmp_path / "one.csv")
+    (tmp_path / "twice.csv").write_text("ID,label\na,0\nb,0\na,1\n")
+    with pytest.raises(ParfocalError, match="asks more than once for a"):
+        Sample.read(tmp_path / "twice.csv")

@@ -1,7 +1,7 @@
 """One pass over many files: in threads, a bounded number ahead, the outcomes in order, with progress."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from os import cpu_count
@@ -16,11 +16,15 @@ _AHEAD = 8
 
 
 def in_order(
-    items: Sequence[Item], work: Callable[[Item], Outcome], label: str, workers: int | None = None, before: int = 0
+    items: Iterable[Item], work: Callable[[Item], Outcome], label: str, workers: int | None = None, before: int = 0
 ) -> Generator[Outcome, None, None]:
-    """Yield what `work` makes of each item; `before` counts items that were done earlier, for the bar."""
+    """Yield what `work` makes of each item; `before` counts items that were done earlier, for the bar.
+
+    Items that come one by one, so that nobody knows how many there will be, are taken only as far ahead as is needed.
+    """
     threads = workers or cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool, progress(label, before + len(items)) as done:
+    total = before + len(items) if isinstance(items, Sized) else None
+    with ThreadPoolExecutor(threads) as pool, progress(label, total) as done:
         done(before)
         remaining = iter(items)
         waiting: deque[Future[Outcome]] = deque(pool.submit(work, item) for item in islice(remaining, _AHEAD * threads))

@@ -1,94 +1,148 @@
-"""Reading new images with a trained network: any number of files in, one row each out, in constant memory."""
+"""Reading new images with trained networks: any number of files in, one row each out, pixels of a few at a time."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from io import TextIOBase
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from parfocal.data.decode import Pixels, Unreadable, prepare_image
+from parfocal.data.decode import Unreadable
 from parfocal.data.layouts.places import IMAGE_SUFFIXES, images_below
 from parfocal.data.layouts.sheets import sheet
 from parfocal.data.passes import in_order
-from parfocal.data.views import looks, seen, still
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.inference import EVALUATION_BATCH, fabric_for, probabilities, ready
+from parfocal.evaluation.answering import Answering, Look
+from parfocal.evaluation.ensemble import MEMBERS
+from parfocal.evaluation.inference import EVALUATION_BATCH
+from parfocal.evaluation.submission import Sample
 from parfocal.files import whole
-from parfocal.model.classifier import Classifier
-from parfocal.recipe import Recipe
-from parfocal.run import open_runs
+from parfocal.run import runs_in
+
+Named = tuple[str, Path]
+"""An image: what it is called in the answers, and where it lies."""
+
+Row = list[str]
 
 
 @dataclass
 class Outcome:
-    """What `predict` did: the file it wrote, how many rows it holds, and the images it could not read, with reasons."""
+    """What `predict` did: the file it wrote, how many rows it holds, and the images it could not read, with reasons.
+
+    `flagged` counts the images that are positive, referred to a human, or unusual, as far as that was asked.
+    """
 
     path: Path
+    networks: tuple[str, ...]
     count: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
+    flagged: dict[str, int] = field(default_factory=dict)
 
 
-def predict(run: Path | str, sources: Iterable[Path | str], out: Path | str) -> Outcome:
-    """Predict image files, folders of them, or CSV files with a column `Path`, and write a CSV of probabilities.
+def predict(
+    runs: Path | str | Sequence[Path | str],
+    sources: Iterable[Path | str] | TextIOBase,
+    out: Path | str,
+    sample: Path | str | None = None,
+) -> Outcome:
+    """Predict image files, folders of them, CSV files with a column `Path`, or the paths that a text stream tells.
 
-    Columns are id, predicted and one probability for each class, rows in the order given. Images that cannot be read
-    are left out of the file and listed in the outcome.
+    The CSV has the columns id, predicted, one probability for each class, and what the run decided to tell beside:
+    `positive`, `referred`, and `unusual` with the measures that are out of the ordinary. Rows are in the order given.
+    Of several runs the mean is taken. With a `sample` submission the file has its columns and rows instead. Images that
+    cannot be read are left out and listed in the outcome.
     """
-    opened = open_runs([run])
-    if len(opened) != 1:
-        raise ParfocalError(
-            f"{run} holds {len(opened)} runs. Name one: {', '.join(str(one.folder) for one in opened)}."
-        )
-    files = _files(sources)
-    recipe = opened[0].recipe
-    fabric = fabric_for(recipe.training.precision)
-    classifier = ready(Classifier.load(opened[0].weights)).to(fabric.device)
-    outcome = Outcome(Path(out))
-    names = np.array(classifier.classes, dtype=object)
-    with (
-        whole(outcome.path) as beside,
-        beside.open("w", newline="", encoding="utf-8") as file,
-        closing(in_order(files, lambda one: (one[0], _seen(one[1], recipe)), "Predicting")) as looked_at,
-    ):
+    answering = Answering([runs] if isinstance(runs, str | Path) else list(runs))
+    outcome = Outcome(Path(out), answering.names)
+    if sample is not None:
+        wanted = Sample.read(Path(sample))
+        codes = dict(zip(answering.classes, answering.codes, strict=True))
+        rows = _rows(answering, _files(sources), outcome)
+        answers = wanted.of_files({row[0]: codes[row[1]] for row in rows})
+        wanted.write(outcome.path, answers, outcome.unreadable)
+        outcome.count = len(wanted.ids)
+        return outcome
+    with whole(outcome.path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "predicted", *(f"probability:{name}" for name in classifier.classes)])
-        while chunk := list(islice(looked_at, EVALUATION_BATCH)):
-            outcome.unreadable |= {one: reason for one, reason in chunk if isinstance(reason, str)}
-            good = [(one, pictures) for one, pictures in chunk if not isinstance(pictures, str)]
-            if good:
-                pixels = torch.from_numpy(np.stack([pictures for _, pictures in good], axis=1))
-                rows = np.mean([probabilities(fabric, classifier, [look]) for look in pixels], axis=0)
-                for (one, _), row in zip(good, rows, strict=True):
-                    writer.writerow([one, names[row.argmax()], *(f"{value:.9g}" for value in row)])
-            outcome.count += len(good)
+        writer.writerow(_heading(answering))
+        for row in _rows(answering, _files(sources), outcome):
+            writer.writerow(row)
+            outcome.count += 1
     return outcome
 
 
-def _seen(path: Path, recipe: Recipe) -> Pixels | str:
-    """Return the pixels the network sees of a file, one picture a look, or why there are none."""
-    try:
-        prepared, _ = prepare_image(path, recipe.images)
-    except Unreadable as reason:
-        return str(reason)
-    views = (still(1, recipe.images.size, recipe.views, look) for look in looks(recipe.views))
-    return np.stack([seen(prepared, one, 0) for one in views])
+def _heading(answering: Answering) -> Row:
+    decision = answering.decision
+    flags = {"positive": answering.asks, "referred": decision.referral, "unusual": decision.ordinary}
+    told = [name for name, asked in flags.items() if asked]
+    return ["id", "predicted", *(f"probability:{name}" for name in answering.classes), *told]
 
 
-def _files(sources: Iterable[Path | str]) -> list[tuple[str, Path]]:
-    """Return (id, path) of every image that the sources name."""
-    found: list[tuple[str, Path]] = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            below = images_below(source)
-            if not below:
-                raise ParfocalError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-            found += [(str(path), path) for path in below]
-        elif source.suffix.lower() == ".csv":
-            found += [(one, source.parent / one) for one in sheet(source, ("Path",))["Path"]]
-        else:
-            found.append((str(source), source))
-    return found
+def _rows(answering: Answering, files: Iterable[Named], outcome: Outcome) -> Iterator[Row]:
+    """Yield the row of each image that can be read, and note the others and what is flagged."""
+    outcome.flagged = dict.fromkeys(_heading(answering)[2 + len(answering.classes) :], 0)
+    with closing(in_order(files, _looker(answering), "Predicting")) as looked_at:
+        while chunk := list(islice(looked_at, EVALUATION_BATCH)):
+            outcome.unreadable |= {one: reason for one, reason in chunk if isinstance(reason, str)}
+            good = [(one, look) for one, look in chunk if not isinstance(look, str)]
+            if good:
+                yield from _answered(answering, good, outcome.flagged)
+
+
+def _answered(answering: Answering, good: Sequence[tuple[str, Look]], flagged: dict[str, int]) -> Iterator[Row]:
+    answers = answering.answer([look for _, look in good])
+    names = np.array(answering.classes, dtype=object)[answers.labels]
+    for number, (one, look) in enumerate(good):
+        row = [one, names[number], *(f"{value:.9g}" for value in answers.probabilities[number])]
+        for name, told in (("positive", answers.positive), ("referred", answers.referred)):
+            if told is not None:
+                row.append(str(int(told[number])))
+                flagged[name] += bool(told[number])
+        if "unusual" in flagged:
+            row.append(" ".join(look.unusual))
+            flagged["unusual"] += bool(look.unusual)
+        yield row
+
+
+def _looker(answering: Answering) -> Callable[[Named], tuple[str, Look | str]]:
+    def look(image: Named) -> tuple[str, Look | str]:
+        try:
+            return image[0], answering.look(image[1])
+        except Unreadable as reason:
+            return image[0], str(reason)
+
+    return look
+
+
+def _files(sources: Iterable[Path | str] | TextIOBase) -> Iterable[Named]:
+    """Return (id, path) of every image that the sources name; those of a text stream one by one, as they come."""
+    if isinstance(sources, TextIOBase):
+        paths = (line.rstrip("\r\n") for line in sources)
+        return ((path, Path(path)) for path in paths if path)
+    return list(chain.from_iterable(_named(Path(source)) for source in sources))
+
+
+def _named(source: Path) -> list[Named]:
+    if source.is_dir():
+        below = images_below(source)
+        if not below:
+            raise ParfocalError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+        return [(str(path), path) for path in below]
+    if source.suffix.lower() == ".csv":
+        return [(one, source.parent / one) for one in sheet(source, ("Path",))["Path"]]
+    return [(str(source), source)]
+
+
+def told_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part words into the runs that lead and the images that follow; the first word is taken for a run in any case."""
+    runs = 1
+    while runs < len(words) and _holds_runs(Path(words[runs])):
+        runs += 1
+    return list(words[:runs]), list(words[runs:])
+
+
+def _holds_runs(path: Path) -> bool:
+    return path.is_dir() and ((path / MEMBERS).is_file() or (path / "recipe.yaml").is_file() or bool(runs_in(path)))

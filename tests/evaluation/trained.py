@@ -1,0 +1,19 @@
+"""Two small trained runs, made once for the tests of a file."""
+
+from pathlib import Path
+
+import pytest
+
+import parfocal
+from tests.cells import SMALL, draw_cells
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `cells` in the leukemia lab's format and `runs` of resnet20 and plain20 on them."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
+        cells = draw_cells(folder / "cells", valid=24)
+        parfocal.train(cells, out=folder / "runs", **{**SMALL, "model": ["resnet20", "plain20"]})
+    return folder
