@@ -47,4 +47,5 @@ def test_latex_escapes_names(comparison: Comparison) -> None:
 def test_figures_are_shown_with_all_that_is_known() -> None:
     assert shown(Value(None, None, None)) == "–"
     assert shown(Value(0.5, None, None)) == "0.500"
+    assert shown(Value(-0.1, [-0.2, 0.05], None)) == "-0.100 (-0.200 to 0.050)"
     assert shown(Value(0.5, [0.4, 0.6], 0.02)) == "0.500 ± 0.020 (0.400–0.600)"

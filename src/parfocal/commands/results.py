@@ -7,6 +7,7 @@ from parfocal.commands.tables import new_table, show
 from parfocal.documented import reported
 from parfocal.errors import listing
 from parfocal.evaluation.compare import Comparison, Value
+from parfocal.evaluation.intervals import LEAST
 from parfocal.report.tables import WORDS, shown
 from parfocal.run import Run
 
@@ -42,6 +43,10 @@ def results_table(runs: Sequence[Run]) -> None:
             table.add_row(run.name, str(highest["epoch"]), "test", "", words)
     show(table)
     for run in runs:
+        few = {split: groups for split in ("valid", "test") if 0 < (groups := _groups(run, split)) < LEAST}
+        if few:
+            told = ", ".join(f"{groups} on {split}" for split, groups in few.items())
+            show(f"{run.name}: too few groups (patients) for intervals: {told}; {LEAST} are the least.")
         if left_out := run.metrics().get("left_out"):
             show(f"{run.name}: {len(left_out)} images that cannot be read any more are left out: {listing(left_out)}.")
 
@@ -118,6 +123,10 @@ def _told_apart(comparison: Comparison) -> list[str]:
     """Return the figures that are shown; of two classes quadratic kappa is kappa, and once is enough."""
     same = all(one.figures["kappa"] == one.figures["quadratic_kappa"] for one in comparison.results)
     return [figure for figure in _COMPARED if figure != "quadratic_kappa" or not same]
+
+
+def _groups(run: Run, split: str) -> int:
+    return run.metrics().get(split, {}).get("intervals", {}).get("groups", 0)
 
 
 def _judged(judged: Mapping[str, Any], name: str) -> str:

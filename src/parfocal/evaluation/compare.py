@@ -185,7 +185,7 @@ def holm(chances: Sequence[float | None]) -> list[float | None]:
 
 def _alike(one: Run, other: Run) -> bool:
     changed = differences(one.recipe, other.recipe)
-    return bool(changed) and all(key in _OF_NO_RECIPE for key in changed)
+    return bool(changed) and all(key in _OF_NO_RECIPE or key.startswith("machine.") for key in changed)
 
 
 def _name(family: Sequence[Run]) -> str:

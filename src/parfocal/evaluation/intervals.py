@@ -20,6 +20,9 @@ from parfocal.evaluation.weighed import Figures, Weighed
 DRAWS = 2000
 LEVEL = 0.95
 
+LEAST = 20
+"""From fewer groups nothing is concluded: in simulations their intervals hold the truth too seldom."""
+
 WITHOUT = {"ece"}
 """Figures that have no interval: every draw looks less calibrated than what it was drawn from."""
 
@@ -42,7 +45,7 @@ class Spread:
         return Spread(self.value - other.value, self.without - other.without, self.draws - other.draws, self.groups)
 
     def interval(self, level: float = LEVEL) -> list[float] | None:
-        """Return the interval; None where most draws say nothing, or all the same, which is no certainty."""
+        """Return the interval; None of too few groups, or where draws say nothing, or all the same: no certainty."""
         if not self._known():
             return None
         ends = stats.t.ppf([(1 - level) / 2, (1 + level) / 2], self.groups - 1) * self._wider
@@ -62,7 +65,7 @@ class Spread:
 
     def _known(self) -> bool:
         known = self._drawn
-        return self.groups > 1 and 2 * len(known) >= len(self.draws) and bool(np.ptp(known) > 0)
+        return self.groups >= LEAST and 2 * len(known) >= len(self.draws) and bool(np.ptp(known) > 0)
 
     @property
     def _drawn(self) -> np.ndarray:

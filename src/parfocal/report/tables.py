@@ -38,7 +38,8 @@ def shown(value: Value) -> str:
     if value.deviation is not None:
         words += f" ± {value.deviation:.3f}"
     if value.interval is not None:
-        words += f" ({value.interval[0]:.3f}–{value.interval[1]:.3f})"
+        low, high = value.interval
+        words += f" ({low:.3f} to {high:.3f})" if low < 0 else f" ({low:.3f}–{high:.3f})"
     return words
 
 
