@@ -9,7 +9,7 @@ from parfocal.recipe import keys, recipe, variants
 from parfocal.recipe_file import read_recipe_file
 
 # What the documents say, word by word; nothing that they are silent about.
-FUNDUS = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "stride_in": "3x3", "fit": "crop"}
+FUNDUS = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "stride_in": "3x3", "fit": "crop", "ordered": True}
 SAID: dict[str, dict[str, Any]] = {
     "leukemia-adam": {
         "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "fit": "squash", "size": 350, "crop": 224,

@@ -34,7 +34,7 @@ def test_the_split_that_is_said_is_the_one_that_is_measured(cells: Path) -> None
 def test_values_in_lists_make_one_plan_each(cells: Path) -> None:
     made = plans(cells, model=["resnet18", "resnet20"], optimiser=["sgd", "adam"])
     assert list(made) == [f"{model}-optimiser{kind}" for model in ("resnet18", "resnet20") for kind in ("sgd", "adam")]
-    assert [one.recipe.training.learning_rate for one in made.values()] == [0.02, 0.001] * 2
+    assert [one.recipe.training.learning_rate for one in made.values()] == [0.05, 0.001] * 2
     assert [one.recipe.network.stem for one in made.values()] == ["small", "small", None, None]
 
 

@@ -49,7 +49,10 @@ def test_cells_are_framed_as_the_documents_found_it_best() -> None:
 def test_eyes_are_trimmed_and_graded() -> None:
     made = _planned(EYES)
     assert (made["crop_disc"], made["fit"], made["size"], made["crop"]) == (True, "pad", 224, 224)
-    assert (made["loss"], made["select"], made["sampling"]) == ("cumulative_link", "quadratic_kappa", "square_root")
+    assert (made["loss"], made["select"], made["sampling"]) == ("regression", "quadratic_kappa", "square_root")
+    assert (made["ordered"], made["referable"]) == (True, 2)
+    assert _planned(EYES, ordered=False)["referable"] == 0
+    assert _planned(EYES, smoothing=0.1)["loss"] == "cumulative_link"
     assert (made["model"], made["batch"]) == ("resnet18", 32)
 
 
@@ -130,7 +133,7 @@ def test_what_is_said_stands_and_is_so_explained() -> None:
     made = _planned(EYES, **said)
     assert {key: made[key] for key in said} == said
     assert made["size"] == 300
-    assert made["warmup"] <= 2
+    assert _planned(EYES, schedule="cosine", **said)["warmup"] <= 2
     reasons = planned(EYES, said).reasons
     assert [(key, why) for key, _, why in reasons[:4]] == [(key, YOURS) for key in said]
 
@@ -163,13 +166,14 @@ SAID = st.fixed_dictionaries(
         "model": st.sampled_from(list(ARCHITECTURES)),
         "optimiser": st.sampled_from(["sgd", "adam", "adamw"]),
         "momentum": st.sampled_from([0, 0.5, 0.9]),
-        "schedule": st.sampled_from(["constant", "one_cycle", "plateau"]),
+        "schedule": st.sampled_from(["constant", "cosine", "one_cycle", "plateau"]),
         "smoothing": st.floats(0, 0.5),
         "logit_adjustment": st.floats(0, 2),
         "normalise": st.sampled_from(["none", "half", "standardise", "whiten"]),
         "stride_in": st.sampled_from(["3x3", "1x1"]),
         "precision": st.sampled_from(["auto", "float32"]),
         "crop_disc": st.booleans(),
+        "ordered": st.booleans(),
     },
 )
 

@@ -22,7 +22,7 @@ def compare(
 
     Example: `parfocal compare runs/demo/resnet18 runs/demo/resnet50 -o comparison.html`
     """
-    from parfocal.commands.results import comparison_table, difference_table, results_table
+    from parfocal.commands.results import compared_tables
     from parfocal.evaluation.compare import compared
     from parfocal.files import write_text
     from parfocal.report.page import compare as write_page
@@ -32,12 +32,7 @@ def compare(
     comparison = compared(runs)
     if form == "html":
         page = write_page(runs, out)
-        results_table(open_runs(runs))
-        if any(len(one.runs) > 1 for one in comparison.results):
-            typer.echo()
-            comparison_table(comparison)
-        typer.echo()
-        difference_table(comparison)
+        compared_tables(open_runs(runs), comparison)
         typer.echo(f"Report: {page}")
     elif out:
         write_text(out, written(comparison, form))

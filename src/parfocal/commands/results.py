@@ -42,13 +42,27 @@ def results_table(runs: Sequence[Run]) -> None:
             words = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
             table.add_row(run.name, str(highest["epoch"]), "test", "", words)
     show(table)
+    few = {
+        f"{groups} on {split}"
+        for run in runs
+        for split in ("valid", "test")
+        if 0 < (groups := _groups(run, split)) < LEAST
+    }
+    if few:
+        show(f"Too few groups (patients) for intervals: {', '.join(sorted(few))}; {LEAST} are the least.")
     for run in runs:
-        few = {split: groups for split in ("valid", "test") if 0 < (groups := _groups(run, split)) < LEAST}
-        if few:
-            told = ", ".join(f"{groups} on {split}" for split, groups in few.items())
-            show(f"{run.name}: too few groups (patients) for intervals: {told}; {LEAST} are the least.")
         if left_out := run.metrics().get("left_out"):
             show(f"{run.name}: {len(left_out)} images that cannot be read any more are left out: {listing(left_out)}.")
+
+
+def compared_tables(runs: Sequence[Run], comparison: Comparison) -> None:
+    """Print what runs reach, means where seeds are several, and which differences are larger than chance."""
+    results_table(runs)
+    if any(len(one.runs) > 1 for one in comparison.results):
+        show()
+        comparison_table(comparison)
+    show()
+    difference_table(comparison)
 
 
 def comparison_table(comparison: Comparison) -> None:

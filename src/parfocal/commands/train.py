@@ -22,8 +22,9 @@ def train(
 
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """
-    from parfocal.commands.results import results_table
+    from parfocal.commands.results import compared_tables, results_table
     from parfocal.errors import ParfocalError
+    from parfocal.evaluation.compare import compared
     from parfocal.recipe import parse_changes
     from parfocal.report.page import compare
     from parfocal.training.processes import is_first
@@ -37,8 +38,12 @@ def train(
         return
     for run in runs:
         compare(run.folder)
-    page = runs[0].folder / "report.html" if len(runs) == 1 else compare([run.folder for run in runs])
-    results_table(runs)
+    if len(runs) == 1:
+        page = runs[0].folder / "report.html"
+        results_table(runs)
+    else:
+        page = compare([run.folder for run in runs])
+        compared_tables(runs, compared(runs))
     for run in runs:
         for alarm in run.metrics()["alarms"]:
             typer.echo(f"Warning: {run.name}: {alarm['text']}")

@@ -27,6 +27,8 @@ _SQUARE, _FULL_BOX = 1.05, 0.9
 _MANY_IMAGES = 10_000
 # The largest class over the smallest: from here on, and the largest over its even share.
 _UNEVEN, _DOMINANT = 3.0, 1.5
+# How many grades diabetic retinopathy has.
+_RETINOPATHY = 5
 _STEPS_AN_EPOCH = 30
 _STEPS = {"cpu": 3_000, "cuda": 10_000}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 100
@@ -103,7 +105,12 @@ def judging(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
     """Choose what is made small, what chooses the epoch, and how often rare classes are shown."""
     shares = [count / facts.images for count in facts.counts if count]
     if facts.grades:
-        yield "loss", "cumulative_link", f"{facts.grades}: a near miss should cost less than a far one"
+        yield "ordered", True, facts.grades
+        if len(facts.counts) == _RETINOPATHY and facts.look == "disc" and taken["ordered"]:
+            yield "referable", 2, "patients are referred from moderate retinopathy on"
+        of_classes = taken.get("smoothing") or taken.get("logit_adjustment")
+        loss = "cumulative_link" if of_classes else "regression"
+        yield "loss", loss, "the classes are grades: a near miss should cost less than a far one"
         yield "select", "quadratic_kappa", "it counts how far a grade is missed, and is 0 for always the same"
     else:
         yield "loss", "cross_entropy", "the classes have no order that is known"
@@ -140,7 +147,7 @@ def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
     """Choose optimiser, rates and schedule."""
     yield "optimiser", "sgd", "it swings less from epoch to epoch than Adam"
     kind, begun = taken["optimiser"], taken["init"] != "scratch"
-    rate, decay = {"sgd": (0.02, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}[kind]
+    rate, decay = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}[kind]
     if kind == "sgd" and taken.get("momentum") != 0:
         yield "nesterov", True, "looks ahead along its momentum, at no cost"
     gently = ", a quarter of it for weights that are learnt already" if begun else ""
@@ -149,9 +156,14 @@ def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
     yield "scale_rate", "linear" if kind == "sgd" else "square_root", f"a step has {size}"
     yield "weight_decay", decay, f"the usual with {kind}"
     yield "decay", "weights", "norms and biases need none"
-    yield "schedule", "cosine", "the rate ends near zero, so that the last epochs settle"
-    warmup = min(max(1, round(0.05 * taken["epochs"])), taken["epochs"] / 2)
-    yield "warmup", warmup, "the full rate is too much for a network that has just begun"
+    yield (
+        "schedule",
+        "one_cycle",
+        "the rate climbs for 30 % of the run and ends near zero, so that the last epochs settle",
+    )
+    if taken["schedule"] != "one_cycle":
+        warmup = min(max(1, round(0.05 * taken["epochs"])), taken["epochs"] / 2)
+        yield "warmup", warmup, "the full rate is too much for a network that has just begun"
     steps = taken["epochs"] * _steps_an_epoch(facts, taken)
     yield (
         "ema",
