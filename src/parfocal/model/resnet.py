@@ -4,6 +4,7 @@ Parameter names and shapes are the public ones (`conv1`, `bn1`, `layer1.0.conv1`
 key by key.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -173,8 +174,15 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Give the last stage's feature map for normalised pixels (N, channels, H, W)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stage_names:
+        return self.through(self.stage_names, self.stem(x))
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Give what the first stage takes for normalised pixels (N, channels, H, W)."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
+    def through(self, stages: Sequence[str], x: Tensor) -> Tensor:
+        """Give the feature map behind some consecutive stages, for what the first of them takes."""
+        for name in stages:
             x = self.get_submodule(name)(x)
         return x
 
