@@ -15,7 +15,7 @@ FLOORS = {
     name: height
     for height, names in enumerate(
         (
-            ("errors", "memory"),
+            ("errors", "memory", "notebook"),
             ("files", "progress", "parts"),
             ("recipe_file",),
             ("recipe", "download"),

@@ -11,8 +11,11 @@ import pandas as pd
 
 from parfocal.errors import ParfocalError, UsageError, listing
 from parfocal.files import whole, write_json
+from parfocal.notebook import html_table
 from parfocal.recipe import Recipe
 from parfocal.recipe import recipe as read_recipe
+
+_SHOWN = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,20 @@ class Run:
     def finished(self) -> bool:
         """Whether training reached its end and was judged."""
         return (self.folder / "metrics.json").is_file()
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: what it reached, or how far it is."""
+        if not self.finished:
+            return html_table(f"{self.folder}: not finished", ("run", "epochs"), [(self.name, str(self._epochs()))])
+        rows = [
+            (split, str(judged["count"]), *(_shown(judged[name]) for name in _SHOWN))
+            for split, judged in self.metrics().items()
+            if split in ("valid", "test") and judged["labelled"]
+        ]
+        return html_table(str(self.folder), ("split", "images", *(name.replace("_", " ") for name in _SHOWN)), rows)
+
+    def _epochs(self) -> int:
+        return len(self.history()) if (self.folder / "history.csv").is_file() else 0
 
     def predictions(self, split: str) -> Path:
         """Return where the predictions of a split lie."""
@@ -139,3 +156,7 @@ def open_runs(paths: Iterable[Path | str]) -> list[Run]:
 def _depth(model: str) -> int:
     digits = "".join(letter if letter.isdigit() else " " for letter in model).split()
     return int(digits[0]) if digits else 0
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -45,7 +45,9 @@ def test_images_that_went_bad_are_refused_or_left_out_and_said(
     assert "./new_dataset/test/3.bmp" not in predictions["id"].tolist()
     results_table([waiving])
     assert "1 images that cannot be read any more are left out: ./new_dataset/test/3.bmp." in capsys.readouterr().out
-    assert "left out, as the recipe allows: ./new_dataset/test/3.bmp." in parfocal.compare(waiving.folder).read_text()
+    assert (
+        "left out, as the recipe allows: ./new_dataset/test/3.bmp." in parfocal.compare(waiving.folder).page.read_text()
+    )
     image.write_bytes(kept)
     parfocal.evaluate(waiving.folder)
     assert waiving.metrics() == before

@@ -55,7 +55,7 @@ def test_a_run_that_collapses_says_so_in_its_files_and_on_its_page(cells: Path, 
     assert {"valid_says:normal", "valid_says:blast"} <= set(run.history().columns)
     (alarm,) = run.metrics()["alarms"]
     assert alarm["code"] == "collapse"
-    page = parfocal.compare(run.folder).read_text(encoding="utf-8")
+    page = parfocal.compare(run.folder).page.read_text(encoding="utf-8")
     assert "of the predictions on valid are" in page
 
 

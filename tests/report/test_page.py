@@ -10,7 +10,7 @@ import pytest
 
 import parfocal
 from parfocal.errors import ParfocalError
-from parfocal.report.page import best_of
+from parfocal.report.content import best_of
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL, draw_cells
 
@@ -21,10 +21,12 @@ class _Addresses(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.places: set[str] = set()
         self.pictures_without_words = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        self.places |= {given["id"] or ""} if "id" in given else set()
         self.found += [value for key in ("src", "href", "action") if (value := given.get(key))]
         self.pictures_without_words += tag == "img" and not given.get("alt")
 
@@ -41,17 +43,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_asks_for_nothing_from_outside(runs: Path) -> None:
-    page = parfocal.compare(runs).read_text(encoding="utf-8")
+    page = parfocal.compare(runs).page.read_text(encoding="utf-8")
     addresses = _Addresses()
     addresses.feed(page)
     assert addresses.found
-    assert all(address.startswith("data:image/svg+xml;base64,") for address in addresses.found)
+    assert all(
+        address.startswith(("data:image/svg+xml;base64,", "data:image/jpeg;base64,", "#"))
+        for address in addresses.found
+    )
+    assert {address[1:] for address in addresses.found if address[0] == "#"} <= addresses.places
     assert addresses.pictures_without_words == 0
     assert not re.search(r"url\(|@import|<script|<link", page)
 
 
 def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> None:
-    page = parfocal.compare(runs).read_text(encoding="utf-8")
+    page = parfocal.compare(runs).page.read_text(encoding="utf-8")
     assert "is chosen among 2 runs" in page
     assert "always naming the largest class would be right for 50.0%" in page
     assert "Test split: chose nothing" in page
@@ -64,13 +70,14 @@ def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:
     reported = parfocal.train(
         draw_cells(tmp_path / "cells", 16, 8, 4), "leukemia-adam", out=tmp_path / "runs", **changes
     )
-    page = parfocal.compare(reported).read_text(encoding="utf-8")
-    valid, test = (page.index(f"<caption>{split}") for split in ("Validation", "Test"))
-    assert "Reported" not in page[valid:test]
-    rows = page[test:].split("<tr")
+    page = parfocal.compare(reported).page.read_text(encoding="utf-8")
+    test, valid = (page.index(f"<caption>{split}") for split in ("Test", "Validation"))
+    assert "Reported" not in page[valid : page.index("Reported is the accuracy")]
+    rows = page[test:valid].split("<tr")
     assert '<th scope="col">Reported</th>' in rows[1]
     assert "<td>93.1%</td>" in rows[2]
-    assert "<td>–</td>" in rows[3]
+    assert "chosen on test, optimistic" in rows[3]
+    assert "<td>–</td>" in rows[4]
     assert "resnet18 is not as in the document: it has another images.size, training.batch, training.epochs" in page
     assert "resnet20 is not as in the document" not in page
 
@@ -80,8 +87,9 @@ def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path
     parfocal.compare(runs, tmp_path / "two" / "report.html")
     names = {path.name for path in (tmp_path / "one" / "figures").iterdir()}
     pairs = product(("resnet20", "plain20"), ("valid", "test"))
-    stems = {"accuracy", "error", *(f"confusion-{run}-{split}" for run, split in pairs)}
-    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
+    stems = {"accuracy", "learning", "error", "classes", "scores-1", "calibration-resnet20", "calibration-plain20"}
+    stems |= {f"confusion-{run}-{split}" for run, split in pairs}
+    assert {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")} <= names
     for name in (name for name in names if name.endswith(".svg")):
         svgs = [(tmp_path / folder / "figures" / name).read_bytes() for folder in ("one", "two")]
         assert svgs[0] == svgs[1]
@@ -90,9 +98,9 @@ def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path
 def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "copy")
     for path in (tmp_path / "copy").rglob("*"):
-        if path.name in ("model.safetensors", "last.ckpt") or path.parent.name == "predictions":
+        if path.name in ("model.safetensors", "last.ckpt", "report.html") or path.suffix in (".svg", ".png"):
             path.unlink()
-    assert parfocal.compare(tmp_path / "copy").is_file()
+    assert parfocal.compare(tmp_path / "copy").page.is_file()
 
 
 def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from parfocal.evaluation.compare import Comparison, Difference, Result, Value
-from parfocal.report.tables import shown, written
+from parfocal.report.tables import written
 
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc", "brier", "loss")
 
@@ -45,7 +45,7 @@ def test_latex_escapes_names(comparison: Comparison) -> None:
 
 
 def test_figures_are_shown_with_all_that_is_known() -> None:
-    assert shown(Value(None, None, None)) == "–"
-    assert shown(Value(0.5, None, None)) == "0.500"
-    assert shown(Value(-0.1, [-0.2, 0.05], None)) == "-0.100 (-0.200 to 0.050)"
-    assert shown(Value(0.5, [0.4, 0.6], 0.02)) == "0.500 ± 0.020 (0.400–0.600)"
+    assert str(Value(None, None, None)) == "–"
+    assert str(Value(0.5, None, None)) == "0.500"
+    assert str(Value(-0.1, [-0.2, 0.05], None)) == "-0.100 (-0.200 to 0.050)"
+    assert str(Value(0.5, [0.4, 0.6], 0.02)) == "0.500 ± 0.020 (0.400–0.600)"

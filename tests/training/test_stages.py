@@ -137,7 +137,7 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
     assert [run.start.exists() for run in runs] == [False, True]
     (again,) = parfocal.train(cells, out=tmp_path / "next", **{**STARTED, "epochs": 1, "init": str(runs[0].folder)})
     assert '"left_as_new": []' in again.start.read_text()
-    page = parfocal.compare([run.folder for run in runs]).read_text()
+    page = parfocal.compare([run.folder for run in runs]).page.read_text()
     assert f"{runs[1].name}: Started from {weights}" in page
     assert f"{runs[0].name}: Started from" not in page
 

@@ -13,28 +13,31 @@ def compare(
         typer.Option("--out", "-o", help="The page, or the table. [default: report.html above the runs; the terminal]"),
     ] = None,
     form: Annotated[
-        Literal["html", "csv", "json", "latex"], typer.Option("--format", help="A page, or a table.")
+        Literal["html", "lab", "csv", "json", "latex"],
+        typer.Option("--format", help="A page, the lab's report as Markdown, or a table."),
     ] = "html",
 ) -> None:
     """Compare finished runs: their figures with intervals, and which differences are larger than chance.
 
-    Writes one page, with its figures as SVG and PNG beside it, or a table.
+    Writes one page, with its figures as SVG and PNG beside it; the lab's report, to be written to its end; or a table.
 
     Example: `parfocal compare runs/demo/resnet18 runs/demo/resnet50 -o comparison.html`
     """
     from parfocal.commands.results import compared_tables
     from parfocal.evaluation.compare import compared
     from parfocal.files import write_text
+    from parfocal.report.lab import write_lab_report
     from parfocal.report.page import compare as write_page
     from parfocal.report.tables import written
     from parfocal.run import open_runs
 
-    comparison = compared(runs)
-    if form == "html":
-        page = write_page(runs, out)
+    if form in ("html", "lab"):
+        comparison = write_page(runs, out) if form == "html" else write_lab_report(runs, out)
         compared_tables(open_runs(runs), comparison)
-        typer.echo(f"Report: {page}")
-    elif out:
+        typer.echo(f"Report: {comparison.page}")
+        return
+    comparison = compared(runs)
+    if out:
         write_text(out, written(comparison, form))
         typer.echo(f"Table: {out}")
     else:

@@ -24,6 +24,7 @@ def demo(
     """
     from parfocal.commands.results import results_table
     from parfocal.data.synthetic import synthesise
+    from parfocal.report.live import live
     from parfocal.report.page import compare
     from parfocal.training.runs import train
 
@@ -31,10 +32,10 @@ def demo(
     if not data.exists():
         synthesise("smear", data, IMAGES)
     typer.echo(f"{IMAGES} synthetic smears: {data}")
-    runs = train(data, RECIPE, out=out, resume=True, model=NETWORKS)
+    runs = train(data, RECIPE, out=out, resume=True, after_epoch=live(), model=NETWORKS)
     for run in runs:
         compare(run.folder)
-    page = compare([run.folder for run in runs])
+    page = compare(runs).page
     results_table(runs)
     typer.echo(f"\nReport:       {page}")
     for run in runs:

@@ -8,7 +8,7 @@ from parfocal.documented import reported
 from parfocal.errors import listing
 from parfocal.evaluation.compare import Comparison, Value
 from parfocal.evaluation.intervals import LEAST
-from parfocal.report.tables import WORDS, shown
+from parfocal.report.tables import WORDS
 from parfocal.run import Run
 
 _COMPARED = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
@@ -36,7 +36,7 @@ def results_table(runs: Sequence[Run]) -> None:
             judged = metrics.get(split, {})
             if judged.get("labelled"):
                 cells = [_judged(judged, name) for name in ("accuracy", "majority_accuracy", *figures)]
-                cells[1:1] = [shown(Value(figures_of[run.name].get(split), None, None))] if beside else []
+                cells[1:1] = [str(Value(figures_of[run.name].get(split), None, None))] if beside else []
                 table.add_row(run.name, str(metrics["best_epoch"]), split, str(judged["count"]), *cells)
         if highest := metrics.get("chosen_on_test"):
             words = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
@@ -70,7 +70,7 @@ def comparison_table(comparison: Comparison) -> None:
     compared = _told_apart(comparison)
     table = new_table(f"on {comparison.split}", "images", "groups", *(WORDS[one] for one in compared), "majority")
     for one in comparison.results:
-        cells = [shown(one.figures[figure]) for figure in compared]
+        cells = [str(one.figures[figure]) for figure in compared]
         name = f"{one.name} ({len(one.runs)} runs)" if len(one.runs) > 1 else one.name
         table.add_row(name, str(one.images), str(one.groups), *cells, f"{one.majority_accuracy:.3f}")
     show(table)
@@ -87,7 +87,7 @@ def difference_table(comparison: Comparison) -> None:
     for one in comparison.differences:
         if one.figure in compared:
             chances = [_chance(chance) for chance in (one.chance, one.adjusted, one.mcnemar)]
-            value = shown(Value(one.value, one.interval, None))
+            value = str(Value(one.value, one.interval, None))
             beyond = "yes" if one.larger_than_chance else "no"
             table.add_row(f"{one.one} – {one.other}", WORDS[one.figure], value, *chances, beyond)
     show(table)
@@ -145,7 +145,7 @@ def _groups(run: Run, split: str) -> int:
 
 def _judged(judged: Mapping[str, Any], name: str) -> str:
     """Show a figure of a split; runs judged by an older Parfocal have no intervals."""
-    return shown(Value(judged[name], judged.get("intervals", {}).get(name), None))
+    return str(Value(judged[name], judged.get("intervals", {}).get(name), None))
 
 
 def _chance(chance: float | None) -> str:
@@ -153,4 +153,4 @@ def _chance(chance: float | None) -> str:
 
 
 def _share(measured: dict[str, Any] | None) -> str:
-    return "–" if measured is None else shown(Value(measured["value"], measured["interval"], None))
+    return "–" if measured is None else str(Value(measured["value"], measured["interval"], None))

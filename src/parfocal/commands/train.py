@@ -18,33 +18,33 @@ def train(
     """Train one network, or several and compare them.
 
     Values with commas train one run each, and so do those of an experiment of the recipe (`experiment=depth`); the
-    runs are compared at the end. `--recipe auto` plans from the data.
+    runs are compared at the end. `--recipe auto` plans from the data. `report.html` in a run's folder is redrawn after
+    each epoch.
 
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """
     from parfocal.commands.results import compared_tables, results_table
     from parfocal.errors import ParfocalError
-    from parfocal.evaluation.compare import compared
     from parfocal.recipe import parse_changes
+    from parfocal.report.live import live
     from parfocal.report.page import compare
     from parfocal.training.processes import is_first
     from parfocal.training.runs import train as run_training
 
     try:
-        runs = run_training(data, recipe, out=out, resume=resume, **parse_changes(changes or []))
+        settled = parse_changes(changes or [])
+        runs = run_training(data, recipe, out=out, resume=resume, after_epoch=live(), **settled)
     except KeyboardInterrupt:
         raise ParfocalError("Stopped. The same command with --resume goes on where it was.") from None
     if not is_first():
         return
-    for run in runs:
-        compare(run.folder)
+    comparison = [compare(run.folder) for run in runs][-1]
     if len(runs) == 1:
-        page = runs[0].folder / "report.html"
         results_table(runs)
     else:
-        page = compare([run.folder for run in runs])
-        compared_tables(runs, compared(runs))
+        comparison = compare(runs)
+        compared_tables(runs, comparison)
     for run in runs:
         for alarm in run.metrics()["alarms"]:
             typer.echo(f"Warning: {run.name}: {alarm['text']}")
-    typer.echo(f"Report: {page}")
+    typer.echo(f"Report: {comparison.page}")

@@ -17,6 +17,7 @@ from parfocal.evaluation import confusion as of
 from parfocal.evaluation.intervals import DRAWS, LEVEL, WITHOUT, Spread, spreads
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.weighed import Key, Weighed
+from parfocal.notebook import html_table
 from parfocal.recipe import differences
 from parfocal.run import Run, open_runs
 
@@ -33,6 +34,18 @@ class Value:
     value: float | None
     interval: list[float] | None
     deviation: float | None
+
+    def __str__(self) -> str:
+        """Write the figure as people read it: 0.781 ± 0.004 (0.743–0.815)."""
+        if self.value is None:
+            return "–"
+        words = f"{self.value:.3f}"
+        if self.deviation is not None:
+            words += f" ± {self.deviation:.3f}"
+        if self.interval is not None:
+            low, high = self.interval
+            words += f" ({low:.3f} to {high:.3f})" if low < 0 else f" ({low:.3f}–{high:.3f})"
+        return words
 
 
 @dataclass(frozen=True)
@@ -69,12 +82,34 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results on one split and the differences between each two; `without_differences` says why there are none."""
+    """Results on one split and the differences between each two; `without_differences` says why there are none.
+
+    `page` is the report that shows it, where one was written.
+    """
 
     split: str
     results: tuple[Result, ...]
     differences: tuple[Difference, ...]
     without_differences: str = ""
+    page: Path | None = None
+
+    def _repr_html_(self) -> str:
+        """Show the comparison in a notebook."""
+        figures = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
+        rows = [
+            (one.name, str(one.images), *(str(one.figures[name]) for name in figures), f"{one.majority_accuracy:.3f}")
+            for one in self.results
+        ]
+        headings = (f"on {self.split}", "images", *(name.replace("_", " ") for name in figures), "majority")
+        shown = html_table(f"Report: {self.page}" if self.page else "Comparison", headings, rows)
+        tested = [
+            (f"{one.one} – {one.other}", one.figure.replace("_", " "), str(Value(one.value, one.interval, None)),
+             "yes" if one.larger_than_chance else "no")
+            for one in self.differences
+            if one.figure in figures
+        ]  # fmt: skip
+        headings = ("difference", "figure", "value", "larger than chance")
+        return shown + (html_table("Differences", headings, tested) if tested else "")
 
 
 def compared(runs: Iterable[Path | str | Run], split: str = "", draws: int = DRAWS) -> Comparison:

@@ -105,7 +105,7 @@ def spreads(several: Sequence[Weighed], draws: int = DRAWS, seed: int = 0) -> li
         return [one.figures(weights) for one in several]
 
     def part(start: int) -> list[Figures]:
-        return figures(_weights(groups, range(start, min(start + at_once, draws)), seed))
+        return figures(drawn_weights(groups, range(start, min(start + at_once, draws)), seed))
 
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
         whole, without = pool.map(figures, first)
@@ -144,12 +144,12 @@ def share(groups: Sequence[str], held: np.ndarray, draws: int = DRAWS) -> dict[s
     """Return the share of images of which something holds, and its interval over groups, as plain data."""
     names, group = np.unique(np.array(groups, dtype=str), return_inverse=True)
     sums = np.stack([np.bincount(group, held), np.bincount(group)], axis=1)
-    several = [np.ones((1, len(names))), _left_out(len(names)), _weights(len(names), range(draws), 0)]
+    several = [np.ones((1, len(names))), _left_out(len(names)), drawn_weights(len(names), range(draws), 0)]
     value, without, drawn = (ratio(*(weights @ sums).T) for weights in several)
     return {"value": float(value[0]), "interval": Spread(float(value[0]), without, drawn, len(names)).interval()}
 
 
-def _weights(groups: int, numbers: range, seed: int) -> np.ndarray:
+def drawn_weights(groups: int, numbers: range, seed: int) -> np.ndarray:
     """Return how often each group is drawn (draws, groups)."""
     rows = [
         np.bincount(np.random.default_rng([seed, number]).integers(groups, size=groups), minlength=groups)

@@ -1,24 +1,27 @@
-"""Every figure of a report, drawn from run folders alone, in one style and as SVG and PNG."""
+"""Figures over epochs, drawn from run folders alone; and the one style and form of every figure of a report."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from parfocal.evaluation.watch import SAYS
 from parfocal.files import whole
 from parfocal.run import Run
+from parfocal.training.patience import better
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey by their lightness.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _OF_NETWORK = {"resnet18": 0, "resnet50": 1, "resnet152": 2, "resnet34": 3, "resnet101": 4}
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
+    # Letters stay letters: smaller files, which can be searched and are read aloud.
+    "svg.fonttype": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -29,42 +32,93 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_LINES: dict[str, Any] = {"train": (0, (4, 2)), "valid": "solid", "test": (0, (1, 1.5))}
+_DOT: dict[str, Any] = {"markersize": 8, "markeredgecolor": "white", "zorder": 5}
+
+
 def colours(runs: Sequence[Run]) -> list[str]:
     """Return one colour a run: always the same for a network, unless a network stands there more than once."""
     models = [run.recipe.network.model for run in runs]
     fixed = len(set(models)) == len(models) and all(model in _OF_NETWORK for model in models)
     places = [_OF_NETWORK[model] for model in models] if fixed else range(len(runs))
-    return [_PALETTE[place % len(_PALETTE)] for place in places]
+    return [PALETTE[place % len(PALETTE)] for place in places]
 
 
 def accuracy_figure(runs: Sequence[Run]) -> Figure:
     """Draw accuracy per epoch of all runs: train dashed, validation solid, test dotted where it was measured."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.subplots()
-        styles = {"train": (0, (4, 2)), "valid": "solid", "test": (0, (1, 1.5))}
         drawn: set[str] = set()
         for run, colour in zip(runs, colours(runs), strict=True):
-            history, best = run.history(), run.metrics()["best_epoch"]
-            for phase, style in styles.items():
+            history, best = run.history(), chosen_epoch(run)
+            for phase, style in _LINES.items():
                 if f"{phase}_accuracy" in history:
                     strong = phase == "valid"
                     values = history[f"{phase}_accuracy"]
                     axes.plot(history["epoch"], values, color=colour, linestyle=style, linewidth=2 if strong else 1.2)
                     drawn.add(phase)
             chosen = history.loc[history["epoch"] == best, "valid_accuracy"]
-            axes.plot([best], chosen, "o", color=colour, markersize=8, markeredgecolor="white", zorder=5)
-        _majority_line(axes, runs[0].metrics()["valid"])
+            axes.plot([best], chosen, "o", color=colour, **_DOT)
+        counts = runs[0].environment()["data"]["counts"]["valid"].values()
+        axes.axhline(max(counts) / max(1, sum(counts)), color="#999", linewidth=1, zorder=0)
         _share_axes(axes, "Accuracy")
         axes.set_ylim(top=min(1.01, axes.get_ylim()[1] + 0.01))
         names = [
             Line2D([], [], color=c, linewidth=2, label=run.name) for run, c in zip(runs, colours(runs), strict=True)
         ]
         words = {"train": "train", "valid": "validation", "test": "test (chooses nothing)"}
-        names += [Line2D([], [], color="#555", linestyle=styles[p], label=words[p]) for p in styles if p in drawn]
+        names += [Line2D([], [], color="#555", linestyle=_LINES[p], label=words[p]) for p in _LINES if p in drawn]
         names.append(Line2D([], [], color="#555", marker="o", linestyle="none", label="chosen epoch"))
         names.append(Line2D([], [], color="#999", linewidth=1, label="majority class"))
         figure.legend(handles=names, loc="outside right upper", frameon=False)
+    return figure
+
+
+def learning_figure(runs: Sequence[Run]) -> Figure:
+    """Draw the loss of all runs, train dashed and validation solid, and beside it the learning rate."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        losses, rates = figure.subplots(1, 2)
+        for run, colour in zip(runs, colours(runs), strict=True):
+            history, best = run.history(), chosen_epoch(run)
+            losses.plot(history["epoch"], history["train_loss"], color=colour, linestyle=_LINES["train"], linewidth=1.2)
+            losses.plot(history["epoch"], history["valid_loss"], color=colour, linewidth=2)
+            at_best = history.loc[history["epoch"] == best]
+            losses.plot(at_best["epoch"], at_best["valid_loss"], "o", color=colour, **_DOT)
+            rates.plot(history["epoch"], history["learning_rate"], color=colour, label=run.name)
+        for axes, name in ((losses, "Loss"), (rates, "Learning rate, mean of the epoch")):
+            _epochs(axes, name)
+        rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        figure.legend(*rates.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def chosen_epoch(run: Run) -> int:
+    """Return the epoch whose weights are kept; of a run that is not finished, the best one so far."""
+    if run.finished:
+        return run.metrics()["best_epoch"]
+    select, best = run.recipe.training.select, 0
+    values = run.history()[f"valid_{select}"].tolist()
+    for place, value in enumerate(values):
+        best = place if better(value, values[best], select) else best
+    return best + 1
+
+
+def says_figure(run: Run) -> Figure:
+    """Draw, for each epoch, what share of the predictions on validation each class is; its true share as a line."""
+    history, true = run.history(), run.environment()["data"]["counts"]["valid"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, count) in enumerate(true.items()):
+            colour = PALETTE[number % len(PALETTE)]
+            axes.plot(history["epoch"], history[SAYS + name], color=colour, label=name)
+            axes.axhline(count / max(1, sum(true.values())), color=colour, linewidth=1, linestyle=_LINES["test"])
+        for alarm in run.metrics()["alarms"]:
+            axes.axvspan(alarm["since"] - 0.5, alarm["until"] + 0.5, color="#d55e00", alpha=0.12, linewidth=0)
+        _share_axes(axes, "Share of predictions")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -78,7 +132,7 @@ def error_figure(runs: Sequence[Run]) -> Figure:
     sides = {"Training error": "train_accuracy", "Test error": "test_accuracy"}
     if not measured:
         sides = {"Training error": "train_accuracy", "Validation error": "valid_accuracy"}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for axes, (title, column) in zip((left, right), sides.items(), strict=True):
@@ -95,54 +149,23 @@ def is_plain(run: Run) -> bool:
     return run.recipe.network.model.startswith("plain")
 
 
-def confusion_figure(title: str, judged: dict[str, Any]) -> Figure:
-    """Draw the confusion matrix of a judged split twice, as counts and as shares of each true class."""
-    counts = np.array(judged["confusion"])
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    side = 2.2 + 0.62 * len(counts)
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(2 * side + 0.8, side + 0.3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        figure.suptitle(title)
-        _matrix(left, shares, [[f"{value:,}" for value in row] for row in counts], judged["classes"], "Counts")
-        texts = [[f"{value:.1%}" if totals[row, 0] else "–" for value in shares[row]] for row in range(len(counts))]
-        _matrix(right, shares, texts, judged["classes"], "Share of each true class")
-    return figure
-
-
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as SVG and PNG."""
+    # Laid out once, and not again for each form.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for suffix in ("svg", "png"):
-        with whole(folder / f"{name}.{suffix}") as beside, mpl.rc_context(_STYLE):
+        with whole(folder / f"{name}.{suffix}") as beside, mpl.rc_context(STYLE):
             figure.savefig(beside, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
 
 
 def _share_axes(axes: Axes, name: str, title: str = "") -> None:
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("Epoch")
-    axes.set_ylabel(name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _epochs(axes, name)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
-def _majority_line(axes: Axes, judged: dict[str, Any]) -> None:
-    axes.axhline(judged["majority_accuracy"], color="#999", linewidth=1, zorder=0)
-
-
-def _matrix(axes: Axes, shares: np.ndarray, texts: list[list[str]], classes: list[str], title: str) -> None:
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_title(title, fontsize=10)
-    axes.set_xticks(
-        range(len(classes)),
-        classes,
-        rotation=30 if len(classes) > 2 else 0,
-        ha="right" if len(classes) > 2 else "center",
-    )
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("Prediction")
-    axes.set_ylabel("Truth")
-    for row, values in enumerate(texts):
-        for column, text in enumerate(values):
-            colour = "white" if shares[row, column] > 0.55 else "#222"
-            axes.text(column, row, text, ha="center", va="center", color=colour)
+def _epochs(axes: Axes, name: str) -> None:
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

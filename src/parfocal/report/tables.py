@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -26,21 +26,12 @@ WORDS = {
 def written(comparison: Comparison, form: Format) -> str:
     """Return a comparison as text of a format: every figure in CSV and JSON, the compared ones in LaTeX."""
     if form == "json":
-        return json.dumps(asdict(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(_plain(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return _rows(comparison).to_csv(index=False) if form == "csv" else _latex(comparison)
 
 
-def shown(value: Value) -> str:
-    """Return a figure as people read it: with its interval, and its deviation where it is the mean of several runs."""
-    if value.value is None:
-        return "–"
-    words = f"{value.value:.3f}"
-    if value.deviation is not None:
-        words += f" ± {value.deviation:.3f}"
-    if value.interval is not None:
-        low, high = value.interval
-        words += f" ({low:.3f} to {high:.3f})" if low < 0 else f" ({low:.3f}–{high:.3f})"
-    return words
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    return {name: value for name, value in asdict(comparison).items() if name != "page"}
 
 
 def _rows(comparison: Comparison) -> pd.DataFrame:
@@ -76,7 +67,7 @@ def _rows(comparison: Comparison) -> pd.DataFrame:
 def _latex(comparison: Comparison) -> str:
     results = pd.DataFrame(
         [
-            {"run": one.name, **{WORDS[figure]: shown(one.figures[figure]) for figure in FIGURES}}
+            {"run": one.name, **{WORDS[figure]: str(one.figures[figure]) for figure in FIGURES}}
             | {"majority": f"{one.majority_accuracy:.3f}"}
             for one in comparison.results
         ]
@@ -86,7 +77,7 @@ def _latex(comparison: Comparison) -> str:
             {
                 "difference": f"{one.one} – {one.other}",
                 "figure": WORDS[one.figure],
-                "value": shown(Value(one.value, one.interval, None)),
+                "value": str(Value(one.value, one.interval, None)),
                 "adjusted p": "–" if one.adjusted is None else f"{one.adjusted:.3f}",
                 "larger than chance": "yes" if one.larger_than_chance else "no",
             }

@@ -1,6 +1,7 @@
 """From a folder of labelled images to trained and judged runs: read, check, prepare, then fit each recipe."""
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def train(
     out: Path | str | None = None,
     resume: bool = False,
     experiment: str = "",
+    after_epoch: Callable[[Run], object] | None = None,
     **changes: Any,
 ) -> list[Run]:
     """Train one run for each combination of the values in `changes`, judge them, and return them.
@@ -47,7 +49,7 @@ def train(
     An `experiment` of the recipe brings values of its own, which `changes` override. With the recipe `auto` each run
     is planned from the data, and its folder holds the reasons. With `resume`, runs that were begun there are gone on
     with and finished ones are left as they are; without a recipe, theirs is taken, of which only the `machine` may
-    change.
+    change. `after_epoch` is called with the run after each epoch, by one process.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
     wanted = _wanted(data, folder, recipe, resume, experiment, changes)
@@ -60,7 +62,7 @@ def train(
             prepared = ready[_data_key(run.recipe)]
             fabric = fabric_for(run.recipe.training.precision, run.recipe.machine)
             launch(fabric)
-            fit(run, prepared.table, prepared.store, fabric)
+            fit(run, prepared.table, prepared.store, fabric, after_epoch)
             evaluate_run(run, prepared.table, prepared.store, fabric)
     return runs
 

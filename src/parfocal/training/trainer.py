@@ -1,6 +1,7 @@
 """The training loop, read from top to bottom: prepare the stage, then for each epoch train, validate, keep."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import count
 from typing import Any
@@ -40,7 +41,9 @@ _FIGURES = ("loss", "accuracy", "balanced_accuracy", "kappa", "quadratic_kappa",
 _ASKED_EVERY = 10
 
 
-def fit(run: Run, table: Table, store: Store, fabric: Fabric) -> None:
+def fit(
+    run: Run, table: Table, store: Store, fabric: Fabric, after_epoch: Callable[[Run], object] | None = None
+) -> None:
     """Train the run's network to the end of its recipe, going on from its checkpoint where there is one.
 
     Leaves `model.safetensors` (the best epoch's weights), `last.ckpt` and `history.csv` in the run folder, each whole
@@ -77,6 +80,8 @@ def fit(run: Run, table: Table, store: Store, fabric: Fabric) -> None:
             fabric.barrier()
             tell(row)
             _report(run, reached, table, clock)
+            if after_epoch and fabric.is_global_zero:
+                after_epoch(run)
             if stop := agreed(fabric, asked.signal):
                 raise stopped(run, int(stop), f"after epoch {epoch + 1}")
     fabric.barrier()

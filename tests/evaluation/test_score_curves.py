@@ -1,0 +1,63 @@
+"""Curves of a class: scikit-learn's points, bands that hold the curve, and nothing where there is no question."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.score_curves import precision_recall, roc
+
+
+def _some(seed: int, images: int, groups: int, distinct: int = 50) -> Predictions:
+    dice = np.random.default_rng(seed)
+    truth = dice.integers(0, 2, images)
+    truth[:2] = 0, 1
+    score = np.round((0.5 * truth + dice.random(images)) / 1.5 * distinct) / distinct
+    ids = tuple(map(str, range(images)))
+    named = tuple(str(one) for one in dice.integers(0, groups, images))
+    return Predictions(ids, named, truth, np.stack([1 - score, score], axis=1), ("no", "yes"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), images=st.integers(2, 60), distinct=st.integers(1, 50))
+def test_they_pass_through_the_points_of_scikit_learn(seed: int, images: int, distinct: int) -> None:
+    one = _some(seed, images, images, distinct)
+    alarms, hits, _ = roc_curve(one.truth, one.probabilities[:, 1], drop_intermediate=False)
+    found = roc(one, 1, draws=2)
+    assert found is not None
+    assert found.value == pytest.approx(np.interp(found.at, alarms, hits))
+    precision, recall, _ = precision_recall_curve(one.truth, one.probabilities[:, 1])
+    traded = precision_recall(one, 1, draws=2)
+    assert traded is not None
+    for share, value in zip(traded.at[1:], traded.value[1:], strict=True):
+        next_reached = recall[recall >= share - 1e-9].min()
+        assert value == pytest.approx(precision[recall == next_reached].max())
+
+
+def test_the_band_holds_the_curve_and_narrows_with_patients() -> None:
+    few, many = (roc(_some(0, 20 * groups, groups), 1) for groups in (30, 300))
+    assert few is not None
+    assert many is not None
+    widths = []
+    for one in (few, many):
+        assert one.low is not None
+        assert one.high is not None
+        inside = (one.low <= one.value + 1e-9) & (one.value <= one.high + 1e-9)
+        assert inside.mean() > 0.95
+        widths.append(float((one.high - one.low).mean()))
+    assert widths[1] < widths[0] / 2
+
+
+def test_of_few_patients_there_is_a_curve_without_a_band() -> None:
+    one = roc(_some(1, 40, 5), 1)
+    assert one is not None
+    assert one.low is None
+
+
+def test_without_a_second_side_there_is_no_curve() -> None:
+    one = _some(2, 10, 10)
+    alone = Predictions(one.ids, one.groups, np.zeros(10, dtype=np.int64), one.probabilities, one.classes)
+    assert roc(alone, 1) is None
+    assert precision_recall(alone, 0) is None
