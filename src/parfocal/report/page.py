@@ -25,13 +25,13 @@ from parfocal.report.score_figures import reliability_figure, scores_figure
 from parfocal.run import Run, open_runs
 
 
-def compare(runs: Iterable[Path | str | Run] | Path | str, out: Path | str | None = None) -> Comparison:
+def compare(runs: Iterable[Path | str | Run] | Path | str | Run, out: Path | str | None = None) -> Comparison:
     """Compare finished runs, and write `report.html` and its figures; `page` of what is returned says where.
 
     `out` is the page to write; without it the page lies in the folder above the runs, or in the run's own if it is
     the only one.
     """
-    given = [runs] if isinstance(runs, str | Path) else runs
+    given = [runs] if isinstance(runs, str | Path | Run) else runs
     opened = open_runs(run.folder if isinstance(run, Run) else run for run in given)
     comparable(opened)
     page = Path(out) if out is not None else usual_place(opened)

@@ -1,0 +1,68 @@
+"""The report in a real Chromium: on a phone and a desk, light and dark, by keyboard, and printed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Request
+
+import parfocal
+from parfocal.report.live import write_live_page
+from parfocal.run import open_runs
+from tests.browser import DESK, PHONE, browser
+from tests.evaluation.trained import trained
+
+__all__ = ["browser", "trained"]
+
+
+@pytest.fixture(scope="module")
+def pages(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of two runs, and the page of one that is not finished."""
+    folder = tmp_path_factory.mktemp("pages")
+    shutil.copytree(trained / "runs" / "resnet20", folder / "begun")
+    (folder / "begun" / "metrics.json").unlink()
+    page = parfocal.compare(trained / "runs", folder / "report.html").page
+    assert page is not None
+    return {"report": page, "live": write_live_page(open_runs([folder / "begun"]), folder / "begun" / "report.html")}
+
+
+@pytest.mark.parametrize("name", ["report", "live"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_everybody_can_use_it(
+    browser: Browser, pages: dict[str, Path], name: str, colours: str, size: dict[str, int]
+) -> None:
+    from tests.browser import faults
+
+    page = browser.new_page(viewport=size, color_scheme=colours)  # type: ignore[arg-type]
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))
+    page.goto(pages[name].as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert faults(page) == {}
+    assert [one.url for one in asked if not one.url.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+def test_matrices_are_switched_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page(viewport=DESK)  # type: ignore[arg-type]
+    page.goto(pages["report"].as_uri())
+    cell = page.locator(".matrix td[style]").first
+    assert cell.inner_text().strip().isdigit()
+    page.locator("#show-counts").focus()
+    page.keyboard.press("ArrowRight")
+    assert cell.inner_text().strip().endswith("%")
+    page.close()
+
+
+def test_it_is_printed_with_counts_and_shares(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page()
+    page.goto(pages["report"].as_uri())
+    assert page.pdf().startswith(b"%PDF")
+    page.emulate_media(media="print")
+    cell = page.locator(".matrix td[style]").first
+    count, share = cell.inner_text().split()
+    assert count.isdigit()
+    assert share.endswith("%")
+    assert not page.locator("nav").is_visible()
+    page.close()
