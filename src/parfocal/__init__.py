@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from parfocal.data.synthetic import synthesise
     from parfocal.evaluation.evaluate import evaluate
     from parfocal.evaluation.predict import predict
+    from parfocal.report.explain import explain
     from parfocal.report.page import compare
     from parfocal.training.plan import plan
     from parfocal.training.runs import train
@@ -28,6 +29,7 @@ _HOMES = {
     "check": "data.check",
     "compare": "report.page",
     "evaluate": "evaluation.evaluate",
+    "explain": "report.explain",
     "plan": "training.plan",
     "predict": "evaluation.predict",
     "prepare": "data.store",
@@ -42,6 +44,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "explain",
     "plan",
     "predict",
     "prepare",

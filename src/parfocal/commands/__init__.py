@@ -8,7 +8,20 @@ import sys
 import typer
 
 import parfocal
-from parfocal.commands import bench, check, compare, demo, evaluate, plan, predict, prepare, recipes, synthesise, train
+from parfocal.commands import (
+    bench,
+    check,
+    compare,
+    demo,
+    evaluate,
+    explain,
+    plan,
+    predict,
+    prepare,
+    recipes,
+    synthesise,
+    train,
+)
 from parfocal.errors import ParfocalError
 
 app = typer.Typer(
@@ -34,7 +47,7 @@ def _options(
     """Train, compare and use residual networks on medical images."""
 
 
-for verb in (demo, synthesise, check, plan, prepare, train, evaluate, compare, predict, bench, recipes):
+for verb in (demo, synthesise, check, plan, prepare, train, evaluate, compare, predict, explain, bench, recipes):
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 
 

@@ -12,13 +12,17 @@ _DISC_SIDE = 256
 
 def frame(picture: np.ndarray, images: ImagesPart) -> np.ndarray:
     """Return the RGB pixels (size, size, 3) that a Store holds of a picture."""
+    return stained(enhanced(framed_like(picture, picture, images), images), images)
+
+
+def framed_like(other: np.ndarray, picture: np.ndarray, images: ImagesPart) -> np.ndarray:
+    """Return another picture of the same scene and size, such as a mask, cut and fitted as `picture` is."""
     if images.crop_disc:
         top, bottom, left, right = disc(picture)
-        picture = picture[top:bottom, left:right]
+        other = other[top:bottom, left:right]
     if images.centre_crop:
-        picture = _centre(picture, images.centre_crop)
-    framed = _fitted(picture, images)
-    return stained(enhanced(framed, images), images)
+        other = _centre(other, images.centre_crop)
+    return _fitted(other, images)
 
 
 def reduction(width: int, height: int, images: ImagesPart) -> int:

@@ -15,6 +15,14 @@ Pixels = np.ndarray
 MICROANEURYSM, HAEMORRHAGE, EXUDATE, NEW_VESSEL = 1, 2, 3, 4
 """Values of a lesion mask; 0 is no lesion."""
 
+LESIONS = {
+    MICROANEURYSM: "microaneurysm",
+    HAEMORRHAGE: "haemorrhage",
+    EXUDATE: "exudate",
+    NEW_VESSEL: "new vessel",
+}
+"""What each value of a lesion mask stands for."""
+
 # Lowest and highest number of (microaneurysms, haemorrhages, exudate clusters, tangles of new vessels) by grade.
 _LESIONS = {
     0: ((0, 0), (0, 0), (0, 0), (0, 0)),

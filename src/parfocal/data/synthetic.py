@@ -12,9 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from parfocal.data.fundus import draw_eye, draw_fundus
+from parfocal.data.fundus import LESIONS, draw_eye, draw_fundus
+from parfocal.data.masks import PARTS
 from parfocal.data.passes import in_order
-from parfocal.data.smear import Patient, draw_cell, draw_patient, draw_signals
+from parfocal.data.smear import CYTOPLASM, NUCLEUS, Patient, draw_cell, draw_patient, draw_signals
 from parfocal.errors import ParfocalError, UsageError, nearest
 from parfocal.files import explained
 
@@ -64,24 +65,27 @@ def synthesise_smear(
     """Draw blood-smear cells as the leukemia lab hands them out, and return the folder.
 
     Writes `train.csv` and `valid.csv` (Path,label), `resnet_*_test.csv` (Path), `test_truth.csv`, `patients.csv`
-    (Path,patient), the images, and masks of the test cells (127 cytoplasm, 255 nucleus) in `masks/test`.
+    (Path,patient), the images, and masks of the validation and test cells (127 cytoplasm, 255 nucleus) in `masks`.
     """
     _at_least(images, SMEARS_AT_LEAST)
     train, test = round(images * SMEAR_SHARES["train"]), round(images * SMEAR_SHARES["test"])
     counts = {"train": train, "valid": images - train - test, "test": test}
+    masked = ("valid", "test")
     cells = [cell for place, (split, count) in enumerate(counts.items()) for cell in _cells(split, place, count, seed)]
 
     def write(root: Path, cell: _Cell) -> None:
         dice = np.random.default_rng([seed, list(counts).index(cell.split), 1, cell.number])
         image, mask = draw_cell(cell.patient, draw_signals(cell.blast, dice), size, dice)
         _write(root / cell.name, image)
-        if cell.split == "test":
-            _write(root / "masks" / "test" / f"{cell.number}.png", mask)
+        if cell.split in masked:
+            _write(root / "masks" / cell.split / f"{cell.number}.png", mask)
 
     with _new_folder(Path(folder)) as root:
         for split in counts:
             (root / "new_dataset" / split).mkdir(parents=True)
-        (root / "masks" / "test").mkdir(parents=True)
+        for split in masked:
+            (root / "masks" / split).mkdir(parents=True)
+        _write_csv(root / "masks" / PARTS, ("value", "part"), ((CYTOPLASM, "cytoplasm"), (NUCLEUS, "nucleus")))
         for _ in in_order(cells, lambda cell: write(root, cell), "Drawing smears", workers):
             pass
         by_split = {split: [cell for cell in cells if cell.split == split] for split in counts}
@@ -118,6 +122,7 @@ def synthesise_fundus(
     with _new_folder(Path(folder)) as root:
         for part in ("new_train", "new_test", "masks"):
             (root / part).mkdir()
+        _write_csv(root / "masks" / PARTS, ("value", "part"), LESIONS.items())
         for _ in in_order(eyes, lambda eye: write(root, eye), "Drawing fundus photographs", workers):
             pass
         for split in counts:

@@ -60,7 +60,7 @@ def predict(
     if sample is not None:
         wanted = Sample.read(Path(sample))
         codes = dict(zip(answering.classes, answering.codes, strict=True))
-        rows = _rows(answering, _files(sources), outcome)
+        rows = _rows(answering, named_files(sources), outcome)
         answers = wanted.of_files({row[0]: codes[row[1]] for row in rows})
         wanted.write(outcome.path, answers, outcome.unreadable)
         outcome.count = len(wanted.ids)
@@ -68,7 +68,7 @@ def predict(
     with whole(outcome.path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_heading(answering))
-        for row in _rows(answering, _files(sources), outcome):
+        for row in _rows(answering, named_files(sources), outcome):
             writer.writerow(row)
             outcome.count += 1
     return outcome
@@ -117,7 +117,7 @@ def _looker(answering: Answering) -> Callable[[Named], tuple[str, Look | str]]:
     return look
 
 
-def _files(sources: Iterable[Path | str] | TextIOBase) -> Iterable[Named]:
+def named_files(sources: Iterable[Path | str] | TextIOBase) -> Iterable[Named]:
     """Return (id, path) of every image that the sources name; those of a text stream one by one, as they come."""
     if isinstance(sources, TextIOBase):
         paths = (line.rstrip("\r\n") for line in sources)

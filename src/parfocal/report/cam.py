@@ -39,9 +39,9 @@ class Maps:
 
     `answers` names the maps: the classes, or only `score` where the network gives one score, which counts towards the
     higher grades. `values` are (images, answers, rows, columns), `outputs` (images, answers) what the network's head
-    said, `bias` (answers) its bias. With the method `cam` the mean of `values` over rows and columns plus the bias is
-    `outputs`, exactly. `pixels` are what the network saw, (images, side, side, 3); `unreadable` are images that are not
-    there, with reasons.
+    said, `bias` (answers) its bias. Where they are `exact`, the mean of `values` over rows and columns plus the bias is
+    `outputs`. `pixels` are what the network saw, (images, side, side, 3); `unreadable` are images that could not be
+    read, with reasons.
     """
 
     answers: tuple[str, ...]
@@ -49,11 +49,19 @@ class Maps:
     outputs: np.ndarray
     bias: np.ndarray
     pixels: Pixels
+    exact: bool = True
     ids: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def taken(self, rows: Sequence[int]) -> "Maps":
+        """Return the maps of some of the images."""
+        chosen = np.asarray(rows, dtype=int)
+        ids = tuple(self.ids[row] for row in rows) if self.ids else ()
+        parts = (self.values[chosen], self.outputs[chosen], self.bias, self.pixels[chosen])
+        return Maps(self.answers, *parts, self.exact, ids, self.unreadable)
 
     @property
     def evidence(self) -> np.ndarray:
@@ -74,8 +82,8 @@ class Maps:
 def class_maps(classifier: Classifier, pixels: Pixels, method: str = "cam", stage: str = "") -> Maps:
     """Return the maps of images as the network sees them: uint8, (images, side, side, 3).
 
-    `cam` is exact and costs one pass. `gradcam` looks at any stage (`stage3` is finer than the last), `occlusion` at
-    how much each answer falls when a part of the image is blurred; both say less exactly the same, as a second opinion.
+    `cam` is exact and costs one pass. The others are second opinions: `gradcam` looks at any stage (`stage3` is finer
+    than the last), `occlusion` at how much each answer falls when a part of the image is blurred.
     """
     if method not in METHODS:
         raise UsageError(f"There is no method {method!r}. {nearest(method, METHODS)}")
@@ -101,6 +109,7 @@ def class_maps(classifier: Classifier, pixels: Pixels, method: str = "cam", stag
         np.concatenate(outputs) if outputs else empty,
         bias,
         pixels,
+        exact=method == "cam",
     )
 
 

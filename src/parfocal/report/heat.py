@@ -11,6 +11,7 @@ from parfocal.data.decode import Pixels
 _FOR = ((0.0, (255, 64, 0)), (0.5, (255, 140, 0)), (1.0, (255, 245, 60)))
 _AGAINST = ((0.0, (0, 70, 200)), (0.5, (0, 130, 255)), (1.0, (120, 235, 255)))
 _MOST_OPAQUE = 0.85
+_LEAST_SIDE = 224
 _LEVELS = ((1 / 3, 1), (2 / 3, 2))
 
 
@@ -28,12 +29,15 @@ def heat(evidence: np.ndarray, scale: float, side: int) -> Pixels:
 
 
 def overlay(picture: Pixels, evidence: np.ndarray, scale: float) -> Pixels:
-    """Return RGB pixels: the image in grey, its map over it, and lines at a third and two thirds of the scale."""
-    side = len(picture)
+    """Return RGB pixels: the image in grey, its map over it, and lines at a third and two thirds of the scale.
+
+    Small images are enlarged, so that the lines stay fine.
+    """
+    side = max(len(picture), _LEAST_SIDE)
+    below = cv2.cvtColor(cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
     layer = heat(evidence, scale, side).astype(np.float32)
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     share = layer[..., 3:] / 255
-    mixed = (grey * (1 - share) + layer[..., :3] * share).round().astype(np.uint8)
+    mixed = (below[..., None] * (1 - share) + layer[..., :3] * share).round().astype(np.uint8)
     for level, width in _LEVELS:
         cv2.drawContours(mixed, contours(evidence, level * scale, side), -1, (255, 255, 255), width, cv2.LINE_AA)
     return mixed

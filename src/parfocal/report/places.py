@@ -1,0 +1,72 @@
+"""Places: which share of a map lies on a region, and whether its peak does; border and black surround as regions.
+
+A map is coarse. Each of its values stands for a cell of the image, and counts for a region by the share of the cell
+that the region covers.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from parfocal.data.decode import Pixels
+
+BORDER = 1 / 12
+"""How wide the border is, as a share of the side."""
+
+_BLACK = 12
+_TOUCHED = 1e-6
+
+
+@dataclass(frozen=True)
+class Place:
+    """How one map lies to one region: which share of what speaks for the answer is on it, and whether the peak is.
+
+    `random_share` and `random_hit` are what to expect of the same values in random places. `share` is None where
+    nothing speaks for the answer.
+    """
+
+    share: float | None
+    random_share: float
+    hit: bool
+    random_hit: float
+
+
+def place(evidence: np.ndarray, region: np.ndarray) -> Place:
+    """Say how a map (rows, columns) lies to a region (side, side), which may be shares of pixels.
+
+    The peak is a hit where its cell holds some of the region.
+    """
+    covered = cells(region, evidence.shape)
+    touched = covered > _TOUCHED
+    hit = bool(touched.flat[evidence.argmax()]) and float(evidence.max()) > 0
+    return Place(share_within(evidence, region), float(covered.mean()), hit, float(touched.mean()))
+
+
+def share_within(evidence: np.ndarray, region: np.ndarray) -> float | None:
+    """Return which share of what speaks for the answer lies on a region, or None where nothing does."""
+    positive = np.clip(evidence, 0, None)
+    total = float(positive.sum())
+    return float((positive * cells(region, evidence.shape)).sum()) / total if total > 0 else None
+
+
+def cells(region: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return which share of each cell of a map of this shape a region (side, side) covers."""
+    rows, columns = shape
+    return cv2.resize(region.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def border(side: int) -> np.ndarray:
+    """Return which pixels (side, side) are the outer twelfth on each side."""
+    made = np.ones((side, side), bool)
+    width = max(1, round(side * BORDER))
+    made[width : side - width, width : side - width] = False
+    return made
+
+
+def surround(picture: Pixels) -> np.ndarray:
+    """Return which pixels (side, side) are the surround: black, and joined to the image's edge."""
+    black = (picture.max(axis=2) <= _BLACK).astype(np.uint8)
+    _, parts = cv2.connectedComponents(black, connectivity=4)
+    edge = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    return np.isin(parts, edge[edge > 0])
