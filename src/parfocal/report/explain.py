@@ -68,6 +68,9 @@ def explain(
         raise UsageError("Ids are of a split: say valid or test before them, or name the images themselves.")
     else:
         subjects = of_files(opened, sources)
+    if not subjects.shown:
+        name, reason = next(iter(subjects.unreadable.items()))
+        raise ParfocalError(f"None of the images can be read. {name}: {reason}.")
     opinions = [
         Opinion(
             run.name, network.classes, one.labels, one.probabilities, class_maps(network, one.pixels, method, stage)
@@ -76,7 +79,7 @@ def explain(
     ]
     shown = [one.evidence(number, each.truth) for one in opinions for number, each in enumerate(subjects.shown)]
     scale = shared_scale(*(map_ for maps in shown for map_ in maps.values()))
-    sheets = tuple(_sheets(folder, subjects, opinions, scale)) if opinions else ()
+    sheets = tuple(_sheets(folder, subjects, opinions, scale))
     figures = pd.DataFrame([row for one in opinions for row in _maps(folder, subjects, one, scale)])
     lying = {
         run.name: lying_of(run, network, split, method, stage, masks)

@@ -65,8 +65,7 @@ def of_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Subjects:
     unreadable = {one: found for several, _ in looks for one, found in several.items() if isinstance(found, str)}
     said: list[Said] = []
     for several, answering in looks:
-        good = [look for look in several.values() if not isinstance(look, str)]
-        if good:
+        if good := [look for look in several.values() if not isinstance(look, str)]:
             answers = answering.answer(good)
             # The first of several looks is the straight one.
             said.append(Said(answers.labels, answers.probabilities, np.stack([one.pictures[0][0] for one in good])))

@@ -1,0 +1,58 @@
+"""The shortcut figure: a network that reads the border is caught, one that reads the middle is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.model.classifier import Classifier
+from parfocal.report.cam import class_maps
+from parfocal.report.margin import LEAST_IMAGES, WARNED_ABOVE, Margin, margin_of
+
+
+class _Reader(torch.nn.Module):
+    """A stand-in for a network's head's input: how bright a box of the image is, more than half or less."""
+
+    def __init__(self, box: tuple[slice, slice]) -> None:
+        super().__init__()
+        self.box = box
+        self.fc = torch.nn.Linear(1, 2)
+        self.fc.weight.data = torch.tensor([[-1.0], [1.0]])
+        self.fc.bias.data.zero_()
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        seen = torch.zeros_like(x[:, :1])
+        seen[:, :, *self.box] = x[:, :1, *self.box]
+        return torch.nn.functional.avg_pool2d(seen, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.features(x).mean(dim=(2, 3)))
+
+
+def _margin(box: tuple[slice, slice], count: int = 40) -> Margin | None:
+    classifier = Classifier("resnet20", ["dark", "bright"], mean=(0.5, 0.5, 0.5), std=(1, 1, 1))
+    classifier.network = _Reader(box)  # type: ignore[assignment]
+    pixels = np.random.default_rng(1).integers(0, 2, (count, 1, 1, 1), dtype=np.uint8) * np.uint8(200) + np.uint8(20)
+    pixels = np.tile(pixels, (1, 48, 48, 3))
+    return margin_of(classifier, class_maps(classifier, pixels))
+
+
+def test_a_network_that_reads_the_border_is_caught() -> None:
+    found = _margin((slice(0, 4), slice(0, 4)))
+    assert found is not None
+    assert found.border_share == pytest.approx(1)
+    assert found.border_area == pytest.approx(1 - (40 / 48) ** 2)
+    assert found.changed > 0.3
+    assert "of the answers change when the border is that of another image" in found.warning
+
+
+def test_a_network_that_reads_the_middle_is_not() -> None:
+    found = _margin((slice(16, 32), slice(16, 32)))
+    assert found is not None
+    assert found.border_share == pytest.approx(0)
+    assert found.changed == 0 <= WARNED_ABOVE
+    assert found.warning == ""
+
+
+def test_of_few_images_nothing_is_said() -> None:
+    assert _margin((slice(0, 4), slice(0, 4)), LEAST_IMAGES - 1) is None
+    assert _margin((slice(0, 4), slice(0, 4)), LEAST_IMAGES) is not None
