@@ -41,7 +41,8 @@ def test_a_network_that_reads_the_border_is_caught() -> None:
     assert found is not None
     assert found.border_share == pytest.approx(1)
     assert found.border_area == pytest.approx(1 - (40 / 48) ** 2)
-    assert found.changed > 0.3
+    assert found.border_changes > 0.3
+    assert found.middle_changes == 0
     assert "of the answers change when the border is that of another image" in found.warning
 
 
@@ -49,10 +50,19 @@ def test_a_network_that_reads_the_middle_is_not() -> None:
     found = _margin((slice(16, 32), slice(16, 32)))
     assert found is not None
     assert found.border_share == pytest.approx(0)
-    assert found.changed == 0 <= WARNED_ABOVE
+    assert found.border_changes == 0
+    assert found.middle_changes > 0.3
     assert found.warning == ""
 
 
 def test_of_few_images_nothing_is_said() -> None:
     assert _margin((slice(0, 4), slice(0, 4)), LEAST_IMAGES - 1) is None
     assert _margin((slice(0, 4), slice(0, 4)), LEAST_IMAGES) is not None
+
+
+@pytest.mark.parametrize(
+    ("border", "middle", "warned"),
+    [(0.3, 0.2, True), (0.3, 0.3, True), (0.3, 0.4, False), (WARNED_ABOVE, 0.0, False), (0.0, 0.0, False)],
+)
+def test_the_border_is_held_against_as_much_of_the_middle(border: float, middle: float, warned: bool) -> None:
+    assert bool(Margin(40, 0.3, 0.3, 0.1, 0.1, border, middle).warning) == warned

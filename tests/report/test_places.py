@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.report.places import border, place, share_within, surround
+from parfocal.report.places import border, middle, place, share_within, surround
 
 
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 9), columns=st.integers(1, 9), side=st.integers(9, 40))
@@ -62,3 +62,9 @@ def test_the_border_is_the_outer_twelfth() -> None:
     assert found[:4].all()
     assert not found[4:-4, 4:-4].any()
     assert border(5).any()
+
+
+@given(side=st.integers(24, 512))
+def test_the_middle_is_as_large_as_the_border(side: int) -> None:
+    assert abs(middle(side).mean() - border(side).mean()) < 0.06
+    assert not (middle(side) & border(side)).any()

@@ -90,13 +90,13 @@ def _margins(result: "Explained") -> None:
     """Print what lies on the border and the black surround, with a warning where answers hang on the border."""
     from parfocal.commands.tables import new_table, show
 
-    table = new_table(
-        "run", "images", "on the border", "its area", "on black", "its area", "answers changed by the border"
-    )
+    shares = ("on the border", "its area", "on black", "its area")
+    table = new_table("run", "images", *shares, "changed by the border", "by the middle")
     margins = {name: one.margin for name, one in result.lying.items() if one.margin is not None}
     for name, one in margins.items():
-        shares = (one.border_share, one.border_area, one.surround_share, one.surround_area, one.changed)
-        table.add_row(name, str(one.images), *(f"{value:.1%}" for value in shares))
+        figures = (one.border_share, one.border_area, one.surround_share, one.surround_area)
+        figures += (one.border_changes, one.middle_changes)
+        table.add_row(name, str(one.images), *(f"{value:.1%}" for value in figures))
     if table.row_count:
         show()
         show(table)

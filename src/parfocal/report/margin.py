@@ -1,4 +1,8 @@
-"""The shortcut figure: what lies on the border and the black surround, and whether answers hang on the border."""
+"""The shortcut figure: what lies on the border and the black surround, and whether answers hang on the border.
+
+Shares of a map alone show little: what is told by a mark in a corner spreads over the few cells of a map. So the border
+is also exchanged for that of another image, and beside it a square of the same area in the middle.
+"""
 
 from dataclasses import dataclass
 
@@ -9,13 +13,13 @@ from parfocal.data.decode import Pixels
 from parfocal.evaluation.inference import EVALUATION_BATCH
 from parfocal.model.classifier import Classifier
 from parfocal.report.cam import SCORE, Maps
-from parfocal.report.places import border, cells, surround
+from parfocal.report.places import border, cells, middle, surround
 
 LEAST_IMAGES = 20
 """Of fewer images nothing is said."""
 
-WARNED_ABOVE = 0.1
-"""The share of changed answers above which there is a warning; docs/explanation.md says why."""
+WARNED_ABOVE = 0.05
+"""The share of answers below which the border may change them without a warning."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Margin:
     """How maps lie to the outer twelfth of the images and to their black surround, and what the border decides.
 
     `border_share` and `surround_share` are the mean share of a map's strength there; a map scattered evenly has the
-    share of the area. `changed` is the share of answers that change when the border is that of another image.
+    share of the area. `border_changes` is the share of answers that change when the border is that of another image,
+    `middle_changes` when a square of the same area in the middle is.
     """
 
     images: int
@@ -31,23 +36,25 @@ class Margin:
     border_area: float
     surround_share: float
     surround_area: float
-    changed: float
+    border_changes: float
+    middle_changes: float
 
     @property
     def warning(self) -> str:
-        """What to tell the user, or nothing."""
-        if self.changed <= WARNED_ABOVE:
+        """What to tell the user where the border decides as much as the middle, or nothing."""
+        if self.border_changes <= WARNED_ABOVE or self.border_changes < self.middle_changes:
             return ""
         return (
-            f"{self.changed:.0%} of the answers change when the border is that of another image. Look at the sheet, "
-            "and for scale bars, marks and framing that tell the class with `parfocal check`."
+            f"{self.border_changes:.0%} of the answers change when the border is that of another image, and "
+            f"{self.middle_changes:.0%} when as much of the middle is. Look for scale bars, marks and framing that "
+            "tell the class; `parfocal check` does too."
         )
 
 
 def margin_of(network: Classifier, maps: Maps) -> Margin | None:
     """Measure the margin by a network's maps of at least 20 images; of fewer return None.
 
-    Each image's border is exchanged for that of the image half a round further on.
+    Each image's border, and the middle, are exchanged for those of the image half a round further on.
     """
     if len(maps) < LEAST_IMAGES:
         return None
@@ -55,13 +62,17 @@ def margin_of(network: Classifier, maps: Maps) -> Margin | None:
     edge = border(side)
     answers = _answers(network, maps.pixels)
     others = np.roll(maps.pixels, len(maps) // 2, axis=0)
-    changed = answers != _answers(network, np.where(edge[None, :, :, None], others, maps.pixels))
+    border_changes, middle_changes = (
+        float((answers != _answers(network, np.where(region[None, :, :, None], others, maps.pixels))).mean())
+        for region in (edge, middle(side))
+    )
     evidence = maps.of(answers)
     strength = np.abs(evidence) if maps.answers == (SCORE,) else np.clip(evidence, 0, None)
     black = [surround(pixels) for pixels in maps.pixels]
     border_share, border_area = _shares(strength, [edge] * len(maps))
     surround_share, surround_area = _shares(strength, black)
-    return Margin(len(maps), border_share, border_area, surround_share, surround_area, float(changed.mean()))
+    shares = (border_share, border_area, surround_share, surround_area)
+    return Margin(len(maps), *shares, border_changes, middle_changes)
 
 
 def _shares(strength: np.ndarray, regions: list[np.ndarray]) -> tuple[float, float]:

@@ -64,6 +64,15 @@ def border(side: int) -> np.ndarray:
     return made
 
 
+def middle(side: int) -> np.ndarray:
+    """Return which pixels (side, side) are a square in the middle, of about the border's area."""
+    across = round(float(np.sqrt(border(side).sum())))
+    start = (side - across) // 2
+    made = np.zeros((side, side), bool)
+    made[start : start + across, start : start + across] = True
+    return made
+
+
 def surround(picture: Pixels) -> np.ndarray:
     """Return which pixels (side, side) are the surround: black, and joined to the image's edge."""
     black = (picture.max(axis=2) <= _BLACK).astype(np.uint8)

@@ -52,7 +52,8 @@ def sheet(shown: Sequence[Shown], opinions: Sequence[Opinion], scale: float, fir
     Warm speaks for the class that is named, cold against it, and nothing looks like nothing; `scale` is full strength.
     """
     panels = 1 + sum(1 if one.maps.answers == (SCORE,) else 2 for one in opinions)
-    blocks = max(1, _ACROSS // panels)
+    kinds = [one.kind for one in shown]
+    blocks = max(1, min(_ACROSS // panels, max(map(kinds.count, kinds))))
     lines = _lines(shown, blocks)
     block = panels * (_PANEL + _GAP) + _BETWEEN
     width = max(blocks * block, 5.5)
@@ -67,7 +68,7 @@ def sheet(shown: Sequence[Shown], opinions: Sequence[Opinion], scale: float, fir
             corner = (place * block + _GAP, top - tall)
             _block(figure, corner, shown[number], opinions, first + number, scale)
         top -= tall
-    _scale_bar(figure, scale)
+    _scale_bar(figure, scale, any(one.maps.answers == (SCORE,) for one in opinions))
     return figure
 
 
@@ -112,7 +113,7 @@ def _panel(figure: Figure, corner: tuple[float, float], place: int, pixels: np.n
     axes.set_title(words, fontsize=7, loc="left", pad=2)
 
 
-def _scale_bar(figure: Figure, scale: float) -> None:
+def _scale_bar(figure: Figure, scale: float, scores: bool) -> None:
     """Draw what the colours mean at the foot."""
     width, height = figure.get_size_inches()
     ramp = np.tile(np.linspace(-scale, scale, 512, dtype=np.float32), (2, 1))
@@ -121,7 +122,9 @@ def _scale_bar(figure: Figure, scale: float) -> None:
     axes.imshow(pixels, aspect="auto", extent=(-scale, scale, 0, 1))
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
-    axes.set_title("speaks against the class that is named, and for it", fontsize=7, loc="left", pad=2)
+    words = "speaks against the class that is named, and for it"
+    words += "; of a score, for lower and for higher grades" if scores else ""
+    axes.set_title(words, fontsize=7, loc="left", pad=2)
 
 
 def _short(name: str) -> str:
