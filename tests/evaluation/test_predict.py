@@ -1,6 +1,7 @@
 """New images are answered as the run was judged, in the order they were given, and none is lost without a word."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,29 @@ def test_several_runs_are_averaged_and_an_ensemble_answers_as_it_was_judged(trai
     outcome = parfocal.predict(own.folder, asked, tmp_path / "both.csv")
     calibrated = Decision.load(own.decision).calibrated(Predictions.load(own.predictions("test")))
     np.testing.assert_allclose(pd.read_csv(outcome.path)[COLUMNS], calibrated.probabilities, atol=1e-6)
+
+
+def test_without_openvino_pytorch_answers_the_same(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked = trained / "runs" / "resnet20", [trained / "cells" / "resnet_18_test.csv"]
+    parfocal.predict(run, asked, tmp_path / "compiled.csv")
+    monkeypatch.setattr("parfocal.evaluation.inference.can_compile", lambda: False)
+    monkeypatch.setattr("parfocal.evaluation.inference.converted", None)
+    parfocal.predict(run, asked, tmp_path / "plain.csv")
+    said, plain = pd.read_csv(tmp_path / "compiled.csv"), pd.read_csv(tmp_path / "plain.csv")
+    pd.testing.assert_frame_equal(said, plain, atol=1e-5)
+
+
+def test_in_bf16_new_images_get_nearly_the_answers_of_float32(trained: Path, tmp_path: Path) -> None:
+    run = Run(trained / "runs" / "resnet20")
+    shutil.copytree(run.folder, tmp_path / "halved")
+    recipe = tmp_path / "halved" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("precision: float32", "precision: bf16"))
+    outcome = parfocal.predict(recipe.parent, [trained / "cells" / "resnet_18_test.csv"], tmp_path / "out.csv")
+    said = pd.read_csv(outcome.path)[COLUMNS]
+    np.testing.assert_allclose(said, _judged(run)[COLUMNS], atol=0.03)
+    assert not np.allclose(said, _judged(run)[COLUMNS], atol=1e-7)
 
 
 def test_a_run_of_an_older_parfocal_still_answers(trained: Path, tmp_path: Path) -> None:

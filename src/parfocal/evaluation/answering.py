@@ -1,11 +1,10 @@
 """Trained networks that answer for new images as validation decided: one, or several whose answers are averaged."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from parfocal.data.decode import Pixels, prepare_image
 from parfocal.data.views import looks, seen, still
@@ -13,7 +12,7 @@ from parfocal.errors import ParfocalError
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.ensemble import MEMBERS, members
 from parfocal.evaluation.evaluate import looked_at
-from parfocal.evaluation.inference import fabric_for, probabilities, ready
+from parfocal.evaluation.inference import answerer, fabric_for, ready
 from parfocal.evaluation.operating import score
 from parfocal.evaluation.ordinary import measures
 from parfocal.evaluation.temperature import tempered
@@ -52,19 +51,24 @@ class Answering:
 
     def __init__(self, paths: Sequence[Path | str]) -> None:
         runs, self.decision, apart = _opened(paths)
-        self.fabric = fabric_for(runs[0].recipe.training.precision)
+        precision = runs[0].recipe.training.precision
+        fabric = fabric_for(precision)
         self.names = tuple(run.name for run in runs)
         decisions = [Decision.load(run.decision) for run in runs]
         self._recipes = [looked_at(run.recipe, one.looks) for run, one in zip(runs, decisions, strict=True)]
         self._temperatures = [one.temperature if apart else 1.0 for one in decisions]
-        self._networks = [ready(Classifier.load(run.weights)).to(self.fabric.device) for run in runs]
+        networks = [ready(Classifier.load(run.weights)).to(fabric.device) for run in runs]
         self.part = runs[0].recipe.judgement
-        self.classes = self._networks[0].classes
+        self.classes = networks[0].classes
         self.codes = tuple(map(str, runs[0].environment()["data"]["codes"]))
-        for run, network in zip(runs, self._networks, strict=True):
+        for run, network in zip(runs, networks, strict=True):
             if network.classes != self.classes:
                 told = [", ".join(one) for one in (self.classes, network.classes)]
                 raise ParfocalError(f"{runs[0].name} tells {told[0]} apart, {run.name} {told[1]}.")
+        self._says = [
+            answerer(fabric, network, recipe.views.crop, precision)
+            for network, recipe in zip(networks, self._recipes, strict=True)
+        ]
 
     @property
     def asks(self) -> bool:
@@ -82,7 +86,7 @@ class Answering:
 
     def answer(self, images: Sequence[Look]) -> Answers:
         """Answer for images that were looked at."""
-        said = [self._said(number, [one.pictures[number] for one in images]) for number in range(len(self._networks))]
+        said = [self._said(number, [one.pictures[number] for one in images]) for number in range(len(self._says))]
         calibrated = tempered(np.mean(said, axis=0), self.decision.temperature)
         operating, referral = self.decision.operating, self.decision.referral
         positive = None
@@ -92,11 +96,11 @@ class Answering:
         referred = None if referral is None else referral.referred(calibrated)
         return Answers(self.decision.labels(calibrated, self.part), calibrated, positive, referred)
 
-    def _said(self, number: int, pictures: Iterable[Pixels]) -> np.ndarray:
+    def _said(self, number: int, pictures: Sequence[Pixels]) -> np.ndarray:
         """Return one network's probabilities, the mean over its looks."""
-        pixels = torch.from_numpy(np.stack(list(pictures), axis=1))
-        rows = np.mean([probabilities(self.fabric, self._networks[number], [look]) for look in pixels], axis=0)
-        return tempered(rows, self._temperatures[number])
+        looks = np.stack(pictures)
+        rows = self._says[number](looks.reshape(-1, *looks.shape[2:])).astype(np.float64)
+        return tempered(rows.reshape(*looks.shape[:2], -1).mean(axis=1), self._temperatures[number])
 
 
 def _opened(paths: Sequence[Path | str]) -> tuple[list[Run], Decision, bool]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 import numpy as np
@@ -20,6 +20,7 @@ from parfocal.data.views import looks
 from parfocal.evaluation.predictions import Predictions
 from parfocal.memory import keep_freed_memory
 from parfocal.model.classifier import Classifier
+from parfocal.model.compiled import Compiled, Numbers, can_compile, converted
 from parfocal.parts import MachinePart
 from parfocal.progress import progress
 from parfocal.recipe import Recipe
@@ -38,13 +39,18 @@ def fabric_for(precision: str, machine: MachinePart | None = None) -> Fabric:
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cpu":
         keep_freed_memory()
-    bf16 = precision == "bf16" or (precision == "auto" and _has_bf16(accelerator))
     devices, nodes = started(machine) if machine else (1, 1)
     # Preparing data may take the first process hours, for which the others wait.
     ddp = machine is not None and (devices * nodes > 1 or machine.strategy == "ddp")
     strategy = DDPStrategy(timeout=timedelta(days=7)) if ddp else "auto"
-    plain = "bf16-mixed" if bf16 else "32-true"
+    plain = "bf16-mixed" if numbers_for(precision) == "bf16" else "32-true"
     return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=plain)
+
+
+def numbers_for(precision: str) -> Numbers:
+    """Return what networks compute in here, where a recipe says `auto`, `bf16` or `float32`."""
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    return "bf16" if precision == "bf16" or (precision == "auto" and _has_bf16(accelerator)) else "float32"
 
 
 def started(machine: MachinePart) -> tuple[int, int]:
@@ -113,6 +119,20 @@ def probabilities(fabric: Fabric, network: nn.Module, batches: Iterable[Tensor])
     with fabric.autocast():
         rows = [torch.softmax(network(pixels.to(device, non_blocking=True)).float(), dim=1) for pixels in batches]
     return torch.cat(rows).cpu().double().numpy() if rows else np.empty((0, 0))
+
+
+def answerer(fabric: Fabric, network: Classifier, side: int, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns uint8 pixels (N, side, side, 3) into probabilities, as fast as it can be done here.
+
+    On a CPU this is OpenVINO, where it is installed; elsewhere PyTorch. Any number of images, from any thread.
+    """
+    if fabric.device.type == "cpu" and can_compile():
+        return Compiled(converted(nn.Sequential(network, nn.Softmax(dim=1)), side), numbers_for(precision))
+
+    def rows(pixels: np.ndarray) -> np.ndarray:
+        return probabilities(fabric, network, torch.from_numpy(pixels).split(EVALUATION_BATCH))
+
+    return rows
 
 
 def _resident(images: int, recipe: Recipe) -> torch.device | None:
