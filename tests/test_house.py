@@ -24,6 +24,7 @@ FLOORS = {
             ("evaluation",),
             ("training",),
             ("report",),
+            ("exporting",),
             ("commands",),
             ("__main__",),
         )

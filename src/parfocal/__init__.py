@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from parfocal.evaluation.evaluate import evaluate
     from parfocal.evaluation.predict import predict
     from parfocal.report.explain import explain
+    from parfocal.exporting.export import export
     from parfocal.report.page import compare
     from parfocal.training.plan import plan
     from parfocal.training.runs import train
@@ -30,6 +31,7 @@ _HOMES = {
     "compare": "report.page",
     "evaluate": "evaluation.evaluate",
     "explain": "report.explain",
+    "export": "exporting.export",
     "plan": "training.plan",
     "predict": "evaluation.predict",
     "prepare": "data.store",
@@ -45,6 +47,7 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "export",
     "plan",
     "predict",
     "prepare",

@@ -15,6 +15,7 @@ from parfocal.commands import (
     demo,
     evaluate,
     explain,
+    export,
     plan,
     predict,
     prepare,
@@ -47,7 +48,7 @@ def _options(
     """Train, compare and use residual networks on medical images."""
 
 
-for verb in (demo, synthesise, check, plan, prepare, train, evaluate, compare, predict, explain, bench, recipes):
+for verb in (demo, synthesise, check, plan, prepare, train, evaluate, compare, predict, explain, export, bench, recipes):
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 
 

@@ -1,0 +1,59 @@
+"""What travels with an exported network: all that is needed to feed it and to read its answers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import parfocal
+from parfocal.evaluation.decision import Decision
+from parfocal.model.compiled import Numbers
+from parfocal.recipe import Recipe
+from parfocal.run import Run
+
+USE = "For research and teaching. Not a medical device."
+
+
+def about(run: Run, recipe: Recipe, decision: Decision, numbers: Numbers, integers: bool) -> dict[str, Any]:
+    """Return plain data about an export; `recipe` is that of the run, with the looks that were decided."""
+    data, size = run.environment()["data"], recipe.images.size
+    return {
+        "parfocal": parfocal.__version__,
+        "run": run.name,
+        "model": recipe.network.model,
+        "use": USE,
+        "classes": data["classes"],
+        "codes": data["codes"],
+        "input": {"name": "pixels", "type": "uint8", "shape": ["images", size, size, 3], "channels": "RGB"},
+        "output": {"name": "probabilities", "type": "float32", "shape": ["images", len(data["classes"])]},
+        "size": size,
+        "crop": recipe.views.crop,
+        "looks": recipe.views.evaluation,
+        "framing": recipe.images.model_dump(mode="json", exclude={"store", "quality"}),
+        "temperature": decision.temperature,
+        "ordered": recipe.judgement.ordered,
+        "referable": recipe.judgement.referable,
+        "answer": answer(data["classes"], recipe, decision),
+        "operating": _plain(decision.operating),
+        "referral": _plain(decision.referral),
+        "ordinary": _plain(decision.ordinary),
+        "precision": numbers,
+        "int8": integers,
+    }
+
+
+def answer(classes: Sequence[str], recipe: Recipe, decision: Decision) -> str:
+    """Say in words how a class follows from the probabilities."""
+    operating, likeliest = decision.operating, "the most probable class"
+    if operating is None:
+        return likeliest
+    if operating.aim == "kappa":
+        return "the mean grade (each grade times its probability, summed), cut by the operating point's thresholds"
+    least = f"{operating.thresholds[0]:.6g}"
+    if len(classes) == 2:
+        return f"{classes[1]} where its probability is at least {least}, else {classes[0]}"
+    above = classes[recipe.judgement.referable]
+    return f"{likeliest}; positive where the probabilities of {above} and above add up to at least {least}"
+
+
+def _plain(decided: Any) -> dict[str, Any] | None:
+    return None if decided is None else asdict(decided)
