@@ -65,7 +65,7 @@ class Answering:
             if network.classes != self.classes:
                 told = [", ".join(one) for one in (self.classes, network.classes)]
                 raise ParfocalError(f"{runs[0].name} tells {told[0]} apart, {run.name} {told[1]}.")
-        self._says = [
+        self.says = [
             answerer(fabric, network, recipe.views.crop, precision)
             for network, recipe in zip(networks, self._recipes, strict=True)
         ]
@@ -86,7 +86,7 @@ class Answering:
 
     def answer(self, images: Sequence[Look]) -> Answers:
         """Answer for images that were looked at."""
-        said = [self._said(number, [one.pictures[number] for one in images]) for number in range(len(self._says))]
+        said = [self._said(number, [one.pictures[number] for one in images]) for number in range(len(self.says))]
         calibrated = tempered(np.mean(said, axis=0), self.decision.temperature)
         operating, referral = self.decision.operating, self.decision.referral
         positive = None
@@ -99,7 +99,7 @@ class Answering:
     def _said(self, number: int, pictures: Sequence[Pixels]) -> np.ndarray:
         """Return one network's probabilities, the mean over its looks."""
         looks = np.stack(pictures)
-        rows = self._says[number](looks.reshape(-1, *looks.shape[2:])).astype(np.float64)
+        rows = self.says[number](looks.reshape(-1, *looks.shape[2:])).astype(np.float64)
         return tempered(rows.reshape(*looks.shape[:2], -1).mean(axis=1), self._temperatures[number])
 
 
