@@ -24,7 +24,7 @@ FLOORS = {
             ("evaluation",),
             ("training",),
             ("report",),
-            ("exporting",),
+            ("exporting", "serving"),
             ("commands",),
             ("__main__",),
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parfocal.report.explain import explain
     from parfocal.exporting.export import export
     from parfocal.report.page import compare
+    from parfocal.serving.server import serve
     from parfocal.training.plan import plan
     from parfocal.training.runs import train
     from parfocal.training.speed import bench
@@ -36,6 +37,7 @@ _HOMES = {
     "predict": "evaluation.predict",
     "prepare": "data.store",
     "read": "data.readers",
+    "serve": "serving.server",
     "synthesise": "data.synthetic",
     "train": "training.runs",
 }
@@ -52,6 +54,7 @@ __all__ = [
     "predict",
     "prepare",
     "read",
+    "serve",
     "synthesise",
     "train",
 ]

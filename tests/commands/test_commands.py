@@ -37,8 +37,8 @@ def _one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 def test_the_verbs_are_those_of_the_design() -> None:
     assert VERBS == [
-        "demo", "synthesise", "check", "plan", "prepare", "train", "evaluate", "compare", "predict", "export",
-        "bench", "recipes",
+        "demo", "synthesise", "check", "plan", "prepare", "train", "evaluate", "compare", "predict", "explain",
+        "export", "serve", "bench", "recipes",
     ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ def test_the_demo_leaves_runs_page_and_submissions(tmp_path: Path, monkeypatch: 
         assert done.exit_code == 0, done.output
         assert "majority" in done.output
         assert f"Next: open {tmp_path / 'demo' / 'report.html'}" in done.output
+        assert done.output.splitlines()[-1].endswith(f"parfocal serve {tmp_path / 'demo'}")
     for network in ("resnet20", "plain20"):
         assert (tmp_path / "demo" / network / "submission.csv").is_file()
     assert (tmp_path / "demo" / "figures" / "accuracy.png").is_file()

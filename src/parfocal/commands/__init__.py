@@ -20,6 +20,7 @@ from parfocal.commands import (
     predict,
     prepare,
     recipes,
+    serve,
     synthesise,
     train,
 )
@@ -48,7 +49,7 @@ def _options(
     """Train, compare and use residual networks on medical images."""
 
 
-for verb in (demo, synthesise, check, plan, prepare, train, evaluate, compare, predict, explain, export, bench, recipes):
+for verb in (demo, synthesise, check, plan, prepare, train, evaluate, compare, predict, explain, export, serve, bench, recipes):
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 
 

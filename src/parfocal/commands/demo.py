@@ -40,4 +40,5 @@ def demo(
     typer.echo(f"\nReport:       {page}")
     for run in runs:
         typer.echo(f"Submission:   {run.folder / 'submission.csv'}")
-    typer.echo(f"\nNext: open {page} in a browser, or run `parfocal evaluate {out}`.")
+    typer.echo(f"\nNext: open {page} in a browser, run `parfocal evaluate {out}`,")
+    typer.echo(f"or grade images of your own on a page: parfocal serve {out}")

@@ -5,7 +5,9 @@ Decoders return half a picture from half a file, and believe any size that a hea
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from parfocal.data import tiff
@@ -38,8 +40,25 @@ _STRANGERS = {
 }
 
 
+_MOST: ContextVar[tuple[int, int]] = ContextVar("most", default=(MOST_PIXELS, MOST_BYTES))
+
+
 class Unreadable(Exception):  # noqa: N818
     """The file is not a whole image; the text says why."""
+
+
+class TooLarge(Unreadable):
+    """The file declares a picture of more pixels, or more bytes once decoded, than memory is given for."""
+
+
+@contextmanager
+def at_most(pixels: int) -> Iterator[None]:
+    """Refuse pictures of more pixels, or of more than 4 bytes for each of so many, while the block runs."""
+    token = _MOST.set((pixels, 4 * pixels))
+    try:
+        yield
+    finally:
+        _MOST.reset(token)
 
 
 @dataclass(frozen=True)
@@ -79,14 +98,15 @@ def read_header(data: bytes) -> Header:
 
 
 def refuse_size(width: int, height: int, pixel_bytes: int) -> None:
-    """Raise Unreadable for a picture without pixels, or with more than memory should be given for."""
+    """Raise Unreadable for a picture without pixels, TooLarge for more of them than memory should be given for."""
+    most_pixels, most_bytes = _MOST.get()
     size = f"declares {width} × {height} pixels"
     if width <= 0 or height <= 0:
         raise Unreadable(f"{size}: nothing to see")
-    if width * height > MOST_PIXELS:
-        raise Unreadable(f"{size}, more than {MOST_PIXELS // 1_000_000} million")
-    if width * height * pixel_bytes > MOST_BYTES:
-        raise Unreadable(f"{size}, more than {MOST_BYTES >> 30} GiB once decoded")
+    if width * height > most_pixels:
+        raise TooLarge(f"{size}, more than {most_pixels / 1_000_000:g} million")
+    if width * height * pixel_bytes > most_bytes:
+        raise TooLarge(f"{size}, more than {most_bytes / (1 << 30):.2g} GiB once decoded")
 
 
 def _jpeg(data: bytes) -> Header:

@@ -1,0 +1,1 @@
+"""Serving: trained networks behind an address, for programs and for a page."""
