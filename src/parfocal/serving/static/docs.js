@@ -1,0 +1,68 @@
+// The description of the API, drawn from the OpenAPI document that the server itself makes.
+
+import { ask } from "./server.js";
+import { at, make } from "./view.js";
+
+const described = await (await ask("openapi.json")).json();
+
+const resolved = (schema) => (schema?.$ref ? described.components.schemas[schema.$ref.split("/").pop()] : schema);
+
+function kind(schema) {
+  if (!schema) return "";
+  if (schema.$ref) return schema.$ref.split("/").pop();
+  if (schema.anyOf) return schema.anyOf.map(kind).join(" or ");
+  if (schema.enum) return schema.enum.join(" or ");
+  if (schema.type === "array") return `list of ${kind(schema.items)}`;
+  if (schema.additionalProperties) return `${kind(schema.additionalProperties)} by name`;
+  return schema.format ?? schema.type ?? "anything";
+}
+
+function table(caption, headings, rows) {
+  const [frame, whole, head, body] = [make("div", "", "scroll"), make("table"), make("thead"), make("tbody")];
+  const line = make("tr");
+  line.append(...headings.map((text) => Object.assign(make("th", text), { scope: "col" })));
+  head.append(line);
+  for (const row of rows) {
+    const told = make("tr");
+    told.append(Object.assign(make("th", row[0]), { scope: "row" }), ...row.slice(1).map((text) => make("td", text)));
+    body.append(told);
+  }
+  whole.append(make("caption", caption), head, body);
+  frame.append(whole);
+  return rows.length ? [frame] : [];
+}
+
+function example(method, path) {
+  const data = method !== "post" || path.endsWith("session") ? "" : " -F image=@one.jpg -F image=@two.png";
+  return `curl${method === "post" && !data ? " -X POST" : ""}${data} ${new URL(path.slice(1), document.baseURI)}`;
+}
+
+function address(path, method, told) {
+  const section = make("section");
+  const schema = told.responses["200"]?.content?.["application/json"]?.schema;
+  const fields = resolved(schema?.items ?? schema)?.properties ?? {};
+  section.append(
+    make("h2", `${method.toUpperCase()} ${path}`),
+    make("p", told.description ?? told.summary),
+    make("pre", example(method, path)),
+    ...table("Parameters", ["Name", "Kind", "Meaning"], (told.parameters ?? []).map((one) => [one.name, kind(one.schema), one.description ?? ""])),
+    ...table("Body", ["Content type", "Kind"], Object.entries(told.requestBody?.content ?? {}).map(([type, one]) => [type, kind(one.schema)])),
+    ...table(`Answer: ${kind(schema)}`, ["Name", "Kind", "Meaning"], Object.entries(fields).map(([name, one]) => [name, kind(one), one.description ?? ""])),
+    ...table("Statuses", ["Status", "When"], Object.entries(told.responses).map(([status, one]) => [status, one.description])),
+  );
+  return section;
+}
+
+function shape(name, schema) {
+  const section = make("section");
+  const rows = Object.entries(schema.properties ?? {}).map(([field, one]) => [field, kind(one), one.description ?? ""]);
+  section.append(make("h2", name), make("p", schema.description ?? ""), ...table("Fields", ["Name", "Kind", "Meaning"], rows));
+  return section;
+}
+
+at("about").textContent = `${described.info.description} Version ${described.info.version}.`;
+at("addresses").replaceChildren(
+  ...Object.entries(described.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, told]) => address(path, method, told))),
+  ...Object.entries(described.components.schemas).map(([name, schema]) => shape(name, schema)),
+);
+document.body.dataset.ready = "yes";
