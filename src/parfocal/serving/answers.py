@@ -41,6 +41,20 @@ class Grades(BaseModel):
     images: list[Image]
 
 
+class Explanation(BaseModel):
+    """What every place of one image says for and against each class."""
+
+    network: str
+    label: str = Field(description="the class that the map was asked for, or that the image is answered with")
+    scale: float = Field(description="the strongest value of all maps of the image")
+    values: dict[str, list[list[float]]] = Field(
+        description="rows of values by class; `score` for networks with one score for all grades"
+    )
+    peak: dict[str, float] = Field(description="the largest value by class")
+    image: str = Field(description="what the network saw: a PNG as a data address")
+    heat: dict[str, str] = Field(description="maps by class, clear where nothing speaks: PNG of the same size")
+
+
 class Operating(BaseModel):
     """Where a network answers positive."""
 

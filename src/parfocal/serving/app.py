@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,9 +13,11 @@ from starlette.types import ASGIApp
 
 import parfocal
 from parfocal.data.decode import Unreadable
-from parfocal.serving.answers import Grades, Health, Loaded, Refusal, images_said, loaded, reasons
+from parfocal.errors import nearest
+from parfocal.serving.answers import Explanation, Grades, Health, Loaded, Refusal, images_said, loaded, reasons
 from parfocal.serving.engine import Engine, Graded
 from parfocal.serving.examples import NAMES, TITLES, example
+from parfocal.serving.explaining import Explaining, map_picture, map_values
 from parfocal.serving.gate import COOKIE, Gate, carries
 from parfocal.serving.limits import Refused
 from parfocal.serving.measured import Measured
@@ -50,7 +52,16 @@ _REFUSALS: dict[int, str] = {
     503: "Too much is waiting; try again in a moment.",
 }
 
+_EXPLAINED: dict[str, Any] = {
+    "description": "The image with the map over it, or with `as=values` the maps of all classes.",
+    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+}
+
 Chosen = Annotated[list[str] | None, Query(alias="network", description="Only these networks; all without.")]
+
+One = Annotated[str | None, Query(alias="network", description="The network; the first without.")]
+Class = Annotated[str | None, Query(alias="class", description="The class that the map is for.")]
+Form = Annotated[Literal["png", "values"], Query(alias="as", description="A picture, or the values themselves.")]
 
 
 def new_app(engine: Engine, token: str = "") -> ASGIApp:
@@ -67,6 +78,7 @@ def new_app(engine: Engine, token: str = "") -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.mount("/static", StaticFiles(directory=str(STATIC)), name="static")
     _grading(app, engine, uploads, measured)
+    _explaining(app, engine, uploads)
     _telling(app, engine, uploads, measured, token)
     _pages(app, engine)
     return Gate(app, engine.limits, measured, token)
@@ -90,6 +102,37 @@ def _grading(app: FastAPI, engine: Engine, uploads: Uploads, measured: Measured)
         if bad == len(said):
             raise Refused(422, reasons(sent, said))
         return JSONResponse(images_said(sent, said, networks))
+
+
+def _explaining(app: FastAPI, engine: Engine, uploads: Uploads) -> None:
+    explaining = Explaining(engine.limits)
+
+    @app.post(
+        "/v1/explain",
+        response_model=Explanation,
+        responses={**_described(*_REFUSALS), 200: _EXPLAINED},
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def explain(request: Request, network: One = None, wanted: Class = None, form: Form = "png") -> Response:
+        """Show where in one image a network sees what speaks for a class, and what against it.
+
+        The map is the network's answer taken apart, for any class; by default for the one that it answers.
+        """
+        chosen = engine.chosen([network] if network else ())[0]
+        classes = chosen.answering.classes
+        if wanted is not None and wanted not in classes:
+            raise Refused(422, f"{chosen.name} has no class {wanted!r}. {nearest(wanted, classes)}")
+        async with uploads.of(request) as sent:
+            if len(sent) > 1:
+                raise Refused(422, f"One image at a time is explained, and there are {len(sent)}.")
+            said = (await _said(engine, [sent[0].data], [chosen.name]))[0]
+            if isinstance(said, BaseException):
+                raise Refused(422, reasons(sent, [said]))
+            maps = await explaining.maps(sent[0].data, chosen)
+        label = said[chosen.name].label if wanted is None else classes.index(wanted)
+        if form == "png":
+            return Response(map_picture(maps, label), media_type="image/png")
+        return JSONResponse(map_values(maps, chosen, label))
 
 
 def _telling(app: FastAPI, engine: Engine, uploads: Uploads, measured: Measured, token: str) -> None:
@@ -139,7 +182,7 @@ def _pages(app: FastAPI, engine: Engine) -> None:
             raise Refused(404, f"There is no example {name!r}.")
         return Response(example(name), media_type="image/jpeg")
 
-    @app.get("/runs/{name}", response_class=HTMLResponse, responses=_described(401, 403, 404, 503))
+    @app.get("/runs/{name}", response_class=HTMLResponse, responses=_described(401, 403, 404, 422, 503))
     def report(name: str) -> Response:
         """Show the report of a network's run."""
         page = engine.chosen([name])[0].folder / "report.html"

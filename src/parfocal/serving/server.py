@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.progress import be_quiet
 from parfocal.serving.limits import Limits
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def serve(
     On an address that other machines reach, a token is needed; requests carry it.
     """
     with _bound(host, port, token) as bound, _loaded(runs, limits) as engine:
+        # The bars of single requests would only get in each other's way.
+        be_quiet()
         server = _server(engine, token)
         told = "" if not token else "  (the page asks for the token)"
         print(f"Serving {', '.join(engine.networks)}: {_address(bound, host)}{told}\nCtrl-C stops.", flush=True)

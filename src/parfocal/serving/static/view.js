@@ -14,22 +14,33 @@ export const percent = (share) => {
   return share < 1 && shown === "100.0" ? "over 99.9 %" : share > 0 && shown === "0.0" ? "under 0.1 %" : `${shown} %`;
 };
 
-export function remarks(said, network) {
+// Each remark in a sentence, in a few words, and how grave it is.
+function remarks(said, network) {
   const told = [];
-  if (said.referred) told.push(["Refer to a human: not sure enough", "warn"]);
-  if (said.unusual.length) told.push([`Out of the ordinary (${said.unusual.join(", ")}): validation had no such images`, "warn"]);
+  if (said.referred) told.push(["Refer to a human: the network is not sure enough.", "refer to a human", "warn"]);
+  if (said.unusual.length) {
+    told.push([`Out of the ordinary (${said.unusual.join(", ")}): validation had no such images.`, "out of the ordinary", "warn"]);
+  }
   if (said.positive !== null && network.operating) {
-    told.push([`${said.positive ? "Positive" : "Negative"}: ${said.positive ? "" : "not "}${network.operating.positive}`, said.positive ? "bad" : ""]);
+    const about = network.operating.positive;
+    told.push(said.positive ? [`Positive: ${about}.`, "positive", "bad"] : [`Negative: not ${about}.`, "negative", ""]);
   }
   return told;
 }
 
+function meaning(said, network) {
+  if (!network.validated) return `${network.name} is not calibrated: take the numbers as an order, not as chances.`;
+  const calibrated = `Calibrated on ${network.validated} images of validation`;
+  if (said.unusual.length) return `${calibrated}, which this image is unlike: the number need not hold for it.`;
+  const hundred = Math.round(100 * said.probability);
+  const many = hundred === 100 ? "nearly all" : hundred === 0 ? "hardly one" : `about ${hundred}`;
+  return `${calibrated}: of 100 images like them that it gives this number, ${many} are ${said.label}.`;
+}
+
 export function showAnswer(said, network) {
   at("label").textContent = `${said.label}: ${percent(said.probability)}`;
-  at("meaning").textContent = network.validated
-    ? `Calibrated on ${network.validated} images of validation: of 100 like them that ${network.name} is so sure of, about ${Math.round(100 * said.probability)} are ${said.label}.`
-    : `${network.name} is not calibrated: take the numbers as an order, not as chances.`;
-  at("flags").replaceChildren(...remarks(said, network).map(([text, kind]) => make("li", text, `flag ${kind}`)));
+  at("meaning").textContent = meaning(said, network);
+  at("flags").replaceChildren(...remarks(said, network).map(([text, , kind]) => make("li", text, `flag ${kind}`)));
   at("bars").tBodies[0].replaceChildren(...Object.entries(said.probabilities).map(([name, share]) => bar(name, share, name === said.label)));
   at("operating").textContent = network.operating
     ? `Operating point: ${network.operating.wish}. ${network.operating.positive} is answered positive${network.operating.wish === "kappa" ? "." : ` from ${percent(network.operating.threshold)} on.`}`
@@ -61,6 +72,6 @@ function row(said, network, chosen, choose) {
   label.append(button, said.network);
   head.scope = "row";
   head.append(label);
-  line.append(head, make("td", said.label), make("td", percent(said.probability)), make("td", remarks(said, network).map(([text]) => text).join("; ")));
+  line.append(head, make("td", said.label), make("td", percent(said.probability)), make("td", remarks(said, network).map(([, text]) => text).join("; ")));
   return line;
 }
