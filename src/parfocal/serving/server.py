@@ -1,5 +1,6 @@
 """Serving from a command or a program: bound to this machine unless told, stopped without losing an answer."""
 
+import os
 import signal
 import socket
 import time
@@ -121,7 +122,9 @@ def _bound(host: str, port: int, token: str) -> Iterator[socket.socket]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.create_server(found[4][:2], family=found[0], backlog=512)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        code = getattr(error, "errno", None) or 0
+        # What Python says of a bound address tells the address again; names that are not known have negative codes.
+        reason = os.strerror(code) if code > 0 else str(getattr(error, "strerror", None) or error)
         raise ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Name another --port or --host.") from None
     with bound:
         yield bound
