@@ -202,7 +202,8 @@ async def _said(engine: Engine, images: Sequence[bytes], names: Sequence[str]) -
 
 
 def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Refusal, "description": _REFUSALS[status]} for status in statuses}
+    content = {"application/json": {"schema": Refusal.model_json_schema()}}
+    return {status: {"description": _REFUSALS[status], "content": content} for status in statuses}
 
 
 async def _refused(_: Request, error: Exception) -> Response:
