@@ -244,7 +244,7 @@ def test_with_a_token_nothing_is_told_without_it(runs: list[Path], one: bytes) -
             assert "token is missing or wrong" in _refused(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
         for wrong in (f"Bearer {TOKEN}x", "Bearer", f"Basic {TOKEN}", "Bearer \xe9", ""):
-            assert client.get("v1/models", headers={"authorization": wrong.encode("latin-1")}).status_code == 401
+            assert client.get("v1/models", headers={b"authorization": wrong.encode("latin-1")}).status_code == 401
         assert client.get("v1/models", headers={"cookie": "parfocal=; \x01=", "host": "any"}).status_code == 401
         for free in ("", "healthz", "static/page.js"):
             assert client.get(free).status_code == 200

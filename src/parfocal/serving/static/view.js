@@ -11,7 +11,7 @@ export function make(kind, text = "", name = "") {
 
 export const percent = (share) => {
   const shown = (100 * share).toFixed(1);
-  return share < 1 && shown === "100.0" ? "over 99.9 %" : share > 0 && shown === "0.0" ? "under 0.1 %" : `${shown} %`;
+  return share < 1 && shown === "100.0" ? "over 99.9\u00a0%" : share > 0 && shown === "0.0" ? "under 0.1\u00a0%" : `${shown}\u00a0%`;
 };
 
 // Each remark in a sentence, in a few words, and how grave it is.

@@ -1,0 +1,292 @@
+"""The page, driven in a real Chromium: by mouse, by keyboard alone, on a phone, with good, bad and many images."""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+
+from parfocal.serving.server import serving
+from tests.data.pictures import saved
+
+PHONE = {"width": 390, "height": 844}
+TOKEN = "0123456789abcdef"
+CONTRAST = """() => {
+  const light = (rgb) => rgb.map((one) => one / 255)
+    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, place) => sum + one * [0.2126, 0.7152, 0.0722][place], 0);
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const ground = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = numbers(getComputedStyle(one).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const bad = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((one) => one.nodeType === 3 && one.textContent.trim());
+    if (!own || !element.checkVisibility() || element.tagName === "OPTION") continue;
+    const [ink, paper] = [light(numbers(getComputedStyle(element).color).slice(0, 3)), light(ground(element))];
+    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    if (ratio < 4.5) bad.push(`${element.tagName} ${element.textContent.trim()}: ${ratio.toFixed(2)}`);
+  }
+  return bad;
+}"""
+BRING = """([kind, bytes]) => {
+  const carried = new DataTransfer();
+  carried.items.add(new File([new Uint8Array(bytes)], "brought.bmp", { type: "image/bmp" }));
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: carried, bubbles: true })
+    : new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        assert not os.environ.get("PARFOCAL_SKIP_NOTHING"), "there is no Chromium"
+        pytest.skip("there is no Chromium here; install one (apt install chromium)")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: str) -> Iterator[Page]:
+    yield from _opened(browser, site)
+
+
+@pytest.fixture
+def phone(browser: Browser, site: str) -> Iterator[Page]:
+    yield from _opened(browser, site, viewport=PHONE, color_scheme="dark", has_touch=True)
+
+
+def _opened(browser: Browser, site: str, **options: object) -> Iterator[Page]:
+    """Open the page; at the end nothing may have been asked of others, and no script may have failed."""
+    context = browser.new_context(**options)  # type: ignore[arg-type]
+    context.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    opened, outside, errors = context.new_page(), [], []
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((site, "data:", "blob:")):
+            outside.append(request.url)
+
+    opened.on("request", asked)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda said: errors.append(said.text) if "Security Policy" in said.text else None)
+    opened.goto(site)
+    yield opened
+    context.close()
+    assert (outside, errors) == ([], [])
+
+
+def _file(name: str, content: bytes) -> dict[str, object]:
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+def _choose(page: Page, *files: dict[str, object]) -> None:
+    page.get_by_label("Choose images").set_input_files(files)  # type: ignore[arg-type]
+
+
+def _answered(page: Page, count: int) -> None:
+    expect(page.get_by_role("status")).to_have_text(f"{count} answered.")
+
+
+def test_a_good_image_is_graded_and_explained(page: Page, images: dict[str, bytes]) -> None:
+    expect(page.get_by_text("No medical device.").first).to_be_visible()
+    _choose(page, _file("cell.bmp", images["./new_dataset/test/0.bmp"]))
+    _answered(page, 1)
+    expect(page.get_by_role("heading", name="cell.bmp")).to_be_visible()
+    expect(page.locator("#label")).to_contain_text("%")
+    expect(page.locator("#meaning")).to_contain_text("24 images of validation")
+    bars = page.get_by_role("table", name="Every class").get_by_role("row")
+    expect(bars).to_have_count(3)
+    expect(page.locator("#flags")).to_contain_text("blast")
+    expect(page.locator("#operating")).to_contain_text("sensitivity=0.9")
+    expect(page.get_by_role("slider")).to_be_visible()
+    expect(page.get_by_role("img", name="cell.bmp, as the network sees it")).to_be_visible()
+    expect(page.locator("#heat-said")).to_contain_text("Peak")
+
+
+def test_the_heat_map_fades_and_changes_its_class(page: Page, images: dict[str, bytes]) -> None:
+    _choose(page, _file("cell.bmp", images["./new_dataset/test/1.bmp"]))
+    slider, heat = page.get_by_label("Heat map"), page.locator("#heat")
+    expect(slider).to_be_visible()
+    slider.fill("0")
+    expect(heat).to_have_css("opacity", "0")
+    slider.fill("100")
+    expect(heat).to_have_css("opacity", "1")
+    expect(page.locator("#opacity-said")).to_have_text("100 %")
+    seen = []
+    for name in ("normal", "blast"):
+        page.get_by_label("What speaks for").select_option(name)
+        expect(page.locator("#heat-said")).to_contain_text(f"speaks for {name}")
+        seen.append(heat.get_attribute("src"))
+    assert seen[0] != seen[1]
+
+
+def test_networks_stand_side_by_side_and_are_switched(page: Page, images: dict[str, bytes]) -> None:
+    expect(page.locator("#networks")).to_contain_text("resnet20")
+    _choose(page, _file("cell.bmp", images["./new_dataset/test/0.bmp"]))
+    rows = page.get_by_role("table", name="All networks on this image").locator("tbody tr")
+    expect(rows).to_have_count(2)
+    expect(page.get_by_role("radio", name="resnet20")).to_be_checked()
+    page.get_by_role("radio", name="plain20").check()
+    expect(page.get_by_role("radio", name="plain20")).to_be_checked()
+    said = rows.nth(1).locator("td")
+    expect(page.locator("#label")).to_have_text(f"{said.nth(0).inner_text()}: {said.nth(1).inner_text()}")
+    expect(page.locator("#operating")).to_be_empty()
+    expect(page.locator("#images")).to_contain_text(said.nth(1).inner_text())
+
+
+def test_a_bad_image_has_its_reason_and_its_name_is_only_text(page: Page) -> None:
+    name = "<img src=x onerror=alert(1)>.png"
+    _choose(page, _file(name, b"nonsense"))
+    expect(page.get_by_role("status")).to_have_text("1 answered, 1 of them refused.")
+    expect(page.locator("#unreadable")).to_have_text("The image cannot be read: text, not an image.")
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(page.locator("#label")).to_be_hidden()
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_many_images_are_a_history_and_a_csv(page: Page, images: dict[str, bytes]) -> None:
+    many = [_file(f"{number}.bmp", content) for number, content in enumerate(images.values())]
+    _choose(page, *many, _file('=cmd|"x",.png', b"nonsense"))
+    expect(page.get_by_role("status")).to_have_text("13 answered, 1 of them refused.")
+    listed = page.locator("#images button")
+    expect(listed).to_have_count(13)
+    listed.nth(3).click()
+    expect(page.get_by_role("heading", name="3.bmp")).to_be_visible()
+    expect(listed.nth(3)).to_have_attribute("aria-current", "true")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").click()
+    rows = list(csv.DictReader(StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert len(rows) == 12 * 2 + 1
+    assert [row["image"] for row in rows[::2]] == [f"{number}.bmp" for number in range(12)] + ['\'=cmd|"x",.png']
+    assert rows[-1]["unreadable"].endswith("text, not an image.")
+    assert all(
+        float(row["probability:normal"]) + float(row["probability:blast"]) == pytest.approx(1) for row in rows[:-1]
+    )
+    assert {row["network"] for row in rows[:-1]} == {"resnet20", "plain20"}
+    page.get_by_role("button", name="Forget all").click()
+    expect(page.locator("#history")).to_be_hidden()
+    expect(page.locator("#answer")).to_be_hidden()
+
+
+def test_what_is_unusual_is_said(page: Page) -> None:
+    white = saved(Image.fromarray(np.full((48, 48, 3), 255, np.uint8)), "PNG")
+    _choose(page, _file("white.png", white))
+    expect(page.locator("#flags")).to_contain_text("Out of the ordinary")
+    expect(page.locator("#meaning")).to_contain_text("this image is unlike")
+    expect(page.locator("#images")).to_contain_text("look yourself")
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_images_may_be_pasted_and_dropped(page: Page, images: dict[str, bytes], way: str) -> None:
+    expect(page.locator("body[data-ready]")).to_be_visible()
+    page.evaluate(BRING, [way, list(images["./new_dataset/test/0.bmp"])])
+    _answered(page, 1)
+    expect(page.get_by_role("heading", name="brought.bmp")).to_be_visible()
+
+
+def test_a_phone_shows_all_of_it(phone: Page, images: dict[str, bytes]) -> None:
+    expect(phone.get_by_label("Take a photograph")).to_have_attribute("capture", "environment")
+    phone.get_by_label("Take a photograph").set_input_files([_file("cell.bmp", images["./new_dataset/test/0.bmp"])])  # type: ignore[list-item]
+    _answered(phone, 1)
+    expect(phone.get_by_role("slider")).to_be_visible()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    answer, picture = phone.locator("#label").bounding_box(), phone.locator("#picture").bounding_box()
+    assert answer
+    assert picture
+    assert answer["y"] < picture["y"]
+    for button in phone.get_by_role("button").all() + phone.locator("label.way").all():
+        if button.is_visible():
+            box = button.bounding_box()
+            assert box
+            assert min(box["width"], box["height"]) >= 40
+    assert phone.evaluate(CONTRAST) == []
+
+
+def test_light_colours_can_be_read(page: Page) -> None:
+    page.get_by_role("button", name="Eye without disease").click()
+    _answered(page, 1)
+    expect(page.get_by_role("slider")).to_be_visible()
+    assert page.evaluate(CONTRAST) == []
+
+
+def test_everything_is_done_by_keyboard_alone(page: Page) -> None:
+    expect(page.get_by_role("button", name="Normal cell")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the images")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Choose images")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Take a photograph")).to_be_focused()
+    for name in ("Normal cell", "Cell between the two", "Blast"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    _answered(page, 1)
+    expect(page.get_by_role("slider")).to_be_visible()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    _answered(page, 2)
+    expect(page.get_by_role("heading", name="Cell between the two")).to_be_visible()
+    expect(page.get_by_role("slider")).to_be_visible()
+    for name in ("Blast", "Eye without disease", "Eye, moderate disease", "Eye, proliferative disease"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("slider")).to_be_focused()
+    before = page.get_by_role("slider").input_value()
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("slider").input_value() != before
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("What speaks for")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("radio", name="resnet20")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("radio", name="plain20")).to_be_focused()
+    expect(page.get_by_role("radio", name="plain20")).to_be_checked()
+    for name in ("Download as CSV", "Forget all", "Blast (drawn).jpg"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name=name)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Blast (drawn).jpg")).to_be_visible()
+
+
+def test_a_token_is_asked_for_once(browser: Browser, runs: list[Path], images: dict[str, bytes]) -> None:
+    with serving(runs[:1], token=TOKEN) as address:
+        for page in _opened(browser, address):
+            dialog = page.get_by_role("dialog")
+            expect(dialog).to_be_visible()
+            dialog.get_by_label("Token").fill("wrong")
+            page.keyboard.press("Enter")
+            expect(dialog.get_by_role("alert")).to_have_text("This is not the token. Try again.")
+            dialog.get_by_label("Token").fill(TOKEN)
+            dialog.get_by_role("button", name="Go on").click()
+            expect(dialog).to_be_hidden()
+            _choose(page, _file("cell.bmp", images["./new_dataset/test/0.bmp"]))
+            _answered(page, 1)
+            page.get_by_role("link", name="For programs: the API").click()
+            expect(page.get_by_role("heading", name="POST /v1/grade")).to_be_visible()
+
+
+def test_the_description_is_drawn_from_the_schema(page: Page, site: str) -> None:
+    page.goto(f"{site}docs")
+    for address in ("POST /v1/grade", "POST /v1/explain", "GET /v1/models", "GET /metrics", "Answer"):
+        expect(page.get_by_role("heading", name=address, exact=True)).to_be_visible()
+    expect(page.locator("main")).to_contain_text("Too much is waiting")
+    assert page.evaluate(CONTRAST) == []
