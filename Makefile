@@ -39,3 +39,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.training_loop
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.serving

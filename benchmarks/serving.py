@@ -119,8 +119,8 @@ def measured(run: Path, files: Sequence[bytes], rounds: int, seconds: float) -> 
         "engine_images_per_second": [round(one, 1) for one in engine],
         "served_images_per_second_64_clients": [round(one, 1) for one, _ in several],
         "served_over_engine": round(statistics.median(one for one, _ in several) / statistics.median(engine), 3),
-        "milliseconds_64_clients": {"p50": round(1000 * p50, 1), "p99": round(1000 * p99, 1)},
-        "p99_over_p50": round(p99 / p50, 2),
+        "milliseconds_64_clients": {"p50": round(1000 * float(p50), 1), "p99": round(1000 * float(p99), 1)},
+        "p99_over_p50": round(float(p99 / p50), 2),
         "milliseconds_alone": {
             "p50": round(1000 * statistics.median(alone), 1),
             "decoding": round(1000 * decoded, 1),
