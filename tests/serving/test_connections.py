@@ -72,7 +72,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(runs: list[Path]) -> None
             assert "parfocal_held_bytes 0\n" in client.get("metrics").text
 
 
-def test_an_answer_that_is_not_fetched_ends_the_connection(runs: list[Path], tmp_path: Path) -> None:
+def test_an_answer_that_is_not_fetched_ends_the_connection(runs: list[Path]) -> None:
     report = runs[0] / "report.html"
     content = report.read_bytes()
     report.write_bytes(content + b" " * (32 << 20))
@@ -85,6 +85,18 @@ def test_an_answer_that_is_not_fetched_ends_the_connection(runs: list[Path], tmp
                     text = client.get("metrics").text
     finally:
         report.write_bytes(content)
+
+
+def test_a_crowd_of_connections_is_refused_and_then_cut_off(runs: list[Path]) -> None:
+    ask = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    with serving(runs[:1], limits=Limits(connections=2)) as address:
+        first, second, third, fourth, fifth = (_connected(address) for _ in range(5))
+        with first, second, third, fourth, fifth:
+            assert fifth.recv(1) == b""
+            third.sendall(ask)
+            assert _all(third) == (503, "Too many connections at once; try again in a moment.")
+            first.sendall(ask)
+            assert b" 200 " in first.recv(4096)
 
 
 def test_a_request_that_is_none_is_refused(site: str) -> None:

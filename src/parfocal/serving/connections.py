@@ -3,8 +3,10 @@
 from asyncio import TimerHandle, Transport
 
 import h11
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from parfocal.serving.gate import Exchange
 from parfocal.serving.limits import Limits
 
 _TOO_SLOW = b'{"detail":"The request came too slowly."}'
@@ -14,8 +16,12 @@ _ANSWER = (
 )
 
 
+async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
+    await Exchange(scope, receive, send).refuse(503, "Too many connections at once; try again in a moment.")
+
+
 def patient_protocol(limits: Limits) -> type[H11Protocol]:
-    """Return uvicorn's own protocol with a time for the head of a request to come and for an answer to be fetched."""
+    """Return uvicorn's protocol with an end to waiting for a request or for an answer to be fetched, and to crowds."""
 
     class PatientProtocol(H11Protocol):
         _head: TimerHandle | None = None
@@ -23,6 +29,11 @@ def patient_protocol(limits: Limits) -> type[H11Protocol]:
 
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                self.app = _crowded
+            if len(self.connections) > 2 * limits.connections:
+                # A process may open only so many; beyond, not even a reason can be given.
+                transport.abort()
             self._time_the_head()
 
         def data_received(self, data: bytes) -> None:

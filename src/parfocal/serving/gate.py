@@ -49,7 +49,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange, started = _Exchange(scope, receive, send), time.perf_counter()
+        exchange, started = Exchange(scope, receive, send), time.perf_counter()
         self._running += 1
         try:
             refusal = self._refusal(scope)
@@ -78,7 +78,7 @@ class Gate:
         return 401, "The token is missing or wrong. Send it as: Authorization: Bearer TOKEN"
 
 
-class _Exchange:
+class Exchange:
     """One request and its answer: keeps count of the body, and dresses the answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:

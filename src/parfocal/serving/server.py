@@ -98,7 +98,6 @@ def _server(engine: "Engine", token: str) -> "Server":
             log_level="error",
             access_log=False,
             server_header=False,
-            limit_concurrency=engine.limits.connections,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=_GRACE,
         )
