@@ -290,3 +290,12 @@ def test_the_description_is_drawn_from_the_schema(page: Page, site: str) -> None
         expect(page.get_by_role("heading", name=address, exact=True)).to_be_visible()
     expect(page.locator("main")).to_contain_text("Too much is waiting")
     assert page.evaluate(CONTRAST) == []
+
+
+def test_a_report_is_shown_whole(page: Page) -> None:
+    page.get_by_role("link", name="Report of resnet20").click()
+    expect(page.locator("h1")).to_be_visible()
+    expect(page.locator("body")).to_contain_text("resnet20")
+    broken = "[...document.images].filter((one) => !one.complete || one.naturalWidth === 0).length"
+    assert page.evaluate(broken) == 0
+    assert page.evaluate("getComputedStyle(document.body).maxWidth") != "none"
