@@ -1,0 +1,327 @@
+"""From image files to trained weights: our loop and those of others, on the same network and the same smears.
+
+Each runs in a process of its own, in turns: it reads the labels, makes its loader and its network, trains for some
+epochs and writes the weights; importing is not counted. A peer that is not installed is left out, and the reason kept.
+Beside the time on the clock stands that of the processors, worker processes included; with `--threads 1` it hardly
+changes with what else the machine does.
+"""
+
+import argparse
+import itertools
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from importlib.metadata import version
+from multiprocessing import get_all_start_methods, get_context, set_start_method
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from benchmarks.machine import ratio, report
+from benchmarks.training_loop import BATCH, Pictures
+from parfocal.data.readers import read
+from parfocal.data.store import prepare
+from parfocal.data.synthetic import synthesise_smear
+from parfocal.evaluation.inference import batches_of, fabric_for
+from parfocal.model import resnet
+from parfocal.model.classifier import new_classifier
+from parfocal.recipe import recipe
+from parfocal.training.epoch import Tally, run_epoch
+from parfocal.training.learner import new_learner
+
+RATE, MOMENTUM, WORKERS = 0.001, 0.9, 2
+
+Outcome = TypeVar("Outcome")
+
+
+def ours(folder: Path, weights: Path, model: str, epochs: int) -> None:
+    """Train from the Store, which is made if it is not there."""
+    changes = {"optimiser": "sgd", "learning_rate": RATE, "batch": BATCH, "epochs": epochs}
+    chosen = recipe("leukemia-adam", model=model, **changes)
+    table = read(folder)
+    batches = batches_of("train", table, prepare(table, chosen.images), chosen)
+    fabric = fabric_for(chosen.training.precision)
+    learner = new_learner(fabric, new_classifier(chosen.network, table.classes), chosen)
+    for epoch in range(epochs):
+        for _ in run_epoch(learner, batches, chosen, epoch, lambda _: RATE, Tally.fresh(fabric.device, batches.steps)):
+            pass
+    learner.classifier.save(weights)
+
+
+def plain(folder: Path, weights: Path, model: str, epochs: int) -> None:
+    """Train as tutorials write it: float32, channels first, PIL in two worker processes."""
+    network = resnet.build(model, classes=2).train()
+    rule = torch.optim.SGD(network.parameters(), RATE, MOMENTUM)
+    loader = _pictures(folder)
+    for _ in range(epochs):
+        for images, labels in loader:
+            rule.zero_grad()
+            nn.functional.cross_entropy(network(images), labels).backward()
+            rule.step()
+    torch.save(network.state_dict(), weights)
+
+
+def lightning(folder: Path, weights: Path, model: str, epochs: int, precision: str = "32-true") -> None:
+    """Train with Lightning's Trainer on the plain loop's pictures."""
+    import pytorch_lightning as lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = resnet.build(model, classes=2)
+
+        def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+            images, labels = batch
+            return nn.functional.cross_entropy(self.network(images), labels)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), RATE, MOMENTUM)
+
+    silent: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    settings = {**silent, "enable_checkpointing": False, "precision": precision}
+    trainer = lightning.Trainer(max_epochs=epochs, **settings)
+    module = Module()
+    trainer.fit(module, _pictures(folder))
+    torch.save(module.network.state_dict(), weights)
+
+
+def lightning_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
+    """Train with Lightning's Trainer in bf16."""
+    lightning(folder, weights, model, epochs, "bf16-mixed")
+
+
+def timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
+    """Train as timm's train.py does: its data set, loader and transforms, its optimiser, schedule and meters."""
+    # Imported by name, for it may be missing where types are checked.
+    data, optim, scheduler, utils = (import_module(f"timm.{part}") for part in ("data", "optim", "scheduler", "utils"))
+    data.readers.img_extensions.add_img_extensions(".bmp")
+    loader = data.create_loader(
+        data.ImageDataset(str(folder / "by_class")),
+        input_size=224,
+        batch_size=BATCH,
+        is_training=True,
+        vflip=0.5,
+        num_workers=WORKERS,
+        device=torch.device("cpu"),
+        use_prefetcher=False,
+    )
+    network = resnet.build(model, classes=2)
+    rule = optim.create_optimizer_v2(network, opt="momentum", lr=RATE, momentum=MOMENTUM)
+    schedule, _ = scheduler.create_scheduler_v2(rule, sched="cosine", num_epochs=epochs, updates_per_epoch=len(loader))
+    for epoch in range(epochs):
+        network.train()
+        losses = utils.AverageMeter()
+        for step, (images, labels) in enumerate(loader):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = nn.functional.cross_entropy(network(images), labels)
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+            losses.update(loss.item(), len(labels))
+            schedule.step_update(epoch * len(loader) + step + 1, metric=losses.avg)
+        schedule.step(epoch + 1)
+    torch.save(network.state_dict(), weights)
+
+
+def timm_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
+    """Train as timm's train.py does with --amp --amp-dtype bfloat16."""
+    timm(folder, weights, model, epochs, bf16=True)
+
+
+def fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
+    """Train with fastai's Learner, its data loaders and its batch transforms."""
+    vision = import_module("fastai.vision.all")
+    # Of a Learner's two passes only the one that trains is compared, so that one image validates.
+    splits = {"train.csv": None, "valid.csv": 1}
+    rows = pd.concat(
+        [pd.read_csv(folder / name, nrows=few).assign(valid=few is not None) for name, few in splits.items()]
+    )
+    loaders = vision.ImageDataLoaders.from_df(
+        rows,
+        path=folder,
+        label_col="label",
+        valid_col="valid",
+        item_tfms=vision.Resize(350),
+        batch_tfms=vision.aug_transforms(flip_vert=True, max_rotate=20, size=224),
+        bs=BATCH,
+        num_workers=WORKERS,
+    )
+    network = resnet.build(model, classes=2)
+    settings = {"loss_func": vision.CrossEntropyLossFlat(), "opt_func": vision.SGD, "moms": (MOMENTUM,) * 3}
+    learner = vision.Learner(loaders, network, **settings)
+    learner = learner.to_bf16() if bf16 else learner
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(epochs, RATE)
+    torch.save(network.state_dict(), weights)
+
+
+def fastai_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
+    """Train with fastai's Learner in bf16."""
+    fastai(folder, weights, model, epochs, bf16=True)
+
+
+Loop = Callable[[Path, Path, str, int], None]
+LOOPS: dict[str, tuple[Loop, str]] = {
+    "ours": (ours, ""),
+    "plain loop": (plain, ""),
+    "Lightning": (lightning, "pytorch_lightning"),
+    "Lightning, bf16": (lightning_bf16, "pytorch_lightning"),
+    "timm": (timm, "timm"),
+    "timm, bf16": (timm_bf16, "timm"),
+    "fastai": (fastai, "fastai.vision.all"),
+    "fastai, bf16": (fastai_bf16, "fastai.vision.all"),
+}
+"""Each loop, and the package it needs."""
+
+_OVER_TORCHVISION = ("torchvision", "torchmetrics", "pytorch_lightning", "timm", "fastai")
+
+
+def _pictures(folder: Path) -> DataLoader[Any]:
+    pictures = Pictures(read(folder))
+    return DataLoader(pictures, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
+
+
+def _imported(package: str) -> str:
+    """Import a peer and return its version."""
+    if not package:
+        return ""
+    try:
+        import_module(package)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        _stand_in_for_torchvision()
+        import_module(package)
+    return version(package.split(".")[0].replace("_", "-"))
+
+
+def _stand_in_for_torchvision() -> None:
+    """Declare what torchvision's compiled part would bring, where that was made for another torch than is there.
+
+    The loops measured here use nothing of it, but torchvision does not let itself be imported without.
+    """
+    for name in [name for name in sys.modules if name.partition(".")[0] in _OVER_TORCHVISION]:
+        del sys.modules[name]
+    global declared
+    declared = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        declared.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+
+
+def _aside(work: Callable[..., Outcome], *given: Any) -> Outcome:
+    """Run a function in a fresh process, where no other loop's settings and memory reach it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(work, *given).result()
+
+
+def _run(name: str, folder: Path, model: str, epochs: int, threads: int) -> tuple[str, float, float]:
+    """Train once; return the peer's version, seconds on the clock, and seconds of the processors, workers' too."""
+    loop, package = LOOPS[name]
+    known = _imported(package)
+    torch.set_num_threads(threads)
+    # A fresh process hands its own way of starting on; loaders are to start their workers as they do by themselves.
+    set_start_method(get_all_start_methods()[0], force=True)
+    started, spent = time.perf_counter(), _processors()
+    loop(folder, folder / f"{name}.weights", model, epochs)
+    return known, time.perf_counter() - started, _processors() - spent
+
+
+def _processors() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _prepare(folder: Path) -> tuple[float, float]:
+    started, spent = time.perf_counter(), _processors()
+    prepare(read(folder), recipe("leukemia-adam").images)
+    return time.perf_counter() - started, _processors() - spent
+
+
+def _whole_batches(folder: Path) -> int:
+    """Leave out images beyond the last whole batch, which timm and fastai drop, and return how many are left."""
+    rows = pd.read_csv(folder / "train.csv")
+    count = len(rows) // BATCH * BATCH
+    rows[:count].to_csv(folder / "train.csv", index=False)
+    return count
+
+
+def _by_class(folder: Path) -> None:
+    """Lay the training images out in a folder for each class, as timm wants them."""
+    for path, label in pd.read_csv(folder / "train.csv").itertuples(index=False):
+        link = folder / "by_class" / str(label) / Path(path).name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((folder / path).resolve())
+
+
+def compare(names: list[str], model: str, images: int, epochs: int, rounds: int, threads: int) -> dict[str, Any]:
+    """Measure every loop that is installed in turns, and return all figures and the ratios of medians."""
+    with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, {"PARFOCAL_STORES": f"{place}/stores"}):
+        folder = synthesise_smear(Path(place) / "smears", images)
+        count = _whole_batches(folder)
+        _by_class(folder)
+        preparing = _aside(_prepare, folder)
+        versions: dict[str, str] = {}
+        left_out: dict[str, str] = {}
+        seconds: dict[str, list[tuple[float, float]]] = {}
+        for turn, name in itertools.product(range(rounds), names):
+            if name in left_out:
+                continue
+            try:
+                versions[name], clock, processors = _aside(_run, name, folder, model, epochs, threads)
+            except (ImportError, RuntimeError) as error:
+                left_out[name] = f"{type(error).__name__}: {error}"
+                continue
+            seconds.setdefault(name, []).append((clock, processors))
+            print(f"round {turn + 1}: {name}: {clock:.1f} s, {processors:.1f} s of processors", flush=True)
+    return {
+        "model": model,
+        "images": count,
+        "epochs": epochs,
+        "batch": BATCH,
+        "threads_used": threads,
+        "versions": {name: one for name, one in versions.items() if one},
+        "left_out": left_out,
+        "clock": _compared({name: [one for one, _ in values] for name, values in seconds.items()}, preparing[0]),
+        "processors": _compared({name: [one for _, one in values] for name, values in seconds.items()}, preparing[1]),
+    }
+
+
+def _compared(seconds: dict[str, list[float]], preparing: float) -> dict[str, Any]:
+    """Return the seconds of every round, and how many times those of ours the others take, in the median."""
+    first = [one + preparing for one in seconds["ours"]]
+    return {
+        "preparing": round(preparing, 2),
+        "seconds": {name: [round(one, 2) for one in values] for name, values in seconds.items()},
+        "ours_over_it": {name: round(ratio(values, seconds["ours"]), 2) for name, values in seconds.items()},
+        "ours_with_preparing_over_it": {name: round(ratio(values, first), 2) for name, values in seconds.items()},
+    }
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--images", type=int, default=256, help="smears drawn; three quarters are trained on")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that PyTorch computes in")
+    parser.add_argument("--loops", nargs="*", default=list(LOOPS), help="some of them only; ours is always there")
+    parser.add_argument("--name", default="peers-cpu", help="of the file in results/")
+    given = parser.parse_args()
+    names = list(dict.fromkeys(["ours", *given.loops]))
+    found = compare(names, given.model, given.images, given.epochs, given.rounds, given.threads)
+    report(given.name, found)
+
+
+if __name__ == "__main__":
+    main()

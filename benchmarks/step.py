@@ -1,0 +1,349 @@
+"""Levers of the training step: each tried against the step as it is, in turns, each in a process of its own.
+
+With one thread what is compared is processor time, which other programs on the machine hardly change; with more it is
+time on the clock.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine import report
+from parfocal.evaluation.inference import fabric_for, ready
+from parfocal.model import resnet
+from parfocal.model.classifier import Classifier, new_classifier
+from parfocal.recipe import Recipe, recipe
+from parfocal.training.epoch import Batch, train_step
+from parfocal.training.learner import Learner, new_learner
+from parfocal.training.speed import work_of
+
+Step = Callable[[], object]
+
+step: Step
+images_a_step: int
+
+
+@dataclass(frozen=True)
+class Lever:
+    """One thing to try: how the step is built with it, at which batch, and what is set before the process starts."""
+
+    build: Callable[[str, int], Step]
+    batch: int = 32
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _recipe(model: str, **changes: Any) -> Recipe:
+    return recipe("leukemia-adam", model=model, learning_rate=0.001, **{"optimiser": "sgd", **changes})
+
+
+def _batch(size: int) -> Batch:
+    dice = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (size, 224, 224, 3), dtype=torch.uint8, generator=dice)
+    return Batch(pixels, torch.randint(0, 2, (size,), generator=dice))
+
+
+def _new(chosen: Recipe) -> Classifier:
+    torch.manual_seed(0)
+    return new_classifier(chosen.network, ("normal", "blast"))
+
+
+def _learner(model: str, **changes: Any) -> Learner:
+    chosen = _recipe(model, **changes)
+    return new_learner(fabric_for(chosen.training.precision), _new(chosen), chosen)
+
+
+def usual(
+    model: str,
+    size: int,
+    change: Callable[[Classifier], None] | None = None,
+    settings: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Step:
+    """Return the trainer's own step, of a network that is changed, and an optimiser with further settings."""
+    learner, batch = _learner(model, **changes), _batch(size)
+    if change:
+        change(learner.classifier)
+    for group in learner.optimise.param_groups:
+        group.update(settings or {})
+    return lambda: train_step(learner, [batch], 0.001)
+
+
+def handed_back(model: str, size: int) -> Step:
+    """Leave memory to the C library's own ways."""
+    with patch("parfocal.evaluation.inference.keep_freed_memory"):
+        return usual(model, size)
+
+
+def flushed(model: str, size: int) -> Step:
+    """Take numbers too small for full precision as zero."""
+    torch.set_flush_denormal(True)
+    return usual(model, size)
+
+
+def fast_maths(model: str, size: int) -> Step:
+    """Keep everything in float32 and let oneDNN multiply in bf16."""
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    return usual(model, size, precision="float32")
+
+
+def bf16_weights(model: str, size: int) -> Step:
+    """Keep the weights in bf16 too, with float32 masters that the optimiser moves, in place of autocast's copies."""
+    classifier, batch = ready(_new(_recipe(model))).train(), _batch(size)
+    for module in classifier.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16)
+    weights = list(classifier.parameters())
+    masters = [weight.detach().float().clone() for weight in weights]
+    rule = torch.optim.SGD(masters, 0.001, momentum=0.9)
+
+    def run() -> None:
+        classifier.zero_grad(set_to_none=True)
+        logits = classifier.network(classifier.normalise(batch.pixels).bfloat16())
+        nn.functional.cross_entropy(logits.float(), batch.labels).backward()
+        for weight, master in zip(weights, masters, strict=True):
+            assert weight.grad is not None
+            master.grad = weight.grad.float()
+        rule.step()
+        with torch.no_grad():
+            for weight, master in zip(weights, masters, strict=True):
+                weight.copy_(master)
+
+    return run
+
+
+def in_backward(model: str, size: int) -> Step:
+    """Move each weight as soon as its gradient is there, while both are still in the cache."""
+    learner, batch = _learner(model), _batch(size)
+    rules = {weight: torch.optim.SGD([weight], 0.001, momentum=0.9) for weight in learner.classifier.parameters()}
+
+    def move(weight: Tensor) -> None:
+        rules[weight].step()  # type: ignore[index]
+        weight.grad = None
+
+    for weight in rules:
+        weight.register_post_accumulate_grad_hook(move)
+    return lambda: learner.fabric.backward(nn.functional.cross_entropy(learner.network(batch.pixels), batch.labels))
+
+
+def micro(model: str, size: int) -> Step:
+    """Take a batch as four, whose buffers fit in the cache, and move the weights once; norms see a quarter each."""
+    learner, batches = _learner(model), _batch(size).cut(4)
+    return lambda: train_step(learner, batches, 0.001)
+
+
+def compiled(model: str, size: int) -> Step:
+    """Compile the whole network."""
+    learner, batch = _learner(model), _batch(size)
+    learner.network = torch.compile(learner.network)  # type: ignore[assignment]
+    return lambda: train_step(learner, [batch], 0.001)
+
+
+def pooled_first(classifier: Classifier) -> None:
+    """Pool before the first ReLU instead of after it, which gives the same to the bit and touches a quarter of it."""
+    inside = classifier.network
+
+    def features(x: Tensor) -> Tensor:
+        x = inside.relu(inside.maxpool(inside.bn1(inside.conv1(x))))
+        for name in inside.stage_names:
+            x = inside.get_submodule(name)(x)
+        return x
+
+    inside.features = features
+
+
+def padded_stem(classifier: Classifier) -> None:
+    """Give the first convolution a fourth channel of zeros, as instructions for bf16 take channels in pairs."""
+    inside, normalise = classifier.network, classifier.normalise
+    weight = nn.functional.pad(inside.conv1.weight.detach(), (0, 0, 0, 0, 0, 1))
+    inside.conv1.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+    classifier.normalise = lambda pixels: nn.functional.pad(normalise(pixels), (0, 0, 0, 0, 0, 1))
+
+
+def compiled_norms(classifier: Classifier) -> None:
+    """Compile norm and ReLU into one pass over memory, and leave everything else."""
+
+    @torch.compile(dynamic=False)
+    def fused(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return nn.functional.relu(nn.functional.batch_norm(x, mean, variance, weight, bias, True, 0.1, 1e-5))
+
+    def forward(block: resnet.BasicBlock, x: Tensor) -> Tensor:
+        norm = block.bn1
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        out = fused(block.conv1(x), norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        out = block.bn2(block.conv2(out))
+        out += x if block.downsample is None else block.downsample(x)
+        return block.relu(out)
+
+    for module in classifier.modules():
+        if isinstance(module, resnet.BasicBlock):
+            module.forward = forward.__get__(module)
+
+
+def channels_first(classifier: Classifier) -> None:
+    """Lay weights and pixels out as PyTorch does by itself."""
+    classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    normalise = classifier.normalise
+    classifier.normalise = lambda pixels: normalise(pixels).contiguous()
+
+
+LEVERS: dict[str, Lever] = {
+    "as it is, again": Lever(usual),
+    "memory handed back": Lever(handed_back),
+    "huge pages": Lever(usual, environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+    "huge pages, PyTorch's": Lever(usual, environment={"THP_MEM_ALLOC_ENABLE": "1"}),
+    "one arena": Lever(usual, environment={"MALLOC_ARENA_MAX": "1"}),
+    "denormals flushed": Lever(flushed),
+    "SGD fused": Lever(lambda model, size: usual(model, size, settings={"fused": True})),
+    "SGD foreach": Lever(lambda model, size: usual(model, size, settings={"foreach": True})),
+    "Adam": Lever(lambda model, size: usual(model, size, optimiser="adam")),
+    "Adam fused": Lever(lambda model, size: usual(model, size, settings={"fused": True}, optimiser="adam")),
+    "SGD in the backward pass": Lever(in_backward),
+    "bf16 weights, float32 masters": Lever(bf16_weights),
+    "float32, oneDNN in bf16": Lever(fast_maths),
+    "float32": Lever(lambda model, size: usual(model, size, precision="float32")),
+    "float32, channels first": Lever(lambda model, size: usual(model, size, channels_first, precision="float32")),
+    "channels first": Lever(lambda model, size: usual(model, size, channels_first)),
+    "pooling before ReLU": Lever(lambda model, size: usual(model, size, pooled_first)),
+    "stem of four channels": Lever(lambda model, size: usual(model, size, padded_stem)),
+    "norm and ReLU compiled": Lever(lambda model, size: usual(model, size, compiled_norms)),
+    "compiled": Lever(compiled),
+    "four batches of 8": Lever(micro),
+    "batch 8": Lever(usual, 8),
+    "batch 16": Lever(usual, 16),
+    "batch 64": Lever(usual, 64),
+    "batch 128": Lever(usual, 128),
+}
+# These mean something only where there are threads, and time on the clock.
+OF_THREADS: dict[str, Lever] = {
+    "as it is, again": Lever(usual),
+    "threads bound to cores": Lever(usual, environment={"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}),
+    "threads that spin": Lever(usual, environment={"OMP_WAIT_POLICY": "active"}),
+    "threads that sleep": Lever(usual, environment={"OMP_WAIT_POLICY": "passive"}),
+    "huge pages": LEVERS["huge pages"],
+    "memory handed back": LEVERS["memory handed back"],
+}
+# Where `pip install intel-openmp` puts it; the threads of everything are then its own.
+_INTEL = Path(sys.prefix) / "lib" / "libiomp5.so"
+if _INTEL.exists():
+    bound = {"LD_PRELOAD": str(_INTEL), "KMP_AFFINITY": "granularity=fine,compact", "KMP_BLOCKTIME": "1"}
+    OF_THREADS["Intel's OpenMP"] = Lever(usual, environment=bound)
+
+
+class Worker:
+    """A process that takes steps built with one lever."""
+
+    def __init__(self, lever: Lever, name: str, model: str, threads: int) -> None:
+        with patch.dict(os.environ, lever.environment):
+            self.aside = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            self.first = self.aside.submit(_set_up, name, model, threads).result()
+
+    def seconds(self) -> float:
+        """Take one step and return the seconds it takes for an image."""
+        return self.aside.submit(_seconds).result()
+
+    def matrices(self) -> float:
+        """Return how fast bf16 matrices multiply, in GFLOP/s."""
+        return self.aside.submit(_matrices).result()
+
+    def close(self) -> None:
+        """End the process."""
+        self.aside.shutdown()
+
+
+def _set_up(name: str, model: str, threads: int) -> float:
+    """Build the step and take it twice; return the seconds of the first, where compilers do their work."""
+    global step, images_a_step
+    torch.set_num_threads(threads)
+    lever = {**LEVERS, **OF_THREADS}.get(name, Lever(usual))
+    step, images_a_step = lever.build(model, lever.batch), lever.batch
+    started = time.perf_counter()
+    step()
+    first = time.perf_counter() - started
+    step()
+    return first
+
+
+def _seconds() -> float:
+    started = _clock()
+    step()
+    return (_clock() - started) / images_a_step
+
+
+def _matrices() -> float:
+    """Return how fast bf16 matrices multiply, in GFLOP/s."""
+    matrix = torch.randn(2048, 2048).bfloat16()
+    torch.mm(matrix, matrix)
+    started = _clock()
+    for _ in range(8):
+        torch.mm(matrix, matrix)
+    return 8 * 2 * 2.048**3 / (_clock() - started)
+
+
+def _clock() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def compare(names: list[str], model: str, threads: int, rounds: int) -> dict[str, Any]:
+    """Measure each lever in turns with the step as it is, and how near that comes to the matrix rate."""
+    found: dict[str, Any] = {}
+    base = Worker(Lever(usual), "", model, threads)
+    chosen = _recipe(model)
+    work = work_of(_new(chosen), chosen)
+    rates = [(work / base.seconds(), base.matrices()) for _ in range(rounds)]
+    for name in names:
+        worker = Worker({**LEVERS, **OF_THREADS}[name], name, model, threads)
+        pairs = [(base.seconds(), worker.seconds()) for _ in range(rounds)]
+        worker.close()
+        ratios = sorted(without / with_it for without, with_it in pairs)
+        found[name] = {
+            "as_it_is": round(1 / statistics.median(without for without, _ in pairs), 2),
+            "with_it": round(1 / statistics.median(with_it for _, with_it in pairs), 2),
+            "ratio": round(statistics.median(ratios), 3),
+            "lowest": round(ratios[0], 3),
+            "highest": round(ratios[-1], 3),
+            "first_step_seconds": round(worker.first, 1),
+        }
+        print(f"{name:32} {found[name]}", flush=True)
+    base.close()
+    return {
+        "gflops_of_the_step": round(statistics.median(step for step, _ in rates), 1),
+        "gflops_of_bf16_matrices": round(statistics.median(matrices for _, matrices in rates), 1),
+        "levers": found,
+    }
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--threads", type=int, default=1, help="more than one measures time on the clock")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--levers", nargs="*", help="some of them only")
+    parser.add_argument("--name", default="step-cpu", help="of the file in results/")
+    given = parser.parse_args()
+    # Compilers keep what they have made; a first step is to show what it costs.
+    with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}):
+        names = given.levers or list(LEVERS if given.threads == 1 else OF_THREADS)
+        found = compare(names, given.model, given.threads, given.rounds)
+    clock = "processor time of one thread" if given.threads == 1 else "time on the clock"
+    figures = {"model": given.model, "threads_used": given.threads, "images_per_second_of": clock, **found}
+    report(given.name, figures)
+
+
+if __name__ == "__main__":
+    main()
