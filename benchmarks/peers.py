@@ -115,13 +115,15 @@ def timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = Fals
         device=torch.device("cpu"),
         use_prefetcher=False,
     )
-    network = resnet.build(model, classes=2)
+    layout = torch.channels_last if bf16 else torch.contiguous_format
+    network = resnet.build(model, classes=2).to(memory_format=layout)  # type: ignore[call-overload]
     rule = optim.create_optimizer_v2(network, opt="momentum", lr=RATE, momentum=MOMENTUM)
     schedule, _ = scheduler.create_scheduler_v2(rule, sched="cosine", num_epochs=epochs, updates_per_epoch=len(loader))
     for epoch in range(epochs):
         network.train()
         losses = utils.AverageMeter()
         for step, (images, labels) in enumerate(loader):
+            images = images.contiguous(memory_format=layout)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = nn.functional.cross_entropy(network(images), labels)
             rule.zero_grad()
@@ -134,8 +136,21 @@ def timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = Fals
 
 
 def timm_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
-    """Train as timm's train.py does with --amp --amp-dtype bfloat16."""
+    """Train as timm's train.py does with --amp --amp-dtype bfloat16 --channels-last."""
     timm(folder, weights, model, epochs, bf16=True)
+
+
+class InBf16(nn.Module):
+    """A network whose matrices are multiplied in bf16."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Give logits for images."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.network(images).float()
 
 
 def fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
@@ -158,15 +173,14 @@ def fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = Fa
     )
     network = resnet.build(model, classes=2)
     settings = {"loss_func": vision.CrossEntropyLossFlat(), "opt_func": vision.SGD, "moms": (MOMENTUM,) * 3}
-    learner = vision.Learner(loaders, network, **settings)
-    learner = learner.to_bf16() if bf16 else learner
+    learner = vision.Learner(loaders, InBf16(network) if bf16 else network, **settings)
     with learner.no_bar(), learner.no_logging():
         learner.fit(epochs, RATE)
     torch.save(network.state_dict(), weights)
 
 
 def fastai_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
-    """Train with fastai's Learner in bf16."""
+    """Train with fastai's Learner in bf16, by hand, for its own to_bf16 works on graphics cards alone."""
     fastai(folder, weights, model, epochs, bf16=True)
 
 

@@ -7,14 +7,12 @@ time on the clock.
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -84,6 +82,12 @@ def usual(
 def handed_back(model: str, size: int) -> Step:
     """Leave memory to the C library's own ways."""
     with patch("parfocal.evaluation.inference.keep_freed_memory"):
+        return usual(model, size)
+
+
+def larger_blocks(model: str, size: int) -> Step:
+    """Ask the kernel for memory in blocks of 1 GB."""
+    with patch("parfocal.memory._AHEAD", 2**30):
         return usual(model, size)
 
 
@@ -165,6 +169,23 @@ def pooled_first(classifier: Classifier) -> None:
     inside.features = features
 
 
+def pooled_channels_first(classifier: Classifier) -> None:
+    """Pool with channels first, as PyTorch lays images out by itself."""
+    pool = classifier.network.maxpool
+
+    def forward(x: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(x.contiguous(), 3, 2, 1).contiguous(memory_format=torch.channels_last)
+
+    pool.forward = forward  # type: ignore[assignment]
+
+
+def relu_apart(classifier: Classifier) -> None:
+    """Have ReLU write beside what it reads, and not over it."""
+    for module in classifier.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+
+
 def padded_stem(classifier: Classifier) -> None:
     """Give the first convolution a fourth channel of zeros, as instructions for bf16 take channels in pairs."""
     inside, normalise = classifier.network, classifier.normalise
@@ -204,6 +225,7 @@ def channels_first(classifier: Classifier) -> None:
 LEVERS: dict[str, Lever] = {
     "as it is, again": Lever(usual),
     "memory handed back": Lever(handed_back),
+    "memory in blocks of 1 GB": Lever(larger_blocks),
     "huge pages": Lever(usual, environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
     "huge pages, PyTorch's": Lever(usual, environment={"THP_MEM_ALLOC_ENABLE": "1"}),
     "one arena": Lever(usual, environment={"MALLOC_ARENA_MAX": "1"}),
@@ -218,6 +240,8 @@ LEVERS: dict[str, Lever] = {
     "float32": Lever(lambda model, size: usual(model, size, precision="float32")),
     "float32, channels first": Lever(lambda model, size: usual(model, size, channels_first, precision="float32")),
     "channels first": Lever(lambda model, size: usual(model, size, channels_first)),
+    "ReLU not in place": Lever(lambda model, size: usual(model, size, relu_apart)),
+    "pooling channels first": Lever(lambda model, size: usual(model, size, pooled_channels_first)),
     "pooling before ReLU": Lever(lambda model, size: usual(model, size, pooled_first)),
     "stem of four channels": Lever(lambda model, size: usual(model, size, padded_stem)),
     "norm and ReLU compiled": Lever(lambda model, size: usual(model, size, compiled_norms)),
@@ -237,11 +261,6 @@ OF_THREADS: dict[str, Lever] = {
     "huge pages": LEVERS["huge pages"],
     "memory handed back": LEVERS["memory handed back"],
 }
-# Where `pip install intel-openmp` puts it; the threads of everything are then its own.
-_INTEL = Path(sys.prefix) / "lib" / "libiomp5.so"
-if _INTEL.exists():
-    bound = {"LD_PRELOAD": str(_INTEL), "KMP_AFFINITY": "granularity=fine,compact", "KMP_BLOCKTIME": "1"}
-    OF_THREADS["Intel's OpenMP"] = Lever(usual, environment=bound)
 
 
 class Worker:

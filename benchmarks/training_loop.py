@@ -33,6 +33,7 @@ from parfocal.model.classifier import new_classifier
 from parfocal.recipe import Recipe, recipe
 from parfocal.training.epoch import Batch, Tally, row_of, run_epoch, train_step
 from parfocal.training.learner import new_learner
+from parfocal.training.speed import matrix_rate, work_of
 
 BATCH = 32
 IMAGES = {"resnet18": 340, "resnet50": 172, "resnet152": 86}
@@ -159,7 +160,9 @@ def compare(model: str, images: int, rounds: int) -> dict[str, object]:
             figures["step"].append(ours.step(steps))
             figures["loop"].append(ours.loop())
             figures["plain"].append(plain.loop(steps))
+        rates = {name: matrix_rate(ours.fabric.device, name, 2.0) for name in ("float32", "bf16")}
     return {
+        "model": model,
         "batch": BATCH,
         "images_per_second": {name: [round(value, 2) for value in values] for name, values in figures.items()},
         "step_with_memory_handed_back": [round(value, 2) for value in before],
@@ -167,6 +170,8 @@ def compare(model: str, images: int, rounds: int) -> dict[str, object]:
         "loop_over_plain": round(ratio(figures["loop"], figures["plain"]), 3),
         "kept_memory_over_handed_back": round(ratio(figures["step"], before), 3),
         "waiting_for_data": round(statistics.median(ours.waiting), 4),
+        "gflop_an_image": round(work_of(ours.learner.classifier, chosen), 2),
+        "gflops_of_matrices": {name: round(value, 1) for name, value in rates.items()},
     }
 
 
@@ -176,15 +181,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(IMAGES))
     parser.add_argument("--images", type=int, help="smears drawn for each; three quarters are trained on")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="training-loop-cpu", help="of the file in results/")
+    parser.add_argument("--name", default="training-loop-cpu", help="of the files in results/, before the network's")
     given = parser.parse_args()
-    found: dict[str, object] = {}
     for model in given.models:
         images = given.images or IMAGES.get(model, min(IMAGES.values()))
         # Each in a process of its own, for what the engine asks of the C library is asked for good.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            found[model] = fresh.submit(compare, model, images, given.rounds).result()
-    report(given.name, {"networks": found})
+            report(f"{given.name}-{model}", fresh.submit(compare, model, images, given.rounds).result())
 
 
 if __name__ == "__main__":

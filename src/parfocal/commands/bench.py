@@ -34,7 +34,7 @@ def bench(
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
     found = measure(data, chosen, seconds=seconds)
-    plain_table("measured", "", "", rows=_rows(found.figures))
+    plain_table("measured", "rate", "unit", rows=_rows(found.figures))
     typer.echo(f"\n{found.text}")
     typer.echo("What to change, the most promising first:")
     for change in found.changes:
