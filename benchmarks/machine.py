@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,13 +28,40 @@ def machine() -> dict[str, Any]:
     }
 
 
-def rate(run: Callable[[], int]) -> float:
+def rate(run: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> float:
     """Return how many images a second `run` gets through, the device's queue included; it returns their number."""
-    started = time.perf_counter()
+    started = clock()
     count = run()
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return count / (time.perf_counter() - started)
+    return count / (clock() - started)
+
+
+def processors() -> float:
+    """Return the seconds of processors that this process and those it has started have used, ended or not."""
+    own = psutil.Process()
+    ended, going = own.cpu_times(), [child.cpu_times() for child in own.children(recursive=True)]
+    others = ended.children_user + ended.children_system + sum(one.user + one.system for one in going)
+    return time.process_time() + others
+
+
+def steady_clock() -> Callable[[], float]:
+    """Return the clock; where PyTorch computes in one thread, that of the processors, which others hardly change."""
+    return processors if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def matrix_rate(precision: torch.dtype) -> float:
+    """Return how fast square matrices multiply, in GFLOP/s."""
+    side, times = 2048, 8
+    matrix = torch.randn(side, side).to(precision)
+    torch.mm(matrix, matrix)
+
+    def run() -> int:
+        for _ in range(times):
+            torch.mm(matrix, matrix)
+        return times
+
+    return 2 * side**3 / 1e9 * rate(run, steady_clock())
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:

@@ -9,7 +9,6 @@ changes with what else the machine does.
 import argparse
 import itertools
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks.machine import ratio, report
+from benchmarks.machine import processors, ratio, report
 from benchmarks.training_loop import BATCH, Pictures
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
@@ -245,20 +244,15 @@ def _run(name: str, folder: Path, model: str, epochs: int, threads: int) -> tupl
     torch.set_num_threads(threads)
     # A fresh process hands its own way of starting on; loaders are to start their workers as they do by themselves.
     set_start_method(get_all_start_methods()[0], force=True)
-    started, spent = time.perf_counter(), _processors()
+    started, spent = time.perf_counter(), processors()
     loop(folder, folder / f"{name}.weights", model, epochs)
-    return known, time.perf_counter() - started, _processors() - spent
-
-
-def _processors() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return known, time.perf_counter() - started, processors() - spent
 
 
 def _prepare(folder: Path) -> tuple[float, float]:
-    started, spent = time.perf_counter(), _processors()
+    started, spent = time.perf_counter(), processors()
     prepare(read(folder), recipe("leukemia-adam").images)
-    return time.perf_counter() - started, _processors() - spent
+    return time.perf_counter() - started, processors() - spent
 
 
 def _whole_batches(folder: Path) -> int:

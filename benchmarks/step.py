@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import report
+from benchmarks.machine import matrix_rate, rate, report, steady_clock
 from parfocal.evaluation.inference import fabric_for, ready
 from parfocal.model import resnet
 from parfocal.model.classifier import Classifier, new_classifier
@@ -277,7 +277,7 @@ class Worker:
 
     def matrices(self) -> float:
         """Return how fast bf16 matrices multiply, in GFLOP/s."""
-        return self.aside.submit(_matrices).result()
+        return self.aside.submit(matrix_rate, torch.bfloat16).result()
 
     def close(self) -> None:
         """End the process."""
@@ -298,23 +298,11 @@ def _set_up(name: str, model: str, threads: int) -> float:
 
 
 def _seconds() -> float:
-    started = _clock()
-    step()
-    return (_clock() - started) / images_a_step
+    def run() -> int:
+        step()
+        return images_a_step
 
-
-def _matrices() -> float:
-    """Return how fast bf16 matrices multiply, in GFLOP/s."""
-    matrix = torch.randn(2048, 2048).bfloat16()
-    torch.mm(matrix, matrix)
-    started = _clock()
-    for _ in range(8):
-        torch.mm(matrix, matrix)
-    return 8 * 2 * 2.048**3 / (_clock() - started)
-
-
-def _clock() -> float:
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    return 1 / rate(run, steady_clock())
 
 
 def compare(names: list[str], model: str, threads: int, rounds: int) -> dict[str, Any]:
