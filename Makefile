@@ -10,7 +10,7 @@ help:
 	@echo "make demo     draw blood smears, train ResNet-18, 50 and 152 on them, compare the three (about 5 minutes)"
 	@echo "make test     run the tests"
 	@echo "make lint     check format, style and types"
-	@echo "make bench    measure speed, side by side with a plain loop"
+	@echo "make bench    measure speed, side by side with a plain loop and other trainers"
 	@echo "make install  make .venv with everything above in it"
 
 install: $(READY)
@@ -37,6 +37,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.rendering
 	$(BIN)/python -m benchmarks.preparing
 	$(BIN)/python -m benchmarks.training_loop
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.serving
