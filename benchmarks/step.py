@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import matrix_rate, rate, report, steady_clock
 from parfocal.evaluation.inference import fabric_for, ready
@@ -279,6 +280,10 @@ class Worker:
         """Return how fast bf16 matrices multiply, in GFLOP/s."""
         return self.aside.submit(matrix_rate, torch.bfloat16).result()
 
+    def shares(self) -> dict[str, float]:
+        """Return which share of a step's time each operation takes, down to a hundredth."""
+        return self.aside.submit(_shares).result()
+
     def close(self) -> None:
         """End the process."""
         self.aside.shutdown()
@@ -305,6 +310,14 @@ def _seconds() -> float:
     return 1 / rate(run, steady_clock())
 
 
+def _shares() -> dict[str, float]:
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        step()
+    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    shares = {name: round(one / sum(spent.values()), 3) for name, one in spent.items()}
+    return {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1]) if share >= 0.01}
+
+
 def compare(names: list[str], model: str, threads: int, rounds: int) -> dict[str, Any]:
     """Measure each lever in turns with the step as it is, and how near that comes to the matrix rate."""
     found: dict[str, Any] = {}
@@ -312,6 +325,7 @@ def compare(names: list[str], model: str, threads: int, rounds: int) -> dict[str
     chosen = _recipe(model)
     work = work_of(_new(chosen), chosen)
     rates = [(work / base.seconds(), base.matrices()) for _ in range(rounds)]
+    shares = base.shares()
     for name in names:
         worker = Worker({**LEVERS, **OF_THREADS}[name], name, model, threads)
         pairs = [(base.seconds(), worker.seconds()) for _ in range(rounds)]
@@ -330,6 +344,7 @@ def compare(names: list[str], model: str, threads: int, rounds: int) -> dict[str
     return {
         "gflops_of_the_step": round(statistics.median(step for step, _ in rates), 1),
         "gflops_of_bf16_matrices": round(statistics.median(matrices for _, matrices in rates), 1),
+        "shares": shares,
         "levers": found,
     }
 
