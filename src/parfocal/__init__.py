@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from parfocal.data.synthetic import synthesise
     from parfocal.evaluation.evaluate import evaluate
     from parfocal.evaluation.predict import predict
-    from parfocal.report.explain import explain
     from parfocal.exporting.export import export
+    from parfocal.report.explain import explain
     from parfocal.report.page import compare
     from parfocal.serving.server import serve
     from parfocal.training.plan import plan

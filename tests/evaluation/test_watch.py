@@ -10,6 +10,7 @@ from parfocal.errors import ParfocalError
 from parfocal.evaluation.watch import alarms
 from parfocal.recipe import recipe
 from tests.cells import SMALL
+from tests.report.reading import page_of
 
 GRADES = {"no DR": 0.735, "mild": 0.07, "moderate": 0.15, "severe": 0.025, "proliferative": 0.02}
 
@@ -55,7 +56,7 @@ def test_a_run_that_collapses_says_so_in_its_files_and_on_its_page(cells: Path, 
     assert {"valid_says:normal", "valid_says:blast"} <= set(run.history().columns)
     (alarm,) = run.metrics()["alarms"]
     assert alarm["code"] == "collapse"
-    page = parfocal.compare(run.folder).page.read_text(encoding="utf-8")
+    page = page_of(run.folder)
     assert "of the predictions on valid are" in page
 
 

@@ -10,6 +10,7 @@ from parfocal.report.figures import accuracy_figure, colours, error_figure, save
 from parfocal.report.matrices import confusion_figure
 from parfocal.run import Run
 from tests.cells import SMALL
+from tests.report.reading import page_of
 
 JUDGED = {"confusion": [[8, 2, 0], [0, 0, 0], [1, 0, 3]], "classes": ["no DR", "mild", "moderate"]}
 
@@ -45,7 +46,7 @@ def test_the_accuracy_figure_has_each_runs_curves(cells: Path, tmp_path: Path) -
         for run, line in zip(runs, axes.lines, strict=True):
             assert list(line.get_ydata()) == (1 - run.history()[f"{phase}_accuracy"]).tolist()  # type: ignore[arg-type]
             assert line.get_linestyle() == ("--" if run.name == "plain20" else "-")
-    assert "without shortcuts" in parfocal.compare([run.folder for run in runs]).page.read_text()
+    assert "without shortcuts" in page_of([run.folder for run in runs])
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"resnet20", "plain20", "validation", "test (chooses nothing)", "majority class"} <= set(words)
 

@@ -13,6 +13,7 @@ from parfocal.errors import ParfocalError
 from parfocal.report.content import best_of
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL, draw_cells
+from tests.report.reading import page_of
 
 
 class _Addresses(HTMLParser):
@@ -43,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_asks_for_nothing_from_outside(runs: Path) -> None:
-    page = parfocal.compare(runs).page.read_text(encoding="utf-8")
+    page = page_of(runs)
     addresses = _Addresses()
     addresses.feed(page)
     assert addresses.found
@@ -57,7 +58,7 @@ def test_the_page_asks_for_nothing_from_outside(runs: Path) -> None:
 
 
 def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> None:
-    page = parfocal.compare(runs).page.read_text(encoding="utf-8")
+    page = page_of(runs)
     assert "is chosen among 2 runs" in page
     assert "always naming the largest class would be right for 50.0%" in page
     assert "Test split: chose nothing" in page
@@ -70,7 +71,7 @@ def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:
     reported = parfocal.train(
         draw_cells(tmp_path / "cells", 16, 8, 4), "leukemia-adam", out=tmp_path / "runs", **changes
     )
-    page = parfocal.compare(reported).page.read_text(encoding="utf-8")
+    page = page_of(reported)
     test, valid = (page.index(f"<caption>{split}") for split in ("Test", "Validation"))
     assert "Reported" not in page[valid : page.index("Reported is the accuracy")]
     rows = page[test:valid].split("<tr")
@@ -100,7 +101,7 @@ def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_
     for path in (tmp_path / "copy").rglob("*"):
         if path.name in ("model.safetensors", "last.ckpt", "report.html") or path.suffix in (".svg", ".png"):
             path.unlink()
-    assert parfocal.compare(tmp_path / "copy").page.is_file()
+    assert page_of(tmp_path / "copy")
 
 
 def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_path: Path) -> None:

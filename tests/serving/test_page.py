@@ -1,8 +1,6 @@
 """The page, driven in a real Chromium: by mouse, by keyboard alone, on a phone, with good, bad and many images."""
 
 import csv
-import os
-import shutil
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -10,35 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect
 
 from parfocal.serving.server import serving
+from tests.browser import PHONE, browser, faults
 from tests.data.pictures import saved
 
-PHONE = {"width": 390, "height": 844}
+__all__ = ["browser"]
+
 TOKEN = "0123456789abcdef"
-CONTRAST = """() => {
-  const light = (rgb) => rgb.map((one) => one / 255)
-    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, one, place) => sum + one * [0.2126, 0.7152, 0.0722][place], 0);
-  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const ground = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const colour = numbers(getComputedStyle(one).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) return colour.slice(0, 3);
-    }
-    return [255, 255, 255];
-  };
-  const bad = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((one) => one.nodeType === 3 && one.textContent.trim());
-    if (!own || !element.checkVisibility() || element.tagName === "OPTION") continue;
-    const [ink, paper] = [light(numbers(getComputedStyle(element).color).slice(0, 3)), light(ground(element))];
-    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-    if (ratio < 4.5) bad.push(`${element.tagName} ${element.textContent.trim()}: ${ratio.toFixed(2)}`);
-  }
-  return bad;
-}"""
 BRING = """([kind, bytes]) => {
   const carried = new DataTransfer();
   carried.items.add(new File([new Uint8Array(bytes)], "brought.bmp", { type: "image/bmp" }));
@@ -47,18 +25,6 @@ BRING = """([kind, bytes]) => {
     : new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true });
   document.body.dispatchEvent(event);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        assert not os.environ.get("PARFOCAL_SKIP_NOTHING"), "there is no Chromium"
-        pytest.skip("there is no Chromium here; install one (apt install chromium)")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -215,14 +181,14 @@ def test_a_phone_shows_all_of_it(phone: Page, images: dict[str, bytes]) -> None:
             box = button.bounding_box()
             assert box
             assert min(box["width"], box["height"]) >= 40
-    assert phone.evaluate(CONTRAST) == []
+    assert faults(phone) == {}
 
 
 def test_light_colours_can_be_read(page: Page) -> None:
     page.get_by_role("button", name="Eye without disease").click()
     _answered(page, 1)
     expect(page.get_by_role("slider")).to_be_visible()
-    assert page.evaluate(CONTRAST) == []
+    assert faults(page) == {}
 
 
 def test_everything_is_done_by_keyboard_alone(page: Page) -> None:
@@ -289,7 +255,7 @@ def test_the_description_is_drawn_from_the_schema(page: Page, site: str) -> None
     for address in ("POST /v1/grade", "POST /v1/explain", "GET /v1/models", "GET /metrics", "Answer"):
         expect(page.get_by_role("heading", name=address, exact=True)).to_be_visible()
     expect(page.locator("main")).to_contain_text("Too much is waiting")
-    assert page.evaluate(CONTRAST) == []
+    assert faults(page) == {}
 
 
 def test_a_report_is_shown_whole(page: Page) -> None:

@@ -18,6 +18,7 @@ from parfocal.training import epoch as one_epoch
 from parfocal.training.optimise import optimiser
 from parfocal.training.stages import hold
 from tests.cells import SMALL
+from tests.report.reading import page_of
 
 STARTED: dict[str, Any] = {**SMALL, "weight_decay": 0.01}
 
@@ -137,7 +138,7 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
     assert [run.start.exists() for run in runs] == [False, True]
     (again,) = parfocal.train(cells, out=tmp_path / "next", **{**STARTED, "epochs": 1, "init": str(runs[0].folder)})
     assert '"left_as_new": []' in again.start.read_text()
-    page = parfocal.compare([run.folder for run in runs]).page.read_text()
+    page = page_of([run.folder for run in runs])
     assert f"{runs[1].name}: Started from {weights}" in page
     assert f"{runs[0].name}: Started from" not in page
 

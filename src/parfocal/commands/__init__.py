@@ -49,7 +49,24 @@ def _options(
     """Train, compare and use residual networks on medical images."""
 
 
-for verb in (demo, synthesise, check, plan, prepare, train, evaluate, compare, predict, explain, export, serve, bench, recipes):
+VERBS = (
+    demo,
+    synthesise,
+    check,
+    plan,
+    prepare,
+    train,
+    evaluate,
+    compare,
+    predict,
+    explain,
+    export,
+    serve,
+    bench,
+    recipes,
+)
+
+for verb in VERBS:
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 
 
