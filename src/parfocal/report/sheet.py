@@ -16,9 +16,9 @@ MOST_ON_A_SHEET = 24
 
 _PANEL = 1.55
 _GAP = 0.08
-_WORDS = 0.42
+_WORDS = 0.38
 _BETWEEN = 0.35
-_HEADING = 0.42
+_HEADING = 0.3
 _FOOT = 0.75
 _ACROSS = 12
 _LETTERS = 24
@@ -63,7 +63,7 @@ def sheet(shown: Sequence[Shown], opinions: Sequence[Opinion], scale: float, fir
     top = height
     for (heading, numbers), tall in zip(lines, heights, strict=True):
         if heading:
-            figure.text(0.1 / width, (top - 0.28) / height, heading.capitalize(), fontsize=11, weight="bold")
+            figure.text(0.1 / width, (top - 0.2) / height, heading.capitalize(), fontsize=11, weight="bold")
         for place, number in enumerate(numbers):
             corner = (place * block + _GAP, top - tall)
             _block(figure, corner, shown[number], opinions, first + number, scale)
