@@ -289,3 +289,38 @@ def test_predicting_with_a_bad_image_lists_it_and_exits_with_1(cells: Path, tmp_
     assert done.returncode == 1
     assert "1 images predicted" in done.stdout
     assert done.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
+
+
+def test_explaining_prints_peaks_and_places_and_lists_what_it_cannot_read(cells: Path, tmp_path: Path) -> None:
+    assert _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
+    run, out = tmp_path / "runs" / "resnet20", tmp_path / "where"
+    for number in range(12):
+        write_image(cells / "masks" / "test" / f"{number}.png", np.eye(48, dtype=np.uint8))
+    done = _parfocal("explain", run, "test", "-o", out, "--each", "2", "--method", "gradcam", "--stage", "stage2")
+    assert done.returncode == 0, done.stderr
+    assert [one in done.stdout for one in ("map of", "peak hits", "at random", "any part")] == [True] * 4
+    assert f"Sheet: {out / 'sheet.png'}" in done.stdout
+    assert (out / "sheet.png").is_file()
+    assert json.loads((out / "explained.json").read_text())["stage"] == "stage2"
+    done = _parfocal("explain", run, "valid", "-o", out, "--id", "./new_dataset/valid/3.bmp")
+    assert set(pd.read_csv(out / "figures.csv")["id"]) == {"./new_dataset/valid/3.bmp"}
+    (tmp_path / "bad.png").write_text("no image")
+    done = _parfocal("explain", run, cells / "resnet_18_test.csv", tmp_path / "bad.png", "-o", out)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
+    assert len(set(pd.read_csv(out / "figures.csv")["id"])) == 12
+    assert "Name a split (valid, test) or images" in _one_error(_parfocal("explain", run), 2)
+    assert "Did you mean 'valid'" in _one_error(_parfocal("explain", run, "vaild", "-o", out), 2)
+
+
+def test_a_border_that_decides_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    from parfocal.commands.explain import _margins
+    from parfocal.report.explain import Explained
+    from parfocal.report.lying import Lying
+    from parfocal.report.margin import Margin
+
+    lying = {"bad": Lying(Margin(40, 0.3, 0.3, 0.1, 0.1, 0.4, 0.1), {}), "few": Lying(None, {})}
+    _margins(Explained(Path(), (), pd.DataFrame(), 1.0, lying, {}))
+    said = capsys.readouterr().out
+    assert "Warning: bad: 40% of the answers change when the border is that of another image" in said
+    assert "few" not in said

@@ -34,6 +34,7 @@ def test_a_mask_lies_where_its_image_shows_the_thing(tmp_path: Path, framing: di
     chosen = recipe(None, size=64, crop=48, **framing)
     masks = Masks(tmp_path / "masks")
     found = masks.find(tmp_path / "eye.png")
+    assert found is not None
     assert found == tmp_path / "masks" / "eye.png"
     (region,) = masks.seen(found, tmp_path / "eye.png", chosen).values()
     bright = _looked_at(tmp_path / "eye.png", chosen)[..., 0] > 160
