@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import ParfocalError, UsageError
@@ -28,9 +28,10 @@ def _pixels(count: int, side: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
+@example(model="resnet50", classes=3, link="none", side=45, seed=0)
 @given(
-    model=st.sampled_from(["resnet18", "resnet50", "plain20", "resnet20"]),
+    model=st.sampled_from(["resnet18", "plain20", "resnet20"]),
     classes=st.integers(2, 5),
     link=st.sampled_from(["none", "grades", "cutpoints"]),
     side=st.integers(32, 70),
