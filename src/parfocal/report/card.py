@@ -5,7 +5,7 @@ from typing import Any
 
 import parfocal
 from parfocal.evaluation.compare import Value
-from parfocal.report.tables import WORDS, shown
+from parfocal.report.tables import WORDS
 from parfocal.run import Run
 
 _FIGURES = ("accuracy", "majority_accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc")
@@ -176,8 +176,8 @@ def _cell(content: object) -> str:
 
 
 def _value(judged: Mapping[str, Any], name: str) -> str:
-    return shown(Value(judged[name], judged.get("intervals", {}).get(name), None))
+    return str(Value(judged[name], judged.get("intervals", {}).get(name), None))
 
 
 def _share(measured: Mapping[str, Any] | None) -> str:
-    return "–" if measured is None else shown(Value(measured["value"], measured["interval"], None))
+    return "–" if measured is None else str(Value(measured["value"], measured["interval"], None))
