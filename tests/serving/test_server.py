@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+from asyncio import Transport
 from pathlib import Path
 
 import httpx
 import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
@@ -58,6 +60,20 @@ def test_a_missing_extra_is_named(runs: list[Path], monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "python_multipart", None)
     with pytest.raises(ParfocalError, match=r"python_multipart: pip install 'parfocal\[serve\]'"):
         parfocal.serve(runs, port=0)
+
+
+def test_answers_are_sent_at_once(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    plain = H11Protocol.connection_made
+
+    def made(self: H11Protocol, transport: Transport) -> None:
+        told.append(bool(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+        plain(self, transport)
+
+    monkeypatch.setattr(H11Protocol, "connection_made", made)
+    with serving(runs[:1]) as address:
+        httpx.get(f"{address}healthz")
+    assert told == [True]
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")

@@ -118,15 +118,28 @@ def _bound(host: str, port: int, token: str) -> Iterator[socket.socket]:
             "$(openssl rand -hex 16); or stay at 127.0.0.1."
         )
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.create_server(found[4][:2], family=found[0], backlog=512)
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        # asyncio sends small pieces at once only where a socket is told to be TCP; else each answer takes 40 ms more.
+        bound = socket.socket(family, kind, protocol)
     except (OSError, OverflowError) as error:
-        code = getattr(error, "errno", None) or 0
-        # What Python says of a bound address tells the address again; names that are not known have negative codes.
-        reason = os.strerror(code) if code > 0 else str(getattr(error, "strerror", None) or error)
-        raise ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Name another --port or --host.") from None
+        raise _refused(host, port, error) from None
     with bound:
+        try:
+            if os.name == "posix":
+                # Elsewhere this would let two servers take the same port.
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(place)
+            bound.listen(512)
+        except OSError as error:
+            raise _refused(host, port, error) from None
         yield bound
+
+
+def _refused(host: str, port: int, error: Exception) -> ParfocalError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Name another --port or --host.")
 
 
 def _address(bound: socket.socket, host: str) -> str:
