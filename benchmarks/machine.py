@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -75,7 +76,7 @@ def report(name: str, figures: dict[str, Any]) -> None:
         print(f"{key}: {value}")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     path.write_text(json.dumps({"command": command, "machine": machine(), **figures}, indent=2) + "\n")
     print(f"Kept: {path}")
 
