@@ -35,7 +35,10 @@ _FAINT = """() => {
   }
   return bad;
 }"""
-_WORDLESS = "() => [...document.images].filter((one) => !one.alt.trim()).map((one) => one.src.slice(0, 60))"
+# Beside the words of its own button a picture is ornament, and would only be read out twice.
+_WORDLESS = """() => [...document.images]
+  .filter((one) => one.checkVisibility() && !one.alt.trim() && !one.closest("button")?.innerText.trim())
+  .map((one) => one.src.slice(0, 60))"""
 _WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 _UNNAMED = """() => [...document.querySelectorAll("input, button, select, a, [tabindex]")]
   .filter((one) => one.checkVisibility() && !(one.labels?.length || one.ariaLabel || one.innerText?.trim()))

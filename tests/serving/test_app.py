@@ -147,7 +147,7 @@ def test_a_heat_map_is_a_picture_or_its_values(client: httpx.Client, one: bytes)
     assert answer.headers["content-type"] == "image/png"
     picture = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
-    assert picture.shape == (32, 32, 3)
+    assert picture.shape[0] == picture.shape[1] >= 32
     values = client.post("v1/explain", content=one, params={"as": "values", "network": "plain20"}).json()
     assert values["network"] == "plain20"
     assert set(values["values"]) == set(values["heat"]) == {"normal", "blast"}

@@ -43,6 +43,7 @@ function draw(maps, label, name) {
 
 function lay(maps, answer) {
   at("heat").src = maps.heat[answer];
+  at("heat").alt = `Heat map of what speaks for ${answer}`;
   at("heat-said").textContent = `Warm: what speaks for ${answer}; blue: what speaks against it. Peak ${maps.peak[answer].toFixed(2)}, one scale (${maps.scale.toFixed(2)}) for all classes of the image.`;
 }
 
