@@ -28,6 +28,7 @@ def render(template: str, **content: Any) -> str:
         "listing": listing,
         "interval": _interval,
         "value": _value,
+        "chance": lambda chance: "< 0.001" if chance is not None and chance < 0.001 else _number(chance),
         "words": lambda name: "ROC AUC" if name == "auc" else name.replace("_", " ").capitalize(),
     }
     page = environment.get_template(template).render(version=parfocal.__version__, **content)
