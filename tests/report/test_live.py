@@ -23,8 +23,8 @@ def test_the_page_is_redrawn_after_each_epoch(cells: Path, tmp_path: Path) -> No
         assert 'http-equiv="refresh"' in page
         assert (", about " in page) == (number < 3)
     assert len(seen) == 3
-    page = parfocal.compare(run).page
-    assert page == run.folder / "report.html"
+    page = run.folder / "report.html"
+    assert parfocal.compare(run).page == page
     assert "refresh" not in page.read_text(encoding="utf-8")
 
 
