@@ -11,6 +11,7 @@ from parfocal.evaluation.predictions import Predictions
 from parfocal.report.pictures import kept_pictures, most_confident_mistakes, most_confused_pairs
 from parfocal.run import Run
 from tests.evaluation.trained import trained
+from tests.report.reading import page_of
 
 __all__ = ["trained"]
 
@@ -56,6 +57,18 @@ def test_each_mistake_has_a_picture_and_a_heat_map_that_need_neither_images_nor_
     run.weights.unlink()
     run.table.unlink()
     assert kept_pictures(run) == made
+
+
+def test_it_is_told_whether_answers_hang_on_the_border(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "runs" / "resnet20", tmp_path / "run")
+    run = Run(tmp_path / "run")
+    assert kept_pictures(run)["margin"] is None
+    # With the truth of test unknown, the 24 images of valid are looked at: enough to say something.
+    run.predictions("test").unlink()
+    margin = kept_pictures(run)["margin"]
+    assert margin["images"] == 24
+    assert margin["warning"] or margin["border_changes"] <= 0.05 or margin["border_changes"] < margin["middle_changes"]
+    assert "on the border" in page_of(run)
 
 
 def test_other_predictions_have_other_pictures(run: Run) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,22 @@ from parfocal.files import whole, write_json
 from parfocal.model.classifier import Classifier
 from parfocal.report.cam import class_maps, files_of, seen_files
 from parfocal.report.heat import overlay, shared_scale
+from parfocal.report.margin import margin_of
 from parfocal.run import Run
 
 MOST_MISTAKES, MOST_PAIRS, OF_A_PAIR = 8, 3, 4
 """So many mistakes are shown, so many pairs of classes that are confused, and so many pictures of each."""
 
 _SIDE = 144
+# Of so many images at most it is measured whether answers hang on the border.
+_MOST_ON_MARGIN = 64
 
 
 def kept_pictures(run: Run) -> dict[str, Any]:
     """Return the mistakes that a run's page shows, made now if its folder does not hold those of its predictions.
 
     `mistakes` and the `pictures` of `pairs` have the id, truth, answer and certainty of an image, and the addresses of
-    its picture and of its heat map; or the reason why there is none.
+    its picture and of its heat map; or the reason why there is none. `margin` tells whether answers hang on the border.
     """
     split = best_split([run])
     file = run.predictions(split)
@@ -70,6 +74,7 @@ def _made(run: Run, said: Predictions, split: str, folder: Path) -> dict[str, An
     wanted = sorted({*mistakes, *(place for places in of_pairs for place in places)})
     drawn = _drawn(run, said, split, wanted, folder)
     return {
+        "margin": _margin(run, split),
         "mistakes": [drawn[place] for place in mistakes],
         "pairs": [
             {
@@ -117,6 +122,17 @@ def _maps(run: Run, said: Predictions, pixels: Pixels, ids: Sequence[str]) -> di
     answers = dict(zip(said.ids, said.predicted, strict=True))
     maps = class_maps(Classifier.load(run.weights), pixels)
     return dict(zip(ids, maps.of([answers[one] for one in ids]), strict=True))
+
+
+def _margin(run: Run, split: str) -> dict[str, Any] | None:
+    """Return how the maps of some images of a split lie to the border and the surround, evenly over the split."""
+    if not run.weights.is_file():
+        return None
+    files = list(files_of(run, split).items())
+    pixels, _, _ = seen_files(run.recipe, dict(files[:: -(-len(files) // _MOST_ON_MARGIN)]))
+    network = Classifier.load(run.weights)
+    margin = margin_of(network, class_maps(network, pixels))
+    return {**asdict(margin), "warning": margin.warning} if margin else None
 
 
 def _enlarged(pixels: Pixels) -> Pixels:
