@@ -41,4 +41,5 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.serving
