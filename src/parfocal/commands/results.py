@@ -8,7 +8,7 @@ from parfocal.documented import reported
 from parfocal.errors import listing
 from parfocal.evaluation.compare import Comparison, Value
 from parfocal.evaluation.intervals import LEAST
-from parfocal.report.tables import WORDS
+from parfocal.report.tables import WORDS, chance_words, figure_of, share_of
 from parfocal.run import Run
 
 _COMPARED = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
@@ -35,8 +35,8 @@ def results_table(runs: Sequence[Run]) -> None:
         for split in ("valid", "test"):
             judged = metrics.get(split, {})
             if judged.get("labelled"):
-                cells = [_judged(judged, name) for name in ("accuracy", "majority_accuracy", *figures)]
-                cells[1:1] = [str(Value(figures_of[run.name].get(split), None, None))] if beside else []
+                cells = [figure_of(judged, name) for name in ("accuracy", "majority_accuracy", *figures)]
+                cells[1:1] = [str(Value(figures_of[run.name].get(split)))] if beside else []
                 table.add_row(run.name, str(metrics["best_epoch"]), split, str(judged["count"]), *cells)
         if highest := metrics.get("chosen_on_test"):
             words = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
@@ -86,8 +86,8 @@ def difference_table(comparison: Comparison) -> None:
     table = new_table("difference", "figure", "value", "p", "p, adjusted", "McNemar's p", "larger than chance")
     for one in comparison.differences:
         if one.figure in compared:
-            chances = [_chance(chance) for chance in (one.chance, one.adjusted, one.mcnemar)]
-            value = str(Value(one.value, one.interval, None))
+            chances = [chance_words(chance) for chance in (one.chance, one.adjusted, one.mcnemar)]
+            value = str(one.shown)
             beyond = "yes" if one.larger_than_chance else "no"
             table.add_row(f"{one.one} – {one.other}", WORDS[one.figure], value, *chances, beyond)
     show(table)
@@ -108,14 +108,14 @@ def decision_tables(runs: Sequence[Run]) -> None:
                 answers = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
                 for answer in answers:
                     own = {**point["per_class"][answer], "intervals": point["intervals"]["per_class"][answer]}
-                    cells = [_judged(own, name) for name in ("recall", "specificity", "precision")]
+                    cells = [figure_of(own, name) for name in ("recall", "specificity", "precision")]
                     points.add_row(run.name, point["wish"], split, answer, *cells)
             if referral := judged.get("referral"):
                 names = ("coverage", "referred", "accuracy_of_the_rest")
-                cells = [_share(referral[name]) for name in names]
+                cells = [share_of(referral[name]) for name in names]
                 referrals.add_row(run.name, split, f"{referral['stated']:g}", *cells)
             if both := judged.get("together"):
-                cells = [f"{both['weight']:.2f}", _judged(both, "accuracy"), _judged(judged, "accuracy")]
+                cells = [f"{both['weight']:.2f}", figure_of(both, "accuracy"), figure_of(judged, "accuracy")]
                 joined.add_row(run.name, split, *cells)
     for table in (points, referrals, joined):
         if table.row_count:
@@ -128,7 +128,7 @@ def elsewhere_table(judged: Mapping[str, Mapping[str, Any]]) -> None:
     names = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
     table = new_table("run", "images", *("majority" if name == "majority_accuracy" else WORDS[name] for name in names))
     for name, one in judged.items():
-        table.add_row(name, str(one["count"]), *(_judged(one, figure) for figure in names))
+        table.add_row(name, str(one["count"]), *(figure_of(one, figure) for figure in names))
     show(table)
     show(f"Judged on {next(iter(judged.values()))['source']}")
 
@@ -141,16 +141,3 @@ def _told_apart(comparison: Comparison) -> list[str]:
 
 def _groups(run: Run, split: str) -> int:
     return run.metrics().get(split, {}).get("intervals", {}).get("groups", 0)
-
-
-def _judged(judged: Mapping[str, Any], name: str) -> str:
-    """Show a figure of a split; runs judged by an older Parfocal have no intervals."""
-    return str(Value(judged[name], judged.get("intervals", {}).get(name), None))
-
-
-def _chance(chance: float | None) -> str:
-    return "–" if chance is None else "< 0.001" if chance < 0.001 else f"{chance:.3f}"
-
-
-def _share(measured: dict[str, Any] | None) -> str:
-    return "–" if measured is None else str(Value(measured["value"], measured["interval"], None))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from scipy import stats
@@ -32,8 +33,13 @@ class Value:
     """A figure: its value, the interval of it if one can be told, and its deviation over several runs."""
 
     value: float | None
-    interval: list[float] | None
-    deviation: float | None
+    interval: list[float] | None = None
+    deviation: float | None = None
+
+    @classmethod
+    def judged(cls, judged: Mapping[str, Any], name: str) -> Self:
+        """Return a figure of a judgement; runs judged by an older Parfocal have no intervals."""
+        return cls(judged[name], judged.get("intervals", {}).get(name))
 
     def __str__(self) -> str:
         """Write the figure as people read it: 0.781 ± 0.004 (0.743–0.815)."""
@@ -79,6 +85,11 @@ class Difference:
     larger_than_chance: bool
     mcnemar: float | None
 
+    @property
+    def shown(self) -> Value:
+        """The difference with its interval, to be written as figures are."""
+        return Value(self.value, self.interval)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -103,7 +114,7 @@ class Comparison:
         headings = (f"on {self.split}", "images", *(name.replace("_", " ") for name in figures), "majority")
         shown = html_table(f"Report: {self.page}" if self.page else "Comparison", headings, rows)
         tested = [
-            (f"{one.one} – {one.other}", one.figure.replace("_", " "), str(Value(one.value, one.interval, None)),
+            (f"{one.one} – {one.other}", one.figure.replace("_", " "), str(one.shown),
              "yes" if one.larger_than_chance else "no")
             for one in self.differences
             if one.figure in figures

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import parfocal
-from parfocal.evaluation.compare import Value
-from parfocal.report.tables import WORDS
+from parfocal.report.tables import WORDS, figure_of, share_of
 from parfocal.run import Run
 
 _FIGURES = ("accuracy", "majority_accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc")
@@ -88,7 +87,7 @@ def _training(run: Run, metrics: Mapping[str, Any], environment: Mapping[str, An
 def _results(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not judged:
         return ["No split has known labels, so nothing is known of how good it is.\n"]
-    rows = [(_NAMES[name], *(_value(one, name) for one in judged.values())) for name in _FIGURES]
+    rows = [(_NAMES[name], *(figure_of(one, name) for one in judged.values())) for name in _FIGURES]
     rows.append(("images (groups)", *(f"{one['count']} ({one['groups']})" for one in judged.values())))
     parts = [
         "With 95 % intervals over groups. Validation chose the epoch and what is decided below, so its figures are "
@@ -98,7 +97,11 @@ def _results(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for split, one in judged.items():
         intervals = one.get("intervals", {}).get("per_class", {})
         rows = [
-            (name, own["support"], *(_value({**own, "intervals": intervals.get(name, {})}, word) for word in _OF_CLASS))
+            (
+                name,
+                own["support"],
+                *(figure_of({**own, "intervals": intervals.get(name, {})}, word) for word in _OF_CLASS),
+            )
             for name, own in one["per_class"].items()
         ]
         parts.append(f"By class, on {split}:\n\n" + _table(("class", "images", *_OF_CLASS.values()), rows))
@@ -129,10 +132,12 @@ def _operating(about: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]
             # Of two answers the second is the positive one; between grades each is an answer of its own.
             for name in point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]:
                 own = {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]}
-                points.append((point["wish"], split, name, *(_value(own, word) for word in ("recall", "specificity"))))
+                points.append(
+                    (point["wish"], split, name, *(figure_of(own, word) for word in ("recall", "specificity")))
+                )
         if referral := one.get("referral"):
             names = ("coverage", "referred", "accuracy_of_the_rest")
-            referrals.append((split, referral["stated"], *(_share(referral[name]) for name in names)))
+            referrals.append((split, referral["stated"], *(share_of(referral[name]) for name in names)))
     if points:
         parts.append(_table(("wished for", "split", "answer", "sensitivity", "specificity"), points))
     if referrals:
@@ -173,11 +178,3 @@ def _cell(content: object) -> str:
     """Return text that cannot be taken for a table's edge, a new line or a tag: class names are anybody's."""
     text = " ".join(str(content).split()).replace("\\", "\\\\").replace("|", "\\|")
     return text.replace("<", "&lt;").encode("utf-8", "replace").decode("utf-8")
-
-
-def _value(judged: Mapping[str, Any], name: str) -> str:
-    return str(Value(judged[name], judged.get("intervals", {}).get(name), None))
-
-
-def _share(measured: Mapping[str, Any] | None) -> str:
-    return "–" if measured is None else str(Value(measured["value"], measured["interval"], None))

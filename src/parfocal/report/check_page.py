@@ -1,6 +1,5 @@
 """One self-contained page of what a check of the data found, with the pictures it is about."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from parfocal.data.passes import in_order
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.files import write_text
 from parfocal.parts import ImagesPart
+from parfocal.report.addresses import data_address
 from parfocal.report.render import render
 
 MOST_PICTURES = 12
@@ -86,4 +86,4 @@ def _thumbnail(path: str) -> tuple[str, str]:
     except Unreadable as reason:
         return "", str(reason)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode(), ""
+    return data_address("jpeg", data.tobytes()), ""

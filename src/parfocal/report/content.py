@@ -1,6 +1,5 @@
 """What a report says: the answer first, then everything it rests on, as plain data for the page."""
 
-import base64
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Any
 import cv2
 
 from parfocal.documented import departures, reported
-from parfocal.evaluation.compare import FIGURES, Comparison, Value
+from parfocal.evaluation.compare import FIGURES, Comparison
 from parfocal.evaluation.intervals import LEAST
 from parfocal.recipe import Recipe, differences
+from parfocal.report.addresses import data_address
 from parfocal.report.figures import colours
 from parfocal.report.pictures import kept_pictures
+from parfocal.report.tables import figure_of
 from parfocal.run import Run
 
 LOWER_IS_BETTER = {"loss"}
@@ -36,11 +37,6 @@ def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
     """Return the judgement of each split whose truth is known."""
     metrics = run.metrics()
     return {split: metrics[split] for split in ("valid", "test") if metrics.get(split, {}).get("labelled")}
-
-
-def figure_of(judged: Mapping[str, Any], name: str) -> str:
-    """Write a figure of a judgement with its interval; runs judged by an older Parfocal have none."""
-    return str(Value(judged[name], judged.get("intervals", {}).get(name), None))
 
 
 def content(runs: Sequence[Run], comparison: Comparison, figures: Path, scores: Mapping[str, str]) -> dict[str, Any]:
@@ -103,7 +99,7 @@ def embedded(path: Path) -> str:
     """Return an SVG file as an address that holds it; nothing where it was not drawn."""
     if not path.is_file():
         return ""
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    return data_address("svg+xml", path.read_bytes())
 
 
 def again(run: Run) -> str:
@@ -176,7 +172,7 @@ def _mosaic(path: Path) -> str:
         side = (_MOSAIC_WIDTH, round(height * _MOSAIC_WIDTH / width))
         picture = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 82])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return data_address("jpeg", data.tobytes())
 
 
 def _at(plain: dict[str, Any], key: str) -> Any:

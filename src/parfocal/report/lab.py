@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.documented import words
-from parfocal.evaluation.compare import Comparison, Value, compared
+from parfocal.evaluation.compare import Comparison, compared
 from parfocal.files import write_text
 from parfocal.model.resnet import look_up
 from parfocal.recipe import Recipe, described, recipe
-from parfocal.report.content import again, answer, figure_of, judged_splits, words_of
+from parfocal.report.content import again, answer, judged_splits, words_of
 from parfocal.report.page import comparable, draw_figures, usual_place
 from parfocal.report.render import render
+from parfocal.report.tables import figure_of
 from parfocal.run import Run, open_runs
 
 _LEARNT = ("batch", "learning_rate", "epochs", "optimiser", "momentum", "weight_decay", "schedule", "loss", "init")
@@ -139,7 +140,7 @@ def _learnt(run: Run) -> tuple[str, ...]:
 def _remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
     """Return what the runs show that is worth a word: differences, alarms, faults of the data, time."""
     found = [
-        f"{one.one} and {one.other} differ in {words_of(one.figure)} by {Value(one.value, one.interval, None)}, "
+        f"{one.one} and {one.other} differ in {words_of(one.figure)} by {one.shown}, "
         + ("more than chance would." if one.larger_than_chance else "no more than chance may.")
         for one in comparison.differences
         if one.figure in ("accuracy", "balanced_accuracy")

@@ -1,6 +1,5 @@
 """Pictures of a run's mistakes, kept in its folder, so that its page can be drawn again without images and network."""
 
-import base64
 import hashlib
 import json
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from parfocal.evaluation.compare import best_split
 from parfocal.evaluation.predictions import Predictions
 from parfocal.files import whole, write_json
 from parfocal.model.classifier import Classifier
+from parfocal.report.addresses import data_address
 from parfocal.report.cam import class_maps, files_of, seen_files
 from parfocal.report.heat import overlay, shared_scale
 from parfocal.report.margin import margin_of
@@ -150,4 +150,4 @@ def _kept(picture: Pixels, path: Path) -> str:
 def _address(path: Path) -> str:
     if not path.is_file():
         return ""
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+    return data_address("jpeg", path.read_bytes())

@@ -9,6 +9,7 @@ from markupsafe import Markup
 import parfocal
 from parfocal.errors import listing
 from parfocal.evaluation.compare import Difference, Value
+from parfocal.report.tables import chance_words
 
 
 def render(template: str, **content: Any) -> str:
@@ -28,7 +29,7 @@ def render(template: str, **content: Any) -> str:
         "listing": listing,
         "interval": _interval,
         "value": _value,
-        "chance": lambda chance: "< 0.001" if chance is not None and chance < 0.001 else _number(chance),
+        "chance": chance_words,
         "words": lambda name: "ROC AUC" if name == "auc" else name.replace("_", " ").capitalize(),
     }
     page = environment.get_template(template).render(version=parfocal.__version__, **content)
@@ -51,10 +52,10 @@ def _duration(seconds: float) -> str:
 
 
 def _interval(judged: Mapping[str, Any], name: str) -> str:
-    """Write a figure with its interval below it; runs judged by an older Parfocal have none."""
-    return _value(Value(judged.get(name), judged.get("intervals", {}).get(name), None))
+    """Write a figure with its interval below it; runs judged by an older Parfocal may lack it."""
+    return _value(Value.judged(judged, name)) if name in judged else str(Value(None))
 
 
 def _value(one: Value | Difference) -> str:
-    figure, _, interval = str(one if isinstance(one, Value) else Value(one.value, one.interval, None)).partition(" (")
+    figure, _, interval = str(one if isinstance(one, Value) else one.shown).partition(" (")
     return Markup("{}<small>{}</small>").format(figure, interval.rstrip(")")) if interval else figure

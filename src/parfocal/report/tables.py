@@ -1,6 +1,7 @@
 """A comparison as tables for other programs and for papers: CSV, JSON and LaTeX."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -21,6 +22,21 @@ WORDS = {
     "loss": "loss",
 }
 """The figures of a comparison as a table's headings call them."""
+
+
+def chance_words(chance: float | None) -> str:
+    """Return a chance as people read it."""
+    return "–" if chance is None else "< 0.001" if chance < 0.001 else f"{chance:.3f}"
+
+
+def figure_of(judged: Mapping[str, Any], name: str) -> str:
+    """Return a figure of a judgement with its interval, as people read it."""
+    return str(Value.judged(judged, name))
+
+
+def share_of(measured: Mapping[str, Any] | None) -> str:
+    """Return a measured share with its interval, as people read it."""
+    return "–" if measured is None else str(Value(measured["value"], measured["interval"]))
 
 
 def written(comparison: Comparison, form: Format) -> str:
@@ -77,7 +93,7 @@ def _latex(comparison: Comparison) -> str:
             {
                 "difference": f"{one.one} – {one.other}",
                 "figure": WORDS[one.figure],
-                "value": str(Value(one.value, one.interval, None)),
+                "value": str(one.shown),
                 "adjusted p": "–" if one.adjusted is None else f"{one.adjusted:.3f}",
                 "larger than chance": "yes" if one.larger_than_chance else "no",
             }

@@ -1,7 +1,6 @@
 """Heat maps on request: one image at a time, on weights of its own that are loaded when first asked for."""
 
 import asyncio
-import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -12,6 +11,7 @@ from parfocal.data.headers import at_most
 from parfocal.data.views import seen, still
 from parfocal.evaluation.ensemble import MEMBERS
 from parfocal.model.classifier import Classifier
+from parfocal.report.addresses import data_address
 from parfocal.report.cam import Maps, class_maps
 from parfocal.report.heat import heat, overlay, shared_scale
 from parfocal.run import Run
@@ -83,4 +83,4 @@ def _png(pixels: Pixels) -> bytes:
 
 
 def _as_address(pixels: Pixels) -> str:
-    return f"data:image/png;base64,{base64.b64encode(_png(pixels)).decode()}"
+    return data_address("png", _png(pixels))
