@@ -1,8 +1,8 @@
 """Files in, answers out: requests of many clients gathered into batches, for one or several networks side by side.
 
-The way from bytes to an answer is that of `predict`. Images are decoded in a pool of threads, and each network has a
-thread of its own, which takes what has come meanwhile as one batch. It waits for more only while an image is being
-decoded, and a few milliseconds at most.
+The way from bytes to an answer is that of `predict`. Images are decoded in a pool of threads, and each network has two
+threads of its own, each of which takes what has come meanwhile as one batch: while one is being answered, the next lies
+ready. They wait for more only while an image is being decoded, and a few milliseconds at most.
 """
 
 import os
@@ -26,7 +26,8 @@ from parfocal.memory import give_back_memory
 from parfocal.run import open_runs
 from parfocal.serving.limits import Limits, Refused
 
-BATCH = 64
+BATCH = 32
+WORKERS = 2
 GATHER = 0.003
 """Seconds that an image waits at most for others that are being decoded."""
 _IDLE = 5.0
@@ -51,7 +52,7 @@ Graded = Mapping[str, Said]
 
 
 class Network:
-    """A loaded run, or an ensemble, and the thread that answers for it."""
+    """A loaded run, or an ensemble, and the threads that answer for it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,8 +62,11 @@ class Network:
         self.answered = 0
         self.coming = 0
         self._queue: SimpleQueue[tuple[Look, Future[Said]] | None] = SimpleQueue()
-        self._thread = Thread(target=self._work, name=f"answering {self.name}", daemon=True)
-        self._thread.start()
+        self._counting = Lock()
+        name = f"answering {self.name}"
+        self._threads = [Thread(target=self._work, name=name, daemon=True) for _ in range(WORKERS)]
+        for thread in self._threads:
+            thread.start()
 
     def ask(self, look: Look) -> Future[Said]:
         """Put an image that was looked at before the network."""
@@ -73,7 +77,8 @@ class Network:
     def close(self) -> None:
         """Answer what is waiting, and stop."""
         self._queue.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while (one := self._first()) is not None:
@@ -81,6 +86,8 @@ class Network:
             while len(batch) < BATCH and (one := self._another(until)) is not None:
                 batch.append(one)
             self._answer(batch)
+        # The other threads shall hear of the end too.
+        self._queue.put(None)
 
     def _first(self) -> tuple[Look, Future[Said]] | None:
         """Wait for an image; None says that there will be no more."""
@@ -108,8 +115,9 @@ class Network:
             for _, future in batch:
                 future.set_exception(error)
             return
-        self.batches += 1
-        self.answered += len(batch)
+        with self._counting:
+            self.batches += 1
+            self.answered += len(batch)
         for number, (look, future) in enumerate(batch):
             positive, referred = _told(answers.positive, number), _told(answers.referred, number)
             label, probabilities = int(answers.labels[number]), answers.probabilities[number]
