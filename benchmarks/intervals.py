@@ -37,7 +37,7 @@ class Setting:
 SETTINGS = {
     "eyes: 300 patients, 1 or 2 images, 5 grades": Setting(300, 2, GRADES),
     "eyes: 1,000 patients, 1 or 2 images, 5 grades": Setting(1000, 2, GRADES),
-    "cells: 20 patients, 1 to 30 images, 2 classes": Setting(20, 30, (0.35, 0.65)),
+    "cells: 40 patients, 1 to 30 images, 2 classes": Setting(40, 30, (0.35, 0.65)),
     "cells: 60 patients, 1 to 30 images, 2 classes": Setting(60, 30, (0.35, 0.65)),
     "cells: 200 patients, 1 to 30 images, 2 classes": Setting(200, 30, (0.35, 0.65)),
 }

@@ -21,7 +21,8 @@ from parfocal.files import explained
 
 SMEAR_SHARES = {"train": 0.75, "valid": 0.15, "test": 0.10}
 SMEARS_AT_LEAST = 40
-CELLS_PER_PATIENT = 90
+# Few of each patient, so that every split has patients enough for an interval.
+CELLS_PER_PATIENT = 4
 # A fifth of the cells come from healthy patients, so that with the normal cells of ill ones a third are normal.
 HEALTHY_SHARE = 0.22
 

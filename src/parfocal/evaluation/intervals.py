@@ -2,7 +2,8 @@
 
 Groups are drawn with replacement, all images of a group together, and every figure is taken anew of each draw. The
 interval lies between percentiles of what comes out, moved for bias and skewness as Efron's BCa has it (1987) and
-widened for few groups as Hesterberg says (2015). All draws of all figures share the same groups.
+widened for few groups as Hesterberg says (2015), where groups that decide little hardly count (Satterthwaite, 1946).
+All draws of all figures share the same groups.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from parfocal.evaluation.weighed import Figures, Weighed
 DRAWS = 2000
 LEVEL = 0.95
 
-LEAST = 20
+LEAST = 40
 """From fewer groups nothing is concluded: in simulations their intervals hold the truth too seldom."""
 
 WITHOUT = {"ece"}
@@ -48,7 +49,7 @@ class Spread:
         """Return the interval; None of too few groups, or where draws say nothing, or all the same: no certainty."""
         if not self._known():
             return None
-        ends = stats.t.ppf([(1 - level) / 2, (1 + level) / 2], self.groups - 1) * self._wider
+        ends = stats.t.ppf([(1 - level) / 2, (1 + level) / 2], self._freedom) * self._wider
         bias, skewness = self._bias, self._skewness
         # Too far out, the correction for skewness would turn back; the outermost draw is meant.
         moved = bias + (bias + ends) / np.maximum(1 - skewness * (bias + ends), 0.1)
@@ -61,7 +62,7 @@ class Spread:
             return None
         at = self._place(0.0) - self._bias
         away = at / (1 + self._skewness * at) - self._bias
-        return float(2 * stats.t.sf(abs(away) / self._wider, self.groups - 1))
+        return float(2 * stats.t.sf(abs(away) / self._wider, self._freedom))
 
     def _known(self) -> bool:
         known = self._drawn
@@ -72,8 +73,17 @@ class Spread:
         return self.draws[~np.isnan(self.draws)]
 
     @property
+    def _freedom(self) -> float:
+        """Return the degrees of freedom of what is known of the deviation: few, where few groups make most of it."""
+        squares = (self.without - np.nanmean(self.without)) ** 2
+        squares = squares[~np.isnan(squares)]
+        doubt = (squares**2).sum() - squares.sum() ** 2 / len(squares)
+        most = self.groups - 1
+        return float(np.clip(2 * squares.sum() ** 2 / doubt, 2, most)) if doubt > 0 else most
+
+    @property
     def _wider(self) -> float:
-        return float(np.sqrt(self.groups / (self.groups - 1)))
+        return float(np.sqrt(1 + 1 / self._freedom))
 
     @property
     def _bias(self) -> float:
