@@ -1,8 +1,9 @@
 """Run: a folder of recipe, table, weights, history, predictions and metrics; later commands need nothing else."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ class Run:
     """A run folder. Paths are given whether or not the file is there yet; readers say which file is missing."""
 
     folder: Path
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """What the run is called: its folder's name."""
-        return self.folder.name
+        """What the run is called: its folder's name, unless `apart` called it otherwise."""
+        return self.called or self.folder.absolute().name
 
     @property
     def weights(self) -> Path:
@@ -139,7 +141,7 @@ def runs_in(folder: Path) -> list[Run]:
 
 
 def open_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """Open run folders; a folder that holds several stands for all of them."""
+    """Open run folders, each by a name of its own; a folder that holds several stands for all of them."""
     runs: list[Run] = []
     for path in map(Path, paths):
         if (path / "recipe.yaml").is_file():
@@ -150,7 +152,23 @@ def open_runs(paths: Iterable[Path | str]) -> list[Run]:
             near = runs_in(path.parent) if path.parent.is_dir() else []
             hint = f" Runs beside it: {listing(run.folder for run in near)}." if near else ""
             raise ParfocalError(f"{path} is not a run folder and holds none.{hint}")
-    return runs
+    return apart(runs)
+
+
+def apart(runs: Sequence[Run]) -> list[Run]:
+    """Call runs of one name by the folders above them as well: `first-resnet18` and `second-resnet18`."""
+    for place, times in Counter(run.folder.resolve() for run in runs).items():
+        if times > 1:
+            raise ParfocalError(f"{place} is named twice. Name each run once.")
+    parts = [run.folder.absolute().parts for run in runs]
+    named = list(runs)
+    for depth in range(2, max(map(len, parts), default=0) + 1):
+        times = Counter(run.name for run in named)
+        named = [
+            replace(run, called="-".join(above[-depth:])) if times[run.name] > 1 else run
+            for run, above in zip(named, parts, strict=True)
+        ]
+    return named
 
 
 def _depth(model: str) -> int:

@@ -151,7 +151,7 @@ def test_mistakes_are_told(trained: Path, tmp_path: Path) -> None:
             parfocal.explain(run, "test", out)
     finally:
         weights.with_suffix(".away").rename(weights)
-    with pytest.raises(ParfocalError, match="Two runs are called resnet20"):
+    with pytest.raises(ParfocalError, match="resnet20 is named twice"):
         parfocal.explain([run, run], "test", out)
     assert not out.exists()
 

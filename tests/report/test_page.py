@@ -115,7 +115,7 @@ def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_pat
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ParfocalError, match="Two runs are called resnet20"):
+    with pytest.raises(ParfocalError, match="resnet20 is named twice"):
         parfocal.compare([runs / "resnet20", runs / "resnet20"])
     shutil.copytree(runs, tmp_path / "copy")
     (tmp_path / "copy" / "plain20" / "metrics.json").unlink()

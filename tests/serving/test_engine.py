@@ -146,6 +146,6 @@ def test_an_ensemble_answers_as_one_and_a_folder_stands_for_its_runs(
     engine.close()
 
 
-def test_two_runs_of_one_name_are_refused(runs: list[Path]) -> None:
-    with pytest.raises(ParfocalError, match="Two runs are called resnet20"):
+def test_a_run_that_is_named_twice_is_refused(runs: list[Path]) -> None:
+    with pytest.raises(ParfocalError, match="resnet20 is named twice"):
         Engine([runs[0], runs[0]])

@@ -92,10 +92,7 @@ def explain(
 
 
 def _networks(runs: Sequence[Run]) -> list[Classifier]:
-    """Load the runs' networks; all must tell the same classes apart, and each have a name of its own."""
-    names = [run.name for run in runs]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise ParfocalError(f"Two runs are called {doubled.pop()}. Rename one folder, or name each run once.")
+    """Load the runs' networks; all must tell the same classes apart."""
     networks = [Classifier.load(run.weights) for run in runs]
     for run, network in zip(runs, networks, strict=True):
         if network.classes != networks[0].classes:

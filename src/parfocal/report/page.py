@@ -88,11 +88,7 @@ def usual_place(runs: Sequence[Run]) -> Path:
 
 
 def comparable(runs: Sequence[Run]) -> None:
-    """Refuse runs that are not finished, that are called alike, or that tell different classes apart."""
-    names = [run.name for run in runs]
-    doubled = {name for name in names if names.count(name) > 1}
-    if doubled:
-        raise ParfocalError(f"Two runs are called {doubled.pop()}. Rename one folder, or name each run once.")
+    """Refuse runs that are not finished, or that tell different classes apart."""
     for run in runs:
         run.metrics()
     classes = {tuple(run.environment()["data"]["classes"]) for run in runs}

@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 
 from parfocal.data.headers import TooLarge, at_most
-from parfocal.errors import ParfocalError, nearest
+from parfocal.errors import nearest
 from parfocal.evaluation.answering import Answering, Look
 from parfocal.evaluation.ensemble import MEMBERS
 from parfocal.memory import give_back_memory
-from parfocal.run import open_runs
+from parfocal.run import Run, apart, open_runs
 from parfocal.serving.limits import Limits, Refused
 
 BATCH = 32
@@ -54,10 +54,9 @@ Graded = Mapping[str, Said]
 class Network:
     """A loaded run, or an ensemble, and the threads that answer for it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.name = folder.resolve().name
-        self.answering = Answering([folder])
+    def __init__(self, run: Run) -> None:
+        self.folder, self.name = run.folder, run.name
+        self.answering = Answering([run.folder])
         self.batches = 0
         self.answered = 0
         self.coming = 0
@@ -129,11 +128,7 @@ class Engine:
 
     def __init__(self, runs: Sequence[Path | str], limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        folders = _folders(runs)
-        names = [folder.resolve().name for folder in folders]
-        if doubled := {name for name in names if names.count(name) > 1}:
-            raise ParfocalError(f"Two runs are called {doubled.pop()}. Rename one folder, or name each run once.")
-        self.networks = {name: Network(folder) for name, folder in zip(names, folders, strict=True)}
+        self.networks = {run.name: Network(run) for run in _opened(runs)}
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decoding")
         self._large, self._counting, self.waiting = Lock(), Lock(), 0
         # The first images through a network cost more than those after, and nobody should wait for that.
@@ -224,9 +219,9 @@ def _settle(future: Future[Graded], result: Callable[[], Graded]) -> None:
         future.set_exception(error)
 
 
-def _folders(runs: Sequence[Path | str]) -> list[Path]:
-    """Return the folders of runs and ensembles; one that holds several runs stands for all of them."""
-    found: list[Path] = []
-    for run in map(Path, runs):
-        found += [run] if (run / MEMBERS).is_file() else [one.folder for one in open_runs([run])]
-    return found
+def _opened(paths: Sequence[Path | str]) -> list[Run]:
+    """Open runs and ensembles, each by a name of its own; a folder that holds several runs stands for all of them."""
+    found: list[Run] = []
+    for path in map(Path, paths):
+        found += [Run(path)] if (path / MEMBERS).is_file() else open_runs([path])
+    return apart(found)
