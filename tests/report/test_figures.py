@@ -1,12 +1,15 @@
 """Figures show what they are made of, and hold where a class is absent."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
 import parfocal
-from parfocal.report.figures import accuracy_figure, colours, error_figure, save
+from parfocal.recipe import recipe
+from parfocal.report.figures import accuracy_figure, colours, error_figure, learning_figure, save
 from parfocal.report.matrices import confusion_figure
 from parfocal.run import Run
 from tests.cells import SMALL
@@ -31,9 +34,13 @@ def test_a_confusion_matrix_names_its_axes_and_classes() -> None:
         assert [label.get_text() for label in axes.get_yticklabels()] == JUDGED["classes"]
 
 
-def test_the_accuracy_figure_has_each_runs_curves(cells: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def runs(cells: Path, tmp_path: Path) -> Sequence[Run]:
     changes = {**SMALL, "model": ["resnet20", "plain20"], "epochs": 2, "test_curve": True}
-    runs = parfocal.train(cells, out=tmp_path / "runs", **changes)
+    return parfocal.train(cells, out=tmp_path / "runs", **changes)
+
+
+def test_the_accuracy_figure_has_each_runs_curves(runs: Sequence[Run]) -> None:
     figure = accuracy_figure(runs)
     drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]  # type: ignore[arg-type]
     for run in runs:
@@ -51,17 +58,34 @@ def test_the_accuracy_figure_has_each_runs_curves(cells: Path, tmp_path: Path) -
     assert {"resnet20", "plain20", "validation", "test (chooses nothing)", "majority class"} <= set(words)
 
 
+def _of(folder: Path, **values: Any) -> Run:
+    recipe(None, **values).save(folder / "recipe.yaml")
+    return Run(folder)
+
+
 def test_a_network_keeps_its_colour_whatever_stands_beside_it(tmp_path: Path) -> None:
-    def run(name: str, model: str) -> Run:
-        from parfocal.recipe import recipe
-
-        recipe(None, model=model).save(tmp_path / name / "recipe.yaml")
-        return Run(tmp_path / name)
-
-    three = [run(model, model) for model in ("resnet18", "resnet50", "resnet152")]
+    three = [_of(tmp_path / model, model=model) for model in ("resnet18", "resnet50", "resnet152")]
     assert colours(three)[1:] == colours(three[1:])
-    same = [run(f"seed{seed}", "resnet18") for seed in range(3)]
+    same = [_of(tmp_path / f"seed{seed}", model="resnet18", seed=seed) for seed in range(3)]
     assert len(set(colours(same))) == 3
+
+
+def test_where_runs_are_more_than_colours_seeds_share_theirs(tmp_path: Path) -> None:
+    kinds = [(rate, seed) for rate in (0.1, 0.2) for seed in range(4)]
+    runs = [_of(tmp_path / f"rate{rate}-seed{seed}", learning_rate=rate, seed=seed) for rate, seed in kinds]
+    drawn = colours(runs)
+    assert len(set(drawn[:4])) == len(set(drawn[4:])) == 1
+    assert drawn[0] != drawn[4]
+
+
+def test_what_chose_the_epochs_is_drawn_where_it_is_another_figure(runs: Sequence[Run]) -> None:
+    assert len(learning_figure(runs).axes) == 2
+    for run in runs:
+        recipe(run.recipe, select="balanced_accuracy").save(run.folder / "recipe.yaml")
+    middle = learning_figure([Run(run.folder) for run in runs]).axes[1]
+    assert middle.get_ylabel() == "Balanced accuracy on validation"
+    drawn = [list(line.get_ydata()) for line in middle.lines]  # type: ignore[arg-type]
+    assert all(run.history()["valid_balanced_accuracy"].tolist() in drawn for run in runs)
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])

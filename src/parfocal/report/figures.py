@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from parfocal.evaluation.compare import gathered
 from parfocal.evaluation.watch import SAYS
 from parfocal.files import whole
 from parfocal.run import Run
@@ -37,11 +38,32 @@ _DOT: dict[str, Any] = {"markersize": 8, "markeredgecolor": "white", "zorder": 5
 
 
 def colours(runs: Sequence[Run]) -> list[str]:
-    """Return one colour a run: always the same for a network, unless a network stands there more than once."""
+    """Return one colour a run: always the same for a network, unless a network stands there more than once.
+
+    Where runs are more than colours, those that differ in their seed alone share one.
+    """
     models = [run.recipe.network.model for run in runs]
-    fixed = len(set(models)) == len(models) and all(model in _OF_NETWORK for model in models)
-    places = [_OF_NETWORK[model] for model in models] if fixed else range(len(runs))
+    if len(set(models)) == len(models) and all(model in _OF_NETWORK for model in models):
+        return [PALETTE[_OF_NETWORK[model]] for model in models]
+    places = range(len(runs)) if len(runs) <= len(PALETTE) else _families(runs)
     return [PALETTE[place % len(PALETTE)] for place in places]
+
+
+def _families(runs: Sequence[Run]) -> list[int]:
+    of = {run.name: place for place, family in enumerate(gathered(runs).values()) for run in family}
+    return [of[run.name] for run in runs]
+
+
+def _named(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the colour of each name of a legend: a run's, or that of all that share a colour."""
+    by_name = dict(zip([run.name for run in runs], colours(runs), strict=True))
+    if len(runs) <= len(PALETTE):
+        return by_name
+    families = gathered(runs)
+    return {
+        f"{name} ({len(family)} runs)" if len(family) > 1 else name: by_name[family[0].name]
+        for name, family in families.items()
+    }
 
 
 def accuracy_figure(runs: Sequence[Run]) -> Figure:
@@ -64,9 +86,7 @@ def accuracy_figure(runs: Sequence[Run]) -> Figure:
         axes.axhline(max(counts) / max(1, sum(counts)), color="#999", linewidth=1, zorder=0)
         _share_axes(axes, "Accuracy")
         axes.set_ylim(top=min(1.01, axes.get_ylim()[1] + 0.01))
-        names = [
-            Line2D([], [], color=c, linewidth=2, label=run.name) for run, c in zip(runs, colours(runs), strict=True)
-        ]
+        names = [Line2D([], [], color=colour, linewidth=2, label=name) for name, colour in _named(runs).items()]
         words = {"train": "train", "valid": "validation", "test": "test (chooses nothing)"}
         names += [Line2D([], [], color="#555", linestyle=_LINES[p], label=words[p]) for p in _LINES if p in drawn]
         names.append(Line2D([], [], color="#555", marker="o", linestyle="none", label="chosen epoch"))
@@ -76,21 +96,30 @@ def accuracy_figure(runs: Sequence[Run]) -> Figure:
 
 
 def learning_figure(runs: Sequence[Run]) -> Figure:
-    """Draw the loss of all runs, train dashed and validation solid, and beside it the learning rate."""
+    """Draw the loss of all runs, train dashed and validation solid, what chose the epochs, and the learning rate.
+
+    What chose the epochs has a figure of its own where it is neither the loss nor the accuracy, and the same for all.
+    """
+    selects = {run.recipe.training.select for run in runs}
+    chosen = selects.pop() if len(selects) == 1 and not selects & {"loss", "accuracy"} else ""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        losses, rates = figure.subplots(1, 2)
+        figure = Figure(figsize=(12 if chosen else 9, 3.6), layout="constrained")
+        losses, *between, rates = figure.subplots(1, 3 if chosen else 2)
         for run, colour in zip(runs, colours(runs), strict=True):
-            history, best = run.history(), chosen_epoch(run)
+            history = run.history()
+            at_best = history.loc[history["epoch"] == chosen_epoch(run)]
             losses.plot(history["epoch"], history["train_loss"], color=colour, linestyle=_LINES["train"], linewidth=1.2)
-            losses.plot(history["epoch"], history["valid_loss"], color=colour, linewidth=2)
-            at_best = history.loc[history["epoch"] == best]
-            losses.plot(at_best["epoch"], at_best["valid_loss"], "o", color=colour, **_DOT)
-            rates.plot(history["epoch"], history["learning_rate"], color=colour, label=run.name)
-        for axes, name in ((losses, "Loss"), (rates, "Learning rate, mean of the epoch")):
-            _epochs(axes, name)
+            for axes, column in zip((losses, *between), ("valid_loss", f"valid_{chosen}"), strict=False):
+                axes.plot(history["epoch"], history[column], color=colour, linewidth=2)
+                axes.plot(at_best["epoch"], at_best[column], "o", color=colour, **_DOT)
+            rates.plot(history["epoch"], history["learning_rate"], color=colour)
+        _epochs(losses, "Loss")
+        for axes in between:
+            _epochs(axes, f"{'AUC' if chosen == 'auc' else chosen.replace('_', ' ').capitalize()} on validation")
+        _epochs(rates, "Learning rate, mean of the epoch")
         rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-        figure.legend(*rates.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        names = [Line2D([], [], color=colour, label=name) for name, colour in _named(runs).items()]
+        figure.legend(handles=names, loc="outside right upper", frameon=False)
     return figure
 
 
