@@ -7,8 +7,7 @@ from parfocal.commands.tables import new_table, show
 from parfocal.documented import reported
 from parfocal.errors import listing
 from parfocal.evaluation.compare import Comparison, Value
-from parfocal.evaluation.intervals import LEAST
-from parfocal.report.tables import WORDS, chance_words, figure_of, share_of
+from parfocal.report.words import HEADINGS, chance_words, figure_of, share_of, too_few
 from parfocal.run import Run
 
 _COMPARED = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
@@ -28,7 +27,7 @@ def results_table(runs: Sequence[Run]) -> None:
     beside = ["reported"] if any(figures_of.values()) else []
     ordered = any(run.recipe.judgement.ordered for run in runs)
     figures = ["balanced_accuracy", "quadratic_kappa" if ordered else "kappa", "auc"]
-    names = [WORDS[figure] for figure in figures]
+    names = [HEADINGS[figure] for figure in figures]
     table = new_table("run", "best epoch", "split", "images", "accuracy", *beside, "majority", *names)
     for run in runs:
         metrics = run.metrics()
@@ -42,14 +41,8 @@ def results_table(runs: Sequence[Run]) -> None:
             words = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
             table.add_row(run.name, str(highest["epoch"]), "test", "", words)
     show(table)
-    few = {
-        f"{groups} on {split}"
-        for run in runs
-        for split in ("valid", "test")
-        if 0 < (groups := _groups(run, split)) < LEAST
-    }
-    if few:
-        show(f"Too few groups (patients) for intervals: {', '.join(sorted(few))}; {LEAST} are the least.")
+    if few := too_few(runs):
+        show(few)
     for run in runs:
         if left_out := run.metrics().get("left_out"):
             show(f"{run.name}: {len(left_out)} images that cannot be read any more are left out: {listing(left_out)}.")
@@ -68,7 +61,7 @@ def compared_tables(runs: Sequence[Run], comparison: Comparison) -> None:
 def comparison_table(comparison: Comparison) -> None:
     """Print what each side of a comparison reaches; where it is several runs, their mean and deviation."""
     compared = _told_apart(comparison)
-    table = new_table(f"on {comparison.split}", "images", "groups", *(WORDS[one] for one in compared), "majority")
+    table = new_table(f"on {comparison.split}", "images", "groups", *(HEADINGS[one] for one in compared), "majority")
     for one in comparison.results:
         cells = [str(one.figures[figure]) for figure in compared]
         name = f"{one.name} ({len(one.runs)} runs)" if len(one.runs) > 1 else one.name
@@ -89,7 +82,7 @@ def difference_table(comparison: Comparison) -> None:
             chances = [chance_words(chance) for chance in (one.chance, one.adjusted, one.mcnemar)]
             value = str(one.shown)
             beyond = "yes" if one.larger_than_chance else "no"
-            table.add_row(f"{one.one} – {one.other}", WORDS[one.figure], value, *chances, beyond)
+            table.add_row(f"{one.one} – {one.other}", HEADINGS[one.figure], value, *chances, beyond)
     show(table)
     show(_ABOUT)
 
@@ -126,7 +119,9 @@ def decision_tables(runs: Sequence[Run]) -> None:
 def elsewhere_table(judged: Mapping[str, Mapping[str, Any]]) -> None:
     """Print what runs reach on other data, the majority baseline beside it."""
     names = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
-    table = new_table("run", "images", *("majority" if name == "majority_accuracy" else WORDS[name] for name in names))
+    table = new_table(
+        "run", "images", *("majority" if name == "majority_accuracy" else HEADINGS[name] for name in names)
+    )
     for name, one in judged.items():
         table.add_row(name, str(one["count"]), *(figure_of(one, figure) for figure in names))
     show(table)
@@ -137,7 +132,3 @@ def _told_apart(comparison: Comparison) -> list[str]:
     """Return the figures that are shown; of two classes quadratic kappa is kappa, and once is enough."""
     same = all(one.figures["kappa"] == one.figures["quadratic_kappa"] for one in comparison.results)
     return [figure for figure in _COMPARED if figure != "quadratic_kappa" or not same]
-
-
-def _groups(run: Run, split: str) -> int:
-    return run.metrics().get(split, {}).get("intervals", {}).get("groups", 0)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import parfocal
-from parfocal.report.tables import WORDS, figure_of, share_of
+from parfocal.report.words import HEADINGS, figure_of, share_of
 from parfocal.run import Run
 
 _FIGURES = ("accuracy", "majority_accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc")
-_NAMES = {**WORDS, "majority_accuracy": "accuracy of always saying the largest class"}
+_NAMES = {**HEADINGS, "majority_accuracy": "accuracy of always saying the largest class"}
 _OF_CLASS = {"recall": "recall", "precision": "precision", "specificity": "specificity", "auc": "AUC"}
 
 Rows = Sequence[Sequence[object]]

@@ -9,16 +9,14 @@ import cv2
 
 from parfocal.documented import departures, reported
 from parfocal.evaluation.compare import FIGURES, Comparison
-from parfocal.evaluation.intervals import LEAST
 from parfocal.recipe import Recipe, differences
 from parfocal.report.addresses import data_address
 from parfocal.report.figures import colours
 from parfocal.report.pictures import kept_pictures
-from parfocal.report.tables import figure_of
+from parfocal.report.words import SPLIT_NAMES, figure_of, judged_splits, too_few, words_of
 from parfocal.run import Run
 
 LOWER_IS_BETTER = {"loss"}
-SPLIT_NAMES = {"valid": "validation", "test": "test"}
 
 _NOT_A_COLUMN = {"network.model", "about"}
 # Pictures of mistakes are shown of all runs up to so many; of more, of the best one only.
@@ -31,12 +29,6 @@ def best_of(runs: Sequence[Run]) -> Run:
     select = runs[0].recipe.training.select
     sign = -1 if select in LOWER_IS_BETTER else 1
     return max(runs, key=lambda run: sign * (run.metrics()["valid"][select] or 0))
-
-
-def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
-    """Return the judgement of each split whose truth is known."""
-    metrics = run.metrics()
-    return {split: metrics[split] for split in ("valid", "test") if metrics.get(split, {}).get("labelled")}
 
 
 def content(runs: Sequence[Run], comparison: Comparison, figures: Path, scores: Mapping[str, str]) -> dict[str, Any]:
@@ -57,7 +49,7 @@ def content(runs: Sequence[Run], comparison: Comparison, figures: Path, scores: 
         "split": comparison.split,
         "data": runs[0].environment()["data"],
         "allowed": sorted({one for recipe in recipes for one in recipe.data.allow}),
-        "few": _too_few(runs),
+        "few": too_few(runs),
         "alarmed": any(run.metrics()["alarms"] for run in runs),
         "gathered": any(len(one.runs) > 1 for one in comparison.results),
         "questions": any({"patients", "referable", "operating"} & set(one["judged_here"]) for one in shown),
@@ -88,11 +80,6 @@ def answer(runs: Sequence[Run], comparison: Comparison) -> dict[str, str]:
         "chose": _what_chose(best.recipe, split),
         "ahead": _ahead(best, comparison, name if name in FIGURES else "accuracy"),
     }
-
-
-def words_of(figure: str) -> str:
-    """Return what people call a figure."""
-    return "ROC AUC" if figure == "auc" else figure.replace("_", " ")
 
 
 def embedded(path: Path) -> str:
@@ -129,17 +116,6 @@ def _ahead(best: Run, comparison: Comparison, figure: str) -> str:
             beyond = "larger than chance" if one.larger_than_chance else "no larger than chance may make it"
             told.append(f"from {other} by {sign * one.value:+.3f}{sure}, {beyond}")
     return f"In {words_of(figure)} {family} differs {'; '.join(told)}." if told else ""
-
-
-def _too_few(runs: Sequence[Run]) -> str:
-    found = {
-        f"{judged['intervals']['groups']} on {SPLIT_NAMES[split]}"
-        for run in runs
-        for split, judged in judged_splits(run).items()
-        if "intervals" in judged and judged["intervals"]["groups"] < LEAST
-    }
-    told = ", ".join(sorted(found))
-    return f"Too few groups (patients) for intervals: {told}; {LEAST} are the least." if found else ""
 
 
 def _of_run(run: Run, colour: str, figures: Path, changed: Sequence[str], split: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from parfocal.evaluation.compare import gathered
 from parfocal.evaluation.watch import SAYS
 from parfocal.files import whole
+from parfocal.report.words import title_of
 from parfocal.run import Run
 from parfocal.training.patience import better
 
@@ -115,7 +116,7 @@ def learning_figure(runs: Sequence[Run]) -> Figure:
             rates.plot(history["epoch"], history["learning_rate"], color=colour)
         _epochs(losses, "Loss")
         for axes in between:
-            _epochs(axes, f"{'AUC' if chosen == 'auc' else chosen.replace('_', ' ').capitalize()} on validation")
+            _epochs(axes, f"{title_of(chosen)} on validation")
         _epochs(rates, "Learning rate, mean of the epoch")
         rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         names = [Line2D([], [], color=colour, label=name) for name, colour in _named(runs).items()]

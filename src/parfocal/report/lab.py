@@ -14,10 +14,10 @@ from parfocal.evaluation.compare import Comparison, compared
 from parfocal.files import write_text
 from parfocal.model.resnet import look_up
 from parfocal.recipe import Recipe, described, recipe
-from parfocal.report.content import again, answer, judged_splits, words_of
+from parfocal.report.content import again, answer
 from parfocal.report.page import comparable, draw_figures, usual_place
 from parfocal.report.render import render
-from parfocal.report.tables import figure_of
+from parfocal.report.words import figure_of, judged_splits, words_of
 from parfocal.run import Run, open_runs
 
 _LEARNT = ("batch", "learning_rate", "epochs", "optimiser", "momentum", "weight_decay", "schedule", "loss", "init")

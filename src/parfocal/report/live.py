@@ -7,9 +7,10 @@ from typing import Any
 
 from parfocal.evaluation.watch import alarms
 from parfocal.files import write_text
-from parfocal.report.content import embedded, words_of
+from parfocal.report.content import embedded
 from parfocal.report.figures import accuracy_figure, chosen_epoch, colours, learning_figure, save
 from parfocal.report.render import render
+from parfocal.report.words import words_of
 from parfocal.run import Run, runs_in
 
 # Where epochs are shorter than drawing takes, most of the time is still for training.

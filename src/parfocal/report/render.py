@@ -9,7 +9,7 @@ from markupsafe import Markup
 import parfocal
 from parfocal.errors import listing
 from parfocal.evaluation.compare import Difference, Value
-from parfocal.report.tables import chance_words
+from parfocal.report.words import chance_words, title_of
 
 
 def render(template: str, **content: Any) -> str:
@@ -30,7 +30,7 @@ def render(template: str, **content: Any) -> str:
         "interval": _interval,
         "value": _value,
         "chance": chance_words,
-        "words": lambda name: "ROC AUC" if name == "auc" else name.replace("_", " ").capitalize(),
+        "words": title_of,
     }
     page = environment.get_template(template).render(version=parfocal.__version__, **content)
     # File names that are no valid text reach here as lone surrogates, which UTF-8 cannot hold.

@@ -1,42 +1,15 @@
 """A comparison as tables for other programs and for papers: CSV, JSON and LaTeX."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
 import pandas as pd
 
-from parfocal.evaluation.compare import FIGURES, Comparison, Value
+from parfocal.evaluation.compare import FIGURES, Comparison
+from parfocal.report.words import HEADINGS
 
 Format = Literal["csv", "json", "latex"]
-
-WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "kappa": "kappa",
-    "quadratic_kappa": "quadratic kappa",
-    "auc": "AUC",
-    "brier": "Brier",
-    "loss": "loss",
-}
-"""The figures of a comparison as a table's headings call them."""
-
-
-def chance_words(chance: float | None) -> str:
-    """Return a chance as people read it."""
-    return "–" if chance is None else "< 0.001" if chance < 0.001 else f"{chance:.3f}"
-
-
-def figure_of(judged: Mapping[str, Any], name: str) -> str:
-    """Return a figure of a judgement with its interval, as people read it."""
-    return str(Value.judged(judged, name))
-
-
-def share_of(measured: Mapping[str, Any] | None) -> str:
-    """Return a measured share with its interval, as people read it."""
-    return "–" if measured is None else str(Value(measured["value"], measured["interval"]))
 
 
 def written(comparison: Comparison, form: Format) -> str:
@@ -83,7 +56,7 @@ def _rows(comparison: Comparison) -> pd.DataFrame:
 def _latex(comparison: Comparison) -> str:
     results = pd.DataFrame(
         [
-            {"run": one.name, **{WORDS[figure]: str(one.figures[figure]) for figure in FIGURES}}
+            {"run": one.name, **{HEADINGS[figure]: str(one.figures[figure]) for figure in FIGURES}}
             | {"majority": f"{one.majority_accuracy:.3f}"}
             for one in comparison.results
         ]
@@ -92,7 +65,7 @@ def _latex(comparison: Comparison) -> str:
         [
             {
                 "difference": f"{one.one} – {one.other}",
-                "figure": WORDS[one.figure],
+                "figure": HEADINGS[one.figure],
                 "value": str(one.shown),
                 "adjusted p": "–" if one.adjusted is None else f"{one.adjusted:.3f}",
                 "larger than chance": "yes" if one.larger_than_chance else "no",

@@ -1,0 +1,65 @@
+"""What figures and splits are called, and how people read a figure with its doubt."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from parfocal.evaluation.compare import Value
+from parfocal.evaluation.intervals import LEAST
+from parfocal.run import Run
+
+SPLIT_NAMES = {"valid": "validation", "test": "test"}
+HEADINGS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "kappa": "kappa",
+    "quadratic_kappa": "quadratic kappa",
+    "auc": "AUC",
+    "brier": "Brier",
+    "loss": "loss",
+}
+"""The figures of a comparison as a table's headings call them."""
+
+
+def chance_words(chance: float | None) -> str:
+    """Return a chance as people read it."""
+    return "–" if chance is None else "< 0.001" if chance < 0.001 else f"{chance:.3f}"
+
+
+def figure_of(judged: Mapping[str, Any], name: str) -> str:
+    """Return a figure of a judgement with its interval, as people read it."""
+    return str(Value.judged(judged, name))
+
+
+def share_of(measured: Mapping[str, Any] | None) -> str:
+    """Return a measured share with its interval, as people read it."""
+    return "–" if measured is None else str(Value(measured["value"], measured["interval"]))
+
+
+def words_of(figure: str) -> str:
+    """Return what people call a figure within a sentence."""
+    return "ROC AUC" if figure == "auc" else figure.replace("_", " ")
+
+
+def title_of(figure: str) -> str:
+    """Return what people call a figure at the head of something."""
+    words = words_of(figure)
+    return words[0].upper() + words[1:]
+
+
+def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
+    """Return the judgement of each split whose truth is known."""
+    metrics = run.metrics()
+    return {split: metrics[split] for split in SPLIT_NAMES if metrics.get(split, {}).get("labelled")}
+
+
+def too_few(runs: Sequence[Run]) -> str:
+    """Say which splits have too few groups for intervals; nothing where all have enough."""
+    found = {
+        f"{judged['intervals']['groups']} on {SPLIT_NAMES[split]}"
+        for run in runs
+        for split, judged in judged_splits(run).items()
+        if "intervals" in judged and judged["intervals"]["groups"] < LEAST
+    }
+    told = ", ".join(sorted(found))
+    return f"Too few groups (patients) for intervals: {told}; {LEAST} are the least." if found else ""
