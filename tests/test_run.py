@@ -23,16 +23,13 @@ def _made(folder: Path) -> Path:
 
 
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
-    places = ("first/resnet18", "second/resnet18", "second/resnet50", "deep/first/resnet18")
+    places = ("first/resnet18", "second/resnet18", "second/resnet50")
     opened = open_runs([_made(tmp_path / place) for place in places])
-    assert [run.name for run in opened] == [
-        f"{tmp_path.name}-first-resnet18",
-        "second-resnet18",
-        "resnet50",
-        "deep-first-resnet18",
-    ]
+    assert [run.name for run in opened] == ["first-resnet18", "second-resnet18", "second-resnet50"]
     assert [run.folder for run in opened] == [tmp_path / place for place in places]
     assert open_runs([tmp_path / "first"])[0].name == "resnet18"
+    deeper = open_runs([tmp_path / "first", _made(tmp_path / "deep" / "first" / "resnet18")])
+    assert [run.name for run in deeper] == [f"{tmp_path.name}-first-resnet18", "deep-first-resnet18"]
 
 
 def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:

@@ -156,19 +156,16 @@ def open_runs(paths: Iterable[Path | str]) -> list[Run]:
 
 
 def apart(runs: Sequence[Run]) -> list[Run]:
-    """Call runs of one name by the folders above them as well: `first-resnet18` and `second-resnet18`."""
+    """Call runs by the folders above them as well, where names alone are alike: `first-resnet18`, `second-resnet18`."""
     for place, times in Counter(run.folder.resolve() for run in runs).items():
         if times > 1:
             raise ParfocalError(f"{place} is named twice. Name each run once.")
-    parts = [run.folder.absolute().parts for run in runs]
-    named = list(runs)
-    for depth in range(2, max(map(len, parts), default=0) + 1):
-        times = Counter(run.name for run in named)
-        named = [
-            replace(run, called="-".join(above[-depth:])) if times[run.name] > 1 else run
-            for run, above in zip(named, parts, strict=True)
-        ]
-    return named
+    parts, depth = [run.folder.absolute().parts for run in runs], 1
+    while len({above[-depth:] for above in parts}) < len(parts):
+        depth += 1
+    if depth == 1:
+        return list(runs)
+    return [replace(run, called="-".join(above[-depth:])) for run, above in zip(runs, parts, strict=True)]
 
 
 def _depth(model: str) -> int:
