@@ -37,7 +37,7 @@ def test_they_pass_through_the_points_of_scikit_learn(seed: int, images: int, di
 
 
 def test_the_band_holds_the_curve_and_narrows_with_patients() -> None:
-    few, many = (roc(_some(0, 20 * groups, groups), 1) for groups in (30, 300))
+    few, many = (roc(_some(0, 20 * groups, groups), 1) for groups in (40, 400))
     assert few is not None
     assert many is not None
     widths = []

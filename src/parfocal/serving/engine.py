@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from threading import Lock, Thread
 from time import monotonic
 
@@ -60,7 +60,8 @@ class Network:
         self.batches = 0
         self.answered = 0
         self.coming = 0
-        self._queue: SimpleQueue[tuple[Look, Future[Said]] | None] = SimpleQueue()
+        # Not a SimpleQueue: where several threads take from one, its timeout may be missed, for ever.
+        self._queue: Queue[tuple[Look, Future[Said]] | None] = Queue()
         self._counting = Lock()
         name = f"answering {self.name}"
         self._threads = [Thread(target=self._work, name=name, daemon=True) for _ in range(WORKERS)]
