@@ -73,12 +73,16 @@ class Spread:
         return self.draws[~np.isnan(self.draws)]
 
     @property
+    def _moved(self) -> np.ndarray:
+        """Return how far the figure moves with each part of the groups left out, where it can be said."""
+        moved = np.nanmean(self.without) - self.without
+        return moved[~np.isnan(moved)]
+
+    @property
     def _freedom(self) -> float:
         """Return the degrees of freedom of what is known of the deviation: few, where few groups make most of it."""
-        squares = (self.without - np.nanmean(self.without)) ** 2
-        squares = squares[~np.isnan(squares)]
+        squares, most = self._moved**2, self.groups - 1
         doubt = (squares**2).sum() - squares.sum() ** 2 / len(squares)
-        most = self.groups - 1
         return float(np.clip(2 * squares.sum() ** 2 / doubt, 2, most)) if doubt > 0 else most
 
     @property
@@ -91,9 +95,9 @@ class Spread:
 
     @property
     def _skewness(self) -> float:
-        away = np.nanmean(self.without) - self.without
-        squares = np.nansum(away**2)
-        return float(np.nansum(away**3) / (6 * squares**1.5)) if squares > 0 else 0.0
+        moved = self._moved
+        squares = (moved**2).sum()
+        return float((moved**3).sum() / (6 * squares**1.5)) if squares > 0 else 0.0
 
     def _place(self, value: float) -> float:
         """Return where a value lies among the draws, as a deviate of the normal distribution."""

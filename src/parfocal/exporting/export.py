@@ -119,7 +119,7 @@ def _place(run: Path | str | Run, to: Form, out: Path | str | None) -> Path:
     folder, suffix = run.folder if isinstance(run, Run) else Path(run), FORMATS[to].suffix
     place = Path(out) if out is not None else folder / "export"
     if place.suffix == "" or place.is_dir():
-        return place / f"{folder.absolute().name}{suffix}"
+        return place / f"{Run(folder).name}{suffix}"
     if place.suffix != suffix:
         raise UsageError(f"{place}: a file of {to} ends in {suffix}.")
     return place

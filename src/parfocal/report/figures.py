@@ -46,25 +46,26 @@ def colours(runs: Sequence[Run]) -> list[str]:
     models = [run.recipe.network.model for run in runs]
     if len(set(models)) == len(models) and all(model in _OF_NETWORK for model in models):
         return [PALETTE[_OF_NETWORK[model]] for model in models]
-    places = range(len(runs)) if len(runs) <= len(PALETTE) else _families(runs)
-    return [PALETTE[place % len(PALETTE)] for place in places]
+    own = {
+        run.name: PALETTE[place % len(PALETTE)]
+        for place, sharing in enumerate(_sharing(runs).values())
+        for run in sharing
+    }
+    return [own[run.name] for run in runs]
 
 
-def _families(runs: Sequence[Run]) -> list[int]:
-    of = {run.name: place for place, family in enumerate(gathered(runs).values()) for run in family}
-    return [of[run.name] for run in runs]
+def _sharing(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return which runs share a colour, by the name that a legend has for them."""
+    if len(runs) <= len(PALETTE):
+        return {run.name: [run] for run in runs}
+    families = gathered(runs).items()
+    return {f"{name} ({len(family)} runs)" if len(family) > 1 else name: family for name, family in families}
 
 
 def _named(runs: Sequence[Run]) -> dict[str, str]:
-    """Return the colour of each name of a legend: a run's, or that of all that share a colour."""
-    by_name = dict(zip([run.name for run in runs], colours(runs), strict=True))
-    if len(runs) <= len(PALETTE):
-        return by_name
-    families = gathered(runs)
-    return {
-        f"{name} ({len(family)} runs)" if len(family) > 1 else name: by_name[family[0].name]
-        for name, family in families.items()
-    }
+    """Return the colour of each name of a legend."""
+    own = dict(zip([run.name for run in runs], colours(runs), strict=True))
+    return {name: own[sharing[0].name] for name, sharing in _sharing(runs).items()}
 
 
 def accuracy_figure(runs: Sequence[Run]) -> Figure:
