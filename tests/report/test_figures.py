@@ -40,6 +40,17 @@ def runs(cells: Path, tmp_path: Path) -> Sequence[Run]:
     return parfocal.train(cells, out=tmp_path / "runs", **changes)
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_a_very_long_name_leaves_the_axes_their_room(runs: Sequence[Run], tmp_path: Path) -> None:
+    name = "resnet20-started-from-" + "a-folder-with-many-words-" * 4 + "w" * 60
+    run = Run(runs[0].folder.rename(tmp_path / name))
+    for figure in (accuracy_figure([run]), learning_figure([run]), error_figure([run, runs[1]])):
+        save(figure, tmp_path, "figure")
+        assert all(axes.get_position().width * figure.get_figwidth() > 2 for axes in figure.axes)
+        words = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert name in [word.replace("\n", "") for word in words]
+
+
 def test_the_accuracy_figure_has_each_runs_curves(runs: Sequence[Run]) -> None:
     figure = accuracy_figure(runs)
     drawn = [list(line.get_ydata()) for line in figure.axes[0].lines]  # type: ignore[arg-type]

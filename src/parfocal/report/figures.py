@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -93,7 +95,7 @@ def accuracy_figure(runs: Sequence[Run]) -> Figure:
         names += [Line2D([], [], color="#555", linestyle=_LINES[p], label=words[p]) for p in _LINES if p in drawn]
         names.append(Line2D([], [], color="#555", marker="o", linestyle="none", label="chosen epoch"))
         names.append(Line2D([], [], color="#999", linewidth=1, label="majority class"))
-        figure.legend(handles=names, loc="outside right upper", frameon=False)
+        legend(figure, names)
     return figure
 
 
@@ -121,7 +123,7 @@ def learning_figure(runs: Sequence[Run]) -> Figure:
         _epochs(rates, "Learning rate, mean of the epoch")
         rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         names = [Line2D([], [], color=colour, label=name) for name, colour in _named(runs).items()]
-        figure.legend(handles=names, loc="outside right upper", frameon=False)
+        legend(figure, names)
     return figure
 
 
@@ -149,7 +151,7 @@ def says_figure(run: Run) -> Figure:
         for alarm in run.metrics()["alarms"]:
             axes.axvspan(alarm["since"] - 0.5, alarm["until"] + 0.5, color="#d55e00", alpha=0.12, linewidth=0)
         _share_axes(axes, "Share of predictions")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
@@ -171,13 +173,19 @@ def error_figure(runs: Sequence[Run]) -> Figure:
                 style = "dashed" if is_plain(run) else "solid"
                 axes.plot(history["epoch"], 1 - history[column], color=colour, linestyle=style, label=run.name)
             _share_axes(axes, "Error", title)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        legend(figure, left.get_legend_handles_labels()[0])
     return figure
 
 
 def is_plain(run: Run) -> bool:
     """Say whether a run's network has no shortcuts."""
     return run.recipe.network.model.startswith("plain")
+
+
+def legend(figure: Figure, drawn: Sequence[Artist], place: str = "right upper", columns: int = 1) -> None:
+    """Put a legend outside the axes. A long name takes several lines, lest it leave them no room."""
+    names = [fill(str(one.get_label()), 28) for one in drawn]
+    figure.legend(drawn, names, loc=f"outside {place}", ncols=columns, frameon=False)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -1,5 +1,6 @@
 """Figures of classes: confusion matrices, and how classes are spread over the splits."""
 
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from parfocal.report.figures import PALETTE, STYLE
+from parfocal.report.figures import PALETTE, STYLE, legend
 
 
 def confusion_figure(title: str, judged: dict[str, Any]) -> Figure:
@@ -20,7 +21,7 @@ def confusion_figure(title: str, judged: dict[str, Any]) -> Figure:
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(2 * side + 0.8, side + 0.3), layout="constrained")
         left, right = figure.subplots(1, 2)
-        figure.suptitle(title)
+        figure.suptitle(fill(title, 60))
         _matrix(left, shares, [[f"{value:,}" for value in row] for row in counts], judged["classes"], "Counts")
         texts = [[f"{value:.1%}" if totals[row, 0] else "–" for value in shares[row]] for row in range(len(counts))]
         _matrix(right, shares, texts, judged["classes"], "Share of each true class")
@@ -43,7 +44,7 @@ def distribution_figure(counts: dict[str, dict[str, int]]) -> Figure:
         axes.set_ylabel("Share of the split")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.margins(y=0.12)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 

@@ -1,6 +1,7 @@
 """Figures of probabilities: ROC and precision–recall curves with their bands, and calibration before and after."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -10,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.score_curves import Curve, precision_recall, roc
-from parfocal.report.figures import STYLE
+from parfocal.report.figures import STYLE, legend
 
 
 def scores_figure(said: Mapping[str, Predictions], colours: Sequence[str], label: int, title: str) -> Figure | None:
@@ -32,7 +33,7 @@ def scores_figure(said: Mapping[str, Predictions], colours: Sequence[str], label
         right.axhline(share, color="#999", linewidth=1, zorder=0)
         _square(left, "False alarms (1 − specificity)", "Sensitivity")
         _square(right, "Recall", "Precision")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
+        legend(figure, left.get_legend_handles_labels()[0], "lower center", 3)
     return figure
 
 
@@ -42,7 +43,7 @@ def reliability_figure(title: str, judged: Mapping[str, Any], colour: str) -> Fi
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 4.8), layout="constrained")
         upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-        upper.set_title(title, fontsize=10)
+        upper.set_title(fill(title, 44), fontsize=10)
         upper.plot([0, 1], [0, 1], color="#999", linewidth=1, zorder=0)
         drawn = [("as the network says", judged["reliability"], "o--", 0.55)]
         drawn += [("with the temperature", after, "o-", 1.0)] if after else []
