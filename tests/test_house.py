@@ -23,6 +23,7 @@ FLOORS = {
             ("data", "model"),
             ("evaluation",),
             ("training",),
+            ("explaining",),
             ("report",),
             ("exporting", "serving"),
             ("commands",),

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from parfocal.data.synthetic import synthesise
     from parfocal.evaluation.evaluate import evaluate
     from parfocal.evaluation.predict import predict
+    from parfocal.explaining.explain import explain
     from parfocal.exporting.export import export
-    from parfocal.report.explain import explain
     from parfocal.report.page import compare
     from parfocal.serving.server import serve
     from parfocal.training.plan import plan
@@ -31,7 +31,7 @@ _HOMES = {
     "check": "data.check",
     "compare": "report.page",
     "evaluate": "evaluation.evaluate",
-    "explain": "report.explain",
+    "explain": "explaining.explain",
     "export": "exporting.export",
     "plan": "training.plan",
     "predict": "evaluation.predict",

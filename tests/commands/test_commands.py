@@ -315,9 +315,9 @@ def test_explaining_prints_peaks_and_places_and_lists_what_it_cannot_read(cells:
 
 def test_a_border_that_decides_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     from parfocal.commands.explain import _margins
-    from parfocal.report.explain import Explained
-    from parfocal.report.lying import Lying
-    from parfocal.report.margin import Margin
+    from parfocal.explaining.explain import Explained
+    from parfocal.explaining.lying import Lying
+    from parfocal.explaining.margin import Margin
 
     lying = {"bad": Lying(Margin(40, 0.3, 0.3, 0.1, 0.1, 0.4, 0.1), {}), "few": Lying(None, {})}
     _margins(Explained(Path(), (), pd.DataFrame(), 1.0, lying, {}))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from parfocal.report.explain import Explained
+    from parfocal.explaining.explain import Explained
 
 
 def explain(
@@ -40,7 +40,7 @@ def explain(
     """
     from parfocal.errors import UsageError
     from parfocal.evaluation.predict import told_apart
-    from parfocal.report.explain import explain as explain_images
+    from parfocal.explaining.explain import explain as explain_images
 
     runs, images = told_apart(words)
     if not images:

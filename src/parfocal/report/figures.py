@@ -182,10 +182,11 @@ def is_plain(run: Run) -> bool:
     return run.recipe.network.model.startswith("plain")
 
 
-def legend(figure: Figure, drawn: Sequence[Artist], place: str = "right upper", columns: int = 1) -> None:
-    """Put a legend outside the axes. A long name takes several lines, lest it leave them no room."""
+def legend(figure: Figure, drawn: Sequence[Artist], *, below: bool = False) -> None:
+    """Put a legend beside the axes, or below them in columns; a long name takes several lines, to leave them room."""
     names = [fill(str(one.get_label()), 28) for one in drawn]
-    figure.legend(drawn, names, loc=f"outside {place}", ncols=columns, frameon=False)
+    place = "outside lower center" if below else "outside right upper"
+    figure.legend(drawn, names, loc=place, ncols=3 if below else 1, frameon=False)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

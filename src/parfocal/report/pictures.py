@@ -13,12 +13,12 @@ import numpy as np
 from parfocal.data.decode import Pixels
 from parfocal.evaluation.compare import best_split
 from parfocal.evaluation.predictions import Predictions
+from parfocal.explaining.cam import class_maps, files_of, seen_files
+from parfocal.explaining.heat import overlay, shared_scale
+from parfocal.explaining.margin import margin_of
 from parfocal.files import whole, write_json
 from parfocal.model.classifier import Classifier
 from parfocal.report.addresses import data_address
-from parfocal.report.cam import class_maps, files_of, seen_files
-from parfocal.report.heat import overlay, shared_scale
-from parfocal.report.margin import margin_of
 from parfocal.run import Run
 
 MOST_MISTAKES, MOST_PAIRS, OF_A_PAIR = 8, 3, 4

@@ -33,7 +33,7 @@ def scores_figure(said: Mapping[str, Predictions], colours: Sequence[str], label
         right.axhline(share, color="#999", linewidth=1, zorder=0)
         _square(left, "False alarms (1 − specificity)", "Sensitivity")
         _square(right, "Recall", "Precision")
-        legend(figure, left.get_legend_handles_labels()[0], "lower center", 3)
+        legend(figure, left.get_legend_handles_labels()[0], below=True)
     return figure
 
 

@@ -10,10 +10,10 @@ from parfocal.data.decode import Pixels, prepare_image
 from parfocal.data.headers import at_most
 from parfocal.data.views import seen, still
 from parfocal.evaluation.ensemble import MEMBERS
+from parfocal.explaining.cam import Maps, class_maps
+from parfocal.explaining.heat import heat, overlay, shared_scale
 from parfocal.model.classifier import Classifier
 from parfocal.report.addresses import data_address
-from parfocal.report.cam import Maps, class_maps
-from parfocal.report.heat import heat, overlay, shared_scale
 from parfocal.run import Run
 from parfocal.serving.engine import Network
 from parfocal.serving.limits import Limits, Refused

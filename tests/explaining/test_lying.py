@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from parfocal.errors import ParfocalError
+from parfocal.explaining.lying import ANY, lying_of
 from parfocal.model.classifier import Classifier
-from parfocal.report.lying import ANY, lying_of
 from parfocal.run import Run
 from tests.cells import write_image
 from tests.evaluation.trained import trained as trained

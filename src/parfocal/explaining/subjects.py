@@ -13,8 +13,8 @@ from parfocal.evaluation.answering import Answering, Look
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predict import named_files
 from parfocal.evaluation.predictions import Predictions
-from parfocal.report.cam import files_of, seen_files
-from parfocal.report.choice import Shown, asked, chosen
+from parfocal.explaining.cam import files_of, seen_files
+from parfocal.explaining.choice import Shown, asked, chosen
 from parfocal.run import Run
 
 MOST_IMAGES = 500

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.explaining.cam import METHODS, SCORE, class_maps, maps_of
 from parfocal.model.classifier import Classifier
 from parfocal.model.links import LinkName
-from parfocal.report.cam import METHODS, SCORE, class_maps, maps_of
 from parfocal.run import Run
 from tests.evaluation.trained import trained as trained
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.report.places import border, middle, place, share_within, surround
+from parfocal.explaining.places import border, middle, place, share_within, surround
 
 
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 9), columns=st.integers(1, 9), side=st.integers(9, 40))

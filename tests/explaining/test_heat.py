@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parfocal.report.heat import contours, enlarged, grey, heat, overlay, shared_scale
+from parfocal.explaining.heat import contours, enlarged, grey, heat, overlay, shared_scale
 
 
 def _peak(value: float) -> np.ndarray:

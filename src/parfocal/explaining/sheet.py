@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from parfocal.data.table import UNKNOWN
-from parfocal.report.cam import SCORE, Maps
-from parfocal.report.choice import Shown
-from parfocal.report.heat import overlay
+from parfocal.explaining.cam import SCORE, Maps
+from parfocal.explaining.choice import Shown
+from parfocal.explaining.heat import overlay
 
 MOST_ON_A_SHEET = 24
 

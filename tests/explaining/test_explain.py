@@ -13,10 +13,10 @@ import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predictions import Predictions
-from parfocal.report.cam import SCORE, Maps
-from parfocal.report.choice import Shown
-from parfocal.report.explain import Explained
-from parfocal.report.sheet import Opinion, sheet
+from parfocal.explaining.cam import SCORE, Maps
+from parfocal.explaining.choice import Shown
+from parfocal.explaining.explain import Explained
+from parfocal.explaining.sheet import Opinion, sheet
 from parfocal.run import Run
 from tests.cells import write_image
 from tests.evaluation.trained import trained as trained

@@ -11,9 +11,9 @@ import torch
 
 from parfocal.data.decode import Pixels
 from parfocal.evaluation.inference import EVALUATION_BATCH
+from parfocal.explaining.cam import SCORE, Maps
+from parfocal.explaining.places import border, cells, middle, surround
 from parfocal.model.classifier import Classifier
-from parfocal.report.cam import SCORE, Maps
-from parfocal.report.places import border, cells, middle, surround
 
 LEAST_IMAGES = 20
 """Of fewer images nothing is said."""

@@ -18,10 +18,10 @@ from parfocal.data.table import Table
 from parfocal.data.views import seen, still
 from parfocal.errors import ParfocalError, UsageError, listing, nearest
 from parfocal.evaluation.inference import ready
+from parfocal.explaining.opinions import gradient_maps, occlusion_maps
 from parfocal.model.classifier import Classifier
 from parfocal.progress import progress
 from parfocal.recipe import Recipe
-from parfocal.report.opinions import gradient_maps, occlusion_maps
 from parfocal.run import Run
 
 Method = Literal["cam", "gradcam", "occlusion"]

@@ -13,14 +13,14 @@ import pandas as pd
 from parfocal.data.decode import Pixels
 from parfocal.data.table import SPLITS, UNKNOWN
 from parfocal.errors import ParfocalError, UsageError, nearest
+from parfocal.explaining.cam import class_maps
+from parfocal.explaining.heat import grey, overlay, shared_scale
+from parfocal.explaining.lying import Lying, lying_of
+from parfocal.explaining.places import border, share_within, surround
+from parfocal.explaining.sheet import MOST_ON_A_SHEET, Opinion, sheet
+from parfocal.explaining.subjects import Subjects, of_files, of_split
 from parfocal.files import whole, write_json
 from parfocal.model.classifier import Classifier
-from parfocal.report.cam import class_maps
-from parfocal.report.heat import grey, overlay, shared_scale
-from parfocal.report.lying import Lying, lying_of
-from parfocal.report.places import border, share_within, surround
-from parfocal.report.sheet import MOST_ON_A_SHEET, Opinion, sheet
-from parfocal.report.subjects import Subjects, of_files, of_split
 from parfocal.run import Run, open_runs
 
 

@@ -12,10 +12,10 @@ from parfocal.data.masks import Masks
 from parfocal.data.passes import in_order
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import ParfocalError
+from parfocal.explaining.cam import Maps, class_maps, files_of, seen_files
+from parfocal.explaining.margin import Margin, margin_of
+from parfocal.explaining.places import Place, place
 from parfocal.model.classifier import Classifier
-from parfocal.report.cam import Maps, class_maps, files_of, seen_files
-from parfocal.report.margin import Margin, margin_of
-from parfocal.report.places import Place, place
 from parfocal.run import Run
 
 ANY = "any part"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from parfocal.explaining.cam import class_maps
+from parfocal.explaining.margin import LEAST_IMAGES, WARNED_ABOVE, Margin, margin_of
 from parfocal.model.classifier import Classifier
-from parfocal.report.cam import class_maps
-from parfocal.report.margin import LEAST_IMAGES, WARNED_ABOVE, Margin, margin_of
 
 
 class _Reader(torch.nn.Module):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from parfocal.data.table import UNKNOWN
 from parfocal.evaluation.predictions import Predictions
-from parfocal.report.choice import Shown, asked, chosen
+from parfocal.explaining.choice import Shown, asked, chosen
 
 
 def _said(truth: list[int], probabilities: list[list[float]]) -> Predictions:
