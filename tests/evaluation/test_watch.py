@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 import parfocal
 from parfocal.errors import ParfocalError
@@ -12,7 +14,7 @@ from parfocal.recipe import recipe
 from tests.cells import SMALL
 from tests.report.reading import page_of
 
-GRADES = {"no DR": 0.735, "mild": 0.07, "moderate": 0.15, "severe": 0.025, "proliferative": 0.02}
+GRADES = {"no DR": 735, "mild": 70, "moderate": 150, "severe": 25, "proliferative": 20}
 
 
 def _history(said: list[float], kappa: list[float]) -> list[dict[str, Any]]:
@@ -23,6 +25,7 @@ def test_one_class_for_almost_everything_is_a_collapse_with_its_epochs() -> None
     found = alarms(_history([0.8, 1.0, 1.0, 0.7], [0.2, 0, 0, 0.3]), GRADES, recipe("retinopathy"))
     (alarm,) = found
     assert (alarm.code, alarm.since, alarm.until) == ("collapse", 2, 3)
+    assert len(alarms(_history([1.0] * 3, [0] * 3), GRADES, recipe("retinopathy"))) == 1
     assert "Epochs 2 to 3: 100.0% of the predictions on valid are 'no DR', which is 73.5% of the images." in alarm.text
 
 
@@ -32,8 +35,28 @@ def test_kappa_at_0_for_three_epochs_is_told_and_for_two_is_not() -> None:
     assert alarms(_history([0.9] * 3, [0.001, 0, 0.2]), GRADES, plain) == []
 
 
+def test_kappa_within_what_chance_gives_is_told_and_beyond_it_is_not() -> None:
+    rng = np.random.default_rng(0)
+    truth, names = np.repeat(range(5), list(GRADES.values())), [f"valid_says:{name}" for name in GRADES]
+    said = [rng.choice(5, len(truth), p=(0.3, 0.1, 0.2, 0.2, 0.2)) for _ in range(200)]
+    shares = [dict(zip(names, np.bincount(one, minlength=5) / len(one), strict=True)) for one in said]
+    history = [{**row, "valid_kappa": cohen_kappa_score(truth, one)} for row, one in zip(shares, said, strict=True)]
+    fired = [bool(alarms([row], GRADES, recipe(epochs=1))) for row in history]
+    assert 0.88 < np.mean(fired) < 0.99
+    better = [{**row, "valid_kappa": 0.05} for row in history]
+    assert not any(alarms([row], GRADES, recipe(epochs=1)) for row in better)
+    assert alarms([{"valid_says:no DR": 0.5, "valid_kappa": -0.3}], {"no DR": 4, "mild": 4}, recipe(epochs=1))
+
+
+def test_two_epochs_of_chance_are_told_where_there_are_no_more() -> None:
+    history = _history([0.0, 0.18], [-0.012, -0.014])
+    assert alarms(history, GRADES, recipe(epochs=12)) == []
+    (alarm,) = alarms(history, GRADES, recipe(epochs=2))
+    assert alarm.text.startswith("Epochs 1 to 2: kappa on valid is -0.014, no better than chance. Try ")
+
+
 def test_a_class_that_is_almost_everything_may_be_said_so_often() -> None:
-    assert alarms(_history([0.97], [0.3]), {"no DR": 0.96, "mild": 0.04}, recipe()) == []
+    assert alarms(_history([0.97], [0.3]), {"no DR": 960, "mild": 40}, recipe()) == []
 
 
 def test_the_advice_names_what_is_not_done_yet() -> None:
@@ -41,11 +64,13 @@ def test_the_advice_names_what_is_not_done_yet() -> None:
         name: alarms(_history([1.0], [0.0]), GRADES, recipe(name, **changes))[0].text
         for name, changes in (
             ("leukemia-adam", {}),
-            ("retinopathy", {"sampling": "decay"}),
+            ("retinopathy", {"sampling": "decay", "init": "imagenet"}),
+            ("fundus", {}),
         )
     }
     assert "a lower learning_rate than 0.001; warmup=2; sampling=decay" in told["leukemia-adam"]
     assert "Try more epochs." in told["retinopathy"]
+    assert "loss=regression, which learns the grade as a number; init=imagenet, or init=RUN" in told["fundus"]
 
 
 def test_a_run_that_collapses_says_so_in_its_files_and_on_its_page(cells: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from parfocal.evaluation.judgement import judge_fully
 from parfocal.evaluation.ordinary import MOST, Ordinary, fitted_ordinary, measures
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
-from parfocal.evaluation.watch import alarms, prevalence
+from parfocal.evaluation.watch import alarms
 from parfocal.model.classifier import Classifier
 from parfocal.recipe import Recipe
 from parfocal.recipe import recipe as find_recipe
@@ -121,7 +121,7 @@ def _about_training(run: Run, table: Table, classifier: Classifier) -> dict[str,
         "waiting": float(history["waiting"].median()),
         "seconds": float(history["seconds"].sum()),
         **({"left_out": left_out} if left_out else {}),
-        "alarms": [asdict(alarm) for alarm in alarms(rows, prevalence(table), run.recipe)],
+        "alarms": [asdict(alarm) for alarm in alarms(rows, table.counts("valid"), run.recipe)],
     }
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
-from parfocal.data.table import Table
 from parfocal.recipe import Recipe
 
 SAYS = "valid_says:"
@@ -12,7 +12,10 @@ SAYS = "valid_says:"
 
 _ALMOST_ALL = 0.95
 _BEYOND = 0.02
-_NO_KAPPA = 0.005
+_CHANCE = 1.645
+"""So many deviations of chance are what it exceeds once in twenty times."""
+_NO_KAPPA, _SOME_KAPPA = 0.005, 0.05
+"""Below the first kappa is none, whatever chance may give; from the second on it is some, though images be few."""
 _EPOCHS_WITHOUT = 3
 
 
@@ -26,16 +29,16 @@ class Alarm:
     text: str
 
 
-def alarms(history: Sequence[Mapping[Any, Any]], true: Mapping[str, float], recipe: Recipe) -> list[Alarm]:
-    """Return the alarms of a history, those of its last epoch last; `true` is each class's share of valid."""
-    found = [*_collapsed(history, true, recipe), *_without_kappa(history, recipe)]
+def alarms(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe) -> list[Alarm]:
+    """Return the alarms of a history, those of its last epoch last; `counts` are the images of each class of valid."""
+    found = _collapsed(history, counts, recipe)
+    # That nothing but one class is said tells of kappa too.
+    found += [
+        flat
+        for flat in _without_kappa(history, counts, recipe)
+        if not any(one.since <= flat.since and flat.until <= one.until for one in found)
+    ]
     return sorted(found, key=lambda alarm: alarm.until)
-
-
-def prevalence(table: Table) -> dict[str, float]:
-    """Return the true share of each class on valid."""
-    counts = table.counts("valid")
-    return {name: count / max(1, sum(counts.values())) for name, count in counts.items()}
 
 
 def shares_said(judged: Mapping[str, Any]) -> dict[str, float]:
@@ -43,9 +46,9 @@ def shares_said(judged: Mapping[str, Any]) -> dict[str, float]:
     return {SAYS + name: one["predicted"] / judged["count"] for name, one in judged["per_class"].items()}
 
 
-def _collapsed(history: Sequence[Mapping[Any, Any]], true: Mapping[str, float], recipe: Recipe) -> list[Alarm]:
+def _collapsed(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe) -> list[Alarm]:
     found: list[Alarm] = []
-    for name, share_of_images in true.items():
+    for name, share_of_images in _shares(counts).items():
         said = [float(row.get(SAYS + name, 0)) for row in history]
         for since, until in _stretches([share > max(_ALMOST_ALL, share_of_images + _BEYOND) for share in said]):
             text = (
@@ -56,14 +59,30 @@ def _collapsed(history: Sequence[Mapping[Any, Any]], true: Mapping[str, float], 
     return found
 
 
-def _without_kappa(history: Sequence[Mapping[Any, Any]], recipe: Recipe) -> list[Alarm]:
-    flat = [abs(float(row["valid_kappa"])) < _NO_KAPPA for row in history]
-    return [
-        Alarm("no_kappa", since, until, f"{_epochs(since, until)}: kappa on valid is 0, no better than chance. "
-              f"{_advice(recipe)}")
-        for since, until in _stretches(flat)
-        if until - since + 1 >= _EPOCHS_WITHOUT
-    ]  # fmt: skip
+def _without_kappa(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe) -> list[Alarm]:
+    found: list[Alarm] = []
+    for since, until in _stretches([float(row["valid_kappa"]) < _kappa_of_chance(row, counts) for row in history]):
+        if until - since + 1 >= min(_EPOCHS_WITHOUT, recipe.training.epochs):
+            kappa = float(history[until - 1]["valid_kappa"])
+            text = f"{_epochs(since, until)}: kappa on valid is {kappa:.3f}, no better than chance. {_advice(recipe)}"
+            found.append(Alarm("no_kappa", since, until, text))
+    return found
+
+
+def _kappa_of_chance(row: Mapping[Any, Any], counts: Mapping[str, int]) -> float:
+    """Return the kappa that answers as often as these, but without regard to the image, seldom exceed."""
+    pairs = [(share, float(row.get(SAYS + name, 0))) for name, share in _shares(counts).items()]
+    agreed = sum(true * said for true, said in pairs)
+    spread = agreed + agreed**2 - sum(true * said * (true + said) for true, said in pairs)
+    if agreed >= 1:
+        return _NO_KAPPA
+    # Fleiss, Cohen and Everitt (1969).
+    deviation = sqrt(max(0.0, spread) / max(1, sum(counts.values()))) / (1 - agreed)
+    return min(max(_CHANCE * deviation, _NO_KAPPA), _SOME_KAPPA)
+
+
+def _shares(counts: Mapping[str, int]) -> dict[str, float]:
+    return {name: count / max(1, sum(counts.values())) for name, count in counts.items()}
 
 
 def _stretches(holds: Sequence[bool]) -> list[tuple[int, int]]:
@@ -90,6 +109,10 @@ def _advice(recipe: Recipe) -> str:
         steps.append("warmup=2")
     if training.sampling == "natural":
         steps.append("sampling=decay, which begins with all classes alike")
+    if recipe.judgement.ordered and training.loss in ("cross_entropy", "focal"):
+        steps.append("loss=regression, which learns the grade as a number")
+    if recipe.network.init == "scratch":
+        steps.append("init=imagenet, or init=RUN with an earlier run on such images")
     if training.select == "accuracy":
         steps.append("select=kappa, so that no such epoch is chosen")
     steps.append("more epochs" if len(steps) < 2 else "")

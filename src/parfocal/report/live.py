@@ -60,7 +60,6 @@ def _so_far(run: Run) -> dict[str, Any]:
     if part.minutes:
         left = max(0.0, part.minutes * 60 - float(history["seconds"].sum()))
     counts = run.environment()["data"]["counts"]["valid"]
-    true = {name: count / max(1, sum(counts.values())) for name, count in counts.items()}
     return {
         "name": run.name,
         "epoch": len(rows),
@@ -71,6 +70,6 @@ def _so_far(run: Run) -> dict[str, Any]:
         "best": best,
         "select": words_of(part.select),
         "best_value": best[f"valid_{part.select}"],
-        "majority": max(true.values()),
-        "alarms": [alarm.text for alarm in alarms(rows, true, run.recipe)],
+        "majority": max(counts.values()) / max(1, sum(counts.values())),
+        "alarms": [alarm.text for alarm in alarms(rows, counts, run.recipe)],
     }

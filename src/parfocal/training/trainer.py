@@ -15,7 +15,7 @@ from parfocal.data.table import Table
 from parfocal.data.views import looks
 from parfocal.evaluation.inference import batches_of, predict_split
 from parfocal.evaluation.metrics import judge
-from parfocal.evaluation.watch import alarms, prevalence, shares_said
+from parfocal.evaluation.watch import alarms, shares_said
 from parfocal.files import write_json
 from parfocal.model.classifier import new_classifier
 from parfocal.model.links import Grades
@@ -201,6 +201,6 @@ def _report(run: Run, reached: checkpoint.Progress, table: Table, clock: Clock) 
         f"train {row['train_accuracy']:.3f}  valid {row['valid_accuracy']:.3f}{test}  "
         f"{row['images_per_second']:,.0f} images/s  waiting {row['waiting']:.1%}"
     )
-    for alarm in alarms(reached.history, prevalence(table), run.recipe):
+    for alarm in alarms(reached.history, table.counts("valid"), run.recipe):
         if alarm.until == reached.epoch:
             say(f"Warning: {alarm.text}")
