@@ -1,6 +1,8 @@
 """DICOM files are seen as they say themselves, and refused with a reason where they say too little."""
 
+import subprocess
 import sys
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from pydicom.uid import (
 )
 
 from parfocal.data.decode import Unreadable, prepare_image, read_picture
+from parfocal.data.headers import TooLarge, at_most
 from parfocal.parts import ImagesPart
 from tests.data.pictures import scene
 
@@ -189,6 +192,38 @@ def test_run_lengths_are_read() -> None:
     made = dataset(DEEP, bits=12)
     compress(made, RLELossless)
     np.testing.assert_array_equal(_grey(written(made)), _grey(dicom(DEEP, bits=12)))
+
+
+@pytest.mark.parametrize("values", [DEEP, scene()], ids=["16 bits", "colours"])
+def test_run_lengths_that_come_to_more_than_the_picture_are_refused(values: np.ndarray) -> None:
+    made = dataset(values, "RGB" if values.ndim == 3 else "MONOCHROME2")
+    compress(made, RLELossless)
+    made.Columns = made.Columns // 2
+    with pytest.raises(Unreadable, match="run lengths come to more than its picture"):
+        read_picture(written(made))
+
+
+@pytest.mark.filterwarnings("ignore:The value")
+def test_what_is_deflated_takes_no_more_memory_than_it_may() -> None:
+    made = dataset(GREY, ImageComments="a" * 5_000_000)
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data = written(made)
+    np.testing.assert_array_equal(_grey(data), GREY)
+    tracemalloc.start()
+    with at_most(100_000), pytest.raises(TooLarge, match="once inflated"):
+        read_picture(data)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def test_what_is_odd_in_a_file_is_not_quoted(tmp_path: Path) -> None:
+    data = dicom(GREY, SpecificCharacterSet="ISO_IR 6", PatientName="A").replace(b"ISO_IR 6", b"SECRET A")
+    (tmp_path / "a.dcm").write_bytes(data)
+    # In a process of its own, for tests have filters of their own.
+    reading = "from pathlib import Path; from parfocal.data.decode import read_picture"
+    reading += "; print(read_picture(Path('a.dcm'))[1].notes)"
+    done = subprocess.run([sys.executable, "-c", reading], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("grey dicom\n", "")
 
 
 @pytest.mark.parametrize("colours", ["MONOCHROME2", "YBR_FULL_422"])

@@ -3,6 +3,7 @@
 import os
 import struct
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -201,6 +202,36 @@ def test_a_jpeg_with_a_thumbnail_is_read() -> None:
 def test_a_damaged_exif_block_turns_nothing() -> None:
     data = saved(Image.fromarray(scene()), "PNG", exif=exif(6)[:12])
     np.testing.assert_array_equal(read_picture(data)[0], scene())
+
+
+def _exif_of_many_tags() -> bytes:
+    """Return an EXIF block of which each tag, all different, points at the same 40,000 bytes."""
+    tags = [274, *range(1000, 1800)]
+    start = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 1, 40_000, start) for tag in tags)
+    block = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + b"\x06" * 40_000
+    return b"Exif\0\0" + block
+
+
+def test_tags_that_share_their_bytes_take_no_memory() -> None:
+    block = _exif_of_many_tags()
+    jpeg = PICTURES["rgb.jpg"].data
+    segments = (b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block) * 20
+    tracemalloc.start()
+    facts = read_picture(jpeg[:2] + segments + jpeg[2:])[1]
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    assert facts.notes == "rotated"
+
+
+def test_a_tiff_in_too_many_parts_is_refused() -> None:
+    data = bytearray(PICTURES["rgb raw.tif"].data)
+    (place,) = struct.unpack_from("<I", data, 4)
+    for entry in range(place + 2, len(data) - 12, 12):
+        if struct.unpack_from("<H", data, entry) == (273,):
+            struct.pack_into("<I", data, entry + 4, 1 << 19)
+    with pytest.raises(Unreadable, match="too many parts"):
+        read_picture(bytes(data))
 
 
 def test_what_is_no_file_says_so(tmp_path: Path) -> None:

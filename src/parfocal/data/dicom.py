@@ -1,15 +1,23 @@
 """DICOM files: the first picture of one, shown as the file itself says, through the optional pydicom."""
 
+import logging
+import struct
+import warnings
+import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from parfocal.data.headers import SUFFIXES, Unreadable, read_header, refuse_size
+from parfocal.data.headers import SUFFIXES, TooLarge, Unreadable, most_bytes, read_header, refuse_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+# Its doubts quote the file, which may be a stranger's.
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+logging.getLogger("pydicom").disabled = True
 
 
 def is_dicom(data: bytes, suffix: str) -> bool:
@@ -32,7 +40,7 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, frozenset[str]]:
         raise Unreadable("a DICOM file; install parfocal[dicom]") from None
     # Whatever is wrong in a damaged file, pydicom answers it with an exception of one kind or another.
     try:
-        declared = pydicom.dcmread(BytesIO(data), force=True)
+        declared = pydicom.dcmread(BytesIO(_inflated(data)), force=True)
         _refuse(declared)
         _gather(declared)
         picture = _picture(declared, _stored(declared))
@@ -43,7 +51,33 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, frozenset[str]]:
     return picture, _notes(declared)
 
 
+def _inflated(data: bytes) -> bytes:
+    """Return a file whose data set is deflated as one whose is not; pydicom would inflate it to any size."""
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+    stream = BytesIO(data)
+    read_preamble(stream, force=True)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return data
+    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain = unpacking.decompress(data[stream.tell() :], most_bytes())
+    if unpacking.unconsumed_tail:
+        raise TooLarge(f"a DICOM file of more than {most_bytes() / (1 << 30):.2g} GiB once inflated")
+    if not unpacking.eof:
+        raise Unreadable("truncated")
+    length = len(DeflatedExplicitVRLittleEndian)
+    head = data[: stream.tell()].replace(
+        DeflatedExplicitVRLittleEndian.encode(), ExplicitVRLittleEndian.encode().ljust(length, b"\0")
+    )
+    return head + plain
+
+
 def _refuse(declared: "Dataset") -> None:
+    from pydicom.encaps import get_frame
+    from pydicom.uid import RLELossless
+
     if not any(name in declared for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise Unreadable("a DICOM file without a picture, or truncated before it")
     width, height = int(declared.Columns), int(declared.Rows)
@@ -54,6 +88,24 @@ def _refuse(declared: "Dataset") -> None:
         needed = width * height * (2 if halved else samples) * depth // 8 * _frames(declared)
         if len(declared.PixelData) < needed:
             raise Unreadable("truncated")
+    elif "PixelData" in declared and _syntax(declared) == RLELossless:
+        frame = get_frame(declared.PixelData, 0, number_of_frames=_frames(declared))
+        _refuse_runs(frame, width * height)
+
+
+def _refuse_runs(frame: bytes, size: int) -> None:
+    """Refuse run lengths that come to more than a picture's bytes, before they are written out."""
+    segments, *starts = struct.unpack_from("<16I", frame)
+    for start, end in zip(starts[:segments], [*starts[1:segments], len(frame)], strict=True):
+        place, length = start, 0
+        while place < end:
+            header = frame[place]
+            # To 127 so many bytes and one more follow; from 129 one follows, to be repeated; 128 says nothing.
+            length += header + 1 if header < 128 else 257 - header if header > 128 else 0
+            place += header + 2 if header < 128 else 2 if header > 128 else 1
+            # A segment may be filled up with zeros, which look like one more byte or two.
+            if length > size + 2:
+                raise Unreadable("a DICOM file whose run lengths come to more than its picture")
 
 
 def _gather(declared: "Dataset") -> None:

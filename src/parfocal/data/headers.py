@@ -97,6 +97,11 @@ def read_header(data: bytes) -> Header:
     return header
 
 
+def most_bytes() -> int:
+    """Return how many bytes a picture may take once decoded."""
+    return _MOST.get()[1]
+
+
 def refuse_size(width: int, height: int, pixel_bytes: int) -> None:
     """Raise Unreadable for a picture without pixels, TooLarge for more of them than memory should be given for."""
     most_pixels, most_bytes = _MOST.get()
@@ -110,7 +115,7 @@ def refuse_size(width: int, height: int, pixel_bytes: int) -> None:
 
 
 def _jpeg(data: bytes) -> Header:
-    place, frame, orientation = 2, None, 1
+    place, frame, orientation = 2, None, 0
     while (marker := data[place + 1]) != 0xDA:
         if data[place] != 0xFF or marker in (0x00, 0xD9):
             raise ValueError("no picture follows its header")
@@ -123,7 +128,7 @@ def _jpeg(data: bytes) -> Header:
         (length,) = struct.unpack_from(">H", data, place + 2)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame = (marker, *struct.unpack_from(">BHHB", data, place + 4))
-        elif marker == 0xE1 and data.startswith(b"Exif\0\0", place + 4):
+        elif marker == 0xE1 and not orientation and data.startswith(b"Exif\0\0", place + 4):
             orientation = tiff.exif_orientation(data[place + 4 : place + 2 + length])
         place += 2 + length
     if frame is None:
@@ -138,11 +143,12 @@ def _jpeg(data: bytes) -> Header:
     if several and data.count(b"\xff\xda", place, end) > MOST_SCANS:
         raise Unreadable(f"a JPEG in more than {MOST_SCANS} scans, made to take for ever")
     notes = {1: {"grey"}, 4: {"cmyk"}}.get(channels, set())
+    orientation = orientation or 1
     return Header("JPEG", width, height, bits, 3, orientation, frozenset(notes | _turned(orientation)))
 
 
 def _png(data: bytes) -> Header:
-    view, place, orientation, notes, clear = memoryview(data), 8, 1, set[str](), None
+    view, place, orientation, notes, clear = memoryview(data), 8, 0, set[str](), None
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     kind = b""
     while kind != b"IEND":
@@ -160,8 +166,9 @@ def _png(data: bytes) -> Header:
                 clear = int.from_bytes(data[body : body + 2]) * (255 // ((1 << min(8, bits)) - 1))
         elif kind == b"acTL":
             notes.add("animated")
-        elif kind == b"eXIf":
+        elif kind == b"eXIf" and not orientation:
             orientation = tiff.exif_orientation(data[body : body + length])
+    orientation = orientation or 1
     notes |= {0: {"grey"}, 4: {"grey", "alpha"}, 6: {"alpha"}}.get(colour, set()) | _turned(orientation)
     notes |= {"16-bit"} if bits == 16 else set()
     channels = 4 if "alpha" in notes else 3

@@ -8,13 +8,21 @@ TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, EXTRA_CHANNELS, SAMPLE_FORMAT
 
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """The types of tag that hold whole numbers, and how `struct` names them; no other type is needed here."""
+_PLACES = {STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES}
+"""The tags with a number for each strip or tile; of the others the first number is all that is wanted."""
+_WANTED = _PLACES | {
+    WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, CHANNELS, STRIP_ROWS, PLANES, TILE_WIDTH, TILE_HEIGHT,
+    EXTRA_CHANNELS, SAMPLE_FORMAT,
+}  # fmt: skip
 _MOST_TAGS = 4096
+_MOST_PLACES = 1 << 18
+"""Many tags may point at the same bytes, so that a small file could ask for any amount of memory."""
 
 Tags = dict[int, tuple[int, ...]]
 
 
 def read_directory(data: bytes) -> tuple[Tags, bool]:
-    """Return the first directory's whole-number tags, and whether another directory follows.
+    """Return those of the first directory's tags that are known here, and whether another directory follows.
 
     Raises struct.error or OverflowError where the data end too early, ValueError where they are no directory.
     """
@@ -23,13 +31,13 @@ def read_directory(data: bytes) -> tuple[Tags, bool]:
         raise ValueError("no byte order")
     (version,) = struct.unpack_from(f"{order}H", data, 2)
     if version == 42:
-        (place,) = struct.unpack_from(f"{order}I", data, 4)
         count, entry, room = "H", "HHI", 4
     elif version == 43:
-        (place,) = struct.unpack_from(f"{order}Q", data, 8)
         count, entry, room = "Q", "HHQ", 8
     else:
         raise ValueError("no TIFF version")
+    # What is told of 4 bytes begins at the 4th, what of 8 at the 8th.
+    place = _place(data, order, room, room)
     (entries,) = struct.unpack_from(order + count, data, place)
     if entries > _MOST_TAGS:
         raise ValueError("too many tags")
@@ -38,11 +46,15 @@ def read_directory(data: bytes) -> tuple[Tags, bool]:
     for _ in range(entries):
         tag, kind, amount = struct.unpack_from(order + entry, data, place)
         place += struct.calcsize(order + entry)
-        if kind in _WHOLE_NUMBERS:
-            tags[tag] = _values(data, f"{order}{amount}{_WHOLE_NUMBERS[kind]}", place, order, room)
+        # Where a tag is there twice, the first counts.
+        if tag in _WANTED and tag not in tags and kind in _WHOLE_NUMBERS and amount:
+            if amount > _MOST_PLACES:
+                raise ValueError("it is in too many parts")
+            letter = _WHOLE_NUMBERS[kind]
+            start = place if amount * struct.calcsize(order + letter) <= room else _place(data, order, room, place)
+            tags[tag] = struct.unpack_from(f"{order}{amount if tag in _PLACES else 1}{letter}", data, start)
         place += room
-    (following,) = struct.unpack_from(order + ("I" if room == 4 else "Q"), data, place)
-    return tags, following != 0
+    return tags, _place(data, order, room, place) != 0
 
 
 def exif_orientation(data: bytes) -> int:
@@ -105,7 +117,5 @@ def unusual(tags: Tags) -> str:
     return ""
 
 
-def _values(data: bytes, layout: str, place: int, order: str, room: int) -> tuple[int, ...]:
-    if struct.calcsize(layout) > room:
-        (place,) = struct.unpack_from(order + ("I" if room == 4 else "Q"), data, place)
-    return struct.unpack_from(layout, data, place)
+def _place(data: bytes, order: str, room: int, at: int) -> int:
+    return struct.unpack_from(order + ("I" if room == 4 else "Q"), data, at)[0]
