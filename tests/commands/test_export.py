@@ -19,7 +19,7 @@ def test_it_says_how_far_apart_and_where_the_file_is(trained: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "on 24 images of valid" in done.stdout
     assert "Largest difference of a probability from the run: 0.00000" in done.stdout
-    assert f"Exported: {tmp_path / 'resnet20.pt'}\nCard: {tmp_path / 'MODEL_CARD.md'}" in done.stdout
+    assert f"Exported: {tmp_path / 'resnet20.pt'}\nCard: {tmp_path / 'resnet20.pt.md'}" in done.stdout
     assert (tmp_path / "resnet20.pt").is_file()
 
 

@@ -15,7 +15,7 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predictions import Predictions
 from parfocal.explaining.cam import SCORE, Maps
 from parfocal.explaining.choice import Shown
-from parfocal.explaining.explain import Explained
+from parfocal.explaining.explain import Explained, plain_names
 from parfocal.explaining.sheet import Opinion, sheet
 from parfocal.run import Run
 from tests.cells import write_image
@@ -195,8 +195,14 @@ def test_the_second_map_is_of_the_truth_or_else_of_the_runner_up() -> None:
 def test_names_that_files_cannot_have_are_written_all_the_same(trained: Path, tmp_path: Path) -> None:
     image = cv2.imread(str(trained / "cells" / "new_dataset" / "test" / "0.bmp"))
     assert image is not None
-    odd = tmp_path / "ä: b*?.png"
+    odd = tmp_path / "ä: b*$5_$6?.png"
     write_image(odd, image)
     found = parfocal.explain(trained / "runs" / "resnet20", odd, tmp_path / "where")
-    assert (tmp_path / "where" / "maps" / "resnet20" / "001-ä-b.npy").is_file()
+    assert (tmp_path / "where" / "maps" / "resnet20" / "001-ä-b-5_-6.npy").is_file()
     assert found.figures["id"].tolist() == [str(odd)] * 2
+
+
+def test_names_that_would_be_alike_as_files_are_numbered() -> None:
+    assert plain_names(["HER2+", "HER2-", "her2", "HER2-2", "*", "b"]) == {
+        "HER2+": "HER2", "HER2-": "HER2-2", "her2": "her2-3", "HER2-2": "HER2-2-2", "*": "unnamed", "b": "b",
+    }  # fmt: skip

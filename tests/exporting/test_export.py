@@ -117,6 +117,12 @@ def test_the_card_holds_what_was_measured(run: Run, tmp_path: Path) -> None:
     assert "medical device" in text
 
 
+def test_each_file_has_a_card_of_its_own(run: Run, tmp_path: Path) -> None:
+    cards = [parfocal.export(run.folder, form, tmp_path).card for form in ("torchscript", "safetensors")]
+    assert [card.name for card in cards] == ["resnet20.pt.md", "resnet20.safetensors.md"]
+    assert "| file | resnet20.pt |" in cards[0].read_text(encoding="utf-8")
+
+
 def test_int8_is_measured_beside_the_numbers_it_came_from(run: Run, tmp_path: Path) -> None:
     done: Exported
     try:
@@ -126,6 +132,7 @@ def test_int8_is_measured_beside_the_numbers_it_came_from(run: Run, tmp_path: Pa
     assert list(done.said) == ["run", "float32", "int8"]
     assert all(one.speed > 0 and one.accuracy is not None for one in done.said.values())
     assert told(done.path, "openvino")["int8"]
+    assert done.path.name.startswith("resnet20-int8")
     assert 0 < done.agreement.largest < 0.5
     assert done.path.with_suffix(".bin").stat().st_size < run.weights.stat().st_size / 2
 

@@ -34,6 +34,13 @@ def test_a_confusion_matrix_names_its_axes_and_classes() -> None:
         assert [label.get_text() for label in axes.get_yticklabels()] == JUDGED["classes"]
 
 
+def test_a_name_with_dollar_signs_is_no_formula(tmp_path: Path) -> None:
+    judged = {"confusion": [[1, 0], [0, 1]], "classes": ["p$_$", "$^$"]}
+    save(confusion_figure("a$_$b, valid", judged), tmp_path, "odd")
+    assert "a$_$b" in (tmp_path / "odd.svg").read_text()
+    assert "p$_$" in (tmp_path / "odd.svg").read_text()
+
+
 @pytest.fixture
 def runs(cells: Path, tmp_path: Path) -> Sequence[Run]:
     changes = {**SMALL, "model": ["resnet20", "plain20"], "epochs": 2, "test_curve": True}

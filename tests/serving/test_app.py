@@ -82,6 +82,16 @@ def test_nothing_readable_is_refused_with_every_reason(client: httpx.Client) -> 
     assert "no file" in _refused(client.post("v1/grade", files=[("a", (None, b"text"))]), 422)
 
 
+def test_a_name_in_a_code_of_its_own_is_no_fault_of_the_server(client: httpx.Client) -> None:
+    part = b'--x\r\ncontent-disposition: form-data; name="image"; filename="\\ud800a"\r\n\r\nno image\r\n--x--\r\n'
+    kind = "multipart/form-data; boundary=x"
+    for charset in ("unicode_escape", "utf-16"):
+        headers = {"content-type": f"{kind}; charset={charset}"}
+        assert "in UTF-8" in _refused(client.post("v1/grade", content=part, headers=headers), 400)
+    headers = {"content-type": f"{kind}; charset=UTF-8"}
+    assert "cannot be read" in _refused(client.post("v1/grade", content=part, headers=headers), 422)
+
+
 def test_a_damaged_form_is_refused(client: httpx.Client) -> None:
     for kind, body in (
         ("multipart/form-data", b"abc"),

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 import parfocal
-from parfocal.data.decode import Unreadable
+from parfocal.data.decode import Facts, Pixels, Unreadable, prepare_image
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.answering import Answering, Answers, Look
 from parfocal.evaluation.ensemble import ensemble
 from parfocal.evaluation.predictions import Predictions
+from parfocal.parts import ImagesPart
 from parfocal.run import Run
 from parfocal.serving.engine import Engine
 from parfocal.serving.limits import Limits, Refused
@@ -100,6 +101,21 @@ def test_only_the_named_networks_answer(engine: Engine, images: dict[str, bytes]
     with pytest.raises(Refused, match=r"There is no network 'resnet2'\. Did you mean 'resnet20'"):
         engine.grade([b""], ["resnet2"])
     assert engine.waiting == 0
+
+
+def test_networks_that_want_an_image_alike_have_it_prepared_once(
+    engine: Engine, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[ImagesPart] = []
+
+    def counted(source: bytes, part: ImagesPart) -> tuple[Pixels, Facts]:
+        prepared.append(part)
+        return prepare_image(source, part)
+
+    monkeypatch.setattr("parfocal.evaluation.answering.prepare_image", counted)
+    (future,) = engine.grade([next(iter(images.values()))])
+    assert len(future.result()) == len(engine.networks) > 1
+    assert len(prepared) == 1
 
 
 def test_one_that_cannot_be_read_says_so_and_the_others_are_answered(engine: Engine, images: dict[str, bytes]) -> None:

@@ -28,7 +28,7 @@ def export(
         list[Path] | None,
         typer.Option(help="Images or folders to compare on, where those of the run are not there; may be repeated."),
     ] = None,
-    card: Annotated[Path | None, typer.Option(help="The model card. [default: MODEL_CARD.md beside the file]")] = None,
+    card: Annotated[Path | None, typer.Option(help="The model card. [default: FILE.md beside the file]")] = None,
 ) -> None:
     """Write a network that takes pixels of prepared images and gives calibrated probabilities, and its model card.
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -44,7 +45,8 @@ def mosaic(table: Table, store: Store, recipe: Recipe) -> Figure:
 
 def write_mosaic(path: Path, table: Table, store: Store, recipe: Recipe) -> None:
     """Write the mosaic as PNG."""
-    with whole(path) as beside:
+    # A name with two dollar signs is no formula.
+    with whole(path) as beside, mpl.rc_context({"text.parse_math": False}):
         mosaic(table, store, recipe).savefig(beside, format="png", dpi=110)
 
 

@@ -17,6 +17,7 @@ from parfocal.evaluation.operating import score
 from parfocal.evaluation.ordinary import measures
 from parfocal.evaluation.temperature import tempered
 from parfocal.model.classifier import Classifier
+from parfocal.parts import ImagesPart
 from parfocal.recipe import Recipe
 from parfocal.run import Run, open_runs
 
@@ -76,9 +77,15 @@ class Answering:
         operating = self.decision.operating
         return bool(self.part.referable) if operating is None else operating.aim != "kappa"
 
-    def look(self, source: Path | bytes) -> Look:
-        """Prepare an image file, or its bytes, as each network wants it; or raise Unreadable."""
-        prepared = {recipe.images: prepare_image(source, recipe.images)[0] for recipe in self._recipes}
+    def look(self, source: Path | bytes, prepared: dict[ImagesPart, Pixels] | None = None) -> Look:
+        """Prepare an image file, or its bytes, as each network wants it; or raise Unreadable.
+
+        What is `prepared` of the same image is not prepared again, and what had to be is added.
+        """
+        prepared = {} if prepared is None else prepared
+        for recipe in self._recipes:
+            if recipe.images not in prepared:
+                prepared[recipe.images] = prepare_image(source, recipe.images)[0]
         ordinary = self.decision.ordinary
         own = prepared[self._recipes[0].images]
         unusual = ordinary.unusual(measures(own)) if ordinary is not None else ()

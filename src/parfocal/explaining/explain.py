@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
@@ -80,7 +81,8 @@ def explain(
     shown = [one.evidence(number, each.truth) for one in opinions for number, each in enumerate(subjects.shown)]
     scale = shared_scale(*(map_ for maps in shown for map_ in maps.values()))
     sheets = tuple(_sheets(folder, subjects, opinions, scale))
-    figures = pd.DataFrame([row for one in opinions for row in _maps(folder, subjects, one, scale)])
+    folders = plain_names([run.name for run in opened])
+    figures = pd.DataFrame([row for one in opinions for row in _maps(folder, folders[one.name], subjects, one, scale)])
     lying = {
         run.name: lying_of(run, network, split, method, stage, masks)
         for run, network in zip(opened, networks, strict=True)
@@ -117,24 +119,25 @@ def _sheets(folder: Path, subjects: Subjects, opinions: Sequence[Opinion], scale
     starts = range(0, len(subjects.shown), MOST_ON_A_SHEET)
     for number, start in enumerate(starts, start=1):
         path = folder / (f"sheet-{number}.png" if len(starts) > 1 else "sheet.png")
-        figure = sheet(subjects.shown[start : start + MOST_ON_A_SHEET], opinions, scale, start)
-        with whole(path) as beside:
+        # A name with two dollar signs is no formula.
+        with whole(path) as beside, mpl.rc_context({"text.parse_math": False}):
+            figure = sheet(subjects.shown[start : start + MOST_ON_A_SHEET], opinions, scale, start)
             figure.savefig(beside, format="png", dpi=150)
         yield path
 
 
-def _maps(folder: Path, subjects: Subjects, opinion: Opinion, scale: float) -> Iterator[dict[str, Any]]:
+def _maps(folder: Path, own: str, subjects: Subjects, opinion: Opinion, scale: float) -> Iterator[dict[str, Any]]:
     """Write the maps of one network as numbers and pictures, and yield what is told of each that is shown."""
-    side = opinion.maps.pixels.shape[1]
+    side, called = opinion.maps.pixels.shape[1], plain_names(opinion.maps.answers)
     for number, one in enumerate(subjects.shown):
         pixels, answer = opinion.maps.pixels[number], int(opinion.labels[number])
-        stem = folder / "maps" / _plain(opinion.name) / f"{number + 1:03d}-{_plain(PurePath(one.id).stem)}"
+        stem = folder / "maps" / own / f"{number + 1:03d}-{_plain(PurePath(one.id).stem)}"
         with whole(stem.with_name(f"{stem.name}.npy")) as beside, beside.open("wb") as file:
             np.save(file, opinion.maps.values[number])
         regions = {"border": border(side), "surround": surround(pixels)}
         for name, map_ in opinion.evidence(number, one.truth).items():
-            _picture(stem.with_name(f"{stem.name}-{_plain(name)}-map.png"), grey(map_, scale, side))
-            _picture(stem.with_name(f"{stem.name}-{_plain(name)}.png"), overlay(pixels, map_, scale))
+            _picture(stem.with_name(f"{stem.name}-{called[name]}-map.png"), grey(map_, scale, side))
+            _picture(stem.with_name(f"{stem.name}-{called[name]}.png"), overlay(pixels, map_, scale))
             down, across = np.unravel_index(map_.argmax(), map_.shape)
             yield {
                 "run": opinion.name,
@@ -157,6 +160,21 @@ def _picture(path: Path, pixels: Pixels) -> None:
     _, data = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)
     with whole(path) as beside:
         beside.write_bytes(data.tobytes())
+
+
+def plain_names(names: Sequence[str]) -> dict[str, str]:
+    """Return for each name one that any file may have; those that would be alike are numbered."""
+    plain: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        one, number = _plain(name), 1
+        # Some file systems take capitals for small letters.
+        while one.casefold() in taken:
+            number += 1
+            one = f"{_plain(name)}-{number}"
+        taken.add(one.casefold())
+        plain[name] = one
+    return plain
 
 
 def _plain(name: str) -> str:

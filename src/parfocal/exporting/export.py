@@ -69,7 +69,7 @@ def export(
     if precision not in TOLERANCES or precision == "int8":
         raise UsageError(f"There is no precision {precision!r}. Valid are: float32, bf16.")
     can_be_written(to, precision, int8)
-    opened_run, path = _run(run), _place(run, to, out)
+    opened_run, path = _run(run), _place(run, to, out, int8)
     decision = Decision.load(opened_run.decision)
     recipe = looked_at(opened_run.recipe, decision.looks)
     classifier = Classifier.load(opened_run.weights).eval()
@@ -87,7 +87,7 @@ def export(
     name = "int8" if int8 else precision
     found = agreement(before["run"], said)
     exported = Exported(
-        path, Path(card) if card else path.with_name("MODEL_CARD.md"), shown.where, found, {**before, name: said}
+        path, Path(card) if card else path.with_name(f"{path.name}.md"), shown.where, found, {**before, name: said}
     )
     if not found.holds(TOLERANCES[name]):
         raise Disagreement(
@@ -114,12 +114,12 @@ def _run(run: Path | str | Run) -> Run:
     return runs[0]
 
 
-def _place(run: Path | str | Run, to: Form, out: Path | str | None) -> Path:
+def _place(run: Path | str | Run, to: Form, out: Path | str | None, int8: bool) -> Path:
     """Return the file to write: the one that is named, or one called after the run in the folder that is named."""
     folder, suffix = run.folder if isinstance(run, Run) else Path(run), FORMATS[to].suffix
     place = Path(out) if out is not None else folder / "export"
     if place.suffix == "" or place.is_dir():
-        return place / f"{Run(folder).name}{suffix}"
+        return place / f"{Run(folder).name}{'-int8' if int8 else ''}{suffix}"
     if place.suffix != suffix:
         raise UsageError(f"{place}: a file of {to} ends in {suffix}.")
     return place

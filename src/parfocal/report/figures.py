@@ -32,6 +32,8 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#e3e3e3",
     "axes.axisbelow": True,
     "svg.hashsalt": "parfocal",
+    # A name with two dollar signs is no formula.
+    "text.parse_math": False,
     "savefig.dpi": 160,
 }
 
@@ -191,12 +193,13 @@ def legend(figure: Figure, drawn: Sequence[Artist], *, below: bool = False) -> N
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as SVG and PNG."""
-    # Laid out once, and not again for each form.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for suffix in ("svg", "png"):
-        with whole(folder / f"{name}.{suffix}") as beside, mpl.rc_context(STYLE):
-            figure.savefig(beside, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+    with mpl.rc_context(STYLE):
+        # Laid out once, and not again for each form.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for suffix in ("svg", "png"):
+            with whole(folder / f"{name}.{suffix}") as beside:
+                figure.savefig(beside, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
 
 
 def _share_axes(axes: Axes, name: str, title: str = "") -> None:

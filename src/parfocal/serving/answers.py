@@ -105,7 +105,7 @@ def reasons(uploads: Sequence[Upload], said: Sequence[Graded | BaseException]) -
     """Say why none of the uploads could be read."""
     if len(said) == 1:
         return f"The image cannot be read: {said[0]}."
-    names = [clean(upload.name) or f"image {number}" for number, upload in enumerate(uploads, 1)]
+    names = [upload.name or f"image {number}" for number, upload in enumerate(uploads, 1)]
     each = [f"{name}: {one}" for name, one in zip(names, said, strict=True)]
     return f"None of the {len(said)} images can be read. {'; '.join(each[:5])}."
 
@@ -130,17 +130,12 @@ def loaded(network: Network) -> dict[str, Any]:
     }
 
 
-def clean(name: str) -> str:
-    """Return a name that a client gave, of a sane length and as valid text."""
-    return name[:255].encode("utf-8", "replace").decode()
-
-
 def _image(upload: Upload, said: Graded | BaseException, networks: Sequence[Network]) -> dict[str, Any]:
     if isinstance(said, Unreadable):
-        return {"name": clean(upload.name), "answers": [], "unreadable": str(said)}
+        return {"name": upload.name, "answers": [], "unreadable": str(said)}
     assert isinstance(said, Mapping)
     answers = [_answer(said[network.name], network) for network in networks]
-    return {"name": clean(upload.name), "answers": answers, "unreadable": None}
+    return {"name": upload.name, "answers": answers, "unreadable": None}
 
 
 def _answer(said: Said, network: Network) -> dict[str, Any]:

@@ -18,11 +18,13 @@ from time import monotonic
 import cv2
 import numpy as np
 
+from parfocal.data.decode import Pixels
 from parfocal.data.headers import TooLarge, at_most
 from parfocal.errors import nearest
 from parfocal.evaluation.answering import Answering, Look
 from parfocal.evaluation.ensemble import MEMBERS
 from parfocal.memory import give_back_memory
+from parfocal.parts import ImagesPart
 from parfocal.run import Run, apart, open_runs
 from parfocal.serving.limits import Limits, Refused
 
@@ -170,8 +172,10 @@ class Engine:
             _settle(whole, lambda: {network.name: heard[network.name].result() for network in networks})
 
         def look() -> None:
+            # Most networks of a server want an image framed alike.
+            prepared: dict[ImagesPart, Pixels] = {}
             try:
-                looks = [self.look(image, network) for network in networks]
+                looks = [self.look(image, network, prepared) for network in networks]
             except Exception as error:  # Unreadable, or whatever else: the one who waits must hear of it
                 self._arrived(networks)
                 whole.set_exception(error)
@@ -184,14 +188,14 @@ class Engine:
         self._pool.submit(look)
         return whole
 
-    def look(self, image: bytes, network: Network) -> Look:
+    def look(self, image: bytes, network: Network, prepared: dict[ImagesPart, Pixels]) -> Look:
         """Prepare an image file as a network wants it; or raise Unreadable."""
         try:
             with at_most(min(_SMALL, self.limits.pixels)):
-                return network.answering.look(image)
+                return network.answering.look(image, prepared)
         except TooLarge:
             with self._large, at_most(self.limits.pixels):
-                return network.answering.look(image)
+                return network.answering.look(image, prepared)
 
     def close(self) -> None:
         """Answer everything that was accepted, and stop."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -55,7 +56,10 @@ class Uploads:
             raise Refused(400, "The client went away.") from None
 
     async def _form(self, request: Request, own: "_Own") -> list[Upload]:
-        most = self.limits.images
+        most, options = self.limits.images, parse_options_header(request.headers["content-type"])[1]
+        # Any codec of Python's would be taken, with whatever it makes of a name.
+        if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+            raise Refused(400, "The names of a form are in UTF-8; leave its charset out.")
         parser = _InMemory(request.headers, self._body(request, own), max_files=most, max_fields=most)
         try:
             form = await parser.parse()
@@ -64,7 +68,7 @@ class Uploads:
         except (FormParserError, LookupError, ValueError, UnicodeError):
             raise Refused(400, "The form is damaged.") from None
         async with _files(form.multi_items()) as files:
-            return [Upload(one.filename or "", await one.read()) for one in files]
+            return [Upload(_clean(one.filename or ""), await one.read()) for one in files]
 
     async def _body(self, request: Request, own: "_Own") -> AsyncGenerator[bytes, None]:
         """Yield the body piece by piece; a client that is too slow, or sends too much, is refused."""
@@ -116,6 +120,11 @@ class _Own:
 
 def _too_much(limits: Limits) -> Refused:
     return Refused(413, f"A request may have {_size(limits.request)}; send fewer images at once.")
+
+
+def _clean(name: str) -> str:
+    """Return a name that a client gave, of a sane length and as valid text."""
+    return name[:255].encode("utf-8", "replace").decode()
 
 
 def _size(count: int) -> str:
