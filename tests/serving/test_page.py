@@ -2,6 +2,9 @@
 
 import csv
 import math
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -447,6 +450,32 @@ def _sign_in(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_the_commands_of_the_description_work(
+    browser: Browser, runs: list[Path], images: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("one.jpg", "two.png"):
+        (tmp_path / name).write_bytes(images["./new_dataset/test/0.bmp"])
+    with serving(runs[:1], token=TOKEN) as address:
+        for page in _opened(browser, address):
+            _sign_in(page)
+            page.goto(f"{address}docs")
+            expect(page.locator("body[data-ready]")).to_be_visible()
+            commands = page.locator("pre").all_inner_texts()
+            assert len(commands) == 7
+            for command in commands:
+                asked = command.replace("{name}", "resnet20").replace("curl ", "curl -fsS ", 1)
+                environment = os.environ | {"PARFOCAL_TOKEN": TOKEN}
+                subprocess.run(["sh", "-c", asked], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_commands_carry_no_token_where_none_is_asked_for(page: Page, site: str) -> None:
+    page.goto(f"{site}docs")
+    expect(page.get_by_text(f"curl {site}runs/{{name}}")).to_be_visible()
+    expect(page.locator("main")).not_to_contain_text("Bearer")
+
+
 def test_the_description_is_drawn_from_the_schema(page: Page, site: str) -> None:
     page.goto(f"{site}docs")
     for address in ("POST /v1/grade", "POST /v1/explain", "GET /v1/models", "GET /metrics", "Answer"):
@@ -462,3 +491,12 @@ def test_a_report_is_shown_whole(page: Page) -> None:
     broken = "[...document.images].filter((one) => !one.complete || one.naturalWidth === 0).length"
     assert page.evaluate(broken) == 0
     assert page.evaluate("getComputedStyle(document.body).maxWidth") != "none"
+
+
+def test_a_report_is_found_whatever_its_run_is_called(browser: Browser, runs: list[Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "a#b 100%"))
+    with serving(run) as address:
+        for page in _opened(browser, address):
+            page.get_by_role("link", name="Report of a#b 100%").click()
+            expect(page.locator("h1")).to_be_visible()
+            expect(page.locator("body")).to_contain_text("accuracy")
