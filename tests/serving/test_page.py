@@ -1,14 +1,18 @@
 """The page, driven in a real Chromium: by mouse, by keyboard alone, on a phone, with good, bad and many images."""
 
 import csv
-from collections.abc import Iterator
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from parfocal.serving.server import serving
 from tests.browser import PHONE, browser, faults
@@ -63,6 +67,31 @@ def _file(name: str, content: bytes) -> dict[str, object]:
 
 def _choose(page: Page, *files: dict[str, object]) -> None:
     page.get_by_label("Choose images").set_input_files(files)  # type: ignore[arg-type]
+
+
+def _files(images: dict[str, bytes], count: int) -> list[dict[str, object]]:
+    return [_file(f"{number}.bmp", content) for number, content in enumerate(list(images.values())[:count])]
+
+
+def _held(page: Page, address: str, first: int = 0) -> Callable[[], None]:
+    """Keep what the page asks at an address waiting, all but so many requests; the function lets it go on."""
+    held: list[Route] = []
+    left = [float(first)]
+
+    def hold(route: Route) -> None:
+        if left[0] > 0:
+            left[0] -= 1
+            route.continue_()
+        else:
+            held.append(route)
+
+    def release() -> None:
+        left[0] = math.inf
+        for route in held:
+            route.continue_()
+
+    page.route(address, hold)
+    return release
 
 
 def _answered(page: Page, count: int) -> None:
@@ -148,6 +177,124 @@ def test_many_images_are_a_history_and_a_csv(page: Page, images: dict[str, bytes
     page.get_by_role("button", name="Forget all").click()
     expect(page.locator("#history")).to_be_hidden()
     expect(page.locator("#answer")).to_be_hidden()
+
+
+def test_what_is_forgotten_comes_no_more(page: Page, images: dict[str, bytes]) -> None:
+    _choose(page, *_files(images, 1))
+    _answered(page, 1)
+    expect(page.get_by_role("slider")).to_be_visible()
+    release = _held(page, "**/v1/grade", first=1)
+    _choose(page, *_files(images, 8))
+    expect(page.get_by_role("status")).to_have_text("2 of 9 answered …")
+    with page.expect_event("requestfailed", lambda request: "v1/grade" in request.url):
+        page.get_by_role("button", name="Forget all").click()
+    expect(page.get_by_role("status")).to_be_empty()
+    expect(page.locator("#history")).to_be_hidden()
+    release()
+    _choose(page, _file("last.bmp", images["./new_dataset/test/9.bmp"]))
+    _answered(page, 1)
+    expect(page.locator("#images button")).to_have_count(1)
+    expect(page.locator("#images")).to_contain_text("last.bmp")
+
+
+def test_the_map_of_a_forgotten_image_is_not_laid_over_another(page: Page, images: dict[str, bytes]) -> None:
+    expect(page.locator("body[data-ready]")).to_be_visible()
+    first, second = _held(page, "**/v1/explain?*"), _files(images, 2)[1]
+    _choose(page, _files(images, 1)[0])
+    _answered(page, 1)
+    with page.expect_event("requestfailed", lambda request: "v1/explain" in request.url):
+        page.get_by_role("button", name="Forget all").click()
+    later = _held(page, "**/v1/explain?*")
+    _choose(page, second)
+    _answered(page, 1)
+    first()
+    expect(page.locator("#heat-said")).to_have_text("The heat map is being made …")
+    later()
+    expect(page.get_by_role("img", name="1.bmp, as the network sees it")).to_be_visible()
+
+
+def test_answers_that_arrive_leave_the_user_where_they_are(page: Page, images: dict[str, bytes]) -> None:
+    release = _held(page, "**/v1/grade", first=2)
+    explained: list[str] = []
+    page.on("request", lambda request: explained.append(request.url) if "v1/explain" in request.url else None)
+    _choose(page, *_files(images, 8))
+    listed = page.locator("#images button")
+    expect(listed).to_have_count(2)
+    expect(page.locator("#heat-said")).to_have_text("The heat map follows when all images are answered.")
+    assert explained == []
+    listed.nth(0).click()
+    title = page.locator("#answer-title").inner_text()
+    expect(page.get_by_role("slider")).to_be_visible()
+    listed.nth(0).focus()
+    release()
+    _answered(page, 8)
+    assert [name.split("\n")[0] for name in listed.all_inner_texts()] == [f"{number}.bmp" for number in range(8)]
+    expect(page.locator("#answer-title")).to_have_text(title)
+    expect(page.locator("#images button", has_text=title)).to_be_focused()
+    expect(page.get_by_role("slider")).to_be_visible()
+    assert len(explained) == 1
+
+
+def test_only_the_last_of_many_images_is_explained_by_itself(page: Page, images: dict[str, bytes]) -> None:
+    explained: list[str] = []
+    page.on("request", lambda request: explained.append(request.url) if "v1/explain" in request.url else None)
+    _choose(page, *_files(images, 8))
+    _answered(page, 8)
+    expect(page.get_by_role("img", name="7.bmp, as the network sees it")).to_be_visible()
+    assert len(explained) == 1
+
+
+def test_a_map_that_nobody_waits_for_is_not_fetched(page: Page, images: dict[str, bytes]) -> None:
+    release = _held(page, "**/v1/explain?*")
+    _choose(page, *_files(images, 2))
+    _answered(page, 2)
+    with page.expect_event("requestfailed", lambda request: "v1/explain" in request.url):
+        page.locator("#images button").nth(0).click()
+    release()
+    expect(page.get_by_role("img", name="0.bmp, as the network sees it")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("<h1>Welcome</h1>", "The server's answer cannot be read. Is something between it and this page?"),
+        ("{}", "The server's answer holds no image."),
+        (
+            '{"images": [{"answers": [{"network": "other", "unusual": []}]}]}',
+            "The server has other networks now. Load this page anew.",
+        ),
+    ],
+)
+def test_an_answer_that_means_nothing_is_the_images_reason(
+    page: Page, images: dict[str, bytes], answer: str, reason: str
+) -> None:
+    page.route("**/v1/grade", lambda route: route.fulfill(status=200, body=answer))
+    _choose(page, *_files(images, 1))
+    expect(page.get_by_role("status")).to_have_text("1 answered, 1 of them refused.")
+    expect(page.locator("#unreadable")).to_have_text(reason)
+    expect(page.locator("#images button")).to_have_count(1)
+
+
+def test_an_example_that_does_not_come_is_told(page: Page) -> None:
+    expect(page.locator("body[data-ready]")).to_be_visible()
+    page.route("**/examples/cell-0", lambda route: route.fulfill(status=404, json={"detail": "There is none."}))
+    page.get_by_role("button", name="Normal cell").click()
+    expect(page.get_by_role("status")).to_have_text("There is none.")
+    page.get_by_role("button", name="Blast").click()
+    _answered(page, 1)
+
+
+def test_a_start_that_fails_is_told_and_tried_again(page: Page, images: dict[str, bytes]) -> None:
+    page.route("**/v1/models", lambda route: route.fulfill(status=500, body="broken"))
+    page.reload()
+    expect(page.get_by_role("status")).to_have_text("The server answered 500.")
+    _choose(page, *_files(images, 1))
+    expect(page.get_by_role("status")).to_have_text("0 of 1 answered … The server answered 500.")
+    page.unroute("**/v1/models")
+    page.get_by_role("button", name="Try again").click()
+    _answered(page, 1)
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    expect(page.locator("#networks")).to_contain_text("resnet20")
 
 
 def test_what_is_unusual_is_said(page: Page) -> None:
@@ -250,6 +397,85 @@ def test_a_token_is_asked_for_once(browser: Browser, runs: list[Path], images: d
             expect(page.get_by_role("heading", name="POST /v1/grade")).to_be_visible()
 
 
+def test_the_token_may_be_given_later(browser: Browser, runs: list[Path], images: dict[str, bytes]) -> None:
+    with serving(runs[:1], token=TOKEN) as address:
+        for page in _opened(browser, address):
+            dialog, status = page.get_by_role("dialog"), page.get_by_role("status")
+            again = page.get_by_role("button", name="Sign in")
+            expect(dialog).to_be_visible()
+            _close(page)
+            expect(status).to_have_text("This server asks for a token.")
+            again.click()
+            expect(dialog).to_be_visible()
+            _close(page)
+            again.click()
+            _sign_in(page)
+            expect(again).to_be_hidden()
+            expect(status).to_be_empty()
+            page.context.clear_cookies()
+            _choose(page, *_files(images, 6))
+            expect(dialog).to_be_visible()
+            _close(page)
+            expect(status).to_have_text("0 of 6 answered … This server asks for a token.")
+            again.click()
+            _sign_in(page)
+            _answered(page, 6)
+
+
+def test_a_server_that_is_gone_is_not_a_wrong_token(browser: Browser, runs: list[Path]) -> None:
+    with serving(runs[:1], token=TOKEN) as address:
+        for page in _opened(browser, address):
+            said = page.get_by_role("dialog").get_by_role("alert")
+            page.route("**/v1/session", lambda route: route.abort())
+            page.get_by_role("textbox", name="Token").fill(TOKEN)
+            page.keyboard.press("Enter")
+            expect(said).to_have_text("The server does not answer. Is it still running?")
+            page.unroute("**/v1/session")
+            page.get_by_role("textbox", name="Token").fill("0123456789abcde€")
+            page.keyboard.press("Enter")
+            expect(said).to_have_text("This is not the token. Try again.")
+            _sign_in(page)
+
+
+def _close(page: Page) -> None:
+    # A browser lets a page hold its dialog open once, and not twice.
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def _sign_in(page: Page) -> None:
+    page.get_by_role("textbox", name="Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_the_commands_of_the_description_work(
+    browser: Browser, runs: list[Path], images: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("one.jpg", "two.png"):
+        (tmp_path / name).write_bytes(images["./new_dataset/test/0.bmp"])
+    with serving(runs[:1], token=TOKEN) as address:
+        for page in _opened(browser, address):
+            _sign_in(page)
+            page.goto(f"{address}docs")
+            expect(page.locator("body[data-ready]")).to_be_visible()
+            commands = page.locator("pre").all_inner_texts()
+            assert len(commands) == 7
+            for command in commands:
+                asked = command.replace("{name}", "resnet20").replace("curl ", "curl -fsS ", 1)
+                environment = os.environ | {"PARFOCAL_TOKEN": TOKEN}
+                subprocess.run(["sh", "-c", asked], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_commands_carry_no_token_where_none_is_asked_for(page: Page, site: str) -> None:
+    page.goto(f"{site}docs")
+    expect(page.get_by_text(f"curl {site}runs/{{name}}")).to_be_visible()
+    expect(page.locator("main")).not_to_contain_text("Bearer")
+
+
 def test_the_description_is_drawn_from_the_schema(page: Page, site: str) -> None:
     page.goto(f"{site}docs")
     for address in ("POST /v1/grade", "POST /v1/explain", "GET /v1/models", "GET /metrics", "Answer"):
@@ -265,3 +491,12 @@ def test_a_report_is_shown_whole(page: Page) -> None:
     broken = "[...document.images].filter((one) => !one.complete || one.naturalWidth === 0).length"
     assert page.evaluate(broken) == 0
     assert page.evaluate("getComputedStyle(document.body).maxWidth") != "none"
+
+
+def test_a_report_is_found_whatever_its_run_is_called(browser: Browser, runs: list[Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "a#b 100%"))
+    with serving(run) as address:
+        for page in _opened(browser, address):
+            page.get_by_role("link", name="Report of a#b 100%").click()
+            expect(page.locator("h1")).to_be_visible()
+            expect(page.locator("body")).to_contain_text("accuracy")

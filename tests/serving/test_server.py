@@ -31,8 +31,8 @@ def test_the_command_serves_a_folder_of_runs_at_once_and_ends_well(trained: Path
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
-def test_other_machines_need_a_token(host: str) -> None:
-    with pytest.raises(UsageError, match="Name a token: --token"):
+def test_other_machines_need_a_token_that_is_seen_once(host: str) -> None:
+    with pytest.raises(UsageError, match=r"export PARFOCAL_TOKEN=\$\(openssl rand -hex 16\); echo \$PARFOCAL_TOKEN$"):
         parfocal.serve("runs", host=host)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
@@ -126,7 +127,7 @@ def loaded(network: Network) -> dict[str, Any]:
         "coverage": decision.referral.coverage if decision.referral else None,
         "ordinary": decision.ordinary is not None,
         "figures": _figures(Run(network.folder)),
-        "report": f"/runs/{network.name}",
+        "report": f"/runs/{quote(network.name, safe='')}",
     }
 
 

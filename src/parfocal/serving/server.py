@@ -114,8 +114,8 @@ def _bound(host: str, port: int, token: str) -> Iterator[socket.socket]:
         raise UsageError(f"A token has {SHORTEST_TOKEN} letters and digits or more: openssl rand -hex 16 makes one.")
     if not token and not is_local(host):
         raise UsageError(
-            f"{host} can be reached by other machines, and anyone there could ask. Name a token: --token "
-            "$(openssl rand -hex 16); or stay at 127.0.0.1."
+            f"{host} can be reached by other machines, and anyone there could ask. Stay at 127.0.0.1; or make a token "
+            "and give the command again: export PARFOCAL_TOKEN=$(openssl rand -hex 16); echo $PARFOCAL_TOKEN"
         )
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(

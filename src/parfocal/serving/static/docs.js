@@ -1,9 +1,15 @@
 // The description of the API, drawn from the OpenAPI document that the server itself makes.
 
-import { ask } from "./server.js";
+import { answerOf } from "./server.js";
 import { at, make } from "./view.js";
 
-const described = await (await ask("openapi.json")).json();
+const described = await answerOf("openapi.json").catch((error) => {
+  at("about").textContent = error.message;
+  throw error;
+});
+
+// Whether programs need a token shows where the page's cookie is left out.
+const guarded = (await fetch("openapi.json", { credentials: "omit" })).headers.get("www-authenticate") === "Bearer";
 
 const resolved = (schema) => (schema?.$ref ? described.components.schemas[schema.$ref.split("/").pop()] : schema);
 
@@ -32,9 +38,15 @@ function table(caption, headings, rows) {
   return rows.length ? [frame] : [];
 }
 
-function example(method, path) {
-  const data = method !== "post" || path.endsWith("session") ? "" : " -F image=@one.jpg -F image=@two.png";
-  return `curl${method === "post" && !data ? " -X POST" : ""}${data} ${new URL(path.slice(1), document.baseURI)}`;
+function example(method, path, told) {
+  const parts = ["curl"];
+  if (guarded && told.responses["401"]) parts.push('-H "Authorization: Bearer $PARFOCAL_TOKEN"');
+  if (path === "/v1/grade") parts.push("-F image=@one.jpg -F image=@two.png");
+  else if (told.requestBody) parts.push("--data-binary @one.jpg");
+  else if (method === "post") parts.push("-X POST");
+  if (told.responses["200"]?.content?.["image/png"]) parts.push("-o map.png");
+  // Not the whole as a URL: the braces of a name to fill in would become %7B and %7D.
+  return [...parts, `${new URL(".", document.baseURI)}${path.slice(1)}`].join(" ");
 }
 
 function address(path, method, told) {
@@ -44,7 +56,7 @@ function address(path, method, told) {
   section.append(
     make("h2", `${method.toUpperCase()} ${path}`),
     make("p", told.description ?? told.summary),
-    make("pre", example(method, path)),
+    make("pre", example(method, path, told)),
     ...table("Parameters", ["Name", "Kind", "Meaning"], (told.parameters ?? []).map((one) => [one.name, kind(one.schema), one.description ?? ""])),
     ...table("Body", ["Content type", "Kind"], Object.entries(told.requestBody?.content ?? {}).map(([type, one]) => [type, kind(one.schema)])),
     ...table(`Answer: ${kind(schema)}`, ["Name", "Kind", "Meaning"], Object.entries(fields).map(([name, one]) => [name, kind(one), one.description ?? ""])),

@@ -1,12 +1,18 @@
 // The heat map over an image: fetched once for each image and network, its classes switched without asking again.
 
-import { Refusal, explain } from "./server.js";
+import { explain } from "./server.js";
 import { at, make } from "./view.js";
 
 let shown = null;
 
-export function hideHeat(original, name) {
+// A map that nobody waits for any more is not fetched to its end.
+export function stopHeat() {
+  shown?.stop.abort();
   shown = null;
+}
+
+export function hideHeat(original, name) {
+  stopHeat();
   at("original").src = original;
   at("original").alt = name;
   at("heat").hidden = true;
@@ -15,16 +21,19 @@ export function hideHeat(original, name) {
 }
 
 export async function showHeat(image, said) {
-  const wanted = `${image.number} ${said.network}`;
+  if (shown?.image === image && shown.network === said.network) return;
+  stopHeat();
+  const wanted = { image, network: said.network, stop: new AbortController() };
   shown = wanted;
   at("heat-said").textContent = "The heat map is being made …";
   image.maps ??= new Map();
   try {
-    if (!image.maps.has(said.network)) image.maps.set(said.network, await explain(image.file, said.network));
+    if (!image.maps.has(said.network)) image.maps.set(said.network, await explain(image.file, said.network, wanted.stop.signal));
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    if (shown === wanted) at("heat-said").textContent = error.message;
-    return;
+    if (shown !== wanted) return;
+    shown = null;
+    at("heat-said").textContent = error.message;
+    throw error;
   }
   if (shown === wanted) draw(image.maps.get(said.network), said.label, image.name);
 }

@@ -1,56 +1,72 @@
-// The page: images come in, are graded a few at a time, and stay for the session.
+// The page: images come in, are graded, and one of them is shown.
 
-import { hideHeat, showHeat } from "./heat.js";
-import { Refusal, ask, grade } from "./server.js";
+import { listen } from "./given.js";
+import { hideHeat, showHeat, stopHeat } from "./heat.js";
+import { clear, label, list, mark } from "./history.js";
+import { Refusal, SignedOut, answerOf, ask } from "./server.js";
+import { Session } from "./session.js";
 import { csv } from "./table.js";
+import { mayAskAgain } from "./token.js";
 import { at, make, percent, showAnswer, showBeside } from "./view.js";
 
-const AT_ONCE = 4;
-
-const images = [];
-const waiting = [];
 const networks = new Map();
-let [running, done, asked, shown, chosen] = [0, 0, 0, null, null];
+let [chosen, shown, kept, trouble] = [null, null, false, ""];
+let session = begin();
+
+function begin() {
+  return new Session({ answered, stopped });
+}
 
 function take(files) {
-  for (const file of files) {
-    asked += 1;
-    waiting.push({ number: asked, name: file.name || "pasted image", file, answers: [], unreadable: null });
-  }
-  if (files.length) work();
+  if (!files.length) return;
+  // New images are shown as they come, unless the user still looks at one while others wait.
+  if (session.left === 0) kept = false;
+  settle();
+  session.give(files);
+  go();
 }
 
-function work() {
+function go() {
+  // Before the networks are known, images wait.
+  if (networks.size) session.go();
   say();
-  while (running < AT_ONCE && waiting.length) {
-    running += 1;
-    one(waiting.shift()).finally(() => {
-      running -= 1;
-      done += 1;
-      work();
-    });
-  }
 }
 
-async function one(image) {
-  try {
-    image.answers = (await grade(image.file)).answers;
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    image.unreadable = error.message;
+function answered(image) {
+  if (image.answers.some((answer) => !networks.has(answer.network))) {
+    [image.answers, image.unreadable] = [[], "The server has other networks now. Load this page anew."];
   }
-  image.picture = URL.createObjectURL(image.file);
-  images.push(image);
-  images.sort((first, second) => first.number - second.number);
-  listAll();
-  if (shown === null || image.number > shown.number) show(image);
+  list(image, session.images.indexOf(image), saidOf(image), pick);
+  say();
+  if (!kept && (shown === null || image.number > shown.number)) {
+    // What has the focus there may be gone with the next image.
+    if (at("answer").contains(document.activeElement)) at("give").focus({ preventScroll: true });
+    show(image);
+  }
+  // Maps of images that only pass by would hold up the answers to the others.
+  if (session.left === 0) explainShown();
+}
+
+function stopped(error) {
+  trouble = error.message;
+  if (error instanceof SignedOut || !networks.size) {
+    at("again").textContent = error instanceof SignedOut ? "Sign in" : "Try again";
+    at("again").hidden = false;
+  }
+  say();
+  if (!(error instanceof Refusal)) reportError(error);
+}
+
+// A trouble that has a button stands until the button has helped.
+function settle() {
+  if (at("again").hidden) trouble = "";
 }
 
 function say() {
-  const left = waiting.length + running;
-  const bad = images.filter((image) => image.unreadable).length;
-  at("status").textContent = left ? `${done} of ${asked} answered …` : asked ? `${done} answered${bad ? `, ${bad} of them refused` : ""}.` : "";
+  at("status").textContent = [session.progress, trouble].filter(Boolean).join(" ");
 }
+
+const saidOf = (image) => image.answers.find((answer) => answer.network === chosen) ?? image.answers[0];
 
 function show(image) {
   shown = image;
@@ -60,59 +76,55 @@ function show(image) {
   at("unreadable").textContent = image.unreadable ?? "";
   at("shown").hidden = image.unreadable !== null;
   hideHeat(image.picture, image.name);
-  const said = image.answers.find((answer) => answer.network === chosen) ?? image.answers[0];
+  const said = saidOf(image);
   showBeside(image.answers, networks, said?.network, choose);
   if (said) {
     showAnswer(said, networks.get(said.network));
-    showHeat(image, said);
+    at("heat-said").textContent = "The heat map follows when all images are answered.";
   }
-  for (const button of at("images").querySelectorAll("button")) {
-    button.setAttribute("aria-current", String(Number(button.dataset.number) === image.number));
+  mark(image);
+}
+
+async function explainShown() {
+  const said = shown && saidOf(shown);
+  if (!said) return;
+  try {
+    await showHeat(shown, said);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    if (error instanceof SignedOut) stopped(error);
   }
+}
+
+function pick(image) {
+  kept = true;
+  show(image);
+  explainShown();
+  at("answer").focus();
 }
 
 function choose(network) {
   chosen = network;
-  listAll();
+  for (const image of session.images) label(image, saidOf(image));
   show(shown);
+  explainShown();
   at("beside").querySelector(`input[value="${CSS.escape(network)}"]`).focus();
 }
 
-function listAll() {
-  at("history").hidden = images.length === 0;
-  at("images").replaceChildren(
-    ...images.map((image) => {
-      const said = image.answers.find((answer) => answer.network === chosen) ?? image.answers[0];
-      const button = Object.assign(make("button"), { type: "button", onclick: () => { show(image); at("answer").focus(); } });
-      button.dataset.number = image.number;
-      button.setAttribute("aria-current", String(image === shown));
-      const doubt = said && (said.referred || said.unusual.length) ? " – look yourself" : "";
-      button.append(thumbnail(image), make("span", image.name), make("strong", said ? `${said.label}: ${percent(said.probability)}${doubt}` : "refused"));
-      const item = make("li");
-      item.append(button);
-      return item;
-    }),
-  );
-}
-
-function thumbnail(image) {
-  const picture = Object.assign(make("img"), { src: image.picture, alt: "" });
-  picture.addEventListener("error", () => { picture.hidden = true; });
-  return picture;
-}
-
 function forget() {
-  for (const image of images) URL.revokeObjectURL(image.picture);
-  images.length = 0;
-  [done, asked, shown] = [0, waiting.length + running, null];
+  session.end();
+  session = begin();
+  [shown, kept] = [null, false];
+  stopHeat();
+  settle();
   at("answer").hidden = true;
-  listAll();
+  clear();
   say();
   at("give").focus();
 }
 
 function save() {
-  const address = URL.createObjectURL(new Blob([csv(images)], { type: "text/csv" }));
+  const address = URL.createObjectURL(new Blob([csv(session.images)], { type: "text/csv" }));
   Object.assign(make("a"), { href: address, download: "parfocal.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
@@ -132,33 +144,45 @@ function tellExample(example) {
   const button = Object.assign(make("button"), { type: "button" });
   button.append(Object.assign(make("img"), { src: example.file.slice(1), alt: "" }), make("span", example.title));
   button.addEventListener("click", async () => {
-    const drawn = await (await ask(example.file.slice(1))).blob();
-    take([new File([drawn], `${example.title} (drawn).jpg`, { type: drawn.type })]);
+    const wanting = session;
+    try {
+      const drawn = await (await ask(example.file.slice(1))).blob();
+      if (session === wanting) take([new File([drawn], `${example.title} (drawn).jpg`, { type: drawn.type })]);
+    } catch (error) {
+      stopped(error);
+    }
   });
   const item = make("li");
   item.append(button);
   return item;
 }
 
-const drop = at("drop");
-for (const kind of ["dragenter", "dragover"]) {
-  document.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
+async function start() {
+  trouble = "";
+  say();
+  mayAskAgain();
+  try {
+    const [loaded, examples] = [await answerOf("v1/models"), await answerOf("examples")];
+    at("networks").tBodies[0].replaceChildren(...loaded.map(tellNetwork));
+    at("examples").replaceChildren(...examples.map(tellExample));
+    // Networks of before stay: images that they answered are still here.
+    for (const network of loaded) networks.set(network.name, network);
+  } catch (error) {
+    stopped(error);
+    return;
+  }
+  chosen ??= networks.keys().next().value;
+  if (document.activeElement === at("again")) at("give").focus();
+  at("again").hidden = true;
+  go();
+  if (session.left === 0) explainShown();
+  document.body.dataset.ready = "yes";
 }
-document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  drop.classList.remove("over");
-  take([...event.dataTransfer.files]);
-});
-document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
-for (const id of ["choose", "photograph"]) {
-  at(id).addEventListener("change", () => { take([...at(id).files]); at(id).value = ""; });
-}
+
+listen(take);
+// Whoever is in the answer reads it: other images come in beside, and do not take its place.
+at("answer").addEventListener("focusin", () => { kept = true; });
 at("save").addEventListener("click", save);
 at("forget").addEventListener("click", forget);
-
-for (const network of await (await ask("v1/models")).json()) networks.set(network.name, network);
-chosen = networks.keys().next().value;
-at("networks").tBodies[0].replaceChildren(...[...networks.values()].map(tellNetwork));
-at("examples").replaceChildren(...(await (await ask("examples")).json()).map(tellExample));
-document.body.dataset.ready = "yes";
+at("again").addEventListener("click", start);
+await start();

@@ -1,15 +1,19 @@
 // What the page asks of the server: everything goes through here, so that a token is asked for in one place.
 
-const PATIENCE = 12;
+import { signIn } from "./token.js";
+import { Refusal, SignedOut, reason } from "./refusal.js";
 
-export class Refusal extends Error {}
+export { Refusal, SignedOut };
+
+const PATIENCE = 12;
 
 export async function ask(address, options = {}) {
   for (let turn = 0; ; turn += 1) {
     let answer;
     try {
       answer = await fetch(address, options);
-    } catch {
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
       throw new Refusal("The server does not answer. Is it still running?");
     }
     if (answer.ok) return answer;
@@ -23,41 +27,21 @@ export async function ask(address, options = {}) {
   }
 }
 
-export const grade = async (image) => (await (await ask("v1/grade", { method: "POST", body: image })).json()).images[0];
-
-export const explain = async (image, network) =>
-  (await ask(`v1/explain?as=values&network=${encodeURIComponent(network)}`, { method: "POST", body: image })).json();
-
-async function reason(answer) {
+export async function answerOf(address, options) {
+  const answer = await ask(address, options);
   try {
-    return (await answer.json()).detail;
-  } catch {
-    return `The server answered ${answer.status}.`;
+    return await answer.json();
+  } catch (error) {
+    if (options?.signal?.aborted) throw error;
+    throw new Refusal("The server's answer cannot be read. Is something between it and this page?");
   }
 }
 
-let signingIn = null;
-
-function signIn() {
-  signingIn ??= new Promise((done) => {
-    const dialog = document.getElementById("ask");
-    const field = document.getElementById("token");
-    const form = document.getElementById("ask-form");
-    const send = async (event) => {
-      event.preventDefault();
-      const headers = { authorization: `Bearer ${field.value}` };
-      const answer = await fetch("v1/session", { method: "POST", headers }).catch(() => null);
-      document.getElementById("ask-said").textContent = answer?.ok ? "" : "This is not the token. Try again.";
-      if (!answer?.ok) return;
-      form.removeEventListener("submit", send);
-      field.value = "";
-      dialog.close();
-      signingIn = null;
-      done();
-    };
-    form.addEventListener("submit", send);
-    dialog.addEventListener("cancel", (event) => event.preventDefault());
-    dialog.showModal();
-  });
-  return signingIn;
+export async function grade(image, signal) {
+  const said = (await answerOf("v1/grade", { method: "POST", body: image, signal })).images?.[0];
+  if (!said) throw new Refusal("The server's answer holds no image.");
+  return said.answers;
 }
+
+export const explain = (image, network, signal) =>
+  answerOf(`v1/explain?as=values&network=${encodeURIComponent(network)}`, { method: "POST", body: image, signal });
