@@ -85,7 +85,10 @@ def run_epoch(
 
     `rate_at` tells the learning rate of a batch, counted from 0 within the epoch.
     """
-    fabric, part, steps = learner.fabric, recipe.training, batches.steps
+    fabric, part = learner.fabric, recipe.training
+    # Parting an epoch takes as long as it has images: once, not at each step.
+    sizes = batches.sizes
+    steps = len(sizes)
     begin_epoch(learner, recipe, epoch)
     started, waited = time.perf_counter() - tally.seconds, tally.waited
     coming = ahead(batches.epoch(epoch, tally.batches), fabric.device)
@@ -102,7 +105,7 @@ def run_epoch(
             _sow(recipe.seed, epoch, taken, fabric.global_rank)
             tally.batches += len(group)
             tally.rate = rate_at(tally.batches - 1)
-            images = int(batches.sizes[taken : tally.batches].sum())
+            images = int(sizes[taken : tally.batches].sum())
             outcomes = train_step(learner, group, tally.rate, loss, part.clip, images)
             if learner.average is not None:
                 follow(learner.average, learner.classifier, part.ema, moves)
