@@ -180,7 +180,13 @@ def _resident(images: int, recipe: Recipe) -> torch.device | None:
     if not torch.cuda.is_available():
         return None
     free, _ = torch.cuda.mem_get_info()
-    return torch.device("cuda") if images * recipe.images.size**2 * 3 < recipe.machine.resident * free else None
+    return torch.device("cuda") if resident_bytes(images, recipe, free) else None
+
+
+def resident_bytes(images: int, recipe: Recipe, free: float) -> int:
+    """Return what the pixels of a split take of a card's free memory: 0 where they do not fit in the recipe's share."""
+    taken = images * recipe.images.size**2 * 3
+    return taken if taken < recipe.machine.resident * free else 0
 
 
 def ahead(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
