@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from sklearn.model_selection import StratifiedGroupKFold
 
 from parfocal.errors import UsageError
 from parfocal.parts import Part
@@ -43,12 +45,31 @@ def test_short_and_full_keys_mean_the_same() -> None:
         ("crop=400", "crop=400 is larger than size=256"),
         ("warmup=30", "warmup=30 is longer than epochs=20"),
         ("epochs=[1", "cannot be read"),
+        ("epochs=0b_", "cannot be read"),
+        ("seed=100000000000000000000", "seed=100000000000000000000: Input should be less than 4294967296"),
+        ("minutes=1:30", "training.minutes=1:30: Input should be a valid number"),
+        ("minutes=1:30.5", "training.minutes=1:30.5: Input should be a valid number"),
+        ("sampling=factors", "sampling=factors needs one number for each class, such as factors=1,7"),
+        ("factors=0,0", "factors=0,0 would show no image"),
+        ("factors=-1,2", "training.factors.0=-1: Input should be greater than or equal to 0"),
+        ("factors=1,.inf", "training.factors.1=inf: Input should be a finite number"),
     ],
 )
 def test_a_mistake_is_named_with_what_was_meant(word: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         recipe(None, **parse_changes([word]))
     assert said in str(error.value)
+
+
+def test_what_looks_like_a_date_is_a_name() -> None:
+    for name in ("2020-13-45", "2020-10-10"):
+        assert recipe(None, **parse_changes([f"name={name}"])).name == name
+
+
+def test_the_largest_seed_makes_folds() -> None:
+    assert recipe(None, seed=2**32 - 1).seed == 2**32 - 1
+    chooser = StratifiedGroupKFold(2, shuffle=True, random_state=2**32 - 1)
+    assert list(chooser.split(np.zeros(8), [0, 1] * 4, range(8)))
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
@@ -64,6 +85,8 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         ("epochs: 3", "It belongs to the part 'training'"),
         ("a: [", "not readable YAML"),
         ("just words", "holds no recipe"),
+        ("training: {minutes: 1:30}", "training.minutes=1:30: Input should be a valid number"),
+        ("training: {epochs: 0b_}", "not readable YAML"),
     ],
 )
 def test_a_faulty_file_is_refused_with_the_reason(tmp_path: Path, text: str, said: str) -> None:

@@ -247,7 +247,9 @@ class TrainingPart(Part):
     sampling: Literal["natural", "balanced", "square_root", "decay", "factors", "extra"] = Field(
         default="natural", description="each image once, classes alike, by square root, from alike to natural, …"
     )
-    factors: tuple[float, ...] = Field(default=(), description="of sampling=factors: how often each class is shown")
+    factors: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
+        default=(), description="of sampling=factors: how often each class is shown"
+    )
     extra: float = Field(
         default=0.5,
         ge=0,
@@ -280,6 +282,10 @@ class TrainingPart(Part):
             raise ValueError("nesterov=true needs optimiser=sgd and a momentum above 0")
         if self.minutes and self.sampling == "decay":
             raise ValueError("sampling=decay goes by epochs, and minutes tell none; say sampling=square_root")
+        if self.sampling == "factors" and not self.factors:
+            raise ValueError("sampling=factors needs one number for each class, such as factors=1,7,7,7,7")
+        if self.factors and not any(self.factors):
+            raise ValueError(f"factors={','.join(f'{one:g}' for one in self.factors)} would show no image")
         if self.unfreeze and self.freeze == "none":
             raise ValueError(f"unfreeze={self.unfreeze} needs a freeze, such as freeze=head")
         if self.loss == "regression" and (self.smoothing or self.logit_adjustment):

@@ -30,7 +30,7 @@ from parfocal.parts import (
     TrainingPart,
     ViewsPart,
 )
-from parfocal.recipe_file import AUTO, read_recipe_file
+from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
 
 _RECIPE = "recipe"
 """The key by which an experiment compares several recipes."""
@@ -41,7 +41,8 @@ class Recipe(Part):
 
     name: str = Field(default="custom", description="what the recipe is called")
     about: str = Field(default="", description="what it is for, in a sentence")
-    seed: int = Field(default=0, ge=0, description="of weights, order and views")
+    # scikit-learn, which makes the folds, takes no larger one.
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of weights, order and views")
     data: DataPart = DataPart()
     columns: ColumnsPart = ColumnsPart()
     split: SplitPart = SplitPart()
@@ -184,8 +185,8 @@ def parse_changes(words: Iterable[str]) -> dict[str, Any]:
             continue
         _place(key)
         try:
-            value = yaml.safe_load(f"[{text}]" if "," in text and text[0] not in "[{" else text)
-        except yaml.YAMLError:
+            value = read_yaml(f"[{text}]" if "," in text and text[0] not in "[{" else text)
+        except (yaml.YAMLError, ValueError):
             raise UsageError(f"The value in {word!r} cannot be read.") from None
         changes[key] = [value] if _takes_list(key) and not isinstance(value, list) else value
     return changes

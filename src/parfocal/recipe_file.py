@@ -44,6 +44,26 @@ class RecipeFile(Part):
     notes: tuple[str, ...] = ()
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without its dates and its numbers to the base of 60: `1:30` is not 90 but text, as `2020-13-45` is."""
+
+    def number(self, node: yaml.ScalarNode) -> object:
+        """Return what a number is, or its text where it is written with colons."""
+        if ":" in node.value:
+            return node.value
+        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+
+
+_Plain.add_constructor("tag:yaml.org,2002:int", _Plain.number)
+_Plain.add_constructor("tag:yaml.org,2002:float", _Plain.number)
+_Plain.add_constructor("tag:yaml.org,2002:timestamp", _Plain.construct_yaml_str)
+
+
+def read_yaml(text: str) -> Any:
+    """Return what YAML says; raise `YAMLError`, or `ValueError` of a number that is none, where it says nothing."""
+    return yaml.load(text, Loader=_Plain)
+
+
 def packaged() -> dict[str, Path]:
     """Return the recipes that come with Parfocal, by name."""
     folder = Path(str(resources.files("parfocal"))) / "recipes"
@@ -63,8 +83,8 @@ def read_recipe_file(source: str | Path) -> RecipeFile:
             f"There is no recipe {str(source)!r}, neither packaged nor a file. {nearest(str(source), [*known, AUTO])}"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no recipe: it should be `key: value` lines in the parts of a recipe.")

@@ -1,5 +1,6 @@
 """Batches: the same bytes whatever the threads, every image once, and none left too small."""
 
+import re
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.data.batches import Batches
+from parfocal.data.batches import Batches, require_shares
+from parfocal.errors import UsageError
 from parfocal.parts import TrainingPart, ViewsPart
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
@@ -77,6 +79,37 @@ def test_split_over_processes_the_shares_make_up_the_batches(ranks: int, batch: 
             if rank < len(labels):
                 np.testing.assert_array_equal(share[number][0], pixels[rank::ranks])
                 np.testing.assert_array_equal(share[number][1], labels[rank::ranks])
+
+
+@given(images=st.integers(1, 60), batch=st.integers(1, 20), ranks=st.integers(1, 9))
+def test_every_process_takes_every_step_or_the_batch_is_refused_and_a_better_named(
+    images: int, batch: int, ranks: int
+) -> None:
+    def steps(batch: int) -> set[int]:
+        """Return how many batches each process has an image of."""
+        parts = np.array_split(np.arange(images), -(-images // batch))
+        return {sum(len(part[rank::ranks]) > 0 for part in parts) for rank in range(ranks)}
+
+    try:
+        require_shares(images, batch, ranks)
+    except UsageError as error:
+        assert len(steps(batch)) > 1
+        named = re.search(r"smallest batch that works is batch=(\d+);", str(error))
+        assert (named is None) == (images < ranks)
+        if named:
+            assert len(steps(int(named[1]))) == 1
+            assert int(named[1]) == batch + 1 or len(steps(int(named[1]) - 1)) > 1
+    else:
+        assert len(steps(batch)) == 1
+
+
+def test_an_epoch_that_some_process_cannot_follow_is_not_begun_and_evaluation_is() -> None:
+    places = np.arange(15)
+    shares = [Batches(PIXELS, places, places % 3, VIEWS, TrainingPart(), 8, rank=rank, ranks=8) for rank in range(8)]
+    for share in shares:
+        with pytest.raises(UsageError, match=r"batch=8 parts 15 images into batches of 7 .* 8 processes .* batch=15;"):
+            share.epoch(0)
+    assert sum(len(labels) for share in shares for _, labels in share.evaluation()) == 15
 
 
 def test_albumentations_gives_the_same_bytes_whatever_the_threads() -> None:

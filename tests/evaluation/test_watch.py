@@ -29,6 +29,24 @@ def test_one_class_for_almost_everything_is_a_collapse_with_its_epochs() -> None
     assert "Epochs 2 to 3: 100.0% of the predictions on valid are 'no DR', which is 73.5% of the images." in alarm.text
 
 
+def test_why_one_class_is_said_hangs_on_its_share_and_on_what_is_shown() -> None:
+    def cause(name: str, **changes: Any) -> str:
+        history = [{f"valid_says:{name}": 1.0, "valid_kappa": 0.0}]
+        return alarms(history, GRADES, recipe(**changes))[0].text.partition("of the images. ")[2].partition(" Try")[0]
+
+    assert cause("no DR") == "Always saying it is right that often, and the loss has settled for that."
+    assert cause("severe") == "A network comes to that by steps that are too large, or too few."
+    assert cause("no DR", sampling="balanced") == cause("severe")
+    assert cause("severe", class_weights="balanced").startswith("Rare classes that are shown more often or count")
+
+
+def test_a_class_that_is_nearly_everything_leaves_room_for_an_alarm() -> None:
+    counts = {"no DR": 990, "mild": 10}
+    (alarm,) = alarms(_history([1.0], [0.0]), counts, recipe(epochs=1))
+    assert alarm.code == "collapse"
+    assert alarms(_history([0.993], [0.3]), counts, recipe(epochs=1)) == []
+
+
 def test_kappa_at_0_for_three_epochs_is_told_and_for_two_is_not() -> None:
     plain = recipe()
     assert [one.code for one in alarms(_history([0.9] * 3, [0.001, -0.002, 0]), GRADES, plain)] == ["no_kappa"]
@@ -52,7 +70,9 @@ def test_two_epochs_of_chance_are_told_where_there_are_no_more() -> None:
     history = _history([0.0, 0.18], [-0.012, -0.014])
     assert alarms(history, GRADES, recipe(epochs=12)) == []
     (alarm,) = alarms(history, GRADES, recipe(epochs=2))
-    assert alarm.text.startswith("Epochs 1 to 2: kappa on valid is -0.014, no better than chance. Try ")
+    assert alarm.text.startswith(
+        "Epochs 1 to 2: kappa on valid is -0.014, no better than chance. What the images show "
+    )
 
 
 def test_a_class_that_is_almost_everything_may_be_said_so_often() -> None:
@@ -69,8 +89,32 @@ def test_the_advice_names_what_is_not_done_yet() -> None:
         )
     }
     assert "a lower learning_rate than 0.001; warmup=2; sampling=decay" in told["leukemia-adam"]
+    assert "; init=RUN with an earlier run on such images; select=kappa" in told["leukemia-adam"]
     assert "Try more epochs." in told["retinopathy"]
     assert "loss=regression, which learns the grade as a number; init=imagenet, or init=RUN" in told["fundus"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "not_told"),
+    [
+        ({"minutes": 30}, "sampling=square_root, for the rare classes", "sampling=decay"),
+        ({"minutes": 30, "sampling": "balanced", "init": "imagenet", "select": "kappa"}, "Try warmup=2; more m", "epo"),
+        ({"epochs": 1}, "Try sampling=decay", "warmup"),
+        ({"model": "resnet20"}, "; init=RUN with", "imagenet"),
+        ({"model": "plain18"}, "; init=RUN with", "imagenet"),
+        ({"normalise": "none"}, "; init=RUN with", "imagenet"),
+        ({"stride_in": "1x1"}, "; init=RUN with", "imagenet"),
+        ({"model": "resnet50", "groups": 2}, "; init=RUN with", "imagenet"),
+        ({"model": "resnet50", "groups": 1}, "; init=imagenet, or init=RUN with", "regression"),
+        ({"ordered": True}, "loss=regression", "more epochs"),
+        ({"ordered": True, "smoothing": 0.1}, "; init=imagenet, or init=RUN with", "regression"),
+    ],
+)
+def test_no_step_is_named_that_the_recipe_would_refuse(changes: dict[str, Any], told: str, not_told: str) -> None:
+    (alarm,) = alarms(_history([1.0], [0.0]), GRADES, recipe(**changes))
+    advice = alarm.text.partition(" Try ")[2]
+    assert told.removeprefix("Try ") in advice
+    assert not_told not in advice
 
 
 def test_a_run_that_collapses_says_so_in_its_files_and_on_its_page(cells: Path, tmp_path: Path) -> None:

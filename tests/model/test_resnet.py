@@ -120,6 +120,14 @@ def test_unknown_name_names_the_nearest() -> None:
         resnet.build("resnet-50", classes=2)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
+@pytest.mark.parametrize("stem", [None, "small"])
+def test_the_last_map_is_as_much_smaller_as_the_table_says(name: str, stem: resnet.Stem | None) -> None:
+    network, reduction = resnet.build(name, classes=2, stem=stem).eval(), resnet.shape_of(name, stem=stem).reduction
+    sides = [network.features(torch.zeros(1, 3, side, side)).shape[-1] for side in (reduction, reduction + 1)]
+    assert sides == [1, 2]
+
+
 def test_groups_need_bottlenecks() -> None:
-    with pytest.raises(UsageError, match="bottleneck"):
+    with pytest.raises(UsageError, match="such as resnet50, not resnet18"):
         resnet.build("resnet18", classes=2, groups=32)

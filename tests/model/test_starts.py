@@ -239,6 +239,12 @@ def test_words_that_mean_nothing_are_told(tmp_path: Path) -> None:
     assert starts.start_file(_part("scratch")) is None
 
 
+def test_a_network_that_cannot_be_built_is_refused_with_no_start_to_fetch_either() -> None:
+    with pytest.raises(UsageError, match=r"groups and group_width need .* such as resnet50, not resnet18"):
+        starts.require_start(_part("scratch", "resnet18", groups=2))
+    starts.require_start(_part("scratch", "resnet50", groups=2))
+
+
 def test_what_was_taken_is_plain_data(tmp_path: Path) -> None:
     torch.save(_weights("resnet20"), tmp_path / "w.pth")
     fit = starts.start(new_classifier(_part("scratch"), CLASSES), _part(tmp_path / "w.pth"))

@@ -1,15 +1,19 @@
 """How many images a step has where the recipe says auto."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import parfocal
-from parfocal.errors import UsageError
-from parfocal.recipe import recipe
-from parfocal.training.batch_size import fitting
+from parfocal.data.table import Table, assemble
+from parfocal.errors import ParfocalError, UsageError
+from parfocal.recipe import Recipe, recipe
+from parfocal.training.batch_size import fitting, pixels_kept, with_batch
 from tests.cells import SMALL
 
 
@@ -20,6 +24,64 @@ def test_what_is_chosen_fits_and_the_next_larger_does_not(memory: float, fixed: 
     assert 0 <= batch <= 256
     assert batch == 0 or fixed + batch * each <= memory * 1.0001
     assert batch == 256 or fixed + (batch + 8) * each >= memory * 0.9999
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Four cards of 1 GB each, of which nothing but the device is there; an image takes 10 MB in training."""
+    seen: list[int] = []
+
+    def peak() -> int:
+        return 10_000_000 * seen.pop()
+
+    def step(learner: Any, group: Any, *_: Any) -> None:
+        assert learner.fabric.world_size == 1
+        seen[:] = [len(group[0])]
+
+    monkeypatch.setattr("parfocal.training.batch_size.train_step", step)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1_000_000_000, 1_000_000_000))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak)
+    return SimpleNamespace(device=torch.device("cuda"), world_size=4)
+
+
+def _table(train: int, valid: int, test: int) -> Table:
+    splits = ["train"] * train + ["valid"] * valid + ["test"] * test
+    names = [str(number) for number in range(len(splits))]
+    rows = assemble(names, [Path(name) for name in names], [number % 2 for number in range(len(names))], splits, names)
+    return Table(rows, ("no", "yes"), ("0", "1"), "drawn")
+
+
+def _auto(**changes: Any) -> Recipe:
+    """Return a recipe of images of 30,000 bytes."""
+    return recipe(None, **{**SMALL, "batch": "auto", "size": 100, **changes})
+
+
+def test_each_of_several_cards_takes_what_one_alone_was_measured_to_take(card: Any) -> None:
+    assert with_batch(_auto(), card).training.batch == 4 * 80
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "kept"),
+    [
+        ((10_000, 2_000, 0), {}, 360_000_000),
+        ((20_000, 2_000, 0), {}, 60_000_000),
+        ((10_000, 2_000, 1_000), {"test_curve": True}, 390_000_000),
+        ((10_000, 2_000, 1_000), {"also": "tests.data.test_views:jittered"}, 60_000_000),
+        ((10_000, 2_000, 0), {"resident": 0}, 0),
+    ],
+)
+def test_pixels_that_stay_on_the_card_have_their_room(
+    card: Any, counts: tuple[int, int, int], changes: dict[str, Any], kept: int
+) -> None:
+    table = _table(*counts)
+    assert pixels_kept(_auto(**changes), table, 1_000_000_000) == kept
+    assert with_batch(_auto(**changes), card, table).training.batch == 4 * ((850_000_000 - kept) // 10_000_000 // 8 * 8)
+
+
+def test_pixels_that_leave_no_room_are_named(card: Any) -> None:
+    with pytest.raises(ParfocalError, match=r"images fit on the device beside 0\.8 GB of pixels\. .* or resident=0\."):
+        with_batch(_auto(resident=0.9), card, _table(20_000, 8_000, 0))
 
 
 def test_on_a_processor_it_is_32_and_going_on_keeps_it(cells: Path, tmp_path: Path) -> None:

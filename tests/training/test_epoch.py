@@ -3,13 +3,17 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from parfocal.data.batches import Batches
 from parfocal.errors import ParfocalError
-from parfocal.training.epoch import Batch, train_step
+from parfocal.parts import TrainingPart, ViewsPart
+from parfocal.recipe import recipe
+from parfocal.training.epoch import Batch, Tally, run_epoch, train_step
 from parfocal.training.learner import Learner
 from parfocal.training.mixing import Blend
 
@@ -53,6 +57,26 @@ def test_a_step_goes_down_the_gradient_at_the_rate_it_is_given() -> None:
     nn.functional.cross_entropy(network(PIXELS), LABELS).backward()
     assert network.weight.grad is not None
     torch.testing.assert_close(before - after, 0.5 * network.weight.grad)
+
+
+class _Flat(nn.Linear):
+    """A layer that takes images."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
+        return super().forward(input.flatten(1).float())
+
+
+def test_an_epoch_is_parted_into_batches_once_and_shows_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, places, asked = np.zeros((21, 8, 8, 3), np.uint8), np.arange(21), []
+    parted = Batches.sizes.fget
+    assert parted is not None
+    monkeypatch.setattr(Batches, "sizes", property(lambda self: (asked.append(1), parted(self))[1]))
+    batches = Batches(pixels, places, places % 3, ViewsPart(crop=8), TrainingPart(), 4)
+    learner = _learner(_Flat(8 * 8 * 3, 3))
+    tally = Tally.fresh(learner.fabric.device, batches.steps)
+    shown = [one.images for one in run_epoch(learner, batches, recipe(), 0, lambda _: 1e-3, tally)]
+    assert len(asked) == 1
+    assert np.diff(shown, prepend=0).tolist() == [4, 4, 4, 3, 3, 3]
 
 
 class _Cramped(nn.Linear):

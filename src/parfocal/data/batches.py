@@ -16,6 +16,7 @@ from parfocal.data.device_views import render_batch
 from parfocal.data.sampling import epoch_order, occurrences, shown
 from parfocal.data.store import Stack
 from parfocal.data.views import Views, drawn, render, still
+from parfocal.errors import UsageError
 from parfocal.parts import TrainingPart, ViewsPart
 
 # More threads than these would mostly hold batches that wait.
@@ -25,6 +26,30 @@ _MOST_THREADS = 8
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def smallest_of(images: int, batch: int) -> int:
+    """Return how many images the smallest batch of an epoch has; the others have one more at most."""
+    return images // max(1, -(-images // batch))
+
+
+def require_images(images: int, batch: int, least: int, why: str, otherwise: str) -> None:
+    """Refuse a `batch` that parts an epoch's images so that some batch has fewer than the `least`.
+
+    The error names the smallest batch that works; `why` says who needs so many, `otherwise` what else would help.
+    """
+    smallest = smallest_of(images, batch)
+    if smallest >= least:
+        return
+    works = next((one for one in range(least, images + 1) if smallest_of(images, one) >= least), None)
+    advice = f"The smallest batch that works is batch={works}; or {otherwise}." if works else f"Instead, {otherwise}."
+    raise UsageError(f"batch={batch} parts {images:,} images into batches of {smallest} and more; {why}. {advice}")
+
+
+def require_shares(images: int, batch: int, processes: int) -> None:
+    """Refuse a `batch` of which some process would at times have no image, and take fewer steps than the others."""
+    why = f"each of {processes} processes needs an image of every batch"
+    require_images(images, batch, processes, why, "use fewer devices")
 
 
 @dataclass
@@ -68,6 +93,7 @@ class Batches:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels, labels) of a training epoch from batch `first` on; order and views hang on (seed, epoch)."""
+        require_shares(self.shown, self.batch, self.ranks)
         order = epoch_order(self.labels, self.training, seed=self.seed, epoch=number)
         numbers = occurrences(order, len(self.places))
         views = drawn(int(numbers.max(initial=-1)) + 1, self._size, self.views, seed=self.seed, epoch=number)

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,15 +18,19 @@ from parfocal.data.batches import Batches
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.data.views import looks
+from parfocal.errors import ParfocalError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.memory import keep_freed_memory
 from parfocal.model.classifier import Classifier
 from parfocal.model.compiled import Compiled, Numbers, can_compile, converted
 from parfocal.parts import MachinePart
-from parfocal.progress import progress
+from parfocal.progress import progress, say
 from parfocal.recipe import Recipe
 
 EVALUATION_BATCH = 64
+
+_TAKES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""How many images at once go through a network for which memory ran out."""
 
 # Fabric announces precision and devices on every start; the run folder holds both.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -113,12 +118,47 @@ def predict_split(fabric: Fabric, network: nn.Module, table: Table, split: str, 
 
 @torch.inference_mode()
 def probabilities(fabric: Fabric, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
-    """Return one row of class probabilities for each image, in the order of the batches of pixels."""
+    """Return one row of class probabilities for each image, in the order of the batches of pixels.
+
+    Where memory runs out, the network is given half as many images at once, from then on.
+    """
     network.eval()
-    device = fabric.device
     with fabric.autocast():
-        rows = [torch.softmax(network(pixels.to(device, non_blocking=True)).float(), dim=1) for pixels in batches]
+        rows = [_judged(network, pixels, fabric.device) for pixels in batches]
     return torch.cat(rows).cpu().double().numpy() if rows else np.empty((0, 0))
+
+
+def _judged(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
+    while True:
+        few = min(_TAKES.get(network, len(pixels)), len(pixels))
+        try:
+            parts = (part.to(device, non_blocking=True) for part in pixels.split(few))
+            return torch.cat([torch.softmax(network(part).float(), dim=1) for part in parts])
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the `except`, so that the failed pass and all it holds is gone.
+        _take_half(network, few, device)
+
+
+def _take_half(network: nn.Module, few: int, device: torch.device) -> None:
+    if few == 1:
+        raise not_even_one()
+    if network not in _TAKES:
+        say(f"Memory ran out with {few} images: they are judged fewer at a time.")
+    _TAKES[network] = few // 2
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Say whether it is memory that a network ran out of."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def not_even_one() -> ParfocalError:
+    """Return the error of a network that cannot take a single image."""
+    return ParfocalError("Memory ran out with one image at a time. Choose a smaller crop or model.")
 
 
 def answerer(fabric: Fabric, network: Classifier, side: int, precision: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -140,7 +180,13 @@ def _resident(images: int, recipe: Recipe) -> torch.device | None:
     if not torch.cuda.is_available():
         return None
     free, _ = torch.cuda.mem_get_info()
-    return torch.device("cuda") if images * recipe.images.size**2 * 3 < recipe.machine.resident * free else None
+    return torch.device("cuda") if resident_bytes(images, recipe, free) else None
+
+
+def resident_bytes(images: int, recipe: Recipe, free: float) -> int:
+    """Return what the pixels of a split take of a card's free memory: 0 where they do not fit in the recipe's share."""
+    taken = images * recipe.images.size**2 * 3
+    return taken if taken < recipe.machine.resident * free else 0
 
 
 def ahead(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

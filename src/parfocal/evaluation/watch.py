@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from parfocal.errors import UsageError
+from parfocal.model import resnet
+from parfocal.model.starts import PUBLISHED
 from parfocal.recipe import Recipe
+from parfocal.recipe import recipe as changed
 
 SAYS = "valid_says:"
 """What columns of the history that hold the share of each class among the predictions begin with."""
@@ -21,7 +25,7 @@ _EPOCHS_WITHOUT = 3
 
 @dataclass(frozen=True)
 class Alarm:
-    """What is wrong, since which epoch and until which, and what to try next."""
+    """What is wrong, since which epoch and until which; `text` says why that may be and what to try next."""
 
     code: str
     since: int
@@ -48,12 +52,15 @@ def shares_said(judged: Mapping[str, Any]) -> dict[str, float]:
 
 def _collapsed(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe) -> list[Alarm]:
     found: list[Alarm] = []
-    for name, share_of_images in _shares(counts).items():
+    shares = _shares(counts)
+    for name, of_images in shares.items():
         said = [float(row.get(SAYS + name, 0)) for row in history]
-        for since, until in _stretches([share > max(_ALMOST_ALL, share_of_images + _BEYOND) for share in said]):
+        # A class that is almost everything leaves less room above it.
+        most = max(_ALMOST_ALL, min(of_images + _BEYOND, (1 + of_images) / 2))
+        for since, until in _stretches([share > most for share in said]):
             text = (
                 f"{_epochs(since, until)}: {said[until - 1]:.1%} of the predictions on valid are {name!r}, which is "
-                f"{share_of_images:.1%} of the images. {_advice(recipe)}"
+                f"{of_images:.1%} of the images. {_cause(of_images == max(shares.values()), recipe)} {_advice(recipe)}"
             )
             found.append(Alarm("collapse", since, until, text))
     return found
@@ -64,7 +71,10 @@ def _without_kappa(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, in
     for since, until in _stretches([float(row["valid_kappa"]) < _kappa_of_chance(row, counts) for row in history]):
         if until - since + 1 >= min(_EPOCHS_WITHOUT, recipe.training.epochs):
             kappa = float(history[until - 1]["valid_kappa"])
-            text = f"{_epochs(since, until)}: kappa on valid is {kappa:.3f}, no better than chance. {_advice(recipe)}"
+            text = (
+                f"{_epochs(since, until)}: kappa on valid is {kappa:.3f}, no better than chance. What the images show "
+                f"is not learnt: the steps are too few or too large, or the size is too small. {_advice(recipe)}"
+            )
             found.append(Alarm("no_kappa", since, until, text))
     return found
 
@@ -100,20 +110,53 @@ def _epochs(since: int, until: int) -> str:
     return f"Epoch {since}" if since == until else f"Epochs {since} to {until}"
 
 
+def _cause(largest: bool, recipe: Recipe) -> str:
+    """Say why one class may be said of almost everything, given whether it is the largest one."""
+    training = recipe.training
+    alike = training.sampling == "natural" and training.class_weights == "none" and not training.logit_adjustment
+    if largest and alike:
+        return "Always saying it is right that often, and the loss has settled for that."
+    if largest or alike:
+        return "A network comes to that by steps that are too large, or too few."
+    return "Rare classes that are shown more often or count for more bring that about, or steps that are too large."
+
+
 def _advice(recipe: Recipe) -> str:
-    """Name what is most likely to help and is not done yet."""
+    """Name what is most likely to help, is not done yet, and fits the rest of the recipe."""
     training, steps = recipe.training, []
     if training.optimiser != "sgd" and training.learning_rate > 3e-4:
         steps.append(f"a lower learning_rate than {training.learning_rate:g}")
-    if not training.warmup and training.schedule != "one_cycle":
+    if not training.warmup and training.schedule != "one_cycle" and _accepted(recipe, warmup=2):
         steps.append("warmup=2")
     if training.sampling == "natural":
-        steps.append("sampling=decay, which begins with all classes alike")
-    if recipe.judgement.ordered and training.loss in ("cross_entropy", "focal"):
+        begins = "sampling=decay, which begins with all classes alike"
+        steps.append(begins if _accepted(recipe, sampling="decay") else "sampling=square_root, for the rare classes")
+    to_grades = recipe.judgement.ordered and training.loss in ("cross_entropy", "focal")
+    if to_grades and _accepted(recipe, loss="regression"):
         steps.append("loss=regression, which learns the grade as a number")
     if recipe.network.init == "scratch":
-        steps.append("init=imagenet, or init=RUN with an earlier run on such images")
+        published = "init=imagenet, or " if _has_published(recipe) else ""
+        steps.append(f"{published}init=RUN with an earlier run on such images")
     if training.select == "accuracy":
         steps.append("select=kappa, so that no such epoch is chosen")
-    steps.append("more epochs" if len(steps) < 2 else "")
-    return f"Try {'; '.join(step for step in steps if step)}."
+    if len(steps) < 2:
+        steps.append("more minutes" if training.minutes else "more epochs")
+    return f"Try {'; '.join(steps)}."
+
+
+def _accepted(recipe: Recipe, **changes: Any) -> bool:
+    """Say whether a recipe may be changed so."""
+    try:
+        changed(recipe, **changes)
+    except UsageError:
+        return False
+    return True
+
+
+def _has_published(recipe: Recipe) -> bool:
+    """Say whether ImageNet's weights are published for a recipe's network, and fit it and its pixels."""
+    part = recipe.network
+    if part.model not in PUBLISHED["imagenet"] or not _accepted(recipe, init="imagenet"):
+        return False
+    own = resnet.shape_of(part.model, groups=part.groups, group_width=part.group_width)
+    return own == resnet.look_up(part.model)

@@ -30,6 +30,11 @@ class Architecture:
     group_width: int = 64
     shortcut: bool = True
 
+    @property
+    def reduction(self) -> int:
+        """How many pixels of the input the last map has one of, along a side."""
+        return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.stages) - 1)
+
 
 _SMALL = {"widths": (16, 32, 64), "stem": "small"}
 
@@ -69,11 +74,25 @@ def build(
     weights) or the first 1×1 (as in the original paper). `groups` and `group_width` override the table's.
     `zero_last_norm` starts every block as the identity. `dropout` acts on the pooled features before the head.
     """
-    architecture = look_up(name)
+    architecture = shape_of(name, stem=stem, stride_in=stride_in, groups=groups, group_width=group_width)
+    return ResNet(architecture, classes, channels=channels, zero_last_norm=zero_last_norm, dropout=dropout)
+
+
+def shape_of(
+    name: str,
+    *,
+    stem: Stem | None = None,
+    stride_in: StrideIn = "3x3",
+    groups: int | None = None,
+    group_width: int | None = None,
+) -> Architecture:
+    """Return the architecture called `name` with changes, as `build` takes them; refuse what cannot be built."""
     changes = {"stem": stem, "groups": groups, "group_width": group_width}
     given = {key: value for key, value in changes.items() if value is not None}
-    architecture = replace(architecture, stride_in=stride_in, **given)
-    return ResNet(architecture, classes, channels=channels, zero_last_norm=zero_last_norm, dropout=dropout)
+    shape = replace(look_up(name), stride_in=stride_in, **given)
+    if shape.block == "basic" and (shape.groups != 1 or shape.group_width != 64):
+        raise UsageError(f"groups and group_width need a network of bottleneck blocks, such as resnet50, not {name}.")
+    return shape
 
 
 def look_up(name: str) -> Architecture:
@@ -90,8 +109,6 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, shape: Architecture) -> None:
         super().__init__()
-        if shape.groups != 1 or shape.group_width != 64:
-            raise UsageError("groups and group_width need a network of bottleneck blocks, such as resnet50.")
         self.conv1 = _convolution(inputs, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _convolution(width, width, 3)

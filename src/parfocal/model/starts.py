@@ -90,7 +90,8 @@ def start_file(part: NetworkPart) -> Path | None:
 
 
 def require_start(part: NetworkPart) -> None:
-    """Fetch what a recipe starts from, and refuse what does not fit its network, before any other work."""
+    """Refuse a network that cannot be built; fetch what it starts from, and refuse what does not fit it."""
+    resnet.shape_of(part.model, stem=part.stem, groups=part.groups, group_width=part.group_width)
     if file := start_file(part):
         with torch.device("meta"):
             options = part.model_dump(exclude={"model", "normalise", "init"})

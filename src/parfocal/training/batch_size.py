@@ -3,7 +3,9 @@
 import torch
 from lightning_fabric import Fabric
 
+from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
+from parfocal.evaluation.inference import fabric_for, resident_bytes
 from parfocal.model.classifier import SCALES, Scale, new_classifier
 from parfocal.progress import say
 from parfocal.recipe import Recipe
@@ -18,19 +20,36 @@ _MOST, _MULTIPLE = 256, 8
 _RESERVE = 0.15
 
 
-def with_batch(recipe: Recipe, fabric: Fabric) -> Recipe:
-    """Return a recipe with a number of images a step: its own, or what the device's memory takes."""
+def with_batch(recipe: Recipe, fabric: Fabric, table: Table | None = None) -> Recipe:
+    """Return a recipe with a number of images a step: its own, or what the memory of the fabric's devices takes.
+
+    What the card will keep of a `table`'s pixels has its room beside the steps.
+    """
     if recipe.training.batch:
         return recipe
     if fabric.device.type == "cpu":
         return changed(recipe, batch=_ON_CPU)
     free, _ = torch.cuda.mem_get_info()
-    few, more = (_peak(fabric, changed(recipe, batch=count), count) for count in (_MULTIPLE, 2 * _MULTIPLE))
-    batch = fitting(free * (1 - _RESERVE), few, more)
+    pixels = pixels_kept(recipe, table, free) if table else 0
+    # On one device, for those of several cannot work before all their processes have started.
+    alone = fabric_for(recipe.training.precision)
+    few, more = (_peak(alone, changed(recipe, batch=count), count) for count in (_MULTIPLE, 2 * _MULTIPLE))
+    batch = fitting(free * (1 - _RESERVE) - pixels, few, more)
     if not batch:
-        raise ParfocalError(f"Not even {_MULTIPLE} images fit on the device. Choose a smaller crop or model.")
+        beside = f" beside {pixels / 1e9:.1f} GB of pixels" if pixels else ""
+        advice = "Choose a smaller crop or model" + (", or resident=0." if pixels else ".")
+        raise ParfocalError(f"Not even {_MULTIPLE} images fit on the device{beside}. {advice}")
     say(f"batch={batch} is what the device takes, with {_RESERVE:.0%} of its memory in reserve.")
     return changed(recipe, batch=batch * fabric.world_size)
+
+
+def pixels_kept(recipe: Recipe, table: Table, free: float) -> int:
+    """Return how many bytes of pixels training keeps on a card with so much free memory."""
+    # A last step of one's own is taken by the processor, and so are the pixels of train.
+    splits = ["valid"] if recipe.views.also else ["train", "valid"]
+    if recipe.training.test_curve and table.labelled("test"):
+        splits.append("test")
+    return sum(resident_bytes(len(table.positions(split)), recipe, free) for split in splits)
 
 
 def fitting(memory: float, few: float, more: float) -> int:

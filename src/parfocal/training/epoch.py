@@ -12,7 +12,7 @@ from torch import Tensor
 
 from parfocal.data.batches import Batches
 from parfocal.errors import ParfocalError, listing
-from parfocal.evaluation.inference import ahead
+from parfocal.evaluation.inference import ahead, not_even_one, out_of_memory
 from parfocal.progress import progress, say
 from parfocal.recipe import Recipe
 from parfocal.training.learner import Learner, begin_epoch
@@ -85,7 +85,10 @@ def run_epoch(
 
     `rate_at` tells the learning rate of a batch, counted from 0 within the epoch.
     """
-    fabric, part, steps = learner.fabric, recipe.training, batches.steps
+    fabric, part = learner.fabric, recipe.training
+    # Parting an epoch takes as long as it has images: once, not at each step.
+    sizes = batches.sizes
+    steps = len(sizes)
     begin_epoch(learner, recipe, epoch)
     started, waited = time.perf_counter() - tally.seconds, tally.waited
     coming = ahead(batches.epoch(epoch, tally.batches), fabric.device)
@@ -102,7 +105,7 @@ def run_epoch(
             _sow(recipe.seed, epoch, taken, fabric.global_rank)
             tally.batches += len(group)
             tally.rate = rate_at(tally.batches - 1)
-            images = int(batches.sizes[taken : tally.batches].sum())
+            images = int(sizes[taken : tally.batches].sum())
             outcomes = train_step(learner, group, tally.rate, loss, part.clip, images)
             if learner.average is not None:
                 follow(learner.average, learner.classifier, part.ema, moves)
@@ -136,7 +139,7 @@ def train_step(
             outcomes = _gradients(learner, group, loss, share)
             break
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
         # Outside the `except`, so that the failed pass and all it holds is gone.
         _halve(learner, group)
@@ -212,15 +215,11 @@ def _sow(*keys: int) -> None:
     torch.manual_seed(int(np.random.default_rng([*keys, 2]).integers(2**63)))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def _halve(learner: Learner, group: list[Batch]) -> None:
     """Have batches go through the network in twice as many pieces, where that can help."""
     largest = max(map(len, group))
     if learner.pieces >= largest:
-        raise ParfocalError("Memory ran out with one image at a time. Choose a smaller crop or model.")
+        raise not_even_one()
     if learner.fabric.world_size > 1:
         raise ParfocalError(
             f"Memory ran out with {largest} images on one device. Choose a smaller batch, and accumulate=2 or more."

@@ -26,6 +26,7 @@ from parfocal.training.doctor import Figures, Verdict, verdict
 from parfocal.training.epoch import Batch, Tally, row_of, run_epoch, train_step
 from parfocal.training.learner import Learner, begin_epoch, new_learner
 from parfocal.training.losses import LINKS
+from parfocal.training.possible import require_possible
 from parfocal.training.runs import prepare_data
 from parfocal.training.scale import measured_scale
 from parfocal.training.stages import hold, require_stage
@@ -53,8 +54,9 @@ def bench(
         raise UsageError(f"seconds={seconds:g} leaves no time to measure in.")
     chosen = find_recipe(recipe, **changes)
     require_stage(chosen)
-    chosen = with_batch(chosen, fabric_for(chosen.training.precision))
     prepared = prepare_data(data, chosen)
+    chosen = with_batch(chosen, fabric_for(chosen.training.precision), prepared.table)
+    require_possible(chosen, prepared.table)
     batches = batches_of("train", prepared.table, prepared.store, chosen)
     scale, link = measured_scale(chosen.network, batches), LINKS.get(chosen.training.loss, "none")
     classifier = new_classifier(chosen.network, prepared.table.classes, scale, link)

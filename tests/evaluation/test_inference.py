@@ -1,0 +1,52 @@
+"""From pixels to probabilities where memory runs out: fewer images at once, the same answers, and one word of it."""
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from parfocal.errors import ParfocalError
+from parfocal.evaluation.inference import probabilities
+
+PIXELS = torch.randn(21, 5, generator=torch.Generator().manual_seed(0))
+FABRIC = Fabric(accelerator="cpu", devices=1)
+
+
+class _Cramped(nn.Linear):
+    """A layer on a device whose memory holds so many images; it notes how many it is given."""
+
+    def __init__(self, holds: int, fault: str = "CUDA out of memory.") -> None:
+        torch.manual_seed(0)
+        super().__init__(5, 3)
+        self.holds, self.fault, self.given = holds, fault, []
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
+        self.given.append(len(input))
+        if len(input) > self.holds:
+            raise torch.OutOfMemoryError(self.fault) if self.fault.startswith("CUDA") else RuntimeError(self.fault)
+        return super().forward(input)
+
+
+@pytest.mark.parametrize("fault", ["CUDA out of memory.", "DefaultCPUAllocator: can't allocate memory: 1 bytes"])
+def test_where_memory_runs_out_fewer_images_at_once_get_the_same_answers(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("parfocal.evaluation.inference.say", told.append)
+    network = _Cramped(2, fault)
+    for _ in range(2):
+        rows = probabilities(FABRIC, network, PIXELS.split(8))
+        np.testing.assert_allclose(rows, probabilities(FABRIC, _Cramped(8), PIXELS.split(8)), rtol=1e-6)
+    assert [count for count in network.given if count > 2] == [8, 4]
+    assert told == ["Memory ran out with 8 images: they are judged fewer at a time."]
+
+
+def test_a_network_that_takes_no_image_is_an_error_that_says_so() -> None:
+    with pytest.raises(ParfocalError, match=r"one image at a time\. Choose a smaller crop or model"):
+        probabilities(FABRIC, _Cramped(0), PIXELS.split(8))
+
+
+def test_another_fault_is_not_taken_for_memory() -> None:
+    with pytest.raises(RuntimeError, match="something else"):
+        probabilities(FABRIC, _Cramped(0, "something else"), PIXELS.split(8))
