@@ -147,7 +147,8 @@ def compare(model: str, images: int, rounds: int, threads: int) -> dict[str, obj
     with tempfile.TemporaryDirectory() as folder:
         smears = synthesise_smear(Path(folder) / "smears", images)
         table = read(smears)
-        chosen = recipe("leukemia-adam", model=model, optimiser="sgd", learning_rate=0.001, batch=BATCH)
+        chosen = recipe("leukemia-adam", model=model, optimiser="sgd", learning_rate=0.001, batch=BATCH,
+                        compile=torch.cuda.is_available())  # fmt: skip
         plain = Plain(smears, model, threads)
         steps = len(table.positions("train")) // BATCH
         plain.loop(1)

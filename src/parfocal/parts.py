@@ -312,6 +312,10 @@ class MachinePart(Part):
     resident: float = Field(
         default=0.5, ge=0, le=0.95, description="on a graphics card: keep the pixels there if they fit in this share"
     )
+    compile: bool = Field(
+        default=False,
+        description="have PyTorch compile the network first: minutes of waiting, for faster steps on a graphics card",
+    )
     save_every: float = Field(default=10, gt=0, description="minutes after which an epoch is saved in the middle")
     track: tuple[Tracker, ...] = Field(default=(), description="also tell each epoch's figures to these")
 

@@ -47,10 +47,10 @@ class Answering:
     """Networks loaded from runs, and the decision that their answers follow.
 
     One run, or one ensemble's folder, answers as its own validation decided. Several runs are averaged, each with its
-    own temperature, and no thresholds apply.
+    own temperature, and no thresholds apply. Where they will answer for long, `lasting`, they may take long to load.
     """
 
-    def __init__(self, paths: Sequence[Path | str]) -> None:
+    def __init__(self, paths: Sequence[Path | str], *, lasting: bool = False) -> None:
         runs, self.decision, apart = _opened(paths)
         precision = runs[0].recipe.training.precision
         fabric = fabric_for(precision)
@@ -67,7 +67,7 @@ class Answering:
                 told = [", ".join(one) for one in (self.classes, network.classes)]
                 raise ParfocalError(f"{runs[0].name} tells {told[0]} apart, {run.name} {told[1]}.")
         self.says = [
-            answerer(fabric, network, recipe.views.crop, precision)
+            answerer(fabric, network, recipe.views.crop, precision, lasting=lasting)
             for network, recipe in zip(networks, self._recipes, strict=True)
         ]
 

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -161,18 +162,34 @@ def not_even_one() -> ParfocalError:
     return ParfocalError("Memory ran out with one image at a time. Choose a smaller crop or model.")
 
 
-def answerer(fabric: Fabric, network: Classifier, side: int, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+def answerer(
+    fabric: Fabric, network: Classifier, side: int, precision: str, *, lasting: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
     """Return what turns uint8 pixels (N, side, side, 3) into probabilities, as fast as it can be done here.
 
-    On a CPU this is OpenVINO, where it is installed; elsewhere PyTorch. Any number of images, from any thread.
+    On a CPU this is OpenVINO, where it is installed; elsewhere PyTorch, which on a graphics card compiles a network
+    whose use is `lasting`. Any number of images, from any thread.
     """
     if fabric.device.type == "cpu" and can_compile():
         return Compiled(converted(nn.Sequential(network, nn.Softmax(dim=1)), side), numbers_for(precision))
+    # It takes a minute: too long for a handful of images.
+    best = compiled(fabric, network, side) if lasting and fabric.device.type == "cuda" else network
 
     def rows(pixels: np.ndarray) -> np.ndarray:
-        return probabilities(fabric, network, torch.from_numpy(pixels).split(EVALUATION_BATCH))
+        return probabilities(fabric, best, torch.from_numpy(pixels).split(EVALUATION_BATCH))
 
     return rows
+
+
+def compiled(fabric: Fabric, network: nn.Module, side: int) -> nn.Module:
+    """Return a network as PyTorch compiles it for any number of images; where it cannot, say so, and as it is."""
+    best = cast(nn.Module, torch.compile(network, dynamic=True))
+    try:
+        probabilities(fabric, best, [torch.zeros(2, side, side, 3, dtype=torch.uint8)])
+    except Exception as error:  # whatever a compiler lacks
+        say(f"Warning: PyTorch cannot compile the network here ({type(error).__name__}); it answers uncompiled.")
+        return network
+    return best
 
 
 def _resident(images: int, recipe: Recipe) -> torch.device | None:

@@ -58,7 +58,7 @@ class Network:
 
     def __init__(self, run: Run) -> None:
         self.folder, self.name = run.folder, run.name
-        self.answering = Answering([run.folder])
+        self.answering = Answering([run.folder], lasting=True)
         self.batches = 0
         self.answered = 0
         self.coming = 0

@@ -39,6 +39,8 @@ def new_learner(fabric: Fabric, classifier: Classifier, recipe: Recipe) -> Learn
     if part.sync_norm and fabric.world_size > 1:
         share_norms(classifier)
     ready(classifier).to(fabric.device)
+    if recipe.machine.compile:
+        classifier.compile()
     classifier.train()
     hold(classifier, part, 0)
     network, optimise = fabric.setup(classifier, optimiser(classifier, part))
