@@ -128,7 +128,7 @@ def _train(
     saved = time.perf_counter()
 
     def rate_at(step: int) -> float:
-        clock.look(step)
+        clock.look(step // part.accumulate)
         taken = epoch * steps + step
         return learning_rate(taken, steps, part, lowered, clock.steps(taken + 1))
 
