@@ -49,6 +49,14 @@ def test_the_best_epoch_is_that_of_the_selected_figure(cells: Path, tmp_path: Pa
     assert run.metrics()["best_epoch"] == (figures.argmin() if select == "loss" else figures.argmax()) + 1
 
 
+def test_a_figure_that_valid_cannot_tell_is_refused_before_a_run_is_begun(cells: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(cells / "valid.csv")
+    rows[rows["label"] == 0].to_csv(cells / "valid.csv", index=False)
+    with pytest.raises(UsageError, match=r"select=auc needs two classes .* no image of blast\."):
+        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "select": "auc"})
+    assert not (tmp_path / "runs").exists()
+
+
 def test_small_cells_are_learnt(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 8})
     assert run.metrics()["valid"]["accuracy"] >= 0.9

@@ -26,6 +26,7 @@ from parfocal.recipe import recipe as find_recipe
 from parfocal.recipe_file import AUTO
 from parfocal.run import Run, runs_in
 from parfocal.training.batch_size import with_batch
+from parfocal.training.patience import require_known
 from parfocal.training.plan import Plan, plans
 from parfocal.training.processes import first, is_first, launch
 from parfocal.training.stages import require_stage
@@ -84,6 +85,8 @@ def _opened(
         key = _data_key(one)
         if key not in ready:
             ready[key] = prepare_data(data, one)
+        if not run.finished:
+            require_known(one.training.select, ready[key].table.counts("valid"))
         if is_first():
             _begin(run, one, ready[key], data)
             if wanted[run.name].reasons:
