@@ -165,6 +165,25 @@ def test_a_run_in_the_way_is_not_overwritten(cells: Path, tmp_path: Path) -> Non
     assert run.weights.read_bytes() == before
 
 
+def test_a_finished_run_stays_as_it_is_and_one_that_is_gone_on_with_tells_where(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    begun, before = run.environment(), written()
+    monkeypatch.setattr(parfocal, "__version__", "elsewhere")
+    parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
+    assert written() == before
+    (run.folder / "metrics.json").unlink()
+    parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    assert run.environment() == {**begun, "gone_on": run.environment()["gone_on"]}
+    assert [one["parfocal"] for one in run.environment()["gone_on"]] == ["elsewhere"]
+    changed = {name for name, when in written().items() if when != before.get(name)}
+    assert not changed & {"table.csv", "views.png", "model.safetensors"}
+
+
 def test_going_on_with_nothing_or_other_rows_is_refused(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match="holds no run to go on with"):
         parfocal.train(cells, out=tmp_path / "runs", resume=True)
