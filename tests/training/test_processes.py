@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -113,6 +114,48 @@ def test_a_fault_in_the_data_is_told_once(cells: Path, tmp_path: Path) -> None:
     done = _run(_command(cells, tmp_path / "two", *_words({**SMALL, "devices": 2})))
     assert done.returncode == 1
     assert done.stderr.count("Error: ") == 1
+    assert "Traceback" not in done.stderr
+
+
+# Runs the command line; the disk is full when the first process saves the checkpoint named in the environment.
+_FULL = """
+import errno, os
+from parfocal.commands import main
+from parfocal.files import explained
+from parfocal.training import checkpoint
+
+saves, save = int(os.environ["FULL_AT"]), checkpoint.write_tensors
+def counted(path, *given):
+    global saves
+    saves -= 1
+    if saves == 0:
+        with explained(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    save(path, *given)
+checkpoint.write_tensors = counted
+main()
+"""
+
+
+@pytest.mark.parametrize(("changes", "fault"), [
+    ({}, "last.ckpt: the disk is full"),
+    ({"save_every": 1e-9}, "last.ckpt: the disk is full"),
+    ({"track": "tensorboard"}, "track=tensorboard cannot be opened"),
+])  # fmt: skip
+def test_a_fault_of_the_first_process_alone_is_told_once_and_ends_all(
+    cells: Path, tmp_path: Path, changes: dict[str, Any], fault: str
+) -> None:
+    script = tmp_path / "full.py"
+    script.write_text(_FULL)
+    # Where a tracker would have its folder.
+    (tmp_path / "two" / "resnet20").mkdir(parents=True)
+    (tmp_path / "two" / "resnet20" / "tensorboard").touch()
+    words = _words({**SMALL, "batch": 4, "devices": 2, **changes})
+    command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / "two"), *words]
+    done = _run(command, FULL_AT="1")
+    assert done.returncode == 1
+    assert done.stderr.count("Error: ") == 1
+    assert fault in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -14,6 +14,7 @@ from parfocal.parts import Tracker
 from parfocal.progress import say
 from parfocal.recipe import digest
 from parfocal.run import Run
+from parfocal.training.processes import led_by_first
 
 _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
 
@@ -24,7 +25,8 @@ def tracked(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], 
 
     One that cannot be opened is an error; one that is lost on the way is named, and training goes on without it.
     """
-    loggers = {name: _opened(name, run) for name in run.recipe.machine.track} if fabric.is_global_zero else {}
+    with led_by_first(fabric):
+        loggers = {name: _opened(name, run) for name in run.recipe.machine.track} if fabric.is_global_zero else {}
 
     def tell(row: Mapping[str, Any]) -> None:
         figures = {_plain(key): float(value) for key, value in row.items() if value is not None and key != "epoch"}
