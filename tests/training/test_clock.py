@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ import parfocal
 from parfocal.errors import UsageError
 from parfocal.parts import TrainingPart
 from parfocal.recipe import recipe
+from parfocal.training import epoch, trainer
 from parfocal.training.clock import Clock
 from parfocal.training.optimise import learning_rate
 from tests.cells import SMALL
@@ -79,6 +81,33 @@ def test_a_run_of_some_seconds_ends_judged_and_is_gone_on_with_for_what_is_left(
     assert again["epoch"].tolist() == list(range(1, len(again) + 1))
     assert again[: len(history)].equals(history)
     assert len(again) <= len(history) + 1
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_several_processes_read_the_watch_within_an_epoch_however_many_batches_a_step_has(
+    cells: Path, tmp_path: Path, watch: list[float], monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    class Several:
+        """An engine of two processes, as far as a clock can tell."""
+
+        world_size = 2
+
+        def broadcast(self, spent: float) -> float:
+            return spent
+
+    taken, step = 0, epoch.train_step
+
+    def timed(*given: Any) -> Any:
+        nonlocal taken
+        taken, watch[0] = taken + 1, watch[0] + 1
+        return step(*given)
+
+    monkeypatch.setattr(epoch, "train_step", timed)
+    monkeypatch.setattr(trainer, "Clock", lambda fabric, *times: Clock(Several(), *times))  # type: ignore[arg-type]
+    # An epoch has 12 steps of the weights, of a second each, and the time is up after 5.
+    changes = {**SMALL, "model": "plain20", "size": 16, "crop": 16, "batch": 4 // accumulate}
+    parfocal.train(cells, out=tmp_path / "runs", **{**changes, "accumulate": accumulate, "minutes": 5 / 60})
+    assert taken <= 11
 
 
 def test_sampling_that_goes_by_epochs_is_refused() -> None:

@@ -31,7 +31,7 @@ def same_to_the_bit(whole: Run, cut: Run) -> None:
     pd.testing.assert_frame_equal(whole.history().drop(columns=timed), cut.history().drop(columns=timed))
 
 
-def _at_step(number: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def at_step(number: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something when so many steps have been taken."""
     step, taken = epoch.train_step, 0
 
@@ -56,7 +56,7 @@ def test_asked_to_stop_it_saves_in_the_middle_and_goes_on_to_the_bit(
 ) -> None:
     changes = {**SMALL, **changes, "epochs": 2}
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
-    _at_step(at, lambda: os.kill(os.getpid(), number), monkeypatch)
+    at_step(at, lambda: os.kill(os.getpid(), number), monkeypatch)
     with pytest.raises(interruption.StoppedError, match=rf"Stopped by {signal.Signals(number).name} {where}") as stop:
         parfocal.train(cells, out=tmp_path / "cut", **changes)
     assert stop.value.exit_code == 128 + number
@@ -78,7 +78,7 @@ def test_killed_after_a_save_in_the_middle_it_goes_on_from_there_to_the_bit(
 
     changes = {**SMALL, **ADAM, "save_every": 1e-9}
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
-    _at_step(at, kill, monkeypatch)
+    at_step(at, kill, monkeypatch)
     with pytest.raises(Killed):
         parfocal.train(cells, out=tmp_path / "cut", **changes)
     taken = read_tensors(tmp_path / "cut" / "resnet20" / "last.ckpt")[1]

@@ -1,12 +1,15 @@
 """What past epochs decide: the best of them, the plateau schedule and the early end."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parfocal.errors import UsageError
 from parfocal.parts import TrainingPart
-from parfocal.training.patience import better, falls, given_up
+from parfocal.training.patience import better, falls, given_up, require_known
 
 
 def test_figures_that_are_lower_or_unknown_are_chosen_rightly() -> None:
@@ -15,6 +18,21 @@ def test_figures_that_are_lower_or_unknown_are_chosen_rightly() -> None:
     assert better(0.6, 0.5, "accuracy")
     assert better(0.1, None, "auc")
     assert not better(None, 0.5, "auc")
+
+
+@pytest.mark.parametrize("select", ["loss", "auc"])
+def test_what_is_no_number_is_never_the_best(select: str) -> None:
+    assert not better(math.nan, 0.5, select)
+    assert not better(math.nan, None, select)
+    assert better(0.1, math.nan, select)
+
+
+@pytest.mark.parametrize("select", ["kappa", "quadratic_kappa", "auc"])
+def test_a_figure_that_validation_cannot_tell_is_refused_with_the_classes_that_it_lacks(select: str) -> None:
+    with pytest.raises(UsageError, match=rf"select={select} needs two classes .* no image of b, c\. Say select="):
+        require_known(select, {"a": 5, "b": 0, "c": 0})
+    require_known(select, {"a": 5, "b": 1, "c": 0})
+    require_known("balanced_accuracy", {"a": 5, "b": 0, "c": 0})
 
 
 @pytest.mark.parametrize("select", ["accuracy", "loss"])

@@ -58,6 +58,29 @@ def test_auto_trains_by_its_plan_and_goes_on_with_it(
     assert again.plan.is_file()
 
 
+def test_a_planned_run_goes_on_as_it_was_begun_where_less_memory_is_measured(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = parfocal.train(cells, "auto", out=tmp_path / "runs", **QUICK)
+    begun, why = run.recipe, run.plan.read_text(encoding="utf-8")
+    (run.folder / "metrics.json").unlink()
+    monkeypatch.setattr("parfocal.training.facts._memory", lambda: (0.001, "cpu"))
+    assert parfocal.plan(cells, **QUICK).recipe.training.batch < begun.training.batch
+    with pytest.raises(UsageError, match=r"another recipe: training\.epochs was 1, now 2\. Choose"):
+        parfocal.train(cells, "auto", out=tmp_path / "runs", resume=True, **{**QUICK, "epochs": 2})
+    (again,) = parfocal.train(cells, "auto", out=tmp_path / "runs", resume=True, **QUICK)
+    assert again.finished
+    assert again.recipe == begun
+    assert again.plan.read_text(encoding="utf-8") == why
+
+
+def test_a_planned_run_keeps_its_network_where_another_would_be_planned_now(cells: Path, tmp_path: Path) -> None:
+    (run,) = parfocal.train(cells, "auto", out=tmp_path / "runs", **QUICK)
+    assert parfocal.plan(cells, epochs=1).recipe.network.model != run.name
+    (again,) = parfocal.train(cells, "auto", out=tmp_path / "runs", resume=True, epochs=1)
+    assert again.name == run.name
+
+
 def test_a_run_that_was_not_planned_has_no_plan(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **QUICK)
     assert not run.plan.exists()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,9 @@ import pytest
 import parfocal
 from parfocal.model.weights import read_tensors
 from parfocal.run import Run
+from parfocal.training.interruption import StoppedError
 from tests.cells import SMALL
-from tests.training.test_interruption import same_to_the_bit
+from tests.training.test_interruption import at_step, same_to_the_bit
 
 SLOW = {**SMALL, "epochs": 2, "learning_rate": 0.002}
 
@@ -115,11 +117,70 @@ def test_a_fault_in_the_data_is_told_once(cells: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_devices_may_change_when_a_run_is_gone_on_with(cells: Path, tmp_path: Path) -> None:
+# Runs the command line; the disk is full when the first process saves the checkpoint named in the environment.
+_FULL = """
+import errno, os
+from parfocal.commands import main
+from parfocal.files import explained
+from parfocal.training import checkpoint
+
+saves, save = int(os.environ["FULL_AT"]), checkpoint.write_tensors
+def counted(path, *given):
+    global saves
+    saves -= 1
+    if saves == 0:
+        with explained(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    save(path, *given)
+checkpoint.write_tensors = counted
+main()
+"""
+
+
+@pytest.mark.parametrize(("changes", "fault"), [
+    ({}, "last.ckpt: the disk is full"),
+    ({"save_every": 1e-9}, "last.ckpt: the disk is full"),
+    ({"track": "tensorboard"}, "track=tensorboard cannot be opened"),
+])  # fmt: skip
+def test_a_fault_of_the_first_process_alone_is_told_once_and_ends_all(
+    cells: Path, tmp_path: Path, changes: dict[str, Any], fault: str
+) -> None:
+    script = tmp_path / "full.py"
+    script.write_text(_FULL)
+    # Where a tracker would have its folder.
+    (tmp_path / "two" / "resnet20").mkdir(parents=True)
+    (tmp_path / "two" / "resnet20" / "tensorboard").touch()
+    words = _words({**SMALL, "batch": 4, "devices": 2, **changes})
+    command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / "two"), *words]
+    done = _run(command, FULL_AT="1")
+    assert done.returncode == 1
+    assert done.stderr.count("Error: ") == 1
+    assert fault in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_one_process_began_is_gone_on_with_by_two(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = parfocal.train(cells, out=tmp_path / "whole", **SLOW)
+    with monkeypatch.context() as patched:
+        at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
+        with pytest.raises(StoppedError, match="in epoch 2, after step 2 of 6"):
+            parfocal.train(cells, out=tmp_path / "cut", **SLOW)
+    done = _run(_command(cells, tmp_path / "cut", "--resume", "devices=2"))
+    assert done.returncode == 0, done.stderr
+    cut = Run(tmp_path / "cut" / "resnet20")
+    assert "Traceback" not in done.stderr
+    assert cut.recipe.machine.devices == 2
+    np.testing.assert_allclose(cut.history()["train_loss"], whole.history()["train_loss"], rtol=5e-2)
+
+
+def test_going_on_trains_on_the_machine_that_is_said_now(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
     (run.folder / "metrics.json").unlink()
-    parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
-    assert Run(run.folder).recipe.machine.save_every == 3
+    (again,) = parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3, track=["tensorboard"])
+    assert again.recipe.machine.save_every == Run(run.folder).recipe.machine.save_every == 3
+    assert (run.folder / "tensorboard").is_dir()
 
 
 @pytest.mark.parametrize(("environment", "expected"), [

@@ -49,6 +49,14 @@ def test_the_best_epoch_is_that_of_the_selected_figure(cells: Path, tmp_path: Pa
     assert run.metrics()["best_epoch"] == (figures.argmin() if select == "loss" else figures.argmax()) + 1
 
 
+def test_a_figure_that_valid_cannot_tell_is_refused_before_a_run_is_begun(cells: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(cells / "valid.csv")
+    rows[rows["label"] == 0].to_csv(cells / "valid.csv", index=False)
+    with pytest.raises(UsageError, match=r"select=auc needs two classes .* no image of blast\."):
+        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "select": "auc"})
+    assert not (tmp_path / "runs").exists()
+
+
 def test_small_cells_are_learnt(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 8})
     assert run.metrics()["valid"]["accuracy"] >= 0.9
@@ -155,6 +163,25 @@ def test_a_run_in_the_way_is_not_overwritten(cells: Path, tmp_path: Path) -> Non
         parfocal.train(cells, out=tmp_path / "runs", resume=True, **{**changes, "epochs": 2})
     parfocal.train(cells, out=tmp_path / "runs", resume=True)
     assert run.weights.read_bytes() == before
+
+
+def test_a_finished_run_stays_as_it_is_and_one_that_is_gone_on_with_tells_where(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    begun, before = run.environment(), written()
+    monkeypatch.setattr(parfocal, "__version__", "elsewhere")
+    parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
+    assert written() == before
+    (run.folder / "metrics.json").unlink()
+    parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    assert run.environment() == {**begun, "gone_on": run.environment()["gone_on"]}
+    assert [one["parfocal"] for one in run.environment()["gone_on"]] == ["elsewhere"]
+    changed = {name for name, when in written().items() if when != before.get(name)}
+    assert not changed & {"table.csv", "views.png", "model.safetensors"}
 
 
 def test_going_on_with_nothing_or_other_rows_is_refused(cells: Path, tmp_path: Path) -> None:

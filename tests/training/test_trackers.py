@@ -14,7 +14,7 @@ from tests.cells import SMALL
 
 @pytest.fixture
 def interrupted(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that trains with a tracker, is interrupted once two epochs are told, and goes on."""
+    """A function that trains with a tracker, is interrupted once two epochs are told, and goes on elsewhere."""
 
     def train(tracker: str) -> Run:
         times = 0
@@ -31,7 +31,7 @@ def interrupted(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             patched.setattr(Run, "write_history", cut)
             with pytest.raises(KeyboardInterrupt):
                 parfocal.train(cells, out=tmp_path / "runs", track=[tracker], **{**SMALL, "epochs": 4})
-        (run,) = parfocal.train(cells, out=tmp_path / "runs", resume=True)
+        (run,) = parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
         return run
 
     return train

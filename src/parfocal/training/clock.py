@@ -4,7 +4,7 @@ import time
 
 from lightning_fabric import Fabric
 
-# How often, in steps, several processes look at the first one's watch: each look makes them wait for each other.
+# How often, in steps of the weights, several processes look at the first one's watch: they wait for each other then.
 _LOOKED_AT_EVERY = 10
 # Before this share of the time is gone, its pace says nothing about how many steps there will be.
 _TOO_SOON = 1e-3
@@ -22,7 +22,7 @@ class Clock:
         self.spent, self.reserve = spent, 0.0
 
     def look(self, step: int = 0) -> None:
-        """Read the watch; several processes do so only every few steps."""
+        """Read the watch; several processes do so only every few steps of the weights, counted from 0."""
         several = self._fabric.world_size > 1
         if not self._seconds or (several and step % _LOOKED_AT_EVERY):
             return

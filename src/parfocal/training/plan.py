@@ -25,6 +25,11 @@ class Plan:
     recipe: Recipe
     reasons: tuple[Choice, ...] = ()
 
+    @property
+    def said(self) -> set[str]:
+        """The keys that no rule chose."""
+        return {key for key, _, reason in self.reasons if reason == YOURS}
+
     def markdown(self) -> str:
         """Return the plan as a page of text, to be kept with a run."""
         rows = "".join(f"| `{key}` | {words(value)} | {reason} |\n" for key, value, reason in self.reasons)

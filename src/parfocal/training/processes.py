@@ -1,7 +1,8 @@
 """Several processes that train one network: who goes first, what all agree on, and norms over all their images."""
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -9,7 +10,6 @@ import torch.distributed as distributed
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from parfocal.errors import ParfocalError
 from parfocal.progress import be_quiet
 
 Result = TypeVar("Result")
@@ -31,20 +31,33 @@ def is_first() -> bool:
 
 def first(fabric: Fabric, work: Callable[[], Result]) -> Result:
     """Do some work in the first process, then in the others, which find it done; a fault of the first ends all."""
-    if fabric.world_size == 1:
-        return work()
     if fabric.global_rank:
-        if not fabric.broadcast(True):
-            # The first process says why.
-            raise SystemExit(1)
+        with led_by_first(fabric):
+            pass
         return work()
-    try:
-        result = work()
-    except ParfocalError:
-        fabric.broadcast(False)
-        raise
-    fabric.broadcast(True)
-    return result
+    with led_by_first(fabric):
+        return work()
+
+
+@contextmanager
+def led_by_first(fabric: Fabric) -> Iterator[None]:
+    """Have all processes wait at the block's end for the first; where it fails there, all end, and the first says why.
+
+    In the block nothing may be asked of all processes: one that has failed would not answer.
+    """
+    if fabric.world_size == 1:
+        yield
+    elif fabric.global_rank:
+        yield
+        if not fabric.broadcast(True):
+            raise SystemExit(1)
+    else:
+        try:
+            yield
+        except Exception:
+            fabric.broadcast(False)
+            raise
+        fabric.broadcast(True)
 
 
 def agreed(fabric: Fabric, number: float) -> float:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from parfocal.recipe import recipe as find_recipe
 from parfocal.recipe_file import AUTO
 from parfocal.run import Run, runs_in
 from parfocal.training.batch_size import with_batch
+from parfocal.training.patience import require_known
 from parfocal.training.plan import Plan, plans
 from parfocal.training.processes import first, is_first, launch
 from parfocal.training.stages import require_stage
@@ -53,7 +55,7 @@ def train(
     """
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
     wanted = _wanted(data, folder, recipe, resume, experiment, changes)
-    fabric = fabric_for("float32", next(iter(wanted.values())).recipe.machine)
+    fabric = fabric_for("float32", _machine(folder, wanted))
     launch(fabric)
     ready: dict[tuple[Any, ...], Prepared] = {}
     runs = first(fabric, lambda: _opened(folder, wanted, data, resume or not is_first(), ready))
@@ -71,12 +73,11 @@ def _opened(
     folder: Path, wanted: dict[str, Plan], data: Path | str, resume: bool, ready: dict[tuple[Any, ...], Prepared]
 ) -> list[Run]:
     """Make the runs' folders, or find them begun; put what each trains on in `ready`. Refuse before any long work."""
-    recipes = {name: plan.recipe for name, plan in wanted.items()}
-    for one in recipes.values():
-        require_stage(one)
-        require_trackers(one.machine.track)
-    runs = [Run(folder / name) for name in recipes]
-    settled = [_settled(run, one, resume) for run, one in zip(runs, recipes.values(), strict=True)]
+    for plan in wanted.values():
+        require_stage(plan.recipe)
+        require_trackers(plan.recipe.machine.track)
+    runs = [Run(folder / name) for name in wanted]
+    settled = [_settled(run, plan, resume) for run, plan in zip(runs, wanted.values(), strict=True)]
     for run, one in zip(runs, settled, strict=True):
         if not run.checkpoint.exists():
             _require_start(one)
@@ -84,11 +85,18 @@ def _opened(
         key = _data_key(one)
         if key not in ready:
             ready[key] = prepare_data(data, one)
+        if not run.finished:
+            require_known(one.training.select, ready[key].table.counts("valid"))
         if is_first():
-            _begin(run, one, ready[key], data)
-            if wanted[run.name].reasons:
-                write_text(run.plan, wanted[run.name].markdown())
-    return runs
+            _begin(run, Plan(one, wanted[run.name].reasons), ready[key], data)
+    # A run knows its recipe from when it was first asked, which may have been before its machine changed.
+    return [Run(run.folder) for run in runs]
+
+
+def _machine(folder: Path, wanted: dict[str, Plan]) -> MachinePart:
+    """Return where the runs are trained: as the first says that is not finished, for finished ones keep their own."""
+    left = [plan.recipe.machine for name, plan in wanted.items() if not Run(folder / name).finished]
+    return left[0] if left else next(iter(wanted.values())).recipe.machine
 
 
 def _require_start(recipe: Recipe) -> None:
@@ -127,7 +135,7 @@ def _wanted(
     changes: dict[str, Any],
 ) -> dict[str, Plan]:
     """Return the recipe of each run, by name, with reasons where it was planned."""
-    of_the_machine = all(key.rpartition(".")[2] in MachinePart.model_fields for key in changes)
+    of_the_machine = all(_short(key) in MachinePart.model_fields for key in changes)
     if resume and recipe in (None, AUTO) and of_the_machine and not experiment:
         begun = {run.name: Plan(find_recipe(run.recipe, **changes)) for run in runs_in(folder)}
         if begun:
@@ -135,39 +143,68 @@ def _wanted(
         if recipe is None:
             raise ParfocalError(f"{folder} holds no run to go on with. Start one without --resume.")
     if recipe == AUTO:
+        models = {run.recipe.network.model for run in runs_in(folder)} if resume else set[str]()
+        if len(models) == 1 and "model" not in map(_short, changes):
+            # Runs are called after their networks, and another device may plan another network.
+            changes = {**changes, "model": models.pop()}
         return plans(data, experiment, **changes)
     return {name: Plan(one) for name, one in variants(recipe, experiment=experiment, **changes).items()}
 
 
-def _settled(run: Run, recipe: Recipe, resume: bool) -> Recipe:
+def _settled(run: Run, plan: Plan, resume: bool) -> Recipe:
     """Return a recipe with nothing left open, if its folder is free or holds a run of the same that is gone on with."""
+    recipe = plan.recipe
     if not (run.folder / "recipe.yaml").exists():
         return with_batch(recipe, fabric_for(recipe.training.precision, recipe.machine))
     if not recipe.training.batch:
         recipe = find_recipe(recipe, batch=run.recipe.training.batch)
     if not resume:
         raise ParfocalError(f"{run.folder} holds a run already. Go on with --resume, or choose another --out.")
-    changed = {key: values for key, values in differences(run.recipe, recipe).items() if not key.startswith("machine.")}
+    changed = {key: values for key, values in differences(run.recipe, recipe).items() if _decides(key, plan)}
     if changed:
         lines = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
         raise UsageError(f"{run.folder} was begun with another recipe: {lines}. Choose another --out.")
-    return recipe
+    return run.recipe.model_copy(update={"machine": recipe.machine})
 
 
-def _begin(run: Run, recipe: Recipe, prepared: Prepared, data: Path | str) -> None:
-    """Write what the run is made of; a run that is gone on with must still be made of the same rows."""
+def _decides(key: str, plan: Plan) -> bool:
+    """Say whether a run cannot go on where this key is another; what a plan chose may be, for it was measured anew."""
+    described = key in ("name", "about") or key.startswith("machine.")
+    return not described and (not plan.reasons or _short(key) in plan.said)
+
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _begin(run: Run, plan: Plan, prepared: Prepared, data: Path | str) -> None:
+    """Write what the run is made of; of one that has saved something, only where it goes on, if its rows are the same.
+
+    A finished run stays as it is.
+    """
     with explained(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-    if run.checkpoint.exists() and not Table.load(run).rows.equals(prepared.table.rows):
+    begun = run.checkpoint.exists()
+    if begun and not Table.load(run).rows.equals(prepared.table.rows):
         raise ParfocalError(f"The rows of {data} are not those that {run.folder} was begun with. Start a new run.")
-    prepared.table.save(run.table)
-    write_mosaic(run.folder / "views.png", prepared.table, prepared.store, recipe)
-    run.write_environment(_environment(recipe, prepared, data))
-    recipe.save(run.folder / "recipe.yaml")
+    if run.finished:
+        return
+    if begun:
+        environment = run.environment()
+        here = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **_surroundings(plan.recipe)}
+        run.write_environment({**environment, "gone_on": [*environment.get("gone_on", []), here]})
+    else:
+        prepared.table.save(run.table)
+        write_mosaic(run.folder / "views.png", prepared.table, prepared.store, plan.recipe)
+        run.write_environment({**_surroundings(plan.recipe), "data": _about(prepared, data)})
+        # Going on before anything was saved keeps the recipe, and so its reasons.
+        if plan.reasons and not run.plan.exists():
+            write_text(run.plan, plan.markdown())
+    plan.recipe.save(run.folder / "recipe.yaml")
 
 
-def _environment(recipe: Recipe, prepared: Prepared, data: Path | str) -> dict[str, Any]:
-    table = prepared.table
+def _surroundings(recipe: Recipe) -> dict[str, Any]:
+    """Return where and with what a recipe is trained here."""
     fabric = fabric_for(recipe.training.precision)
     device = (
         torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor() or platform.machine()
@@ -183,14 +220,19 @@ def _environment(recipe: Recipe, prepared: Prepared, data: Path | str) -> dict[s
         "packages": {name: version(name) for name in packages},
         "seed": recipe.seed,
         "recipe_digest": recipe.digest(),
-        "data": {
-            "folder": str(Path(data).resolve()),
-            "source": table.source,
-            "classes": list(table.classes),
-            "codes": list(table.codes),
-            "counts": {split: table.counts(split) for split in table.splits if table.labelled(split)},
-            "rows": {split: len(table.positions(split)) for split in table.splits},
-            "groups": {split: table.of(split)["group"].nunique() for split in table.splits},
-            "findings": [one.as_dict() for one in prepared.findings],
-        },
+    }
+
+
+def _about(prepared: Prepared, data: Path | str) -> dict[str, Any]:
+    """Return what is known about the data that a run is made of."""
+    table = prepared.table
+    return {
+        "folder": str(Path(data).resolve()),
+        "source": table.source,
+        "classes": list(table.classes),
+        "codes": list(table.codes),
+        "counts": {split: table.counts(split) for split in table.splits if table.labelled(split)},
+        "rows": {split: len(table.positions(split)) for split in table.splits},
+        "groups": {split: table.of(split)["group"].nunique() for split in table.splits},
+        "findings": [one.as_dict() for one in prepared.findings],
     }

@@ -12,7 +12,9 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.parts import Tracker
 from parfocal.progress import say
+from parfocal.recipe import digest
 from parfocal.run import Run
+from parfocal.training.processes import led_by_first
 
 _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
 
@@ -23,7 +25,8 @@ def tracked(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], 
 
     One that cannot be opened is an error; one that is lost on the way is named, and training goes on without it.
     """
-    loggers = {name: _opened(name, run) for name in run.recipe.machine.track} if fabric.is_global_zero else {}
+    with led_by_first(fabric):
+        loggers = {name: _opened(name, run) for name in run.recipe.machine.track} if fabric.is_global_zero else {}
 
     def tell(row: Mapping[str, Any]) -> None:
         figures = {_plain(key): float(value) for key, value in row.items() if value is not None and key != "epoch"}
@@ -113,10 +116,13 @@ class MlflowLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Tell the recipe, one parameter a key."""
+        """Tell the recipe, one parameter a key; those of a run that is gone on with stay as they were."""
+        # MLflow refuses another value, and keys of the machine may have one.
+        known = self._client.get_run(self._run).data.params
         for part, value in params.items():
             for key, one in value.items() if isinstance(value, Mapping) else [("", value)]:
-                self._client.log_param(self._run, f"{part}.{key}".rstrip("."), one)
+                if (name := f"{part}.{key}".rstrip(".")) not in known:
+                    self._client.log_param(self._run, name, one)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -166,5 +172,6 @@ class WandbLogger(Logger):
 
 
 def _identity(run: Run) -> str:
-    """Return what a tracker knows the run by: the same when it is gone on with, another for another run."""
-    return f"{run.recipe.digest()}-{run.folder.resolve().parent.name}-{run.name}"
+    """Return what a tracker knows the run by: the same when it is gone on with, anywhere, another for another run."""
+    choices = run.recipe.model_dump(mode="json", exclude={"machine"})
+    return f"{digest(choices)}-{run.folder.resolve().parent.name}-{run.name}"

@@ -31,7 +31,7 @@ from parfocal.training.learner import Learner, new_learner
 from parfocal.training.losses import LINKS, loss_of, shown_counts
 from parfocal.training.optimise import learning_rate
 from parfocal.training.patience import better, falls, given_up
-from parfocal.training.processes import agreed, same_buffers
+from parfocal.training.processes import agreed, led_by_first, same_buffers
 from parfocal.training.scale import measured_scale
 from parfocal.training.thresholds import tune
 from parfocal.training.trackers import tracked
@@ -76,12 +76,12 @@ def fit(
             clock.look()
             reached.spent = clock.spent
             row["seconds"], tally = round(time.perf_counter() - started, 3), None
-            _keep(run, learner, reached, row)
-            fabric.barrier()
-            tell(row)
-            _report(run, reached, table, clock)
-            if after_epoch and fabric.is_global_zero:
-                after_epoch(run)
+            with led_by_first(fabric):
+                _keep(run, learner, reached, row)
+                tell(row)
+                _report(run, reached, table, clock)
+                if after_epoch and fabric.is_global_zero:
+                    after_epoch(run)
             if stop := agreed(fabric, asked.signal):
                 raise stopped(run, int(stop), f"after epoch {epoch + 1}")
     fabric.barrier()
@@ -96,14 +96,16 @@ def _begun(run: Run, learner: Learner) -> tuple[checkpoint.Progress, Tally | Non
     """Put a learner where its run's checkpoint is, or give it the first weights that the recipe wants."""
     if run.checkpoint.exists():
         reached, tally = checkpoint.load(run.checkpoint, learner)
-        if learner.fabric.is_global_zero and reached.history:
-            run.write_history(reached.history)
+        with led_by_first(learner.fabric):
+            if learner.fabric.is_global_zero and reached.history:
+                run.write_history(reached.history)
         begun = f", {tally.images:,} images into the next" if tally else ""
         say(f"{run.name}: going on after epoch {reached.epoch}{begun}.")
         return reached, tally
     if fit := start(learner.classifier, run.recipe.network):
-        if learner.fabric.is_global_zero:
-            write_json(run.start, {**asdict(fit), "text": fit.line()})
+        with led_by_first(learner.fabric):
+            if learner.fabric.is_global_zero:
+                write_json(run.start, {**asdict(fit), "text": fit.line()})
         say(f"{run.name}: {fit.line()}")
         if learner.average is not None:
             learner.average.load_state_dict(learner.classifier.state_dict())
@@ -128,7 +130,7 @@ def _train(
     saved = time.perf_counter()
 
     def rate_at(step: int) -> float:
-        clock.look(step)
+        clock.look(step // part.accumulate)
         taken = epoch * steps + step
         return learning_rate(taken, steps, part, lowered, clock.steps(taken + 1))
 
@@ -146,9 +148,9 @@ def _train(
             same_buffers(fabric, learner.classifier, learner.average)
             whole = together(fabric, tally)
             reached.spent = clock.spent
-            if fabric.is_global_zero:
-                checkpoint.save(run.checkpoint, learner, reached, whole)
-            fabric.barrier()
+            with led_by_first(fabric):
+                if fabric.is_global_zero:
+                    checkpoint.save(run.checkpoint, learner, reached, whole)
             saved = time.perf_counter()
         if stop:
             raise stopped(run, int(stop), f"in epoch {epoch + 1}, after step {tally.batches} of {steps}")
