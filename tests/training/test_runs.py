@@ -23,6 +23,22 @@ from parfocal.training.runs import default_folder
 from tests.cells import SMALL
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"model": "resnet18", "groups": 2}, "groups and group_width need"),
+        ({"sampling": "factors", "factors": (1, 2, 3)}, "factors"),
+        ({"model": "resnet18", "batch": 1}, "The smallest batch that works is batch=2"),
+    ],
+)
+def test_what_cannot_train_is_refused_before_a_run_is_begun(
+    cells: Path, tmp_path: Path, wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ParfocalError, match=said):
+        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, **wrong})
+    assert not list((tmp_path / "runs").rglob("recipe.yaml"))
+
+
 def test_a_run_folder_holds_everything(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", test_curve=True, **SMALL)
     assert run.finished

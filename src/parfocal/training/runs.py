@@ -29,6 +29,7 @@ from parfocal.run import Run, runs_in
 from parfocal.training.batch_size import with_batch
 from parfocal.training.patience import require_known
 from parfocal.training.plan import Plan, plans
+from parfocal.training.possible import require_possible
 from parfocal.training.processes import first, is_first, launch
 from parfocal.training.stages import require_stage
 from parfocal.training.trackers import require_trackers
@@ -77,7 +78,7 @@ def _opened(
         require_stage(plan.recipe)
         require_trackers(plan.recipe.machine.track)
     runs = [Run(folder / name) for name in wanted]
-    settled = [_settled(run, plan, resume) for run, plan in zip(runs, wanted.values(), strict=True)]
+    settled = [_settled(run, plan, data, resume) for run, plan in zip(runs, wanted.values(), strict=True)]
     for run, one in zip(runs, settled, strict=True):
         if not run.checkpoint.exists():
             _require_start(one)
@@ -87,8 +88,10 @@ def _opened(
             ready[key] = prepare_data(data, one)
         if not run.finished:
             require_known(one.training.select, ready[key].table.counts("valid"))
+            require_possible(one, ready[key].table)
+    for run, one in zip(runs, settled, strict=True):
         if is_first():
-            _begin(run, Plan(one, wanted[run.name].reasons), ready[key], data)
+            _begin(run, Plan(one, wanted[run.name].reasons), ready[_data_key(one)], data)
     # A run knows its recipe from when it was first asked, which may have been before its machine changed.
     return [Run(run.folder) for run in runs]
 
@@ -151,11 +154,12 @@ def _wanted(
     return {name: Plan(one) for name, one in variants(recipe, experiment=experiment, **changes).items()}
 
 
-def _settled(run: Run, plan: Plan, resume: bool) -> Recipe:
+def _settled(run: Run, plan: Plan, data: Path | str, resume: bool) -> Recipe:
     """Return a recipe with nothing left open, if its folder is free or holds a run of the same that is gone on with."""
     recipe = plan.recipe
     if not (run.folder / "recipe.yaml").exists():
-        return with_batch(recipe, fabric_for(recipe.training.precision, recipe.machine))
+        table = None if recipe.training.batch else read_with_splits(data, recipe)
+        return with_batch(recipe, fabric_for(recipe.training.precision, recipe.machine), table)
     if not recipe.training.batch:
         recipe = find_recipe(recipe, batch=run.recipe.training.batch)
     if not resume:
