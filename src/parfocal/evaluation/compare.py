@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy import stats
 
 from parfocal.errors import ParfocalError, listing
 from parfocal.evaluation import confusion as of
+from parfocal.evaluation.chance import exchanged, holm, mcnemar
 from parfocal.evaluation.intervals import DRAWS, LEVEL, WITHOUT, Spread, spreads
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.weighed import Key, Weighed
@@ -70,9 +70,10 @@ class Result:
 class Difference:
     """How much higher a figure is for `one` than for `other`.
 
-    `chance` is how likely a difference at least so large would be if there were none; `adjusted` is the same among all
-    pairs that were compared (Holm), and `larger_than_chance` whether it is below 5 %. `mcnemar` is the exact test of
-    accuracy, which takes images as independent; it is there where each side is a single run.
+    `chance` is how likely a difference at least so large would be if there were none: by the draws of groups, and by
+    exchanging the sides' answers group by group, whichever says more. `adjusted` is the same among all pairs that were
+    compared (Holm), and `larger_than_chance` whether it is below 5 %. `mcnemar` is the exact test of accuracy, which
+    takes images as independent; it is there where each side is a single run.
     """
 
     one: str
@@ -152,9 +153,9 @@ def comparison_of(
         name: {key: _mean([found[place][key,] for place in several]) for key in FIGURES}
         for name, several in places.items()
     }
-    alone = {name: said[several[0]] for name, several in places.items() if len(several) == 1}
+    sides = {name: [said[place] for place in several] for name, several in places.items()}
     pairs = [pair for pair in combinations(means, 2) if not only or only in pair]
-    return Comparison(split, results, tuple(_differences(pairs, means, alone)))
+    return Comparison(split, results, tuple(_differences(pairs, means, sides, draws)))
 
 
 def best_split(runs: Sequence[Run]) -> str:
@@ -207,26 +208,6 @@ def different_images(names: Sequence[str], said: Sequence[Predictions]) -> str:
         if changed:
             return f"{names[0]} and {name} were judged by different labels, of {listing(changed, 2)}"
     return ""
-
-
-def mcnemar(one: Predictions, other: Predictions) -> float:
-    """Return the two-sided exact (binomial) test of McNemar: of the images that one alone got right, whose are they."""
-    first, second = one.predicted == one.truth, other.predicted == other.truth
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
-
-
-def holm(chances: Sequence[float | None]) -> list[float | None]:
-    """Return chances adjusted for how many there are, by Holm's steps from the least to the greatest."""
-    known = sorted((chance, number) for number, chance in enumerate(chances) if chance is not None)
-    adjusted: list[float | None] = [None] * len(chances)
-    highest = 0.0
-    for step, (chance, number) in enumerate(known):
-        highest = max(highest, min(1.0, chance * (len(known) - step)))
-        adjusted[number] = highest
-    return adjusted
 
 
 def _alike(one: Run, other: Run) -> bool:
@@ -289,23 +270,30 @@ def _mean(several: Sequence[Spread]) -> Spread:
 
 
 def _differences(
-    pairs: Sequence[tuple[str, str]], means: dict[str, dict[str, Spread]], alone: dict[str, Predictions]
+    pairs: Sequence[tuple[str, str]],
+    means: dict[str, dict[str, Spread]],
+    sides: dict[str, list[Predictions]],
+    draws: int,
 ) -> list[Difference]:
+    by_lot = {pair: exchanged(sides[pair[0]], sides[pair[1]], draws) for pair in pairs}
     found: list[Difference] = []
     for figure in FIGURES:
         spread = {pair: means[pair[0]][figure] - means[pair[1]][figure] for pair in pairs}
         spread = {pair: between for pair, between in spread.items() if not np.isnan(between.value)}
-        chances = [_chance(between) for between in spread.values()]
-        for ((one, other), between), chance, adjusted in zip(spread.items(), chances, holm(chances), strict=True):
-            tested = figure == "accuracy" and one in alone and other in alone
-            exact = mcnemar(alone[one], alone[other]) if tested else None
+        chances = [_chance(between, by_lot[pair].get(figure, 0.0)) for pair, between in spread.items()]
+        for (pair, between), chance, adjusted in zip(spread.items(), chances, holm(chances), strict=True):
+            one, other = (sides[name] for name in pair)
+            tested = figure == "accuracy" and len(one) == len(other) == 1
+            exact = mcnemar(one[0], other[0]) if tested else None
             beyond = adjusted is not None and adjusted < 1 - LEVEL
             told = between.interval()
-            found.append(Difference(one, other, figure, between.value, told, chance, adjusted, beyond, exact))
+            found.append(Difference(*pair, figure, between.value, told, chance, adjusted, beyond, exact))
     return found
 
 
-def _chance(between: Spread) -> float | None:
-    """Return the chance of a difference; 1 where both say the same throughout."""
-    same = between.value == 0 and not np.nan_to_num(between.draws).any()
-    return 1.0 if same else between.chance()
+def _chance(between: Spread, by_lot: float) -> float | None:
+    """Return the chance of a difference, the larger of draws' and lots'; 1 where both say the same throughout."""
+    if between.value == 0 and not np.nan_to_num(between.draws).any():
+        return 1.0
+    drawn = between.chance()
+    return None if drawn is None else max(drawn, by_lot)
