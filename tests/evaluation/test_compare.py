@@ -133,17 +133,73 @@ def test_valid_is_taken_where_the_truth_of_test_is_unknown(tmp_path: Path) -> No
         compared([run], split="test")
 
 
-def test_folds_are_gathered_although_their_images_differ(tmp_path: Path) -> None:
-    one, other = _said(0.5, 1), _said(0.5, 2)
-    renamed = Predictions(tuple("x" + name for name in one.ids), one.groups, one.truth, one.probabilities, one.classes)
+def _folds(folder: Path, network: str, said: Predictions) -> list[Run]:
+    """Keep what each of two folds says of its images, a quarter of them and the rest."""
+    quarter, runs = len(said) // 4, []
+    for fold, rows in enumerate((slice(quarter), slice(quarter, None))):
+        runs.append(_run(folder / f"{network}-fold{fold}", _of(said, rows), "valid", model=network, folds=2, fold=fold))
+    return runs
+
+
+def _of(said: Predictions, rows: slice) -> Predictions:
+    ids, groups, truth, probabilities = said.ids[rows], said.groups[rows], said.truth[rows], said.probabilities[rows]
+    return Predictions(ids, groups, truth, probabilities, said.classes)
+
+
+def test_folds_are_joined_and_networks_over_the_same_folds_compared(tmp_path: Path) -> None:
+    poor, good = _said(0.2, 1), _said(1.0, 2)
+    found = compared([*_folds(tmp_path, "resnet18", poor), *_folds(tmp_path, "resnet50", good)])
+    whole = compared([
+        _run(tmp_path / "poor", poor, "valid", model="resnet18"),
+        _run(tmp_path / "good", good, "valid", model="resnet50"),
+    ])  # fmt: skip
+    assert [one.name for one in found.results] == ["resnet18", "resnet50"]
+    for one, together in zip(found.results, whole.results, strict=True):
+        assert len(one.runs) == 2
+        assert (one.images, one.groups) == (together.images, together.groups) == (400, 200)
+        assert one.majority_accuracy == pytest.approx(np.bincount(poor.truth).max() / 400)
+        figure, expected = one.figures["accuracy"], together.figures["accuracy"]
+        assert (figure.value, figure.interval) == (pytest.approx(expected.value), pytest.approx(expected.interval))
+        assert figure.deviation is not None
+    alone = [judge(Predictions.load(run.predictions("valid")))["kappa"] for run in _folds(tmp_path, "resnet18", poor)]
+    assert found.results[0].figures["kappa"].deviation == pytest.approx(np.std(alone, ddof=1))
+    assert found.without_differences == ""
+    for between, expected in zip(found.differences, whole.differences, strict=True):
+        assert between.value == pytest.approx(expected.value)
+        assert between.chance == pytest.approx(expected.chance)
+
+
+def test_networks_over_other_images_are_told_by_their_own_names(tmp_path: Path) -> None:
+    one, less = _said(0.5, 1), _of(_said(0.5, 2), slice(300))
+    found = compared([*_folds(tmp_path, "resnet18", one), *_folds(tmp_path, "resnet50", less)])
+    odd = "resnet18 and resnet50 were judged on different images, such as 300, 301 and 98 more"
+    assert found.without_differences == odd
+    assert [one.images for one in found.results] == [400, 300]
+
+
+def test_seeds_of_one_recipe_on_other_images_count_every_image_once(tmp_path: Path) -> None:
+    said = _said(0.5)
+    parts = [_of(said, rows) for rows in (slice(0, 300), slice(100, 400))]
+    runs = [_run(tmp_path / f"resnet18-seed{seed}", part, "valid", seed=seed) for seed, part in enumerate(parts)]
+    found = compared(runs)
+    assert (found.results[0].images, found.results[0].groups) == (400, 200)
+    assert "resnet18-seed0 and resnet18-seed1 were judged on different images" in found.without_differences
+
+
+def test_doubled_rows_stay_two(tmp_path: Path) -> None:
+    one = _said(0.5, 1)
+    ids = tuple(str(number // 2) for number in range(len(one)))
+    truth = np.repeat(one.truth[::2], 2)
     runs = [
-        _run(tmp_path / "resnet18-fold0", renamed, "valid", folds=2, fold=0),
-        _run(tmp_path / "resnet18-fold1", other, "valid", folds=2, fold=1),
+        _run(tmp_path / model, replace(_said(0.5, seed), ids=ids, truth=truth), model=model)
+        for seed, model in enumerate(("resnet18", "resnet34"))
     ]
     found = compared(runs)
-    assert [result.name for result in found.results] == ["resnet18"]
-    assert found.results[0].figures["accuracy"].deviation is not None
-    assert "were judged on different images, such as" in found.without_differences
+    for run, result in zip(runs, found.results, strict=True):
+        judged = judge(Predictions.load(run.predictions("test")))
+        assert result.figures["accuracy"].value == pytest.approx(judged["accuracy"])
+        assert result.images == 400
+    assert found.without_differences == ""
 
 
 def test_other_truths_and_other_classes_are_told(tmp_path: Path) -> None:
