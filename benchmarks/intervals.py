@@ -1,7 +1,8 @@
-"""Intervals: how long 2,000 draws take, and how often intervals of a nominal 95 % hold the truth.
+"""Intervals: how long 2,000 draws take, how often those of 95 % hold the truth, and how often equals seem to differ.
 
 Made-up patients are drawn again and again, each with several images that are alike in truth and in how easy they are.
-The truth of a figure is its value over so many patients that chance is gone.
+The truth of a figure is its value over so many patients that chance is gone. Two networks that are equally good differ
+by their own noise alone: whatever is said of their difference is a false alarm.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.machine import report
+from parfocal.evaluation.compare import comparison_of
 from parfocal.evaluation.intervals import LEVEL, WITHOUT, intervals, spreads
 from parfocal.evaluation.judgement import judge_fully
 from parfocal.evaluation.predictions import Predictions
@@ -40,6 +42,23 @@ SETTINGS = {
     "cells: 40 patients, 1 to 30 images, 2 classes": Setting(40, 30, (0.35, 0.65)),
     "cells: 60 patients, 1 to 30 images, 2 classes": Setting(60, 30, (0.35, 0.65)),
     "cells: 200 patients, 1 to 30 images, 2 classes": Setting(200, 30, (0.35, 0.65)),
+}
+
+
+@dataclass(frozen=True)
+class Equals:
+    """A kind of comparison: of how many patients, with at most how many images each, and each network's own noise."""
+
+    patients: int
+    most_images: int
+    noise: float
+
+
+EQUALS = {
+    "40 patients, few images answered differently": Equals(40, 4, 0.2),
+    "40 patients, many": Equals(40, 4, 1.5),
+    "1,000 patients, few": Equals(1000, 2, 0.03),
+    "1,000 patients, many": Equals(1000, 2, 1.5),
 }
 
 
@@ -73,6 +92,38 @@ def coverage(setting: Setting, repeats: int, draws: int) -> dict[str, float]:
     return {name: round(float(np.mean(held)), 3) for name, held in hits.items()}
 
 
+def equally_good(kind: Equals, dice: np.random.Generator) -> list[Predictions]:
+    """Draw patients, their images, and what two networks would say of which none is better."""
+    group = np.repeat(np.arange(kind.patients), dice.integers(1, kind.most_images + 1, kind.patients))
+    truth = dice.integers(0, 2, kind.patients)[group]
+    shared = 4 * truth - 2 + dice.normal(size=kind.patients)[group] + dice.normal(size=len(group))
+    ids, names = tuple(map(str, range(len(group)))), tuple(map(str, group))
+
+    def said() -> Predictions:
+        own = dice.normal(size=kind.patients)[group] + dice.normal(size=len(group))
+        second = 1 / (1 + np.exp(-shared - kind.noise * own))
+        return Predictions(ids, names, truth, np.stack([1 - second, second], axis=1), ("a", "b"))
+
+    return [said(), said()]
+
+
+def false_alarms(kind: Equals, repeats: int, draws: int) -> dict[str, object]:
+    """Return how many images two equals answer differently, and the share of p below 0.05 and 0.01, by figure."""
+    chances: dict[str, list[float]] = {}
+    differently: list[int] = []
+    for repeat in range(repeats):
+        one, other = equally_good(kind, np.random.default_rng([3, repeat]))
+        differently.append(int((one.predicted != other.predicted).sum()))
+        for found in comparison_of({"one": {"one": one}, "other": {"other": other}}, "", draws).differences:
+            # Where all draws are the same nothing is told, and so nothing falsely.
+            chances.setdefault(found.figure, []).append(1.0 if found.chance is None else found.chance)
+    below = {
+        figure: {str(level): round(float(np.mean(np.array(several) < level)), 3) for level in (0.05, 0.01)}
+        for figure, several in chances.items()
+    }
+    return {"answered_differently": round(statistics.mean(differently), 1), "below": below}
+
+
 def seconds(work: Callable[[], object], repeats: int = 5) -> dict[str, float]:
     """Return how long work takes, by the clock and in the time of all cores together."""
     wall: list[float] = []
@@ -91,8 +142,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=35_000)
     parser.add_argument("--repeats", type=int, default=1000, help="test sets of each kind")
     parser.add_argument("--draws", type=int, default=1000, help="draws of each interval, when coverage is measured")
+    parser.add_argument("--only", choices=["intervals", "differences"], help="measure one of the two alone")
     given = parser.parse_args()
-    setting = Setting(round(given.images / 1.5), 2, GRADES)
+    if given.only != "differences":
+        measure_intervals(given.images, given.repeats, given.draws)
+    if given.only != "intervals":
+        measure_differences(given.repeats, given.draws)
+
+
+def measure_intervals(images: int, repeats: int, draws: int) -> None:
+    """Report how long intervals take, and how often they hold the truth."""
+    setting = Setting(round(images / 1.5), 2, GRADES)
     predictions = made_up(setting, setting.patients, np.random.default_rng(0))
     part = JudgementPart(ordered=True, referable=2)
     taken = {
@@ -102,7 +162,7 @@ def main() -> None:
     print(taken, flush=True)
     covered: dict[str, dict[str, float]] = {}
     for name, setting in SETTINGS.items():
-        covered[name] = coverage(setting, given.repeats, given.draws)
+        covered[name] = coverage(setting, repeats, draws)
         print(name, covered[name], flush=True)
     report(
         "intervals",
@@ -110,11 +170,20 @@ def main() -> None:
             "images": len(predictions),
             "seconds": taken,
             "level": LEVEL,
-            "repeats": given.repeats,
-            "draws": given.draws,
+            "repeats": repeats,
+            "draws": draws,
             "coverage": covered,
         },
     )
+
+
+def measure_differences(repeats: int, draws: int) -> None:
+    """Report how often a difference between two equals is taken for one."""
+    found: dict[str, dict[str, object]] = {}
+    for name, kind in EQUALS.items():
+        found[name] = false_alarms(kind, repeats, draws)
+        print(name, found[name], flush=True)
+    report("differences", {"repeats": repeats, "draws": draws, "false_alarms": found})
 
 
 if __name__ == "__main__":

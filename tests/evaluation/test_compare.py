@@ -1,15 +1,13 @@
 """Runs are compared on the same images, draw by draw, and a difference that chance could make is called none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.compare import FIGURES, compared, holm, mcnemar
+from parfocal.evaluation.compare import FIGURES, compared
 from parfocal.evaluation.metrics import judge
 from parfocal.evaluation.predictions import Predictions
 from parfocal.recipe import recipe
@@ -83,6 +81,25 @@ def test_a_run_and_itself_do_not_differ(tmp_path: Path) -> None:
         assert (one.value, one.chance, one.larger_than_chance) == (0, 1, False)
 
 
+@pytest.mark.parametrize("patients", [4, 5, 6])
+def test_a_few_patients_alone_make_no_difference_that_chance_would_not(patients: int, tmp_path: Path) -> None:
+    # Of each patient one image is right in one run alone; chance puts them all on one side in 2 of 2 ** patients cases.
+    better = _said(1.0)
+    right = (better.predicted == better.truth).reshape(-1, 2)[:, 0]
+    taken = np.flatnonzero(right)[:patients] * 2
+    probabilities = better.probabilities.copy()
+    probabilities[taken] = np.eye(3)[(better.truth[taken] + 1) % 3]
+    worse = replace(better, probabilities=probabilities)
+    found = compared([
+        _run(tmp_path / "a", better, model="resnet18"),
+        _run(tmp_path / "b", worse, model="resnet34"),
+    ])  # fmt: skip
+    by_figure = {one.figure: one for one in found.differences}
+    for name in ("accuracy", "balanced_accuracy", "brier"):
+        assert by_figure[name].chance == 2 / 2**patients
+        assert by_figure[name].larger_than_chance == (patients == 6)
+
+
 def test_the_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
     one, other = _said(0.2, 1), _said(0.4, 2)
     turned = Predictions(other.ids[::-1], other.groups[::-1], other.truth[::-1], other.probabilities[::-1], one.classes)
@@ -116,17 +133,73 @@ def test_valid_is_taken_where_the_truth_of_test_is_unknown(tmp_path: Path) -> No
         compared([run], split="test")
 
 
-def test_folds_are_gathered_although_their_images_differ(tmp_path: Path) -> None:
-    one, other = _said(0.5, 1), _said(0.5, 2)
-    renamed = Predictions(tuple("x" + name for name in one.ids), one.groups, one.truth, one.probabilities, one.classes)
+def _folds(folder: Path, network: str, said: Predictions) -> list[Run]:
+    """Keep what each of two folds says of its images, a quarter of them and the rest."""
+    quarter, runs = len(said) // 4, []
+    for fold, rows in enumerate((slice(quarter), slice(quarter, None))):
+        runs.append(_run(folder / f"{network}-fold{fold}", _of(said, rows), "valid", model=network, folds=2, fold=fold))
+    return runs
+
+
+def _of(said: Predictions, rows: slice) -> Predictions:
+    ids, groups, truth, probabilities = said.ids[rows], said.groups[rows], said.truth[rows], said.probabilities[rows]
+    return Predictions(ids, groups, truth, probabilities, said.classes)
+
+
+def test_folds_are_joined_and_networks_over_the_same_folds_compared(tmp_path: Path) -> None:
+    poor, good = _said(0.2, 1), _said(1.0, 2)
+    found = compared([*_folds(tmp_path, "resnet18", poor), *_folds(tmp_path, "resnet50", good)])
+    whole = compared([
+        _run(tmp_path / "poor", poor, "valid", model="resnet18"),
+        _run(tmp_path / "good", good, "valid", model="resnet50"),
+    ])  # fmt: skip
+    assert [one.name for one in found.results] == ["resnet18", "resnet50"]
+    for one, together in zip(found.results, whole.results, strict=True):
+        assert len(one.runs) == 2
+        assert (one.images, one.groups) == (together.images, together.groups) == (400, 200)
+        assert one.majority_accuracy == pytest.approx(np.bincount(poor.truth).max() / 400)
+        figure, expected = one.figures["accuracy"], together.figures["accuracy"]
+        assert (figure.value, figure.interval) == (pytest.approx(expected.value), pytest.approx(expected.interval))
+        assert figure.deviation is not None
+    alone = [judge(Predictions.load(run.predictions("valid")))["kappa"] for run in _folds(tmp_path, "resnet18", poor)]
+    assert found.results[0].figures["kappa"].deviation == pytest.approx(np.std(alone, ddof=1))
+    assert found.without_differences == ""
+    for between, expected in zip(found.differences, whole.differences, strict=True):
+        assert between.value == pytest.approx(expected.value)
+        assert between.chance == pytest.approx(expected.chance)
+
+
+def test_networks_over_other_images_are_told_by_their_own_names(tmp_path: Path) -> None:
+    one, less = _said(0.5, 1), _of(_said(0.5, 2), slice(300))
+    found = compared([*_folds(tmp_path, "resnet18", one), *_folds(tmp_path, "resnet50", less)])
+    odd = "resnet18 and resnet50 were judged on different images, such as 300, 301 and 98 more"
+    assert found.without_differences == odd
+    assert [one.images for one in found.results] == [400, 300]
+
+
+def test_seeds_of_one_recipe_on_other_images_count_every_image_once(tmp_path: Path) -> None:
+    said = _said(0.5)
+    parts = [_of(said, rows) for rows in (slice(0, 300), slice(100, 400))]
+    runs = [_run(tmp_path / f"resnet18-seed{seed}", part, "valid", seed=seed) for seed, part in enumerate(parts)]
+    found = compared(runs)
+    assert (found.results[0].images, found.results[0].groups) == (400, 200)
+    assert "resnet18-seed0 and resnet18-seed1 were judged on different images" in found.without_differences
+
+
+def test_doubled_rows_stay_two(tmp_path: Path) -> None:
+    one = _said(0.5, 1)
+    ids = tuple(str(number // 2) for number in range(len(one)))
+    truth = np.repeat(one.truth[::2], 2)
     runs = [
-        _run(tmp_path / "resnet18-fold0", renamed, "valid", folds=2, fold=0),
-        _run(tmp_path / "resnet18-fold1", other, "valid", folds=2, fold=1),
+        _run(tmp_path / model, replace(_said(0.5, seed), ids=ids, truth=truth), model=model)
+        for seed, model in enumerate(("resnet18", "resnet34"))
     ]
     found = compared(runs)
-    assert [result.name for result in found.results] == ["resnet18"]
-    assert found.results[0].figures["accuracy"].deviation is not None
-    assert "were judged on different images, such as" in found.without_differences
+    for run, result in zip(runs, found.results, strict=True):
+        judged = judge(Predictions.load(run.predictions("test")))
+        assert result.figures["accuracy"].value == pytest.approx(judged["accuracy"])
+        assert result.images == 400
+    assert found.without_differences == ""
 
 
 def test_other_truths_and_other_classes_are_told(tmp_path: Path) -> None:
@@ -138,21 +211,3 @@ def test_other_truths_and_other_classes_are_told(tmp_path: Path) -> None:
     runs[1] = _run(tmp_path / "b", other, model="resnet34")
     with pytest.raises(ParfocalError, match="a tells class 0, class 1, class 2 apart, b x, y, z"):
         compared(runs)
-
-
-@given(seed=st.integers(0, 1000), count=st.integers(1, 80))
-def test_mcnemars_test_is_the_binomial_of_what_one_alone_got_right(seed: int, count: int) -> None:
-    dice = np.random.default_rng(seed)
-    truth = dice.integers(0, 2, count)
-    one, other = (made(truth, dice.dirichlet([1, 1], count)) for _ in range(2))
-    right = np.stack([one.predicted == truth, other.predicted == truth])
-    table = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
-    smaller, both = min(table), sum(table)
-    expected = min(1.0, 2 * stats.binom.cdf(smaller, both, 0.5)) if both else 1.0
-    assert mcnemar(one, other) == pytest.approx(expected)
-    assert mcnemar(one, other) == pytest.approx(mcnemar(other, one))
-
-
-def test_many_pairs_are_asked_for_more() -> None:
-    assert holm([0.04, None, 0.01, 0.03]) == [0.06, None, 0.03, 0.06]
-    assert holm([0.9, 0.9]) == [1, 1]

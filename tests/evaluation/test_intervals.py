@@ -112,6 +112,19 @@ def test_what_chance_would_give_agrees_with_the_interval(seed: int, value: float
             assert (low <= 0 <= high) is holds
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("none", range(0, 120, 7))
+def test_chance_is_below_five_percent_only_where_the_interval_leaves_0_even_if_draws_are_equal(
+    none: int, sign: int
+) -> None:
+    # So many of a thousand draws hold none of the few images that differ.
+    dice = np.random.default_rng(0)
+    drawn = sign * np.concatenate([np.zeros(none), 1 + dice.poisson(2, 1000 - none)])
+    spread = Spread(sign * 3.0, 3 + dice.normal(size=50), drawn, 50)
+    low, high = spread.interval() or (0, 0)
+    assert ((spread.chance() or 0) < 0.05) == (low > 0 or high < 0)
+
+
 def test_they_cover_the_truth_as_often_as_they_say() -> None:
     # Patients differ in how easy they are, so that images of one are right or wrong together; the mean is 0.8.
     dice, covered = np.random.default_rng(5), []

@@ -22,6 +22,13 @@ def test_probabilities_are_averaged_and_votes_counted() -> None:
     np.testing.assert_allclose(vote.probabilities, [[0.5, 0.5], [1 / 3, 2 / 3]])
 
 
+def test_of_equal_votes_the_mean_probability_decides() -> None:
+    said = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.9, 0.1, 0.0], [0.2, 0.3, 0.5], [0.5, 0.1, 0.4]])
+    joined, _ = by_group(made([1, 1, 0, 2, 2], said, ["a", "a", "b", "c", "c"]), ordered=False)
+    assert joined["vote"].predicted.tolist() == [1, 0, 2]
+    np.testing.assert_allclose(joined["vote"].probabilities, [[0.5, 0.5, 0], [1, 0, 0], [0.5, 0, 0.5]], atol=1e-8)
+
+
 def test_a_group_of_two_truths_is_left_out_unless_its_classes_are_in_order() -> None:
     predictions = made([1, 0, 1, 1, 1], SAID, GROUPS)
     joined, left_out = by_group(predictions, ordered=False)

@@ -1,5 +1,6 @@
 """Predictions are kept as CSV and come back as they went."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,5 +48,34 @@ def test_missing_and_foreign_files_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match=r"is missing\. Make it with `parfocal evaluate"):
         Predictions.load(tmp_path / "predictions" / "test.csv")
     (tmp_path / "test.csv").write_text("id,group,truth,predicted,probability:a\n1,1,b,a,1.0\n")
-    with pytest.raises(ParfocalError, match="is not a predictions file: 'b' is not one of its classes"):
+    with pytest.raises(ParfocalError, match=r"line 2: the value in column 'truth' is 'b'\. Valid are a, or nothing"):
         Predictions.load(tmp_path / "test.csv")
+
+
+HEAD = "id,group,truth,predicted,probability:a,probability:b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty"),
+        ("x,y\n1,2\n", "it has no column id, group, truth, probability:CLASS for each class"),
+        (HEAD.replace("id,", ""), "it has no column id"),
+        (HEAD.replace("truth,", ""), "it has no column truth"),
+        (HEAD + "i,g,a,a,.5,.5\nj,g,a,a,,.5\n", "line 3: the value in column 'probability:a' is ''. Valid are numbers"),
+        (HEAD + "i,g,a,a,.5,x\n", "line 2: the value in column 'probability:b' is 'x'"),
+        (HEAD + "i,g,a,a,nan,.5\n", "line 2: the value in column 'probability:a' is 'nan'"),
+        (HEAD + "i,g,a,a,-3,.5\n", "line 2: the value in column 'probability:a' is '-3"),
+        (HEAD + "i,g,a,a,.5,7\n", "line 2: the value in column 'probability:b' is '7"),
+        (HEAD + "i,g,a,a,.5\n", "line 2: the value in column 'probability:b' is"),
+        (HEAD + "i,g,a,a,.5,.5\ni,g,a,a,.5,.5,.5\n", "Expected 6 fields in line 3, saw 7"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_its_place(text: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "predictions" / "test.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ParfocalError, match=re.escape(told)) as caught:
+        Predictions.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert f"anew with `parfocal evaluate {tmp_path / 'run'}`" in str(caught.value)

@@ -1,21 +1,22 @@
 """Comparing runs on the same images: whether a difference is larger than what another draw of patients would make.
 
-Runs that differ in seed or fold alone are gathered as one, for a seed's luck is no merit of a recipe. Differences are
-paired: every draw takes the same patients for both sides. Everything comes from the predictions files.
+Runs that differ in seed or fold alone are gathered as one, for a seed's luck is no merit of a recipe: of seeds the mean
+counts, and the folds of a cross-validation are joined, each image answered by the run that was not trained on it.
+Differences are paired: every draw takes the same patients for both sides. Everything comes from the predictions files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy import stats
 
-from parfocal.errors import ParfocalError, listing
-from parfocal.evaluation import confusion as of
+from parfocal.errors import ParfocalError
+from parfocal.evaluation.chance import exchanged, holm, mcnemar
 from parfocal.evaluation.intervals import DRAWS, LEVEL, WITHOUT, Spread, spreads
+from parfocal.evaluation.matching import aligned, different_images, joined, occurrences
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.weighed import Key, Weighed
 from parfocal.notebook import html_table
@@ -56,7 +57,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run, or several of one recipe, reach: figures by name; means where there are several runs."""
+    """What one run, or several of one recipe, reach: figures by name, with their deviation over the runs.
+
+    Of seeds, judged on the same images, the figures are means; of folds they are those of all their images together.
+    """
 
     name: str
     runs: tuple[str, ...]
@@ -70,9 +74,10 @@ class Result:
 class Difference:
     """How much higher a figure is for `one` than for `other`.
 
-    `chance` is how likely a difference at least so large would be if there were none; `adjusted` is the same among all
-    pairs that were compared (Holm), and `larger_than_chance` whether it is below 5 %. `mcnemar` is the exact test of
-    accuracy, which takes images as independent; it is there where each side is a single run.
+    `chance` is how likely a difference at least so large would be if there were none: by the draws of groups, and by
+    exchanging the sides' answers group by group, whichever says more. `adjusted` is the same among all pairs that were
+    compared (Holm), and `larger_than_chance` whether it is below 5 %. `mcnemar` is the exact test of accuracy, which
+    takes images as independent; it is there where each side answers every image once.
     """
 
     one: str
@@ -138,23 +143,26 @@ def comparison_of(
 
     Each two are held against each other, or each with the one named by `only`.
     """
-    named = [(name, run, one) for name, family in families.items() for run, one in family.items()]
-    runs, said = [run for _, run, _ in named], [one for _, _, one in named]
-    apart = different_images(runs, said)
+    named = [(name, label, one) for name, family in families.items() for label, one in joined(name, family)]
+    said = [one for _, _, one in named]
+    apart = different_images([label for _, label, _ in named], said)
     if not apart:
         said = [aligned(one, said[0]) for one in said]
     found = [_spreads([one], draws)[0] for one in said] if apart else _spreads(said, draws)
     places = {name: [place for place, (own, _, _) in enumerate(named) if own == name] for name in families}
-    results = tuple(_result(name, several, runs, said, found, bool(apart)) for name, several in places.items())
+    sides = {name: [said[place] for place in several] for name, several in places.items()}
+    results = tuple(
+        _result(name, families[name], sides[name], [found[place] for place in several], bool(apart))
+        for name, several in places.items()
+    )
     if apart or len(families) == 1:
         return Comparison(split, results, (), apart)
     means = {
         name: {key: _mean([found[place][key,] for place in several]) for key in FIGURES}
         for name, several in places.items()
     }
-    alone = {name: said[several[0]] for name, several in places.items() if len(several) == 1}
     pairs = [pair for pair in combinations(means, 2) if not only or only in pair]
-    return Comparison(split, results, tuple(_differences(pairs, means, alone)))
+    return Comparison(split, results, tuple(_differences(pairs, means, sides, draws)))
 
 
 def best_split(runs: Sequence[Run]) -> str:
@@ -177,56 +185,6 @@ def gathered(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if names.count(names[number]) > 1:
             names[number] = ", ".join(str(run.folder) for run in family)
     return dict(zip(names, families, strict=True))
-
-
-def aligned(predictions: Predictions, like: Predictions) -> Predictions:
-    """Return predictions of the same images in the order, and with the groups, of others."""
-    place = {one: number for number, one in enumerate(predictions.ids)}
-    rows = [place[one] for one in like.ids]
-    return replace(
-        predictions,
-        ids=like.ids,
-        groups=like.groups,
-        truth=predictions.truth[rows],
-        probabilities=predictions.probabilities[rows],
-    )
-
-
-def different_images(names: Sequence[str], said: Sequence[Predictions]) -> str:
-    """Say which predictions are of other images, or judged by another truth, than the first; nothing where none is."""
-    first = dict(zip(said[0].ids, said[0].truth, strict=True))
-    for name, one in zip(names[1:], said[1:], strict=True):
-        if one.classes != said[0].classes:
-            raise ParfocalError(
-                f"{names[0]} tells {', '.join(said[0].classes)} apart, {name} {', '.join(one.classes)}."
-            )
-        if set(one.ids) != set(first):
-            odd = sorted(set(one.ids) ^ set(first))
-            return f"{names[0]} and {name} were judged on different images, such as {listing(odd, 2)}"
-        changed = [image for image, truth in zip(one.ids, one.truth, strict=True) if first[image] != truth]
-        if changed:
-            return f"{names[0]} and {name} were judged by different labels, of {listing(changed, 2)}"
-    return ""
-
-
-def mcnemar(one: Predictions, other: Predictions) -> float:
-    """Return the two-sided exact (binomial) test of McNemar: of the images that one alone got right, whose are they."""
-    first, second = one.predicted == one.truth, other.predicted == other.truth
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
-
-
-def holm(chances: Sequence[float | None]) -> list[float | None]:
-    """Return chances adjusted for how many there are, by Holm's steps from the least to the greatest."""
-    known = sorted((chance, number) for number, chance in enumerate(chances) if chance is not None)
-    adjusted: list[float | None] = [None] * len(chances)
-    highest = 0.0
-    for step, (chance, number) in enumerate(known):
-        highest = max(highest, min(1.0, chance * (len(known) - step)))
-        adjusted[number] = highest
-    return adjusted
 
 
 def _alike(one: Run, other: Run) -> bool:
@@ -254,29 +212,31 @@ def _spreads(said: Sequence[Predictions], draws: int) -> list[dict[Key, Spread]]
 
 def _result(
     name: str,
-    places: Sequence[int],
-    runs: Sequence[str],
+    family: Mapping[str, Predictions],
     said: Sequence[Predictions],
     found: Sequence[dict[Key, Spread]],
     apart: bool,
 ) -> Result:
+    whole = len(said) == len(family)
+    runs = [] if whole else [Weighed(one).once() for one in family.values()]
     figures: dict[str, Value] = {}
-    for key in (key for key in found[places[0]] if len(key) == 1):
-        several = [found[place][key] for place in places]
+    for key in (key for key in found[0] if len(key) == 1):
+        several = [one[key] for one in found]
         # Other images are other witnesses, whose doubts do not simply join.
         unsure = key[0] in WITHOUT or (apart and len(several) > 1)
-        figures[key[0]] = _value(several, None if unsure else _mean(several).interval())
-    first = said[places[0]]
-    matrix = of.confusion(first.truth, first.predicted, len(first.classes))
-    names = tuple(runs[place] for place in places)
-    return Result(name, names, len(first), len(set(first.groups)), float(of.majority_accuracy(matrix)), figures)
+        values = [one.value for one in several] if whole else [one[key] for one in runs]
+        figures[key[0]] = _value(_mean(several), values, not unsure)
+    held = {image: row for one in said for image, *row in zip(occurrences(one), one.truth, one.groups, strict=True)}
+    truth, groups = zip(*held.values(), strict=True)
+    majority = float(np.bincount(truth).max() / len(truth))
+    return Result(name, tuple(family), len(truth), len(set(groups)), majority, figures)
 
 
-def _value(several: Sequence[Spread], interval: list[float] | None) -> Value:
-    values = np.array([one.value for one in several])
-    if np.isnan(values).any():
-        return Value(None, None, None)
-    return Value(float(values.mean()), interval, float(values.std(ddof=1)) if len(values) > 1 else None)
+def _value(whole: Spread, runs: Sequence[float], sure: bool) -> Value:
+    if np.isnan(whole.value):
+        return Value(None)
+    deviation = float(np.std(runs, ddof=1)) if len(runs) > 1 and not np.isnan(runs).any() else None
+    return Value(whole.value, whole.interval() if sure else None, deviation)
 
 
 def _mean(several: Sequence[Spread]) -> Spread:
@@ -289,23 +249,30 @@ def _mean(several: Sequence[Spread]) -> Spread:
 
 
 def _differences(
-    pairs: Sequence[tuple[str, str]], means: dict[str, dict[str, Spread]], alone: dict[str, Predictions]
+    pairs: Sequence[tuple[str, str]],
+    means: dict[str, dict[str, Spread]],
+    sides: dict[str, list[Predictions]],
+    draws: int,
 ) -> list[Difference]:
+    by_lot = {pair: exchanged(sides[pair[0]], sides[pair[1]], draws) for pair in pairs}
     found: list[Difference] = []
     for figure in FIGURES:
         spread = {pair: means[pair[0]][figure] - means[pair[1]][figure] for pair in pairs}
         spread = {pair: between for pair, between in spread.items() if not np.isnan(between.value)}
-        chances = [_chance(between) for between in spread.values()]
-        for ((one, other), between), chance, adjusted in zip(spread.items(), chances, holm(chances), strict=True):
-            tested = figure == "accuracy" and one in alone and other in alone
-            exact = mcnemar(alone[one], alone[other]) if tested else None
+        chances = [_chance(between, by_lot[pair].get(figure, 0.0)) for pair, between in spread.items()]
+        for (pair, between), chance, adjusted in zip(spread.items(), chances, holm(chances), strict=True):
+            one, other = (sides[name] for name in pair)
+            tested = figure == "accuracy" and len(one) == len(other) == 1
+            exact = mcnemar(one[0], other[0]) if tested else None
             beyond = adjusted is not None and adjusted < 1 - LEVEL
             told = between.interval()
-            found.append(Difference(one, other, figure, between.value, told, chance, adjusted, beyond, exact))
+            found.append(Difference(*pair, figure, between.value, told, chance, adjusted, beyond, exact))
     return found
 
 
-def _chance(between: Spread) -> float | None:
-    """Return the chance of a difference; 1 where both say the same throughout."""
-    same = between.value == 0 and not np.nan_to_num(between.draws).any()
-    return 1.0 if same else between.chance()
+def _chance(between: Spread, by_lot: float) -> float | None:
+    """Return the chance of a difference, the larger of draws' and lots'; 1 where both say the same throughout."""
+    if between.value == 0 and not np.nan_to_num(between.draws).any():
+        return 1.0
+    drawn = between.chance()
+    return None if drawn is None else max(drawn, by_lot)

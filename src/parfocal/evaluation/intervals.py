@@ -60,9 +60,20 @@ class Spread:
         """Return how likely a figure at least so far from 0 would be if it were 0: where the interval would reach 0."""
         if not self._known():
             return None
-        at = self._place(0.0) - self._bias
-        away = at / (1 + self._skewness * at) - self._bias
-        return float(2 * stats.t.sf(abs(away) / self._wider, self._freedom))
+        return min(1.0, self._reached(1), self._reached(-1))
+
+    def _reached(self, sign: int) -> float:
+        """Return 1 less the level at which the lower end of the interval reaches 0; with sign -1 the upper end."""
+        drawn = np.sort(sign * self._drawn)
+        # As the interval's ends do, the place lies between draws; of draws that are 0 it is the last.
+        place = float(np.interp(0.0, drawn, np.linspace(0, 1, len(drawn))))
+        if drawn[-1] <= 0:
+            return 1.0
+        bias, skewness = sign * self._bias, sign * self._skewness
+        at = float(stats.norm.ppf(max(place, 0.5 / len(drawn)))) - bias
+        # Skewness can hold the end so near that it never gets there.
+        away = at / max(1 + skewness * at, 1e-9) - bias
+        return float(2 * stats.t.cdf(away / self._wider, self._freedom))
 
     def _known(self) -> bool:
         known = self._drawn

@@ -6,13 +6,17 @@ import numpy as np
 
 from parfocal.evaluation.predictions import Predictions
 
+# So little of the mean probabilities decides between equal votes and changes no figure that is read.
+_HAIR = 1e-9
+
 
 def by_group(predictions: Predictions, ordered: bool) -> tuple[dict[str, Predictions], int]:
     """Return labelled predictions for groups, by how images were joined, and how many groups were left out.
 
     Of classes in order a group is what its worst image is: `worst` holds the chance that the highest grade of its
     images is each grade, taking images as independent. Of others, groups whose images differ in truth are left out;
-    `mean` holds the mean probabilities of a group's images, `vote` the share of its images answered with each class.
+    `mean` holds the mean probabilities of a group's images, `vote` the share of its images answered with each class;
+    where most images are answered with two classes equally often, the mean probabilities decide between them.
     """
     names, group = np.unique(np.array(predictions.groups, dtype=str), return_inverse=True)
     highest = np.full(len(names), -1)
@@ -26,9 +30,11 @@ def by_group(predictions: Predictions, ordered: bool) -> tuple[dict[str, Predict
     np.minimum.at(lowest, group, predictions.truth)
     one, images = highest == lowest, np.bincount(group)[:, None]
     votes = np.eye(len(predictions.classes))[predictions.predicted]
+    mean, vote = (_summed(values, group, len(names)) / images for values in (predictions.probabilities, votes))
+    tied = (vote == vote.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    vote[tied] += _HAIR * (mean[tied] - vote[tied])
     joined = {
-        way: _of(predictions, names[one], highest[one], (_summed(values, group, len(names)) / images)[one])
-        for way, values in (("mean", predictions.probabilities), ("vote", votes))
+        way: _of(predictions, names[one], highest[one], values[one]) for way, values in (("mean", mean), ("vote", vote))
     }
     return joined, int((~one).sum())
 

@@ -12,6 +12,9 @@ from parfocal.errors import ParfocalError
 from parfocal.files import whole
 
 _PREFIX = "probability:"
+_NEEDED = ("id", "group", "truth")
+# Probabilities of single precision may be so much above 1.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,45 @@ class Predictions:
         """Read predictions written by `save`."""
         if not path.is_file():
             raise ParfocalError(f"{path} is missing. Make it with `parfocal evaluate {path.parent.parent}`.")
-        rows = pd.read_csv(path, dtype={"id": str, "group": str, "truth": str}, keep_default_na=False)
+        rows = _read(path)
         classes = tuple(name.removeprefix(_PREFIX) for name in rows.columns if name.startswith(_PREFIX))
-        labels = {name: number for number, name in enumerate(classes)}
-        try:
-            truth = np.array([labels[name] if name else UNKNOWN for name in rows["truth"]], dtype=np.int64)
-            probabilities = rows[[_PREFIX + name for name in classes]].to_numpy(np.float64)
-        except (KeyError, ValueError) as error:
-            raise ParfocalError(f"{path} is not a predictions file: {error} is not one of its classes.") from None
+        labels = {name: number for number, name in enumerate(classes)} | {"": UNKNOWN}
+        for row in np.flatnonzero(~rows["truth"].isin(labels)):
+            told = f"Valid are {', '.join(classes)}, or nothing where it is unknown"
+            raise _wrong(path, int(row), "truth", rows["truth"].iloc[row], told)
+        truth = np.array([labels[name] for name in rows["truth"]], dtype=np.int64)
+        probabilities = np.stack([_probabilities(path, rows[_PREFIX + name]) for name in classes], axis=1)
         return cls(tuple(rows["id"]), tuple(rows["group"]), truth, probabilities, classes)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read the rows of a predictions file, which has all columns that are needed."""
+    remedy = f"Make it anew with `parfocal evaluate {path.parent.parent}`."
+    try:
+        rows = pd.read_csv(path, dtype=dict.fromkeys(_NEEDED, str), keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        raise ParfocalError(f"{path} is empty. {remedy}") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ParfocalError(f"{path} is not a predictions file: {error}. {remedy}") from None
+    missing = [name for name in _NEEDED if name not in rows.columns]
+    if not any(name.startswith(_PREFIX) for name in rows.columns):
+        missing.append(f"{_PREFIX}CLASS for each class")
+    if missing:
+        raise ParfocalError(f"{path} is not a predictions file: it has no column {', '.join(missing)}. {remedy}")
+    return rows
+
+
+def _probabilities(path: Path, column: pd.Series) -> np.ndarray:
+    """Return a column's probabilities; one that is none is refused."""
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    for row in np.flatnonzero(~((values >= 0) & (values <= 1 + _ROUNDING))):
+        raise _wrong(path, int(row), str(column.name), column.iloc[row], "Valid are numbers from 0 to 1")
+    return values
+
+
+def _wrong(path: Path, row: int, column: str, value: object, valid: str) -> ParfocalError:
+    # The first line is the header.
+    return ParfocalError(
+        f"{path}, line {row + 2}: the value in column {column!r} is {str(value)!r}. {valid}. "
+        f"Mend the file, or make it anew with `parfocal evaluate {path.parent.parent}`."
+    )

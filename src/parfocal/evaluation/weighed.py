@@ -14,7 +14,7 @@ from parfocal.evaluation.calibration import BINS, bin_of, brier, calibration_err
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.ranking import Ranking
 
-_OF_ALL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+OF_ANSWERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "accuracy": of.accuracy,
     "balanced_accuracy": of.balanced_accuracy,
     "macro_f1": of.macro_f1,
@@ -24,6 +24,8 @@ _OF_ALL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "quadratic_kappa": lambda matrix: of.kappa(matrix, 2),
     "grade_error": of.grade_error,
 }
+"""Figures that follow from the confusion matrix."""
+
 _OF_EACH: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "recall": of.recall,
     "precision": of.precision,
@@ -62,7 +64,7 @@ class Weighed:
         """Return each figure for rows of weights (rows, groups); not a number where it cannot be said."""
         several = len(self.classes)
         matrices = (self._cells @ weights.T).T.reshape(-1, several, several)
-        found: Figures = {(name,): figure(matrices) for name, figure in _OF_ALL.items()}
+        found: Figures = {(name,): figure(matrices) for name, figure in OF_ANSWERS.items()}
         sums = (self._sums @ weights.T).T
         images, right, confidence = (sums[:, start : start + BINS] for start in (2, 2 + BINS, 2 + 2 * BINS))
         found["brier",] = of.ratio(sums[:, 0], images.sum(axis=1))

@@ -111,7 +111,7 @@ def _ahead(best: Run, comparison: Comparison, figure: str) -> str:
     for one in comparison.differences:
         if one.figure == figure and family in (one.one, one.other):
             sign, other = (1, one.other) if one.one == family else (-1, one.one)
-            interval = sorted(sign * end for end in one.interval) if one.interval else None
+            interval = sorted(sign * end + 0.0 for end in one.interval) if one.interval else None
             sure = f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
             beyond = "larger than chance" if one.larger_than_chance else "no larger than chance may make it"
             told.append(f"from {other} by {sign * one.value:+.3f}{sure}, {beyond}")
