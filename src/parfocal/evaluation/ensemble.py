@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.compare import Comparison, aligned, best_split, comparison_of, different_images
+from parfocal.evaluation.compare import Comparison, best_split, comparison_of
 from parfocal.evaluation.decision import Decision, Wishes, decided
 from parfocal.evaluation.judgement import judge_fully
+from parfocal.evaluation.matching import aligned, different_images
 from parfocal.evaluation.predictions import Predictions
 from parfocal.files import write_json
 from parfocal.run import Run, open_runs
