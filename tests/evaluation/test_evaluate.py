@@ -10,6 +10,7 @@ import pytest
 import parfocal
 from parfocal.commands.results import results_table
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.operating import Operating
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL
 from tests.evaluation.trained import trained as trained
@@ -108,6 +109,17 @@ def test_nothing_is_judged_for_a_wish_that_one_of_the_runs_cannot_meet(
     monkeypatch.setattr("parfocal.evaluation.evaluate.predict_table", None)
     with pytest.raises(UsageError, match="is not a coverage"):
         parfocal.evaluate(trained / "runs", refer=1.5)
+
+
+def test_a_submission_answers_by_the_operating_point(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(trained / "runs" / "plain20")
+    for threshold, answer in ((1.5, 0), (-0.5, 1)):
+        point = Operating("specificity", 0.9, (threshold,))
+        with monkeypatch.context() as patch:
+            patch.setattr("parfocal.evaluation.decision.operating_point", lambda *_, point=point: point)
+            parfocal.evaluate(run.folder, operating="specificity=0.9")
+        assert set(pd.read_csv(run.folder / "submission.csv")["label"]) == {answer}
+    parfocal.evaluate(run.folder, operating="none")
 
 
 def test_the_test_split_decides_nothing(trained: Path) -> None:

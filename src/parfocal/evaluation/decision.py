@@ -61,6 +61,11 @@ class Decision:
         """Return the class that each image is answered with."""
         return calibrated.argmax(axis=1) if self.operating is None else self.operating.labels(calibrated, part)
 
+    def answers(self, predictions: Predictions, part: JudgementPart) -> dict[str, int]:
+        """Return the class that each image of predictions is answered with, by its id."""
+        labels = self.labels(self.calibrated(predictions).probabilities, part)
+        return dict(zip(predictions.ids, labels.tolist(), strict=True))
+
     def save(self, path: Path) -> None:
         """Write the decision as JSON."""
         write_json(path, asdict(self))

@@ -73,7 +73,8 @@ def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric, wishes: W
             decision = decided(held["valid"], wishes, Decision.load(run.decision), recipe.judgement, ordinary)
             figures = {split: judge_fully(one, recipe.judgement, decision) for split, one in held.items()}
             if "test" in held:
-                write_submission(run.folder / "submission.csv", table, held["test"], recipe.network.model)
+                answers = decision.answers(held["test"], recipe.judgement)
+                write_submission(run.folder / "submission.csv", table, answers, recipe.network.model)
         decision.save(run.decision)
         run.write_metrics({**figures, **about})
     fabric.barrier()

@@ -13,7 +13,6 @@ from parfocal.data.layouts.places import IMAGE_SUFFIXES
 from parfocal.data.layouts.sheets import sheet
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, listing
-from parfocal.evaluation.predictions import Predictions
 from parfocal.files import whole
 
 
@@ -64,11 +63,10 @@ class Sample:
         return {**by_end, **answers}
 
 
-def write_submission(path: Path, table: Table, predictions: Predictions, model: str) -> None:
-    """Write the answers for the test file that is named after the network, or for the whole test split."""
-    wanted = table.lists.get(_list_for(model, table), predictions.ids)
-    labels = [table.codes[label] for label in predictions.predicted]
-    Sample(("ID", "label"), tuple(wanted)).write(path, dict(zip(predictions.ids, labels, strict=True)))
+def write_submission(path: Path, table: Table, answers: Mapping[str, int], model: str) -> None:
+    """Write the answers, classes by id, for the test file that is named after the network, or else for all ids."""
+    wanted = table.lists.get(_list_for(model, table), tuple(answers))
+    Sample(("ID", "label"), wanted).write(path, {one: table.codes[label] for one, label in answers.items()})
 
 
 def _end(path: str, length: int) -> str:
