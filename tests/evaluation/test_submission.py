@@ -51,12 +51,13 @@ def test_an_id_is_the_end_of_a_path(asked: str, path: str) -> None:
     assert Sample(("ID", "label"), (asked,)).of_files({**others, path: "1"})[asked] == "1"
 
 
-def test_an_id_that_two_files_end_with_is_no_ones(tmp_path: Path) -> None:
-    sample = Sample(("ID", "label"), ("3.bmp", "train/3.bmp"))
-    found = sample.of_files({"cells/train/3.bmp": "0", "cells/test/3.bmp": "1"})
-    assert found["train/3.bmp"] == "0"
-    with pytest.raises(ParfocalError, match=r"1 ids that are asked for have no prediction: 3\.bmp"):
-        sample.write(tmp_path / "out.csv", found)
+def test_an_id_that_two_files_end_with_is_told_with_both() -> None:
+    answers = {"cells/train/3.bmp": "0", "cells/test/3.bmp": "1"}
+    assert Sample(("ID", "label"), ("train/3.bmp",)).of_files(answers)["train/3.bmp"] == "0"
+    assert Sample(("ID", "label"), ("3",)).of_files({**answers, "3": "1"})["3"] == "1"
+    said = r"3\.bmp is asked for, and 2 images are called so: cells/test/3\.bmp, cells/train/3\.bmp\. Name only"
+    with pytest.raises(ParfocalError, match=said):
+        Sample(("ID", "label"), ("3.bmp", "train/3.bmp")).of_files(answers)
 
 
 def test_samples_that_are_none_are_told(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Sample:
     def of_files(self, answers: Mapping[str, str]) -> dict[str, str]:
         """Return the answers for files by the ids they are asked for: the end of a path, with or without the suffix.
 
-        `test/3` is asked of `cells/test/3.bmp`, unless another file's path ends so too.
+        `test/3` is asked of `cells/test/3.bmp`; where another file's path ends so too, that is an error.
         """
         lengths = {len(PurePath(one).parts) for one in self.ids}
         ends: dict[str, set[str]] = defaultdict(set)
@@ -58,8 +58,14 @@ class Sample:
             bare = path[: -len(PurePath(path).suffix)] if PurePath(path).suffix.lower() in IMAGE_SUFFIXES else path
             for end in {_end(name, length) for name in (path, bare) for length in lengths}:
                 ends[end].add(path)
-        found = {one: ends.get(str(PurePath(one)), set()) for one in self.ids}
-        by_end = {one: answers[next(iter(paths))] for one, paths in found.items() if len(paths) == 1}
+        found = {one: ends.get(str(PurePath(one)), set()) for one in self.ids if one not in answers}
+        for one, paths in found.items():
+            if len(paths) > 1:
+                raise ParfocalError(
+                    f"{one} is asked for, and {len(paths)} images are called so: {listing(sorted(paths))}. "
+                    "Name only the folder that is meant."
+                )
+        by_end = {one: answers[path] for one, paths in found.items() for path in paths}
         return {**by_end, **answers}
 
 
