@@ -1,5 +1,6 @@
 """The page that compares runs: whole in itself, honest about what chose what, and made without the networks."""
 
+import base64
 import re
 import shutil
 from html.parser import HTMLParser
@@ -94,6 +95,16 @@ def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path
     for name in (name for name in names if name.endswith(".svg")):
         svgs = [(tmp_path / folder / "figures" / name).read_bytes() for folder in ("one", "two")]
         assert svgs[0] == svgs[1]
+
+
+def test_figures_of_another_comparison_in_the_same_folder_are_not_shown(runs: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in ("error", "says-resnet20", "scores-0", "calibration-resnet20"):
+        (figures / f"{name}.svg").write_text("<svg>of another comparison</svg>")
+    parfocal.compare(runs / "resnet20", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert base64.b64encode(b"<svg>of another comparison</svg>").decode() not in page
 
 
 def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_path: Path) -> None:

@@ -31,8 +31,13 @@ def best_of(runs: Sequence[Run]) -> Run:
     return max(runs, key=lambda run: sign * (run.metrics()["valid"][select] or 0))
 
 
-def content(runs: Sequence[Run], comparison: Comparison, figures: Path, scores: Mapping[str, str]) -> dict[str, Any]:
-    """Return everything that the page shows of finished runs; `scores` are the titles of the figures of classes."""
+def content(
+    runs: Sequence[Run], comparison: Comparison, figures: Mapping[str, Path], scores: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return everything that the page shows of finished runs.
+
+    `figures` says where each figure lies that was drawn of them, and `scores` holds the titles of those of classes.
+    """
     best = best_of(runs)
     pictured = runs if len(runs) <= _MOST_WITH_PICTURES else [best]
     recipes = [run.recipe for run in runs]
@@ -53,9 +58,9 @@ def content(runs: Sequence[Run], comparison: Comparison, figures: Path, scores: 
         "alarmed": any(run.metrics()["alarms"] for run in runs),
         "gathered": any(len(one.runs) > 1 for one in comparison.results),
         "questions": any({"patients", "referable", "operating"} & set(one["judged_here"]) for one in shown),
-        "drawn_figures": {name: embedded(figures / f"{name}.svg") for name in ("accuracy", "learning", "classes")},
-        "degradation": embedded(figures / "error.svg"),
-        "scores": {title: embedded(figures / f"{name}.svg") for name, title in scores.items()},
+        "drawn_figures": {name: embedded(figures[name]) for name in ("accuracy", "learning", "classes")},
+        "degradation": embedded(figures.get("error")),
+        "scores": {title: embedded(figures[name]) for name, title in scores.items()},
         "saw": _mosaic(best.folder / "views.png"),
         "pictures": {run.name: kept_pictures(run) for run in pictured},
         "reported": {split for one in shown for split in one["reported"]},
@@ -82,11 +87,9 @@ def answer(runs: Sequence[Run], comparison: Comparison) -> dict[str, str]:
     }
 
 
-def embedded(path: Path) -> str:
+def embedded(path: Path | None) -> str:
     """Return an SVG file as an address that holds it; nothing where it was not drawn."""
-    if not path.is_file():
-        return ""
-    return data_address("svg+xml", path.read_bytes())
+    return data_address("svg+xml", path.read_bytes()) if path else ""
 
 
 def again(run: Run) -> str:
@@ -118,7 +121,7 @@ def _ahead(best: Run, comparison: Comparison, figure: str) -> str:
     return f"In {words_of(figure)} {family} differs {'; '.join(told)}." if told else ""
 
 
-def _of_run(run: Run, colour: str, figures: Path, changed: Sequence[str], split: str) -> dict[str, Any]:
+def _of_run(run: Run, colour: str, figures: Mapping[str, Path], changed: Sequence[str], split: str) -> dict[str, Any]:
     plain = run.recipe.model_dump(mode="json")
     return {
         "name": run.name,
@@ -128,8 +131,8 @@ def _of_run(run: Run, colour: str, figures: Path, changed: Sequence[str], split:
         "judged_here": judged_splits(run)[split],
         "environment": run.environment(),
         "recipe": plain,
-        "calibration": embedded(figures / f"calibration-{run.name}.svg"),
-        "says": embedded(figures / f"says-{run.name}.svg"),
+        "calibration": embedded(figures.get(f"calibration-{run.name}")),
+        "says": embedded(figures.get(f"says-{run.name}")),
         "start": run.began(),
         "differs": {key: _at(plain, key) for key in changed},
         "again": again(run),
