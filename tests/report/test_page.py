@@ -3,6 +3,7 @@
 import base64
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import parfocal
+from parfocal.commands.results import results_table
 from parfocal.errors import ParfocalError
+from parfocal.evaluation.decision import Decision
 from parfocal.report.content import best_of
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL, draw_cells
@@ -65,6 +68,26 @@ def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> Non
     assert "Test split: chose nothing" in page
     assert "&lt;b&gt;odd &amp; name&lt;/b&gt;" in page
     assert "<b>odd" not in page
+
+
+def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs, tmp_path / "copy")
+    plain, residual = open_runs([tmp_path / "copy"])
+    assert "Looks</th>" not in page_of(tmp_path / "copy")
+    replace(Decision.load(residual.decision), looks="eight", together=0.5).save(residual.decision)
+    page = page_of(tmp_path / "copy")
+    assert "The runs look at images in different ways (plain20 centre, resnet20 eight)" in page
+    assert page.count('<th scope="col">Looks</th>') == 2
+    assert [page.count(f"<td>{looks}</td><td>") for looks in ("centre", "eight")] == [2, 2]
+    assert "\nparfocal evaluate runs/again/resnet20 --looks eight --together</code>" in page
+    assert page.count("parfocal evaluate runs/again") == 1
+    assert "Images are looked at as eight does, where the recipe says centre." in page_of(residual.folder)
+    results_table([plain, residual])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in said[:3]] == ["images", "centre", "centre"]
+    assert "in different ways" in said[-2]
 
 
 def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from parfocal.commands.tables import new_table, show
 from parfocal.documented import reported
 from parfocal.errors import listing
 from parfocal.evaluation.compare import Comparison, Value
-from parfocal.report.words import HEADINGS, chance_words, figure_of, share_of, too_few
+from parfocal.report.words import HEADINGS, chance_words, figure_of, looks_by_run, looks_words, share_of, too_few
 from parfocal.run import Run
 
 _COMPARED = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
@@ -28,7 +28,9 @@ def results_table(runs: Sequence[Run]) -> None:
     ordered = any(run.recipe.judgement.ordered for run in runs)
     figures = ["balanced_accuracy", "quadratic_kappa" if ordered else "kappa", "auc"]
     names = [HEADINGS[figure] for figure in figures]
-    table = new_table("run", "best epoch", "split", "images", "accuracy", *beside, "majority", *names)
+    looks = looks_by_run(runs) if looks_words(runs) else {}
+    looked = ["looks"] if looks else []
+    table = new_table("run", "best epoch", "split", "images", *looked, "accuracy", *beside, "majority", *names)
     for run in runs:
         metrics = run.metrics()
         for split in ("valid", "test"):
@@ -36,11 +38,14 @@ def results_table(runs: Sequence[Run]) -> None:
             if judged.get("labelled"):
                 cells = [figure_of(judged, name) for name in ("accuracy", "majority_accuracy", *figures)]
                 cells[1:1] = [str(Value(figures_of[run.name].get(split)))] if beside else []
-                table.add_row(run.name, str(metrics["best_epoch"]), split, str(judged["count"]), *cells)
+                cells[:0] = [str(judged["count"]), *([looks[run.name]] if looks else [])]
+                table.add_row(run.name, str(metrics["best_epoch"]), split, *cells)
         if highest := metrics.get("chosen_on_test"):
             words = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
-            table.add_row(run.name, str(highest["epoch"]), "test", "", words)
+            table.add_row(run.name, str(highest["epoch"]), "test", "", *("" for _ in looked), words)
     show(table)
+    if looks:
+        show(looks_words(runs))
     if few := too_few(runs):
         show(few)
     for run in runs:

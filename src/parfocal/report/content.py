@@ -9,11 +9,20 @@ import cv2
 
 from parfocal.documented import departures, reported
 from parfocal.evaluation.compare import FIGURES, Comparison
+from parfocal.evaluation.decision import Decision
 from parfocal.recipe import Recipe, differences
 from parfocal.report.addresses import data_address
 from parfocal.report.figures import colours
 from parfocal.report.pictures import kept_pictures
-from parfocal.report.words import SPLIT_NAMES, figure_of, judged_splits, too_few, words_of
+from parfocal.report.words import (
+    SPLIT_NAMES,
+    figure_of,
+    judged_splits,
+    looks_by_run,
+    looks_words,
+    too_few,
+    words_of,
+)
 from parfocal.run import Run
 
 LOWER_IS_BETTER = {"loss"}
@@ -55,6 +64,7 @@ def content(
         "data": runs[0].environment()["data"],
         "allowed": sorted({one for recipe in recipes for one in recipe.data.allow}),
         "few": too_few(runs),
+        "looks": looks_by_run(runs) if looks_words(runs) else {},
         "alarmed": any(run.metrics()["alarms"] for run in runs),
         "gathered": any(len(one.runs) > 1 for one in comparison.results),
         "questions": any({"patients", "referable", "operating"} & set(one["judged_here"]) for one in shown),
@@ -83,6 +93,7 @@ def answer(runs: Sequence[Run], comparison: Comparison) -> dict[str, str]:
         "right": f"It is right for {judged['accuracy']:.1%} of {where}{sure}; always naming the largest class would be "
         f"right for {judged['majority_accuracy']:.1%}.",
         "chose": _what_chose(best.recipe, split),
+        "looks": looks_words(runs),
         "ahead": _ahead(best, comparison, name if name in FIGURES else "accuracy"),
     }
 
@@ -93,9 +104,18 @@ def embedded(path: Path | None) -> str:
 
 
 def again(run: Run) -> str:
-    """Return the command that makes a run anew."""
-    data = run.environment()["data"]["folder"]
-    return shlex.join(["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/again"])
+    """Return the commands that make a run anew, and its figures where something was decided after training."""
+    data, decision = run.environment()["data"]["folder"], Decision.load(run.decision)
+    train = ["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/again"]
+    wished = {
+        "--looks": decision.looks,
+        "--operating": decision.operating.wish if decision.operating else "",
+        "--refer": f"{decision.referral.coverage:g}" if decision.referral else "",
+    }
+    asked = [word for option, wish in wished.items() if wish for word in (option, wish)]
+    asked += ["--together"] if decision.together is not None else []
+    evaluate = ["parfocal", "evaluate", f"runs/again/{run.recipe.network.model}", *asked]
+    return "\n".join(map(shlex.join, [train, evaluate] if asked else [train]))
 
 
 def _what_chose(recipe: Recipe, split: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluation.compare import Value
+from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.intervals import LEAST
 from parfocal.run import Run
 
@@ -45,6 +46,23 @@ def title_of(figure: str) -> str:
     """Return what people call a figure at the head of something."""
     words = words_of(figure)
     return words[0].upper() + words[1:]
+
+
+def looks_by_run(runs: Sequence[Run]) -> dict[str, str]:
+    """Return how each run's figures look at images: as was decided after training, or else as its recipe says."""
+    return {run.name: Decision.load(run.decision).looks or run.recipe.views.evaluation for run in runs}
+
+
+def looks_words(runs: Sequence[Run]) -> str:
+    """Say how images are looked at where the runs differ in it, or where a recipe says otherwise; else nothing."""
+    looks, said = looks_by_run(runs), {run.name: run.recipe.views.evaluation for run in runs}
+    if len(set(looks.values())) > 1:
+        named = ", ".join(f"{name} {own}" for name, own in looks.items())
+        return f"The runs look at images in different ways ({named}), which is part of how they differ."
+    if looks == said:
+        return ""
+    ways = ", ".join(sorted(set(said.values())))
+    return f"Images are looked at as {next(iter(looks.values()))} does, where the recipe says {ways}."
 
 
 def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
