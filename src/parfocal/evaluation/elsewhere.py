@@ -1,7 +1,9 @@
 """External evaluation: a trained network on data of another source, its classes mapped onto the network's."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from parfocal.run import Run
 def evaluate_elsewhere(run: Run, data: Path | str, classes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Judge a run on every labelled image of other data, and write predictions and metrics into `RUN/external/NAME`.
 
+    NAME is the data's, with a number where other data of that name, or another map, was judged before.
+
     `classes` maps the data's classes, by name or code, onto the run's; one mapped onto nothing is left out, and one
     that is not named must be called the same. Nothing is chosen here: looks, temperature and thresholds are the run's.
     """
@@ -39,10 +43,11 @@ def evaluate_elsewhere(run: Run, data: Path | str, classes: Mapping[str, str] | 
     _refuse_own(run, table, store)
     fabric = fabric_for(run.recipe.training.precision)
     said = predict_table(classifier, table, store, looked_at(run.recipe, decision.looks), fabric)["test"]
-    folder = run.folder / "external" / Path(data).resolve().stem
+    about = {"data": str(Path(data).resolve()), "source": table.source, "map": dict(classes or {})}
+    folder = _folder(run, about)
     said.save(folder / "predictions.csv")
     judged = judge_fully(Predictions.load(folder / "predictions.csv"), run.recipe.judgement, decision)
-    metrics = {"data": str(Path(data).resolve()), "source": table.source, "classes": dict(classes or {}), **judged}
+    metrics = {**about, **judged}
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -79,6 +84,20 @@ def parsed_classes(text: str) -> dict[str, str]:
     if any(not equals for _, equals, _ in pairs):
         raise UsageError(f"--map {text} is not of the form old=new,old=new.")
     return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+def _folder(run: Run, about: Mapping[str, Any]) -> Path:
+    """Return where figures of data belong: named after it, and numbered where those of other data or maps lie there."""
+    data = Path(about["data"])
+    name = data.name if data.is_dir() else data.stem
+    for number in count(1):
+        folder = run.folder / "external" / (name if number == 1 else f"{name}-{number}")
+        if not (folder / "metrics.json").is_file():
+            return folder
+        there = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if all(there.get(key) == about[key] for key in ("data", "map")):
+            return folder
+    raise AssertionError
 
 
 def _refuse_own(run: Run, table: Table, store: Store) -> None:

@@ -1,6 +1,6 @@
 """What figures and splits are called, and how people read a figure with its doubt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluation.compare import Value
@@ -73,11 +73,15 @@ def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
 
 def too_few(runs: Sequence[Run]) -> str:
     """Say which splits have too few groups for intervals; nothing where all have enough."""
+    return few_words((SPLIT_NAMES[split], judged) for run in runs for split, judged in judged_splits(run).items())
+
+
+def few_words(judged: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Say which judgements, each with what it is of, have too few groups for intervals; nothing where all have."""
     found = {
-        f"{judged['intervals']['groups']} on {SPLIT_NAMES[split]}"
-        for run in runs
-        for split, judged in judged_splits(run).items()
-        if "intervals" in judged and judged["intervals"]["groups"] < LEAST
+        f"{one['intervals']['groups']} on {of}"
+        for of, one in judged
+        if "intervals" in one and one["intervals"]["groups"] < LEAST
     }
     told = ", ".join(sorted(found))
     return f"Too few groups (patients) for intervals: {told}; {LEAST} are the least." if found else ""
