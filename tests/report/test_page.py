@@ -8,15 +8,20 @@ from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import parfocal
 from parfocal.commands.results import results_table
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.judgement import judge_fully
+from parfocal.evaluation.operating import Operating
+from parfocal.recipe import recipe
 from parfocal.report.content import best_of
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL, draw_cells
+from tests.evaluation.said import made
 from tests.report.reading import page_of
 
 
@@ -88,6 +93,27 @@ def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[4] for line in said[:3]] == ["images", "centre", "centre"]
     assert "in different ways" in said[-2]
+
+
+def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "resnet20", tmp_path / "resnet20")
+    run, grades = Run(tmp_path / "resnet20"), recipe(None, ordered=True).judgement
+    truth = np.arange(60) % 3
+    point = Decision(operating=Operating("kappa", 0.0, (0.5, 1.5)))
+    judged = judge_fully(made(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3), grades, point)
+    metrics = run.metrics()
+    metrics["test"]["operating"] = judged["operating"]
+    metrics["test"].pop("patients", None)
+    run.write_metrics(metrics)
+    (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", page_of(run.folder))
+    cells = re.findall("<td>(.*?)</td>", row)
+    assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
+    assert cells[-2:] == ["–", "–"]
+    metrics["test"]["patients"], _ = {"left_out": 3}, metrics["test"].pop("operating")
+    run.write_metrics(metrics)
+    page = page_of(run.folder)
+    assert "Other questions, on test" not in page
+    assert "3 patients whose images differ in truth are left out" in page
 
 
 def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def content(
         "looks": looks_by_run(runs) if looks_words(runs) else {},
         "alarmed": any(run.metrics()["alarms"] for run in runs),
         "gathered": any(len(one.runs) > 1 for one in comparison.results),
-        "questions": any({"patients", "referable", "operating"} & set(one["judged_here"]) for one in shown),
+        "questions": any(map(_has_questions, (one["judged_here"] for one in shown))),
         "drawn_figures": {name: embedded(figures[name]) for name in ("accuracy", "learning", "classes")},
         "degradation": embedded(figures.get("error")),
         "scores": {title: embedded(figures[name]) for name, title in scores.items()},
@@ -159,6 +159,11 @@ def _of_run(run: Run, colour: str, figures: Mapping[str, Path], changed: Sequenc
         "reported": reported(run.recipe),
         "departures": sorted(departures(run.recipe)),
     }
+
+
+def _has_questions(judged: Mapping[str, Any]) -> bool:
+    """Say whether a judgement has figures of other questions; patients may all be left out of theirs."""
+    return bool({"referable", "operating"} & set(judged) or set(judged.get("patients", {})) - {"left_out"})
 
 
 def _mosaic(path: Path) -> str:
