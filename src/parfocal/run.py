@@ -1,4 +1,4 @@
-"""Run: a folder of recipe, table, weights, history, predictions and metrics; later commands need nothing else."""
+"""Run: a folder of recipe, table, weights, history, predictions and metrics; only the images lie elsewhere."""
 
 import json
 from collections import Counter

@@ -21,6 +21,7 @@ from parfocal.evaluation.evaluate import looked_at, predict_table
 from parfocal.evaluation.inference import fabric_for
 from parfocal.evaluation.judgement import judge_fully
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.whereabouts import table_of
 from parfocal.files import write_json
 from parfocal.model.classifier import Classifier
 from parfocal.progress import say
@@ -102,7 +103,7 @@ def _folder(run: Run, about: Mapping[str, Any]) -> Path:
 
 def _refuse_own(run: Run, table: Table, store: Store) -> None:
     """Refuse images that the run was trained or chosen on, by their pixels, as long as its own files are there."""
-    own = Table.load(run)
+    own = table_of(run)
     if not all(file_of(path).is_file() for path in own.rows["path"]):
         say(f"The images that {run.name} was trained on are gone; copies of them cannot be looked for.")
         return

@@ -23,6 +23,7 @@ from parfocal.evaluation.ordinary import MOST, Ordinary, fitted_ordinary, measur
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.watch import alarms
+from parfocal.evaluation.whereabouts import table_of
 from parfocal.model.classifier import Classifier
 from parfocal.recipe import Recipe
 from parfocal.recipe import recipe as find_recipe
@@ -53,7 +54,7 @@ def evaluate(
         wishes.check(run.recipe.judgement, len(run.environment()["data"]["classes"]))
         looked_at(run.recipe, looks_of(wishes, Decision.load(run.decision)))
     for run in opened:
-        prepared = made_ready(Table.load(run), run.recipe)
+        prepared = made_ready(table_of(run), run.recipe)
         evaluate_run(run, prepared.table, prepared.store, fabric_for(run.recipe.training.precision), wishes)
     return opened
 
