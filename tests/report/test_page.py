@@ -88,7 +88,7 @@ def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
     assert [page.count(f"<td>{looks}</td><td>") for looks in ("centre", "eight")] == [2, 2]
     assert "\nparfocal evaluate runs/again/resnet20 --looks eight --together</code>" in page
     assert page.count("parfocal evaluate runs/again") == 1
-    assert "Images are looked at as eight does, where the recipe says centre." in page_of(residual.folder)
+    assert "The looks are eight, where the recipe says centre." in page_of(residual.folder)
     results_table([plain, residual])
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[4] for line in said[:3]] == ["images", "centre", "centre"]

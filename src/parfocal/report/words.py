@@ -62,7 +62,7 @@ def looks_words(runs: Sequence[Run]) -> str:
     if looks == said:
         return ""
     ways = ", ".join(sorted(set(said.values())))
-    return f"Images are looked at as {next(iter(looks.values()))} does, where the recipe says {ways}."
+    return f"The looks are {next(iter(looks.values()))}, where the recipe says {ways}."
 
 
 def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
