@@ -1,4 +1,4 @@
-"""Run: a folder of recipe, table, weights, history, predictions and metrics; later commands need nothing else."""
+"""Run: a folder of recipe, table, weights, history, predictions and metrics; only the images lie elsewhere."""
 
 import json
 from collections import Counter
@@ -152,6 +152,8 @@ def open_runs(paths: Iterable[Path | str]) -> list[Run]:
             near = runs_in(path.parent) if path.parent.is_dir() else []
             hint = f" Runs beside it: {listing(run.folder for run in near)}." if near else ""
             raise ParfocalError(f"{path} is not a run folder and holds none.{hint}")
+    if not runs:
+        raise UsageError("Name at least one run folder, or a folder that holds several.")
     return apart(runs)
 
 

@@ -180,6 +180,8 @@ def _unseen(folder: Path) -> Path:
         (["--data", "x", "--looks", "five"], "With --data nothing is chosen"),
         (["--map", "a=b"], "--map says whose class is which in --data"),
         (["--ensemble", "--looks", "five"], "evaluate them with --looks first"),
+        (["-o", "all"], "-o names the folder of an ensemble"),
+        (["--data", "x", "-o", "all"], "-o names the folder of an ensemble"),
     ],
 )
 def test_options_of_evaluate_that_do_not_go_together_are_told(words: list[str], said: str) -> None:

@@ -1,5 +1,6 @@
 """A network on other data: its classes are mapped, and what it has seen before is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 import parfocal
+from parfocal.commands.results import elsewhere_table
 from parfocal.data.readers import read
 from parfocal.data.table import UNKNOWN
 from parfocal.errors import ParfocalError, UsageError
@@ -45,6 +47,32 @@ def test_it_is_judged_on_the_mapped_classes_and_kept_with_the_run(trained: Path,
     assert set(rows["truth"]) == {"normal", "blast"}
     assert (run.folder / "external" / "hospital" / "metrics.json").is_file()
     assert run.decision.read_bytes() == before
+
+
+def test_other_data_of_one_name_and_other_maps_are_kept_apart(trained: Path, tmp_path: Path) -> None:
+    run, kept = Run(trained / "runs" / "resnet20"), trained / "runs" / "resnet20" / "external"
+    first, second = (_folders(tmp_path / place / "site.v2", ("normal", "blast")) for place in ("one", "two"))
+    for data, classes in ((first, {}), (first, {"normal": ""}), (second, {}), (first, {})):
+        evaluate_elsewhere(run, data, classes)
+    found = {path.name: json.loads((path / "metrics.json").read_text()) for path in kept.glob("site*")}
+    assert {name: (one["data"], one["count"]) for name, one in found.items()} == {
+        "site.v2": (str(first), 16),
+        "site.v2-2": (str(first), 8),
+        "site.v2-3": (str(second), 16),
+    }
+
+
+def test_its_table_says_why_there_are_no_intervals_and_what_was_decided(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, other = Run(trained / "runs" / "resnet20"), _folders(tmp_path / "clinic", ("normal", "blast"))
+    parfocal.evaluate(run.folder, operating="specificity=0.9", refer=0.8)
+    elsewhere_table({run.name: evaluate_elsewhere(run, other)})
+    said = capsys.readouterr().out
+    parfocal.evaluate(run.folder, operating="none", refer=0)
+    assert "Too few groups (patients) for intervals: 16 on clinic" in said
+    assert said.splitlines()[0].split() == ["run", "images", "accuracy", "majority", "balanced", "kappa", "AUC"]
+    assert [f"{heading} " in said for heading in ("operating point", "referral")] == [True, True]
 
 
 def test_what_the_run_was_trained_on_is_refused(trained: Path, tmp_path: Path) -> None:

@@ -55,9 +55,26 @@ def test_rows_are_matched_by_their_ids(tmp_path: Path) -> None:
         averaged_of({"a": one, "b": other})
 
 
-def test_one_run_is_no_ensemble_and_two_need_two_names(tmp_path: Path) -> None:
-    run = _run(tmp_path / "run", 0)
+def test_what_is_no_ensemble_is_told_and_nothing_written(tmp_path: Path) -> None:
+    run, other = _run(tmp_path / "run", 0), _run(tmp_path / "other", 1)
     with pytest.raises(UsageError, match="needs at least two runs, and there is 1"):
         ensemble([run], tmp_path / "all")
-    with pytest.raises(ParfocalError, match="Two runs of the ensemble have the same name"):
-        ensemble([run, _run(tmp_path / "other" / "run", 1)], tmp_path / "all")
+    with pytest.raises(UsageError, match=r"refer=1\.5 is not a coverage"):
+        ensemble([run, other], tmp_path / "all", Wishes(refer=1.5))
+    other.predictions("valid").unlink()
+    with pytest.raises(
+        ParfocalError, match=r"other/predictions/valid\.csv is missing\. Make it with `parfocal evaluate"
+    ):
+        ensemble([run, other], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    runs = [_run(tmp_path / f"run{seed}", seed) for seed in range(2)]
+    before = runs[1].predictions("valid").read_bytes()
+    for out in (runs[1], _run(tmp_path / "third", 2)):
+        with pytest.raises(UsageError, match=rf"{out.name} is a run, which an ensemble would overwrite"):
+            ensemble(runs, out.folder)
+    assert runs[1].predictions("valid").read_bytes() == before
+    ensemble(runs, tmp_path / "all")
+    ensemble(runs, tmp_path / "all")

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import parfocal
 from parfocal.commands.results import results_table
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.operating import Operating
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL
 from tests.evaluation.trained import trained as trained
@@ -80,6 +82,44 @@ def test_what_is_wished_for_is_decided_on_validation_and_kept(trained: Path) -> 
     assert "operating" not in run.metrics()["test"]
     with pytest.raises(UsageError, match=r"views\.evaluation=nine is not a choice"):
         parfocal.evaluate(run.folder, looks="nine")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        ({"refer": 1.5}, r"refer=1\.5 is not a coverage"),
+        ({"refer": 0.999}, r"refer=0\.999 cannot be promised from 24 images"),
+        ({"operating": 0.95}, r"operating=0\.95 is not a wish"),
+        ({"operating": "kappa"}, "say ordered=true in the recipe"),
+    ],
+)
+def test_what_is_refused_leaves_the_runs_as_they_were(trained: Path, wishes: dict[str, Any], said: str) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (trained / "runs").rglob("*") if path.is_file()}
+
+    before = content()
+    with pytest.raises(ParfocalError, match=said):
+        parfocal.evaluate(trained / "runs", looks="eight", **wishes)
+    assert content() == before
+
+
+def test_nothing_is_judged_for_a_wish_that_one_of_the_runs_cannot_meet(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parfocal.evaluation.evaluate.predict_table", None)
+    with pytest.raises(UsageError, match="is not a coverage"):
+        parfocal.evaluate(trained / "runs", refer=1.5)
+
+
+def test_a_submission_answers_by_the_operating_point(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(trained / "runs" / "plain20")
+    for threshold, answer in ((1.5, 0), (-0.5, 1)):
+        point = Operating("specificity", 0.9, (threshold,))
+        with monkeypatch.context() as patch:
+            patch.setattr("parfocal.evaluation.decision.operating_point", lambda *_, point=point: point)
+            parfocal.evaluate(run.folder, operating="specificity=0.9")
+        assert set(pd.read_csv(run.folder / "submission.csv")["label"]) == {answer}
+    parfocal.evaluate(run.folder, operating="none")
 
 
 def test_the_test_split_decides_nothing(trained: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import parfocal
-from parfocal.errors import ParfocalError
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.ensemble import ensemble
 from parfocal.evaluation.predict import told_apart
@@ -191,6 +191,30 @@ def test_wrong_sources_and_runs_are_told(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match=r"is not a run folder and holds none\. Runs beside it: .*plain20"):
         parfocal.predict(trained / "runs" / "resnet21", [tmp_path], tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_one_source_needs_no_list(trained: Path, tmp_path: Path) -> None:
+    run, folder = trained / "runs" / "resnet20", trained / "cells" / "new_dataset" / "test"
+    for one in (folder, str(folder)):
+        outcome = parfocal.predict(run, one, tmp_path / "out.csv")
+        assert pd.read_csv(outcome.path)["id"].tolist() == sorted(map(str, folder.iterdir()))
+
+
+def test_what_is_read_is_not_overwritten(trained: Path, tmp_path: Path) -> None:
+    run, asked, sample = trained / "runs" / "resnet20", tmp_path / "asked.csv", tmp_path / "sample.csv"
+    asked.write_text("Path\na.png\n")
+    sample.write_text("ID,label\na,0\n")
+    with pytest.raises(UsageError, match=r"asked\.csv is read here, and would be overwritten"):
+        parfocal.predict(run, asked, tmp_path / "x" / ".." / "asked.csv")
+    with pytest.raises(UsageError, match=r"sample\.csv is read here"):
+        parfocal.predict(run, tmp_path / "a.png", sample, sample=sample)
+    assert asked.read_text() == "Path\na.png\n"
+
+
+def test_no_runs_are_told(tmp_path: Path) -> None:
+    for call in (parfocal.evaluate, parfocal.compare, lambda runs: parfocal.predict(runs, "a.png", tmp_path / "o.csv")):
+        with pytest.raises(UsageError, match="Name at least one run folder"):
+            call([])
 
 
 def test_runs_lead_and_images_follow(trained: Path) -> None:

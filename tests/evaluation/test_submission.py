@@ -2,21 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from parfocal.data.readers import read
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import Sample, write_submission
 
 
-def _predictions(table: Table) -> Predictions:
-    count = len(table.positions("test"))
-    blast = np.linspace(0, 1, count)
-    return Predictions.of(table, "test", np.stack([1 - blast, blast], axis=1))
+def _answers(table: Table) -> dict[str, int]:
+    return {one: number % 3 // 2 for number, one in enumerate(table.of("test")["id"])}
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -24,26 +20,25 @@ def test_rows_are_in_the_order_of_the_networks_own_file(cells: Path, tmp_path: P
     wanted = pd.read_csv(cells / "resnet_50_test.csv")["Path"][::order]
     wanted.to_frame().to_csv(cells / "resnet_50_test.csv", index=False)
     table = read(cells)
-    write_submission(tmp_path / "submission.csv", table, _predictions(table), "resnet50")
+    write_submission(tmp_path / "submission.csv", table, _answers(table), "resnet50")
     written = pd.read_csv(tmp_path / "submission.csv")
     assert list(written.columns) == ["ID", "label"]
     assert written["ID"].tolist() == wanted.tolist()
-    answers = dict(zip(_predictions(table).ids, _predictions(table).predicted, strict=True))
-    assert written["label"].tolist() == [answers[one] for one in wanted]
+    assert written["label"].tolist() == [_answers(table)[one] for one in wanted]
     assert set(written["label"]) == {0, 1}
 
 
 def test_a_network_without_a_file_of_its_own_answers_the_whole_split(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
-    write_submission(tmp_path / "submission.csv", table, _predictions(table), "resnet34")
-    assert pd.read_csv(tmp_path / "submission.csv")["ID"].tolist() == list(_predictions(table).ids)
+    write_submission(tmp_path / "submission.csv", table, _answers(table), "resnet34")
+    assert pd.read_csv(tmp_path / "submission.csv")["ID"].tolist() == list(_answers(table))
 
 
 def test_an_id_without_prediction_is_an_error_and_no_file(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     fewer = table.without({"./new_dataset/test/3.bmp"})
     with pytest.raises(ParfocalError, match=r"1 ids that are asked for have no prediction: \./new_dataset/test/3\.bmp"):
-        write_submission(tmp_path / "submission.csv", table, _predictions(fewer), "resnet18")
+        write_submission(tmp_path / "submission.csv", table, _answers(fewer), "resnet18")
     assert not (tmp_path / "submission.csv").exists()
 
 
@@ -56,12 +51,13 @@ def test_an_id_is_the_end_of_a_path(asked: str, path: str) -> None:
     assert Sample(("ID", "label"), (asked,)).of_files({**others, path: "1"})[asked] == "1"
 
 
-def test_an_id_that_two_files_end_with_is_no_ones(tmp_path: Path) -> None:
-    sample = Sample(("ID", "label"), ("3.bmp", "train/3.bmp"))
-    found = sample.of_files({"cells/train/3.bmp": "0", "cells/test/3.bmp": "1"})
-    assert found["train/3.bmp"] == "0"
-    with pytest.raises(ParfocalError, match=r"1 ids that are asked for have no prediction: 3\.bmp"):
-        sample.write(tmp_path / "out.csv", found)
+def test_an_id_that_two_files_end_with_is_told_with_both() -> None:
+    answers = {"cells/train/3.bmp": "0", "cells/test/3.bmp": "1"}
+    assert Sample(("ID", "label"), ("train/3.bmp",)).of_files(answers)["train/3.bmp"] == "0"
+    assert Sample(("ID", "label"), ("3",)).of_files({**answers, "3": "1"})["3"] == "1"
+    said = r"3\.bmp is asked for, and 2 images are called so: cells/test/3\.bmp, cells/train/3\.bmp\. Name only"
+    with pytest.raises(ParfocalError, match=said):
+        Sample(("ID", "label"), ("3.bmp", "train/3.bmp")).of_files(answers)
 
 
 def test_samples_that_are_none_are_told(tmp_path: Path) -> None:

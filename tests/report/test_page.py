@@ -1,18 +1,27 @@
 """The page that compares runs: whole in itself, honest about what chose what, and made without the networks."""
 
+import base64
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import parfocal
+from parfocal.commands.results import results_table
 from parfocal.errors import ParfocalError
+from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.judgement import judge_fully
+from parfocal.evaluation.operating import Operating
+from parfocal.recipe import recipe
 from parfocal.report.content import best_of
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL, draw_cells
+from tests.evaluation.said import made
 from tests.report.reading import page_of
 
 
@@ -66,6 +75,47 @@ def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> Non
     assert "<b>odd" not in page
 
 
+def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs, tmp_path / "copy")
+    plain, residual = open_runs([tmp_path / "copy"])
+    assert "Looks</th>" not in page_of(tmp_path / "copy")
+    replace(Decision.load(residual.decision), looks="eight", together=0.5).save(residual.decision)
+    page = page_of(tmp_path / "copy")
+    assert "The runs look at images in different ways (plain20 centre, resnet20 eight)" in page
+    assert page.count('<th scope="col">Looks</th>') == 2
+    assert [page.count(f"<td>{looks}</td><td>") for looks in ("centre", "eight")] == [2, 2]
+    assert "\nparfocal evaluate runs/again/resnet20 --looks eight --together</code>" in page
+    assert page.count("parfocal evaluate runs/again") == 1
+    assert "The looks are eight, where the recipe says centre." in page_of(residual.folder)
+    results_table([plain, residual])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in said[:3]] == ["images", "centre", "centre"]
+    assert "in different ways" in said[-2]
+
+
+def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "resnet20", tmp_path / "resnet20")
+    run, grades = Run(tmp_path / "resnet20"), recipe(None, ordered=True).judgement
+    truth = np.arange(60) % 3
+    point = Decision(operating=Operating("kappa", 0.0, (0.5, 1.5)))
+    judged = judge_fully(made(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3), grades, point)
+    metrics = run.metrics()
+    metrics["test"]["operating"] = judged["operating"]
+    metrics["test"].pop("patients", None)
+    run.write_metrics(metrics)
+    (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", page_of(run.folder))
+    cells = re.findall("<td>(.*?)</td>", row)
+    assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
+    assert cells[-2:] == ["–", "–"]
+    metrics["test"]["patients"], _ = {"left_out": 3}, metrics["test"].pop("operating")
+    run.write_metrics(metrics)
+    page = page_of(run.folder)
+    assert "Other questions, on test" not in page
+    assert "3 patients whose images differ in truth are left out" in page
+
+
 def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:
     changes = {**SMALL, "epochs": 1, "model": ["resnet18", "resnet20"], "batch": 16}
     reported = parfocal.train(
@@ -94,6 +144,16 @@ def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path
     for name in (name for name in names if name.endswith(".svg")):
         svgs = [(tmp_path / folder / "figures" / name).read_bytes() for folder in ("one", "two")]
         assert svgs[0] == svgs[1]
+
+
+def test_figures_of_another_comparison_in_the_same_folder_are_not_shown(runs: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in ("error", "says-resnet20", "scores-0", "calibration-resnet20"):
+        (figures / f"{name}.svg").write_text("<svg>of another comparison</svg>")
+    parfocal.compare(runs / "resnet20", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert base64.b64encode(b"<svg>of another comparison</svg>").decode() not in page
 
 
 def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from parfocal.evaluation.compare import Comparison, Difference, Result, Value
 from parfocal.report.tables import written
 
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc", "brier", "loss")
+LOOKS = {"plain_20": "centre", "a": "centre", "b": "eight"}
 
 
 @pytest.fixture
@@ -21,27 +23,39 @@ def comparison() -> Comparison:
 
 
 def test_csv_has_a_row_for_each_figure_and_each_difference(comparison: Comparison) -> None:
-    rows = pd.read_csv(io.StringIO(written(comparison, "csv")), dtype={"runs": "Int64"})
+    rows = pd.read_csv(io.StringIO(written(comparison, "csv", LOOKS)), dtype={"runs": "Int64"})
     results, differences = rows[rows["against"].isna()], rows[rows["against"].notna()]
     assert len(results) == 2 * (len(NAMES) + 1)
     accuracy = results[(results["run"] == "resnet20") & (results["figure"] == "accuracy")].iloc[0]
     assert accuracy[["value", "low", "high", "deviation", "runs"]].tolist() == [0.9, 0.8, 0.95, 0.01, 2]
     assert differences[["run", "against", "value"]].to_numpy().tolist() == [["plain_20", "resnet20", -0.1]]
     assert differences["larger_than_chance"].tolist() == [True]
+    assert dict(zip(results["run"], results["looks"], strict=True)) == {
+        "plain_20": "centre",
+        "resnet20": "centre, eight",
+    }
 
 
 def test_json_holds_all_of_it(comparison: Comparison) -> None:
-    found = json.loads(written(comparison, "json"))
+    found = json.loads(written(comparison, "json", LOOKS))
     assert found["split"] == "test"
     assert found["results"][0]["figures"]["auc"] == {"value": 0.8, "interval": [0.7, 0.9], "deviation": None}
     assert found["differences"][0]["adjusted"] == 0.002
+    assert found["looks"] == LOOKS
 
 
 def test_latex_escapes_names(comparison: Comparison) -> None:
-    text = written(comparison, "latex")
+    text = written(comparison, "latex", LOOKS)
     assert text.count(r"\begin{tabular}") == 2
     assert r"plain\_20 & 0.800 (0.700–0.900)" in text
     assert "plain_20 &" not in text.replace(r"\_", "")
+
+
+def test_latex_says_of_a_small_chance_that_it_is_small(comparison: Comparison) -> None:
+    small = replace(comparison.differences[0], adjusted=0.0002)
+    text = written(replace(comparison, differences=(small,)), "latex", LOOKS)
+    assert "& < 0.001 &" in text
+    assert "0.000 &" not in text
 
 
 def test_figures_are_shown_with_all_that_is_known() -> None:

@@ -29,6 +29,7 @@ def compare(
     from parfocal.report.lab import write_lab_report
     from parfocal.report.page import compare as write_page
     from parfocal.report.tables import written
+    from parfocal.report.words import looks_by_run
     from parfocal.run import open_runs
 
     if form in ("html", "lab"):
@@ -36,9 +37,9 @@ def compare(
         compared_tables(open_runs(runs), comparison)
         typer.echo(f"Report: {comparison.page}")
         return
-    comparison = compared(runs)
+    text = written(compared(runs), form, looks_by_run(open_runs(runs)))
     if out:
-        write_text(out, written(comparison, form))
+        write_text(out, text)
         typer.echo(f"Table: {out}")
     else:
-        typer.echo(written(comparison, form), nl=False)
+        typer.echo(text, nl=False)

@@ -61,6 +61,8 @@ def evaluate(
         raise UsageError("--map says whose class is which in --data, and there is none.")
     if ensemble and looks:
         raise UsageError("The runs of an ensemble look each in its own way: evaluate them with --looks first.")
+    if out and not ensemble:
+        raise UsageError("-o names the folder of an ensemble; without --ensemble each run keeps its own figures.")
     if data:
         elsewhere_table({run.name: evaluate_elsewhere(run, data, parsed_classes(classes)) for run in open_runs(runs)})
     elif ensemble:

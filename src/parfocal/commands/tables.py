@@ -27,7 +27,7 @@ def new_table(*headings: str) -> Table:
     """Return an empty table; words stand at the left of their column, figures at the right."""
     words = {
         "split", "about", "experiments", "from", "trains", "value", "default", "whose", "meaning", "reason", "code",
-        "finding", "figure", "accuracy", "wished for", "answer", "unit",
+        "finding", "figure", "accuracy", "wished for", "answer", "unit", "looks",
     }  # fmt: skip
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(headings):

@@ -9,10 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.operating import Operating, operating_point
+from parfocal.evaluation.operating import Operating, checked, operating_point
 from parfocal.evaluation.ordinary import Ordinary
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.referral import Referral, fitted_referral
+from parfocal.evaluation.referral import Referral, check_coverage, fitted_referral
 from parfocal.evaluation.temperature import fitted_temperature, tempered
 from parfocal.evaluation.together import fitted_weight
 from parfocal.files import write_json
@@ -27,6 +27,13 @@ class Wishes:
     refer: float | None = None
     looks: str | None = None
     together: bool | None = None
+
+    def check(self, part: JudgementPart, classes: int) -> None:
+        """Refuse what could not be decided of so many classes, before a network is asked; looks are the recipe's."""
+        if self.operating and self.operating != "none":
+            checked(self.operating, part, classes)
+        if self.refer:
+            check_coverage(self.refer)
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,11 @@ class Decision:
     def labels(self, calibrated: np.ndarray, part: JudgementPart) -> np.ndarray:
         """Return the class that each image is answered with."""
         return calibrated.argmax(axis=1) if self.operating is None else self.operating.labels(calibrated, part)
+
+    def answers(self, predictions: Predictions, part: JudgementPart) -> dict[str, int]:
+        """Return the class that each image of predictions is answered with, by its id."""
+        labels = self.labels(self.calibrated(predictions).probabilities, part)
+        return dict(zip(predictions.ids, labels.tolist(), strict=True))
 
     def save(self, path: Path) -> None:
         """Write the decision as JSON."""

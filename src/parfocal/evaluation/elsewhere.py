@@ -1,7 +1,9 @@
 """External evaluation: a trained network on data of another source, its classes mapped onto the network's."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from parfocal.evaluation.evaluate import looked_at, predict_table
 from parfocal.evaluation.inference import fabric_for
 from parfocal.evaluation.judgement import judge_fully
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.whereabouts import table_of
 from parfocal.files import write_json
 from parfocal.model.classifier import Classifier
 from parfocal.progress import say
@@ -27,6 +30,8 @@ from parfocal.run import Run
 
 def evaluate_elsewhere(run: Run, data: Path | str, classes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Judge a run on every labelled image of other data, and write predictions and metrics into `RUN/external/NAME`.
+
+    NAME is the data's, with a number where other data of that name, or another map, was judged before.
 
     `classes` maps the data's classes, by name or code, onto the run's; one mapped onto nothing is left out, and one
     that is not named must be called the same. Nothing is chosen here: looks, temperature and thresholds are the run's.
@@ -39,10 +44,11 @@ def evaluate_elsewhere(run: Run, data: Path | str, classes: Mapping[str, str] | 
     _refuse_own(run, table, store)
     fabric = fabric_for(run.recipe.training.precision)
     said = predict_table(classifier, table, store, looked_at(run.recipe, decision.looks), fabric)["test"]
-    folder = run.folder / "external" / Path(data).resolve().stem
+    about = {"data": str(Path(data).resolve()), "source": table.source, "map": dict(classes or {})}
+    folder = _folder(run, about)
     said.save(folder / "predictions.csv")
     judged = judge_fully(Predictions.load(folder / "predictions.csv"), run.recipe.judgement, decision)
-    metrics = {"data": str(Path(data).resolve()), "source": table.source, "classes": dict(classes or {}), **judged}
+    metrics = {**about, **judged}
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -81,9 +87,23 @@ def parsed_classes(text: str) -> dict[str, str]:
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 
+def _folder(run: Run, about: Mapping[str, Any]) -> Path:
+    """Return where figures of data belong: named after it, and numbered where those of other data or maps lie there."""
+    data = Path(about["data"])
+    name = data.name if data.is_dir() else data.stem
+    for number in count(1):
+        folder = run.folder / "external" / (name if number == 1 else f"{name}-{number}")
+        if not (folder / "metrics.json").is_file():
+            return folder
+        there = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if all(there.get(key) == about[key] for key in ("data", "map")):
+            return folder
+    raise AssertionError
+
+
 def _refuse_own(run: Run, table: Table, store: Store) -> None:
     """Refuse images that the run was trained or chosen on, by their pixels, as long as its own files are there."""
-    own = Table.load(run)
+    own = table_of(run)
     if not all(file_of(path).is_file() for path in own.rows["path"]):
         say(f"The images that {run.name} was trained on are gone; copies of them cannot be looked for.")
         return

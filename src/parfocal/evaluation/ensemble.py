@@ -11,6 +11,7 @@ import numpy as np
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.compare import Comparison, best_split, comparison_of
 from parfocal.evaluation.decision import Decision, Wishes, decided
+from parfocal.evaluation.filing import filed
 from parfocal.evaluation.judgement import judge_fully
 from parfocal.evaluation.matching import aligned, different_images
 from parfocal.evaluation.predictions import Predictions
@@ -28,24 +29,32 @@ def ensemble(runs: Sequence[Run], out: Path, wishes: Wishes | None = None) -> Co
     """
     if len(runs) < 2:
         raise UsageError(f"An ensemble needs at least two runs, and there is {len(runs)}.")
-    own, splits = Run(out), [name for name in ("valid", "test") if all(run.predictions(name).is_file() for run in runs)]
-    said = {split: {run.name: Predictions.load(run.predictions(split)) for run in runs} for split in splits}
-    if len(said["valid"]) < len(runs):
-        raise ParfocalError("Two runs of the ensemble have the same name. Rename one folder, or name each run once.")
+    _refuse_run(out)
+    own, part, wishes = Run(out), runs[0].recipe.judgement, wishes or Wishes()
+    tested = all(run.predictions("test").is_file() for run in runs)
+    said = {
+        split: {run.name: Predictions.load(run.predictions(split)) for run in runs}
+        for split in (("valid", "test") if tested else ("valid",))
+    }
     averaged = {split: averaged_of(members) for split, members in said.items()}
-    for split, one in averaged.items():
-        one.save(own.predictions(split))
-        averaged[split] = Predictions.load(own.predictions(split))
-    part = runs[0].recipe.judgement
+    wishes.check(part, len(averaged["valid"].classes))
     ordinary = Decision.load(runs[0].decision).ordinary
-    decision = decided(averaged["valid"], wishes or Wishes(), Decision.load(own.decision), part, ordinary)
+    with filed(own, averaged) as held:
+        decision = decided(held["valid"], wishes, Decision.load(own.decision), part, ordinary)
+        figures = {split: judge_fully(one, part, decision) for split, one in held.items()}
     # Each member looks at images in its own way.
     replace(decision, looks="").save(own.decision)
-    own.write_metrics({split: judge_fully(one, part, decision) for split, one in averaged.items()})
+    own.write_metrics(figures)
     write_json(out / MEMBERS, {"members": [os.path.relpath(run.folder, out) for run in runs]})
     split = best_split([*runs, own])
     members = {name: {name: one} for name, one in said[split].items()}
-    return comparison_of({**members, "ensemble": {"ensemble": averaged[split]}}, split, only="ensemble")
+    return comparison_of({**members, "ensemble": {"ensemble": held[split]}}, split, only="ensemble")
+
+
+def _refuse_run(out: Path) -> None:
+    """Refuse a folder that is a run's: its predictions and figures would be lost, and it would be no run any more."""
+    if (out / "recipe.yaml").is_file():
+        raise UsageError(f"{out} is a run, which an ensemble would overwrite. Name another folder.")
 
 
 def averaged_of(said: dict[str, Predictions]) -> Predictions:

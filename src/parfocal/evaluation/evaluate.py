@@ -16,12 +16,14 @@ from parfocal.data.prepared import made_ready
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.evaluation.decision import Decision, Wishes, decided, looks_of
+from parfocal.evaluation.filing import filed
 from parfocal.evaluation.inference import batches_of, fabric_for, predict_split, ready
 from parfocal.evaluation.judgement import judge_fully
 from parfocal.evaluation.ordinary import MOST, Ordinary, fitted_ordinary, measures
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.watch import alarms
+from parfocal.evaluation.whereabouts import table_of
 from parfocal.model.classifier import Classifier
 from parfocal.recipe import Recipe
 from parfocal.recipe import recipe as find_recipe
@@ -48,7 +50,11 @@ def evaluate(
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
     wishes = Wishes(operating, refer, looks, together)
     for run in opened:
-        prepared = made_ready(Table.load(run), run.recipe)
+        # All are asked before the first is judged: a refusal leaves every run as it was.
+        wishes.check(run.recipe.judgement, len(run.environment()["data"]["classes"]))
+        looked_at(run.recipe, looks_of(wishes, Decision.load(run.decision)))
+    for run in opened:
+        prepared = made_ready(table_of(run), run.recipe)
         evaluate_run(run, prepared.table, prepared.store, fabric_for(run.recipe.training.precision), wishes)
     return opened
 
@@ -63,10 +69,15 @@ def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric, wishes: W
     recipe = looked_at(run.recipe, looks_of(wishes, Decision.load(run.decision)))
     said = predict_table(classifier, table, store, recipe, fabric)
     if fabric.is_global_zero:
-        for split, predictions in said.items():
-            predictions.save(run.predictions(split))
-        figures = _judge(run, table, wishes, _ordinary(table, store))
-        run.write_metrics({**figures, **_about_training(run, table, classifier)})
+        about, ordinary = _about_training(run, table, classifier), _ordinary(table, store)
+        with filed(run, said) as held:
+            decision = decided(held["valid"], wishes, Decision.load(run.decision), recipe.judgement, ordinary)
+            figures = {split: judge_fully(one, recipe.judgement, decision) for split, one in held.items()}
+            if "test" in held:
+                answers = decision.answers(held["test"], recipe.judgement)
+                write_submission(run.folder / "submission.csv", table, answers, recipe.network.model)
+        decision.save(run.decision)
+        run.write_metrics({**figures, **about})
     fabric.barrier()
 
 
@@ -85,17 +96,6 @@ def predict_table(
 def looked_at(recipe: Recipe, looks: str) -> Recipe:
     """Return the recipe with its looks of evaluation replaced, if others are named."""
     return find_recipe(recipe, evaluation=looks) if looks else recipe
-
-
-def _judge(run: Run, table: Table, wishes: Wishes, ordinary: Ordinary | None) -> dict[str, Any]:
-    """Decide and judge from a run's predictions files; write the decision, and the answers that were asked for."""
-    part = run.recipe.judgement
-    said = {split: Predictions.load(run.predictions(split)) for split in ("valid", "test") if split in table.splits}
-    decision = decided(said["valid"], wishes, Decision.load(run.decision), part, ordinary)
-    decision.save(run.decision)
-    if "test" in said:
-        write_submission(run.folder / "submission.csv", table, said["test"], run.recipe.network.model)
-    return {split: judge_fully(one, part, decision) for split, one in said.items()}
 
 
 def _ordinary(table: Table, store: Store) -> Ordinary | None:

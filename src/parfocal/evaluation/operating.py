@@ -47,7 +47,8 @@ class Operating:
 
 def parsed(wish: str) -> tuple[Aim, float]:
     """Return the aim and the number of a wish such as `sensitivity=0.95`."""
-    aim, _, text = wish.partition("=")
+    # From Python anything can be handed over, such as a number without its aim.
+    aim, _, text = str(wish).partition("=")
     if wish == "kappa":
         return "kappa", 0.0
     try:
@@ -61,29 +62,33 @@ def parsed(wish: str) -> tuple[Aim, float]:
     raise UsageError(f"operating={wish} is not a wish. Wishes are: {AIMS}; or none.")
 
 
+def checked(wish: str, part: JudgementPart, classes: int) -> tuple[Aim, float]:
+    """Return the aim and the number of a wish, or refuse one that the recipe and so many classes cannot meet."""
+    aim, wanted = parsed(wish)
+    if aim == "kappa" and not part.ordered:
+        raise UsageError("operating=kappa tunes thresholds between grades; say ordered=true in the recipe.")
+    if aim != "kappa" and not part.referable and classes != 2:
+        raise UsageError(
+            f"An operating point needs a question of two answers, and there are {classes} classes. Name "
+            "the first referable grade in the recipe (ordered=true referable=2), or say operating=kappa."
+        )
+    return aim, wanted
+
+
 def score(probabilities: np.ndarray, part: JudgementPart) -> np.ndarray:
     """Return how probable the positive answer is: the second of two classes, or the referable grades together."""
     return probabilities[:, (part.referable or 1) :].sum(axis=1)
 
 
 def asked(predictions: Predictions, part: JudgementPart) -> Predictions:
-    """Return predictions of the question that has a positive answer."""
-    if part.referable:
-        return referable(predictions, part.referable)
-    if len(predictions.classes) == 2:
-        return predictions
-    raise UsageError(
-        f"An operating point needs a question of two answers, and there are {len(predictions.classes)} classes. Name "
-        "the first referable grade in the recipe (ordered=true referable=2), or say operating=kappa."
-    )
+    """Return predictions of the question that has a positive answer, which `checked` has made sure there is."""
+    return referable(predictions, part.referable) if part.referable else predictions
 
 
 def operating_point(predictions: Predictions, wish: str, part: JudgementPart) -> Operating:
     """Choose the thresholds that a wish asks for, from predictions of validation."""
-    aim, wanted = parsed(wish)
+    aim, wanted = checked(wish, part, len(predictions.classes))
     if aim == "kappa":
-        if not part.ordered:
-            raise UsageError("operating=kappa tunes thresholds between grades; say ordered=true in the recipe.")
         grades = expected_grades(predictions.probabilities)
         found = tuned_thresholds(grades, predictions.truth, len(predictions.classes))
         return Operating(aim, wanted, tuple(map(float, found)))

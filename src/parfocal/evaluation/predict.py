@@ -14,7 +14,7 @@ from parfocal.data.decode import Unreadable
 from parfocal.data.layouts.places import IMAGE_SUFFIXES, images_below
 from parfocal.data.layouts.sheets import sheet
 from parfocal.data.passes import in_order
-from parfocal.errors import ParfocalError
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.answering import Answering, Look
 from parfocal.evaluation.ensemble import MEMBERS
 from parfocal.evaluation.inference import EVALUATION_BATCH
@@ -44,7 +44,7 @@ class Outcome:
 
 def predict(
     runs: Path | str | Sequence[Path | str],
-    sources: Iterable[Path | str] | TextIOBase,
+    sources: Path | str | Iterable[Path | str] | TextIOBase,
     out: Path | str,
     sample: Path | str | None = None,
 ) -> Outcome:
@@ -55,7 +55,13 @@ def predict(
     Of several runs the mean is taken. With a `sample` submission the file has its columns and rows instead. Images that
     cannot be read are left out and listed in the outcome.
     """
-    answering = Answering([runs] if isinstance(runs, str | Path) else list(runs))
+    opened = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not opened:
+        raise UsageError("Name at least one run folder, or a folder that holds several.")
+    if not isinstance(sources, TextIOBase):
+        sources = [sources] if isinstance(sources, str | Path) else list(sources)
+        _refuse_overwriting(Path(out), [*sources, *([sample] if sample is not None else [])])
+    answering = Answering(opened)
     outcome = Outcome(Path(out), answering.names)
     if sample is not None:
         wanted = Sample.read(Path(sample))
@@ -72,6 +78,12 @@ def predict(
             writer.writerow(row)
             outcome.count += 1
     return outcome
+
+
+def _refuse_overwriting(out: Path, read: Sequence[Path | str]) -> None:
+    """Refuse to write the answers in place of what they are made from."""
+    if out.resolve() in {Path(one).resolve() for one in read}:
+        raise UsageError(f"-o {out} is read here, and would be overwritten. Name another file.")
 
 
 def _heading(answering: Answering) -> Row:

@@ -30,10 +30,15 @@ class Referral:
         return self.sets(probabilities).sum(axis=1) != 1
 
 
+def check_coverage(coverage: float) -> None:
+    """Refuse what is not a coverage."""
+    if not isinstance(coverage, int | float) or not 0 < coverage < 1:
+        raise UsageError(f"refer={coverage} is not a coverage. Say one between 0 and 1, such as 0.95.")
+
+
 def fitted_referral(truth: np.ndarray, probabilities: np.ndarray, coverage: float) -> Referral:
     """Return the referral that covers as stated, from probabilities of validation."""
-    if not 0 < coverage < 1:
-        raise UsageError(f"refer={coverage:g} is not a coverage. Say one between 0 and 1, such as 0.95.")
+    check_coverage(coverage)
     of_truth = np.sort(probabilities[np.arange(len(truth)), truth])
     # One more image, the new one, is counted: that is what makes the coverage hold for it.
     left_out = int(np.floor((len(truth) + 1) * (1 - coverage) + 1e-9))

@@ -13,7 +13,6 @@ from parfocal.data.layouts.places import IMAGE_SUFFIXES
 from parfocal.data.layouts.sheets import sheet
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, listing
-from parfocal.evaluation.predictions import Predictions
 from parfocal.files import whole
 
 
@@ -51,7 +50,7 @@ class Sample:
     def of_files(self, answers: Mapping[str, str]) -> dict[str, str]:
         """Return the answers for files by the ids they are asked for: the end of a path, with or without the suffix.
 
-        `test/3` is asked of `cells/test/3.bmp`, unless another file's path ends so too.
+        `test/3` is asked of `cells/test/3.bmp`; where another file's path ends so too, that is an error.
         """
         lengths = {len(PurePath(one).parts) for one in self.ids}
         ends: dict[str, set[str]] = defaultdict(set)
@@ -59,16 +58,21 @@ class Sample:
             bare = path[: -len(PurePath(path).suffix)] if PurePath(path).suffix.lower() in IMAGE_SUFFIXES else path
             for end in {_end(name, length) for name in (path, bare) for length in lengths}:
                 ends[end].add(path)
-        found = {one: ends.get(str(PurePath(one)), set()) for one in self.ids}
-        by_end = {one: answers[next(iter(paths))] for one, paths in found.items() if len(paths) == 1}
+        found = {one: ends.get(str(PurePath(one)), set()) for one in self.ids if one not in answers}
+        for one, paths in found.items():
+            if len(paths) > 1:
+                raise ParfocalError(
+                    f"{one} is asked for, and {len(paths)} images are called so: {listing(sorted(paths))}. "
+                    "Name only the folder that is meant."
+                )
+        by_end = {one: answers[path] for one, paths in found.items() for path in paths}
         return {**by_end, **answers}
 
 
-def write_submission(path: Path, table: Table, predictions: Predictions, model: str) -> None:
-    """Write the answers for the test file that is named after the network, or for the whole test split."""
-    wanted = table.lists.get(_list_for(model, table), predictions.ids)
-    labels = [table.codes[label] for label in predictions.predicted]
-    Sample(("ID", "label"), tuple(wanted)).write(path, dict(zip(predictions.ids, labels, strict=True)))
+def write_submission(path: Path, table: Table, answers: Mapping[str, int], model: str) -> None:
+    """Write the answers, classes by id, for the test file that is named after the network, or else for all ids."""
+    wanted = table.lists.get(_list_for(model, table), tuple(answers))
+    Sample(("ID", "label"), wanted).write(path, {one: table.codes[label] for one, label in answers.items()})
 
 
 def _end(path: str, length: int) -> str:

@@ -9,11 +9,20 @@ import cv2
 
 from parfocal.documented import departures, reported
 from parfocal.evaluation.compare import FIGURES, Comparison
+from parfocal.evaluation.decision import Decision
 from parfocal.recipe import Recipe, differences
 from parfocal.report.addresses import data_address
 from parfocal.report.figures import colours
 from parfocal.report.pictures import kept_pictures
-from parfocal.report.words import SPLIT_NAMES, figure_of, judged_splits, too_few, words_of
+from parfocal.report.words import (
+    SPLIT_NAMES,
+    figure_of,
+    judged_splits,
+    looks_by_run,
+    looks_words,
+    too_few,
+    words_of,
+)
 from parfocal.run import Run
 
 LOWER_IS_BETTER = {"loss"}
@@ -31,8 +40,13 @@ def best_of(runs: Sequence[Run]) -> Run:
     return max(runs, key=lambda run: sign * (run.metrics()["valid"][select] or 0))
 
 
-def content(runs: Sequence[Run], comparison: Comparison, figures: Path, scores: Mapping[str, str]) -> dict[str, Any]:
-    """Return everything that the page shows of finished runs; `scores` are the titles of the figures of classes."""
+def content(
+    runs: Sequence[Run], comparison: Comparison, figures: Mapping[str, Path], scores: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return everything that the page shows of finished runs.
+
+    `figures` says where each figure lies that was drawn of them, and `scores` holds the titles of those of classes.
+    """
     best = best_of(runs)
     pictured = runs if len(runs) <= _MOST_WITH_PICTURES else [best]
     recipes = [run.recipe for run in runs]
@@ -50,12 +64,13 @@ def content(runs: Sequence[Run], comparison: Comparison, figures: Path, scores: 
         "data": runs[0].environment()["data"],
         "allowed": sorted({one for recipe in recipes for one in recipe.data.allow}),
         "few": too_few(runs),
+        "looks": looks_by_run(runs) if looks_words(runs) else {},
         "alarmed": any(run.metrics()["alarms"] for run in runs),
         "gathered": any(len(one.runs) > 1 for one in comparison.results),
-        "questions": any({"patients", "referable", "operating"} & set(one["judged_here"]) for one in shown),
-        "drawn_figures": {name: embedded(figures / f"{name}.svg") for name in ("accuracy", "learning", "classes")},
-        "degradation": embedded(figures / "error.svg"),
-        "scores": {title: embedded(figures / f"{name}.svg") for name, title in scores.items()},
+        "questions": any(map(_has_questions, (one["judged_here"] for one in shown))),
+        "drawn_figures": {name: embedded(figures[name]) for name in ("accuracy", "learning", "classes")},
+        "degradation": embedded(figures.get("error")),
+        "scores": {title: embedded(figures[name]) for name, title in scores.items()},
         "saw": _mosaic(best.folder / "views.png"),
         "pictures": {run.name: kept_pictures(run) for run in pictured},
         "reported": {split for one in shown for split in one["reported"]},
@@ -78,21 +93,29 @@ def answer(runs: Sequence[Run], comparison: Comparison) -> dict[str, str]:
         "right": f"It is right for {judged['accuracy']:.1%} of {where}{sure}; always naming the largest class would be "
         f"right for {judged['majority_accuracy']:.1%}.",
         "chose": _what_chose(best.recipe, split),
+        "looks": looks_words(runs),
         "ahead": _ahead(best, comparison, name if name in FIGURES else "accuracy"),
     }
 
 
-def embedded(path: Path) -> str:
+def embedded(path: Path | None) -> str:
     """Return an SVG file as an address that holds it; nothing where it was not drawn."""
-    if not path.is_file():
-        return ""
-    return data_address("svg+xml", path.read_bytes())
+    return data_address("svg+xml", path.read_bytes()) if path else ""
 
 
 def again(run: Run) -> str:
-    """Return the command that makes a run anew."""
-    data = run.environment()["data"]["folder"]
-    return shlex.join(["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/again"])
+    """Return the commands that make a run anew, and its figures where something was decided after training."""
+    data, decision = run.environment()["data"]["folder"], Decision.load(run.decision)
+    train = ["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/again"]
+    wished = {
+        "--looks": decision.looks,
+        "--operating": decision.operating.wish if decision.operating else "",
+        "--refer": f"{decision.referral.coverage:g}" if decision.referral else "",
+    }
+    asked = [word for option, wish in wished.items() if wish for word in (option, wish)]
+    asked += ["--together"] if decision.together is not None else []
+    evaluate = ["parfocal", "evaluate", f"runs/again/{run.recipe.network.model}", *asked]
+    return "\n".join(map(shlex.join, [train, evaluate] if asked else [train]))
 
 
 def _what_chose(recipe: Recipe, split: str) -> str:
@@ -118,7 +141,7 @@ def _ahead(best: Run, comparison: Comparison, figure: str) -> str:
     return f"In {words_of(figure)} {family} differs {'; '.join(told)}." if told else ""
 
 
-def _of_run(run: Run, colour: str, figures: Path, changed: Sequence[str], split: str) -> dict[str, Any]:
+def _of_run(run: Run, colour: str, figures: Mapping[str, Path], changed: Sequence[str], split: str) -> dict[str, Any]:
     plain = run.recipe.model_dump(mode="json")
     return {
         "name": run.name,
@@ -128,14 +151,19 @@ def _of_run(run: Run, colour: str, figures: Path, changed: Sequence[str], split:
         "judged_here": judged_splits(run)[split],
         "environment": run.environment(),
         "recipe": plain,
-        "calibration": embedded(figures / f"calibration-{run.name}.svg"),
-        "says": embedded(figures / f"says-{run.name}.svg"),
+        "calibration": embedded(figures.get(f"calibration-{run.name}")),
+        "says": embedded(figures.get(f"says-{run.name}")),
         "start": run.began(),
         "differs": {key: _at(plain, key) for key in changed},
         "again": again(run),
         "reported": reported(run.recipe),
         "departures": sorted(departures(run.recipe)),
     }
+
+
+def _has_questions(judged: Mapping[str, Any]) -> bool:
+    """Say whether a judgement has figures of other questions; patients may all be left out of theirs."""
+    return bool({"referable", "operating"} & set(judged) or set(judged.get("patients", {})) - {"left_out"})
 
 
 def _mosaic(path: Path) -> str:

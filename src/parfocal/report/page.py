@@ -1,8 +1,11 @@
 """One self-contained page that compares runs, made from their folders."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.compare import Comparison, compared
@@ -36,34 +39,49 @@ def compare(runs: Iterable[Path | str | Run] | Path | str | Run, out: Path | str
     comparable(opened)
     page = Path(out) if out is not None else usual_place(opened)
     comparison = replace(compared(opened), page=page)
-    figures = page.parent / "figures"
-    drawn = draw_figures(opened, comparison.split, figures)
-    write_text(page, render("report.html", **content(opened, comparison, figures, drawn)))
+    figures, scores = draw_figures(opened, comparison.split, page.parent / "figures")
+    write_text(page, render("report.html", **content(opened, comparison, figures, scores)))
     return comparison
 
 
-def draw_figures(runs: Sequence[Run], split: str, folder: Path) -> dict[str, str]:
-    """Write every figure of a report as SVG and PNG; return the files' names, and what the figures of classes show."""
-    save(accuracy_figure(runs), folder, "accuracy")
-    save(learning_figure(runs), folder, "learning")
-    save(distribution_figure(runs[0].environment()["data"]["counts"]), folder, "classes")
+def draw_figures(runs: Sequence[Run], split: str, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Write every figure of a report as SVG and PNG.
+
+    Returns where the SVG of each lies, by name, for figures of other runs may lie beside them; and the titles of those
+    that show classes, by the same names.
+    """
+    titles: dict[str, str] = {}
+    drawn: dict[str, Path] = {}
+    for name, figure, title in chain(_figures(runs, split), _scores(runs, split)):
+        save(figure, folder, name)
+        drawn[name] = folder / f"{name}.svg"
+        if title:
+            titles[name] = title
+    return drawn, titles
+
+
+def _figures(runs: Sequence[Run], split: str) -> Iterator[tuple[str, Figure, str]]:
+    """Draw what is shown of all runs and of each; yield names and figures, which have no titles."""
+    yield "accuracy", accuracy_figure(runs), ""
+    yield "learning", learning_figure(runs), ""
+    yield "classes", distribution_figure(runs[0].environment()["data"]["counts"]), ""
     if any(map(is_plain, runs)):
-        save(error_figure(runs), folder, "error")
+        yield "error", error_figure(runs), ""
     for run, colour in zip(runs, colours(runs), strict=True):
         metrics = run.metrics()
         for name in ("valid", "test"):
             if metrics.get(name, {}).get("labelled"):
-                save(confusion_figure(f"{run.name}, {name}", metrics[name]), folder, f"confusion-{run.name}-{name}")
+                figure = confusion_figure(f"{run.name}, {name}", metrics[name])
+                yield f"confusion-{run.name}-{name}", figure, ""
         if "reliability" in metrics[split]:
             figure = reliability_figure(f"{run.name}, {split}", metrics[split], colour)
-            save(figure, folder, f"calibration-{run.name}")
+            yield f"calibration-{run.name}", figure, ""
         if metrics["alarms"]:
-            save(says_figure(run), folder, f"says-{run.name}")
-    return _draw_scores(runs, split, folder)
+            yield f"says-{run.name}", says_figure(run), ""
 
 
-def _draw_scores(runs: Sequence[Run], split: str, folder: Path) -> dict[str, str]:
-    """Draw the curves of each class that has both sides, and of referable grades; return their titles by file."""
+def _scores(runs: Sequence[Run], split: str) -> Iterator[tuple[str, Figure, str]]:
+    """Draw the curves of each class that has both sides, and of referable grades; yield names, figures and titles."""
     said = {run.name: Predictions.load(run.predictions(split)) for run in runs}
     first = runs[0].recipe.judgement.referable
     questions = {}
@@ -74,12 +92,9 @@ def _draw_scores(runs: Sequence[Run], split: str, folder: Path) -> dict[str, str
     # Of two classes the second is the question; the first is the same curve seen from behind.
     for label in range(1 if len(classes) == 2 else 0, len(classes)):
         questions[f"scores-{label}"] = (f"{classes[label]} against the rest", said, label)
-    drawn: dict[str, str] = {}
     for name, (title, asked, label) in questions.items():
         if figure := scores_figure(asked, colours(runs), label, title):
-            save(figure, folder, name)
-            drawn[name] = title
-    return drawn
+            yield name, figure, title
 
 
 def usual_place(runs: Sequence[Run]) -> Path:

@@ -1,9 +1,10 @@
 """What figures and splits are called, and how people read a figure with its doubt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluation.compare import Value
+from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.intervals import LEAST
 from parfocal.run import Run
 
@@ -47,6 +48,23 @@ def title_of(figure: str) -> str:
     return words[0].upper() + words[1:]
 
 
+def looks_by_run(runs: Sequence[Run]) -> dict[str, str]:
+    """Return how each run's figures look at images: as was decided after training, or else as its recipe says."""
+    return {run.name: Decision.load(run.decision).looks or run.recipe.views.evaluation for run in runs}
+
+
+def looks_words(runs: Sequence[Run]) -> str:
+    """Say how images are looked at where the runs differ in it, or where a recipe says otherwise; else nothing."""
+    looks, said = looks_by_run(runs), {run.name: run.recipe.views.evaluation for run in runs}
+    if len(set(looks.values())) > 1:
+        named = ", ".join(f"{name} {own}" for name, own in looks.items())
+        return f"The runs look at images in different ways ({named}), which is part of how they differ."
+    if looks == said:
+        return ""
+    ways = ", ".join(sorted(set(said.values())))
+    return f"The looks are {next(iter(looks.values()))}, where the recipe says {ways}."
+
+
 def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
     """Return the judgement of each split whose truth is known."""
     metrics = run.metrics()
@@ -55,11 +73,15 @@ def judged_splits(run: Run) -> dict[str, dict[str, Any]]:
 
 def too_few(runs: Sequence[Run]) -> str:
     """Say which splits have too few groups for intervals; nothing where all have enough."""
+    return few_words((SPLIT_NAMES[split], judged) for run in runs for split, judged in judged_splits(run).items())
+
+
+def few_words(judged: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Say which judgements, each with what it is of, have too few groups for intervals; nothing where all have."""
     found = {
-        f"{judged['intervals']['groups']} on {SPLIT_NAMES[split]}"
-        for run in runs
-        for split, judged in judged_splits(run).items()
-        if "intervals" in judged and judged["intervals"]["groups"] < LEAST
+        f"{one['intervals']['groups']} on {of}"
+        for of, one in judged
+        if "intervals" in one and one["intervals"]["groups"] < LEAST
     }
     told = ", ".join(sorted(found))
     return f"Too few groups (patients) for intervals: {told}; {LEAST} are the least." if found else ""
