@@ -8,6 +8,7 @@ import pytest
 
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.compare import FIGURES, compared
+from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import judge
 from parfocal.evaluation.predictions import Predictions
 from parfocal.recipe import recipe
@@ -121,6 +122,12 @@ def test_seeds_of_one_recipe_are_gathered_as_mean_and_deviation(tmp_path: Path) 
     assert figure.deviation == pytest.approx(np.std(values, ddof=1))
     assert found.results[1].figures["accuracy"].deviation is None
     assert {one.mcnemar for one in found.differences} == {None}
+
+
+def test_seeds_that_look_at_images_in_different_ways_stand_apart(tmp_path: Path) -> None:
+    runs = [_run(tmp_path / f"resnet18-seed{seed}", _said(0.5, seed), seed=seed) for seed in range(2)]
+    Decision(looks="eight").save(runs[0].decision)
+    assert [one.name for one in compared(runs).results] == ["resnet18-seed0", "resnet18-seed1"]
 
 
 def test_valid_is_taken_where_the_truth_of_test_is_unknown(tmp_path: Path) -> None:

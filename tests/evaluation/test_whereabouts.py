@@ -9,6 +9,7 @@ import parfocal
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.whereabouts import table_of
+from parfocal.explaining.cam import files_of
 from tests.cells import SMALL
 
 
@@ -21,6 +22,7 @@ def test_a_run_is_judged_from_anywhere(cells: Path, tmp_path: Path, monkeypatch:
     (judged,) = parfocal.evaluate("resnet20")
     assert judged.metrics() == before
     assert table_of(judged).paths == [str(tmp_path / path) for path in Table.load(judged).paths]
+    assert all(path.is_file() for path in files_of(judged, "valid").values())
     # Another folder of that name, further up, is not taken for the run's.
     shutil.move(cells, tmp_path.parent / "cells")
     with pytest.raises(ParfocalError, match="76 of 76 images are missing"):

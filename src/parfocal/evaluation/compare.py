@@ -15,6 +15,7 @@ import numpy as np
 
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.chance import exchanged, holm, mcnemar
+from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.intervals import DRAWS, LEVEL, WITHOUT, Spread, spreads
 from parfocal.evaluation.matching import aligned, different_images, joined, occurrences
 from parfocal.evaluation.predictions import Predictions
@@ -188,6 +189,8 @@ def gathered(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _alike(one: Run, other: Run) -> bool:
+    if Decision.load(one.decision).looks != Decision.load(other.decision).looks:
+        return False
     changed = differences(one.recipe, other.recipe)
     return bool(changed) and all(key in _OF_NO_RECIPE or key.startswith("machine.") for key in changed)
 

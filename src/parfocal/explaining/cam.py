@@ -14,10 +14,10 @@ import torch
 
 from parfocal.data.decode import Pixels, Unreadable, prepare_image
 from parfocal.data.passes import in_order
-from parfocal.data.table import Table
 from parfocal.data.views import seen, still
 from parfocal.errors import ParfocalError, UsageError, listing, nearest
 from parfocal.evaluation.inference import ready
+from parfocal.evaluation.whereabouts import table_of
 from parfocal.explaining.opinions import gradient_maps, occlusion_maps
 from parfocal.model.classifier import Classifier
 from parfocal.progress import progress
@@ -125,7 +125,7 @@ def maps_of(run: Run, ids: Sequence[str], split: str = "test", method: str = "ca
 
 def files_of(run: Run, split: str, ids: Sequence[str] | None = None) -> dict[str, Path]:
     """Return where images of a run's split lie, by id: those asked for in that order, or all."""
-    table = Table.load(run)
+    table = table_of(run)
     if split not in table.splits:
         raise UsageError(f"{run.name} has no split {split!r}. {nearest(split, table.splits)}")
     rows = table.of(split)

@@ -11,11 +11,11 @@ import torch
 from parfocal.data.decode import Unreadable, prepare_image
 from parfocal.data.layouts.places import images_below
 from parfocal.data.passes import in_order
-from parfocal.data.table import Table
 from parfocal.data.views import looks, seen, still
 from parfocal.errors import ParfocalError, listing
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.temperature import tempered
+from parfocal.evaluation.whereabouts import table_of
 from parfocal.exporting.formats import Says
 from parfocal.model.classifier import Classifier
 from parfocal.model.compiled import PART
@@ -73,7 +73,7 @@ def sample(run: Run, images: ImagesPart, named: Sequence[Path | str], most: int 
         paths = [path for one in map(Path, named) for path in (images_below(one) if one.is_dir() else [one])]
         where, truth = listing(named), None
     else:
-        table = Table.load(run)
+        table = table_of(run)
         where, truth = "valid", table.labels("valid")
         paths = [Path(path) for path in table.of("valid")["path"]]
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)) if paths else []
