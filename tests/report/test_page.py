@@ -75,6 +75,17 @@ def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> Non
     assert "<b>odd" not in page
 
 
+def test_an_alarm_that_was_over_before_the_kept_epoch_does_not_open_the_page(runs: Path, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
+    for best, opens in ((2, False), (1, True)):
+        alarm = {"code": "collapse", "since": 1, "until": 1, "text": "Epoch 1: all are 'blast'."}
+        run.write_metrics({**run.metrics(), "alarms": [alarm], "best_epoch": best})
+        page = page_of(run.folder)
+        assert ('id="alarms"' in page) == opens
+        assert ("Alarms that were over before the epoch that is kept" in page) != opens
+        assert page.count("Epoch 1: all are &#39;blast&#39;.") == 1
+
+
 def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

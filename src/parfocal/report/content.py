@@ -65,7 +65,6 @@ def content(
         "allowed": sorted({one for recipe in recipes for one in recipe.data.allow}),
         "few": too_few(runs),
         "looks": looks_by_run(runs) if looks_words(runs) else {},
-        "alarmed": any(run.metrics()["alarms"] for run in runs),
         "gathered": any(len(one.runs) > 1 for one in comparison.results),
         "questions": any(map(_has_questions, (one["judged_here"] for one in shown))),
         "drawn_figures": {name: embedded(figures[name]) for name in ("accuracy", "learning", "classes")},
@@ -142,11 +141,13 @@ def _ahead(best: Run, comparison: Comparison, figure: str) -> str:
 
 
 def _of_run(run: Run, colour: str, figures: Mapping[str, Path], changed: Sequence[str], split: str) -> dict[str, Any]:
-    plain = run.recipe.model_dump(mode="json")
+    plain, metrics = run.recipe.model_dump(mode="json"), run.metrics()
     return {
         "name": run.name,
         "colour": colour,
-        "metrics": run.metrics(),
+        "metrics": metrics,
+        # What was over before the epoch that is kept says little of what is judged here.
+        "alarmed": any(alarm["until"] >= metrics["best_epoch"] for alarm in metrics["alarms"]),
         "judged": judged_splits(run),
         "judged_here": judged_splits(run)[split],
         "environment": run.environment(),
