@@ -58,7 +58,7 @@ def _auto(**changes: Any) -> Recipe:
 
 
 def test_each_of_several_cards_takes_what_one_alone_was_measured_to_take(card: Any) -> None:
-    assert with_batch(_auto(), card).training.batch == 4 * 80
+    assert with_batch(_auto(resident=0), card, _table(10, 2, 0)).training.batch == 4 * 80
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from parfocal.report.words import (
     chance_words,
     few_words,
     figure_of,
-    looks_by_run,
+    looks_told,
     looks_words,
     share_of,
     too_few,
@@ -38,7 +38,7 @@ def results_table(runs: Sequence[Run]) -> None:
     ordered = any(run.recipe.judgement.ordered for run in runs)
     figures = ["balanced_accuracy", "quadratic_kappa" if ordered else "kappa", "auc"]
     names = [HEADINGS[figure] for figure in figures]
-    looks = looks_by_run(runs) if looks_words(runs) else {}
+    looks = looks_told(runs)
     looked = ["looks"] if looks else []
     table = new_table("run", "best epoch", "split", "images", *looked, "accuracy", *beside, "majority", *names)
     for run in runs:

@@ -112,8 +112,8 @@ class Answering:
 
 def _opened(paths: Sequence[Path | str]) -> tuple[list[Run], Decision, bool]:
     """Return the runs, the decision that their mean follows, and whether each is calibrated on its own before."""
-    folder = Path(paths[0])
-    if len(paths) == 1 and (folder / MEMBERS).is_file():
+    if len(paths) == 1 and (Path(paths[0]) / MEMBERS).is_file():
+        folder = Path(paths[0])
         return members(folder), Decision.load(Run(folder).decision), False
     runs = open_runs(paths)
     decision = Decision.load(runs[0].decision)

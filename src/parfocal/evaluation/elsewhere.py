@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +90,19 @@ def _folder(run: Run, about: Mapping[str, Any]) -> Path:
     """Return where figures of data belong: named after it, and numbered where those of other data or maps lie there."""
     data = Path(about["data"])
     name = data.name if data.is_dir() else data.stem
-    for number in count(1):
-        folder = run.folder / "external" / (name if number == 1 else f"{name}-{number}")
-        if not (folder / "metrics.json").is_file():
-            return folder
-        there = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        if all(there.get(key) == about[key] for key in ("data", "map")):
-            return folder
-    raise AssertionError
+    folder, number = run.folder / "external" / name, 1
+    while not _is_for(folder, about):
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+def _is_for(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Say whether a folder is free, or holds figures of the same data under the same map."""
+    if not (folder / "metrics.json").is_file():
+        return True
+    there = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return all(there.get(key) == about[key] for key in ("data", "map"))
 
 
 def _refuse_own(run: Run, table: Table, store: Store) -> None:

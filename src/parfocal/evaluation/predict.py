@@ -55,13 +55,10 @@ def predict(
     Of several runs the mean is taken. With a `sample` submission the file has its columns and rows instead. Images that
     cannot be read are left out and listed in the outcome.
     """
-    opened = [runs] if isinstance(runs, str | Path) else list(runs)
-    if not opened:
-        raise UsageError("Name at least one run folder, or a folder that holds several.")
     if not isinstance(sources, TextIOBase):
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
         _refuse_overwriting(Path(out), [*sources, *([sample] if sample is not None else [])])
-    answering = Answering(opened)
+    answering = Answering([runs] if isinstance(runs, str | Path) else list(runs))
     outcome = Outcome(Path(out), answering.names)
     if sample is not None:
         wanted = Sample.read(Path(sample))

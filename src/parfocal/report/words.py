@@ -53,6 +53,11 @@ def looks_by_run(runs: Sequence[Run]) -> dict[str, str]:
     return {run.name: Decision.load(run.decision).looks or run.recipe.views.evaluation for run in runs}
 
 
+def looks_told(runs: Sequence[Run]) -> dict[str, str]:
+    """Return how each run's figures look at images where that is worth a word; else nothing."""
+    return looks_by_run(runs) if looks_words(runs) else {}
+
+
 def looks_words(runs: Sequence[Run]) -> str:
     """Say how images are looked at where the runs differ in it, or where a recipe says otherwise; else nothing."""
     looks, said = looks_by_run(runs), {run.name: run.recipe.views.evaluation for run in runs}

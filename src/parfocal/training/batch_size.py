@@ -20,17 +20,17 @@ _MOST, _MULTIPLE = 256, 8
 _RESERVE = 0.15
 
 
-def with_batch(recipe: Recipe, fabric: Fabric, table: Table | None = None) -> Recipe:
+def with_batch(recipe: Recipe, fabric: Fabric, table: Table) -> Recipe:
     """Return a recipe with a number of images a step: its own, or what the memory of the fabric's devices takes.
 
-    What the card will keep of a `table`'s pixels has its room beside the steps.
+    What the card will keep of the `table`'s pixels has its room beside the steps.
     """
     if recipe.training.batch:
         return recipe
     if fabric.device.type == "cpu":
         return changed(recipe, batch=_ON_CPU)
     free, _ = torch.cuda.mem_get_info()
-    pixels = pixels_kept(recipe, table, free) if table else 0
+    pixels = pixels_kept(recipe, table, free)
     # On one device, for those of several cannot work before all their processes have started.
     alone = fabric_for(recipe.training.precision)
     few, more = (_peak(alone, changed(recipe, batch=count), count) for count in (_MULTIPLE, 2 * _MULTIPLE))

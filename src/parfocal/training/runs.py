@@ -78,17 +78,19 @@ def _opened(
         require_stage(plan.recipe)
         require_trackers(plan.recipe.machine.track)
     runs = [Run(folder / name) for name in wanted]
-    settled = [_settled(run, plan, data, resume) for run, plan in zip(runs, wanted.values(), strict=True)]
+    settled = [_settled(run, plan, resume) for run, plan in zip(runs, wanted.values(), strict=True)]
     for run, one in zip(runs, settled, strict=True):
         if not run.checkpoint.exists():
             _require_start(one)
+    for one in settled:
+        if _data_key(one) not in ready:
+            ready[_data_key(one)] = prepare_data(data, one)
+    settled = [_with_batch(one, ready[_data_key(one)].table) for one in settled]
     for run, one in zip(runs, settled, strict=True):
-        key = _data_key(one)
-        if key not in ready:
-            ready[key] = prepare_data(data, one)
         if not run.finished:
-            require_known(one.training.select, ready[key].table.counts("valid"))
-            require_possible(one, ready[key].table)
+            table = ready[_data_key(one)].table
+            require_known(one.training.select, table.counts("valid"))
+            require_possible(one, table)
     for run, one in zip(runs, settled, strict=True):
         if is_first():
             _begin(run, Plan(one, wanted[run.name].reasons), ready[_data_key(one)], data)
@@ -154,12 +156,15 @@ def _wanted(
     return {name: Plan(one) for name, one in variants(recipe, experiment=experiment, **changes).items()}
 
 
-def _settled(run: Run, plan: Plan, data: Path | str, resume: bool) -> Recipe:
-    """Return a recipe with nothing left open, if its folder is free or holds a run of the same that is gone on with."""
+def _with_batch(recipe: Recipe, table: Table) -> Recipe:
+    return with_batch(recipe, fabric_for(recipe.training.precision, recipe.machine), table)
+
+
+def _settled(run: Run, plan: Plan, resume: bool) -> Recipe:
+    """Return a run's recipe, if its folder is free or holds a run of the same that is gone on with."""
     recipe = plan.recipe
     if not (run.folder / "recipe.yaml").exists():
-        table = None if recipe.training.batch else read_with_splits(data, recipe)
-        return with_batch(recipe, fabric_for(recipe.training.precision, recipe.machine), table)
+        return recipe
     if not recipe.training.batch:
         recipe = find_recipe(recipe, batch=run.recipe.training.batch)
     if not resume:
