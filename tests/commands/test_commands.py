@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,23 +15,10 @@ import yaml
 from parfocal.commands import app
 from parfocal.recipe import recipe
 from tests.cells import SMALL, cell, write_image
+from tests.commands.command import one_error, parfocal, parfocal_alone
 
 VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 QUICK = [f"{key}={value}" for key, value in {**SMALL, "epochs": 1}.items()]
-
-
-def _parfocal(*words: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "parfocal", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
-
-
-def _one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """Assert that a command ended in one message and return it."""
-    assert done.returncode == code, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("Error: ")
-    return lines[0]
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
@@ -44,7 +30,7 @@ def test_the_verbs_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb: str) -> None:
-    done = _parfocal(verb, "--help")
+    done = parfocal(verb, "--help")
     assert done.returncode == 0
     assert f"Example: parfocal {verb}" in " ".join(done.stdout.split())
 
@@ -52,49 +38,49 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
 def test_version_and_help() -> None:
     from parfocal import __version__
 
-    assert _parfocal("--version").stdout.strip() == f"parfocal {__version__}"
-    assert "train" in _parfocal("-h").stdout
+    assert parfocal_alone("--version").stdout.strip() == f"parfocal {__version__}"
+    assert "train" in parfocal("-h").stdout
 
 
 def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
     smears, runs = tmp_path / "smears", tmp_path / "runs"
-    assert "Drawn:" in _parfocal("synthesise", "smear", smears, "--images", "60").stdout
-    assert "Ready to train." in _parfocal("check", smears, "-o", tmp_path / "findings.json").stdout
+    assert "Drawn:" in parfocal("synthesise", "smear", smears, "--images", "60").stdout
+    assert "Ready to train." in parfocal("check", smears, "-o", tmp_path / "findings.json").stdout
     assert (tmp_path / "findings.json").is_file()
-    assert "Findings:" in _parfocal("check", smears, "-o", tmp_path / "page.html").stdout
+    assert "Findings:" in parfocal("check", smears, "-o", tmp_path / "page.html").stdout
     assert (tmp_path / "page.html").is_file()
     assert (tmp_path / "page.json").is_file()
-    assert "60 images of 40×40" in _parfocal("prepare", smears, *QUICK).stdout
-    done = _parfocal("train", smears, *QUICK, "model=resnet20,plain20", "--out", runs)
+    assert "60 images of 40×40" in parfocal("prepare", smears, *QUICK).stdout
+    done = parfocal("train", smears, *QUICK, "model=resnet20,plain20", "--out", runs)
     assert done.returncode == 0, done.stderr
     assert "majority" in done.stdout
     assert (runs / "report.html").is_file()
     assert (runs / "resnet20" / "report.html").is_file()
-    shown = _parfocal("evaluate", runs).stdout.splitlines()
+    shown = parfocal("evaluate", runs).stdout.splitlines()
     assert [line.split()[0] for line in shown[1:-1]] == ["plain20", "plain20", "resnet20", "resnet20"]
     assert shown[-1].startswith("Too few groups (patients) for intervals")
-    said = _parfocal("evaluate", runs / "resnet20", "--operating", "sensitivity=0.9", "--refer", "0.5").stdout
+    said = parfocal("evaluate", runs / "resnet20", "--operating", "sensitivity=0.9", "--refer", "0.5").stdout
     assert "wished for" in said
     assert "accuracy of the rest" in said
-    assert f"Ensemble: {runs / 'ensemble'}" in _parfocal("evaluate", runs, "--ensemble").stdout
-    assert "Judged on" in _parfocal("evaluate", runs / "resnet20", "--data", _unseen(tmp_path / "other")).stdout
-    said = _parfocal("compare", runs, "-o", tmp_path / "two.html").stdout
+    assert f"Ensemble: {runs / 'ensemble'}" in parfocal("evaluate", runs, "--ensemble").stdout
+    assert "Judged on" in parfocal("evaluate", runs / "resnet20", "--data", _unseen(tmp_path / "other")).stdout
+    said = parfocal("compare", runs, "-o", tmp_path / "two.html").stdout
     assert f"Report: {tmp_path / 'two.html'}" in said
     assert "larger than chance" in said
-    assert json.loads(_parfocal("compare", runs, "--format", "json").stdout)["split"] == "test"
-    assert "Table: " in _parfocal("compare", runs, "--format", "csv", "-o", tmp_path / "two.csv").stdout
+    assert json.loads(parfocal("compare", runs, "--format", "json").stdout)["split"] == "test"
+    assert "Table: " in parfocal("compare", runs, "--format", "csv", "-o", tmp_path / "two.csv").stdout
     assert set(pd.read_csv(tmp_path / "two.csv")["run"]) == {"plain20", "resnet20"}
     out = tmp_path / "cells.csv"
     listed = "".join(f"{path}\n" for path in sorted((smears / "new_dataset" / "test").iterdir()))
-    said = _parfocal("predict", runs / "resnet20", runs / "plain20", "-", "-o", out, input=listed).stdout
+    said = parfocal("predict", runs / "resnet20", runs / "plain20", "-", "-o", out, stdin=listed).stdout
     assert "6 images predicted by the mean of resnet20, plain20" in said
-    done = _parfocal("predict", runs / "resnet20", smears / "resnet_18_test.csv", "-o", out)
+    done = parfocal("predict", runs / "resnet20", smears / "resnet_18_test.csv", "-o", out)
     assert "6 images predicted" in done.stdout
     assert len(pd.read_csv(out)) == 6
 
 
 def test_recipes_are_listed_in_two_groups() -> None:
-    listed = _parfocal("recipes").stdout
+    listed = parfocal("recipes").stdout
     documents, ours = listed.split("Ours")
     assert documents.startswith("The documents' experiments")
     for name in ("leukemia-adam", "leukemia-sgd", "fundus", "fundus-head-224", "fundus-cifar10", "fundus-nonzero"):
@@ -104,26 +90,26 @@ def test_recipes_are_listed_in_two_groups() -> None:
 
 
 def test_a_recipe_is_explained() -> None:
-    shown = _parfocal("recipes", "fundus-cifar10").stdout
+    shown = parfocal("recipes", "fundus-cifar10").stdout
     assert "From: the fundus report at 512 pixels." in shown
     assert "parfocal train cifar10 --recipe cifar10 --out runs/cifar10" in shown
     assert "parfocal train DATA --recipe fundus-cifar10 experiment=start" in shown
     assert "78.48 %" in shown
     assert "chosen: the document does not say" in shown
-    assert "random weights" in _parfocal("recipes", "fundus").stdout
-    assert "parfocal plan DATA" in _parfocal("recipes", "auto").stdout
+    assert "random weights" in parfocal("recipes", "fundus").stdout
+    assert "parfocal plan DATA" in parfocal("recipes", "auto").stdout
 
 
 def test_a_recipe_is_written_to_be_changed(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
-    assert f"Written: {mine}" in _parfocal("recipes", "leukemia-sgd", "-o", mine).stdout
+    assert f"Written: {mine}" in parfocal("recipes", "leukemia-sgd", "-o", mine).stdout
     assert recipe(mine, model="resnet50") == recipe("leukemia-sgd", name="mine", model="resnet50")
-    assert "Say which recipe" in _one_error(_parfocal("recipes", "-o", mine), 2)
-    assert "Did you mean 'leukemia'" in _one_error(_parfocal("recipes", "leukaemia"), 2)
+    assert "Say which recipe" in one_error(parfocal("recipes", "-o", mine), 2)
+    assert "Did you mean 'leukemia'" in one_error(parfocal("recipes", "leukaemia"), 2)
 
 
 def test_a_plan_is_shown_and_written(cells: Path, tmp_path: Path) -> None:
-    done = _parfocal("plan", cells, "epochs=2", "-o", tmp_path / "mine.yaml")
+    done = parfocal("plan", cells, "epochs=2", "-o", tmp_path / "mine.yaml")
     assert "Planned for 48 images" in done.stdout
     assert "you said so" in done.stdout
     assert recipe(tmp_path / "mine.yaml").training.epochs == 2
@@ -131,7 +117,7 @@ def test_a_plan_is_shown_and_written(cells: Path, tmp_path: Path) -> None:
 
 def test_an_experiment_is_one_command_that_ends_in_one_comparison(cells: Path, tmp_path: Path) -> None:
     first, file = tmp_path / "first", tmp_path / "small.yaml"
-    assert _parfocal("train", cells, *QUICK, "model=resnet20,plain20", "--out", first).returncode == 0
+    assert parfocal("train", cells, *QUICK, "model=resnet20,plain20", "--out", first).returncode == 0
     content = {
         "images": {"size": 32},
         "views": {"crop": 32},
@@ -139,7 +125,7 @@ def test_an_experiment_is_one_command_that_ends_in_one_comparison(cells: Path, t
         "experiments": {"starts": {"model": ["resnet20", "plain20"], "init": ["scratch", str(first)]}},
     }
     file.write_text(yaml.safe_dump(content))
-    done = _parfocal("train", cells, "--recipe", file, "experiment=starts", "--out", tmp_path / "runs")
+    done = parfocal("train", cells, "--recipe", file, "experiment=starts", "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     runs = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/metrics.json"))
     assert len(runs) == 4
@@ -149,13 +135,13 @@ def test_an_experiment_is_one_command_that_ends_in_one_comparison(cells: Path, t
     names = list(dict.fromkeys(line.split()[0] for line in table))
     assert sorted(names) == runs
     assert any(line.startswith("difference") for line in shown)
-    compared = _parfocal("compare", *(tmp_path / "runs" / name for name in names)).stdout.splitlines()
+    compared = parfocal("compare", *(tmp_path / "runs" / name for name in names)).stdout.splitlines()
     assert shown == compared
 
 
 def test_what_the_document_reports_stands_in_the_comparison(cells: Path, tmp_path: Path) -> None:
     words = ["experiment=depth", "model=resnet18,resnet20", "size=32", "crop=32", "epochs=1", "precision=float32"]
-    done = _parfocal("train", cells, "--recipe", "leukemia-adam", *words, "--out", tmp_path / "runs")
+    done = parfocal("train", cells, "--recipe", "leukemia-adam", *words, "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("Warning", "Report", "Too few"))]
     lines = lines[: lines.index("")]
@@ -185,11 +171,11 @@ def _unseen(folder: Path) -> Path:
     ],
 )
 def test_options_of_evaluate_that_do_not_go_together_are_told(words: list[str], said: str) -> None:
-    assert said in _one_error(_parfocal("evaluate", "runs", *words), 2)
+    assert said in one_error(parfocal("evaluate", "runs", *words), 2)
 
 
 def test_bench_shows_what_it_measured_and_says_what_holds_training_up(cells: Path, tmp_path: Path) -> None:
-    done = _parfocal("bench", cells, *QUICK, "--seconds", "0.5", "-o", tmp_path / "speed.json")
+    done = parfocal("bench", cells, *QUICK, "--seconds", "0.5", "-o", tmp_path / "speed.json")
     assert done.returncode == 0, done.stderr
     for word in ("loading alone", "step alone", "both together", "waiting for batches", "matrices in bf16"):
         assert word in done.stdout
@@ -213,7 +199,7 @@ def test_bench_shows_what_it_measured_and_says_what_holds_training_up(cells: Pat
 def test_wrong_usage_exits_with_2_and_names_the_nearest(
     cells: Path, tmp_path: Path, words: list[str], said: str
 ) -> None:
-    assert said in _one_error(_parfocal("train", cells, *words, "--out", tmp_path / "runs"), 2)
+    assert said in one_error(parfocal("train", cells, *words, "--out", tmp_path / "runs"), 2)
 
 
 def _spoil(cells: Path, fault: str) -> None:
@@ -242,7 +228,7 @@ def _spoil(cells: Path, fault: str) -> None:
 )
 def test_faulty_data_is_one_message_and_leaves_nothing(cells: Path, tmp_path: Path, fault: str, said: str) -> None:
     _spoil(cells, fault)
-    assert said in _one_error(_parfocal("train", cells, *QUICK, "--out", tmp_path / "runs"), 1)
+    assert said in one_error(parfocal("train", cells, *QUICK, "--out", tmp_path / "runs"), 1)
     assert not (tmp_path / "runs").exists()
 
 
@@ -258,9 +244,9 @@ def _folder_that_cannot_be_written(tmp_path: Path) -> Path:
 
 def test_an_unwritable_folder_is_one_message(cells: Path, tmp_path: Path) -> None:
     out = _folder_that_cannot_be_written(tmp_path)
-    assert f"Cannot write {out}" in _one_error(_parfocal("train", cells, *QUICK, "--out", out), 1)
+    assert f"Cannot write {out}" in one_error(parfocal("train", cells, *QUICK, "--out", out), 1)
     out = out.with_suffix(".html")
-    assert "Cannot write" in _one_error(_parfocal("synthesise", "smear", out, "--images", "40"), 1)
+    assert "Cannot write" in one_error(parfocal("synthesise", "smear", out, "--images", "40"), 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit stands in for a full disk on Linux")
@@ -269,50 +255,50 @@ def test_a_disk_that_fills_up_while_training_is_one_message(
     draw: Callable[..., Path], tmp_path: Path, room: int
 ) -> None:
     cells = draw(tmp_path / "cells", train=16, valid=8, test=4)
-    assert _parfocal("prepare", cells, *QUICK).returncode == 0
+    assert parfocal("prepare", cells, *QUICK).returncode == 0
 
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
-    done = _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs", preexec_fn=fill)
-    assert "Cannot write" in _one_error(done, 1)
+    done = parfocal_alone("train", cells, *QUICK, "--out", tmp_path / "runs", preexec_fn=fill)
+    assert "Cannot write" in one_error(done, 1)
     left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert [path.name for path in left if ".part" in path.name] == []
     assert not any(path.stat().st_size == 0 for path in left)
-    done = _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs", "--resume")
+    done = parfocal("train", cells, *QUICK, "--out", tmp_path / "runs", "--resume")
     assert done.returncode == 0, done.stderr
 
 
 def test_predicting_with_a_bad_image_lists_it_and_exits_with_1(cells: Path, tmp_path: Path) -> None:
-    assert _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
+    assert parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
     (tmp_path / "bad.png").write_text("no image")
     good = cells / "new_dataset" / "test" / "0.bmp"
-    done = _parfocal("predict", tmp_path / "runs" / "resnet20", good, tmp_path / "bad.png", "-o", tmp_path / "out.csv")
+    done = parfocal("predict", tmp_path / "runs" / "resnet20", good, tmp_path / "bad.png", "-o", tmp_path / "out.csv")
     assert done.returncode == 1
     assert "1 images predicted" in done.stdout
     assert done.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
 
 
 def test_explaining_prints_peaks_and_places_and_lists_what_it_cannot_read(cells: Path, tmp_path: Path) -> None:
-    assert _parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
+    assert parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
     run, out = tmp_path / "runs" / "resnet20", tmp_path / "where"
     for number in range(12):
         write_image(cells / "masks" / "test" / f"{number}.png", np.eye(48, dtype=np.uint8))
-    done = _parfocal("explain", run, "test", "-o", out, "--each", "2", "--method", "gradcam", "--stage", "stage2")
+    done = parfocal("explain", run, "test", "-o", out, "--each", "2", "--method", "gradcam", "--stage", "stage2")
     assert done.returncode == 0, done.stderr
     assert [one in done.stdout for one in ("map of", "peak hits", "at random", "any part")] == [True] * 4
     assert f"Sheet: {out / 'sheet.png'}" in done.stdout
     assert (out / "sheet.png").is_file()
     assert json.loads((out / "explained.json").read_text())["stage"] == "stage2"
-    done = _parfocal("explain", run, "valid", "-o", out, "--id", "./new_dataset/valid/3.bmp")
+    done = parfocal("explain", run, "valid", "-o", out, "--id", "./new_dataset/valid/3.bmp")
     assert set(pd.read_csv(out / "figures.csv")["id"]) == {"./new_dataset/valid/3.bmp"}
     (tmp_path / "bad.png").write_text("no image")
-    done = _parfocal("explain", run, cells / "resnet_18_test.csv", tmp_path / "bad.png", "-o", out)
+    done = parfocal("explain", run, cells / "resnet_18_test.csv", tmp_path / "bad.png", "-o", out)
     assert done.returncode == 1
     assert done.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
     assert len(set(pd.read_csv(out / "figures.csv")["id"])) == 12
-    assert "Name a split (valid, test) or images" in _one_error(_parfocal("explain", run), 2)
-    assert "Did you mean 'valid'" in _one_error(_parfocal("explain", run, "vaild", "-o", out), 2)
+    assert "Name a split (valid, test) or images" in one_error(parfocal("explain", run), 2)
+    assert "Did you mean 'valid'" in one_error(parfocal("explain", run, "vaild", "-o", out), 2)
 
 
 def test_a_border_that_decides_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,21 +1,15 @@
 """`parfocal export`: what it prints, and how it ends."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands.command import parfocal
 from tests.evaluation.trained import trained as trained
 
 
-def _export(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "parfocal", "export", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_it_says_how_far_apart_and_where_the_file_is(trained: Path, tmp_path: Path) -> None:
-    done = _export(trained / "runs" / "resnet20", "--to", "torchscript", "-o", tmp_path)
+    done = parfocal("export", trained / "runs" / "resnet20", "--to", "torchscript", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "on 24 images of valid" in done.stdout
     assert "Largest difference of a probability from the run: 0.00000" in done.stdout
@@ -25,8 +19,8 @@ def test_it_says_how_far_apart_and_where_the_file_is(trained: Path, tmp_path: Pa
 
 def test_images_that_cannot_be_compared_on_end_in_one_message(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.png").write_text("no image")
-    done = _export(
-        trained / "runs" / "resnet20", "--to", "torchscript", "-o", tmp_path, "--images", tmp_path / "odd.png"
+    done = parfocal(
+        "export", trained / "runs" / "resnet20", "--to", "torchscript", "-o", tmp_path, "--images", tmp_path / "odd.png"
     )
     assert done.returncode == 1
     assert "odd.png (text, not an image)" in done.stderr
@@ -35,18 +29,13 @@ def test_images_that_cannot_be_compared_on_end_in_one_message(trained: Path, tmp
 
 
 def test_a_disagreement_is_measured_said_and_ends_with_1(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parfocal.commands import main
     from parfocal.exporting import export as exporting
 
     monkeypatch.setitem(exporting.TOLERANCES, "float32", -1.0)
-    run = trained / "runs" / "resnet20"
-    monkeypatch.setattr(sys, "argv", ["parfocal", "export", str(run), "--to", "torchscript", "-o", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    assert ended.value.code == 1
-    assert "Largest difference" in said.out
-    assert "Exported:" not in said.out
-    assert f"It is kept as {tmp_path / 'resnet20.refused.pt'}" in said.err
+    done = parfocal("export", trained / "runs" / "resnet20", "--to", "torchscript", "-o", tmp_path)
+    assert done.returncode == 1
+    assert "Largest difference" in done.stdout
+    assert "Exported:" not in done.stdout
+    assert f"It is kept as {tmp_path / 'resnet20.refused.pt'}" in done.stderr

@@ -247,7 +247,7 @@ def test_other_names_and_other_sites_are_refused(client: httpx.Client, one: byte
 def test_with_a_token_nothing_is_told_without_it(runs: list[Path], one: bytes) -> None:
     with serving(runs[:1], token=TOKEN) as address, httpx.Client(base_url=address) as client:
         for method, place in (
-            ("GET", "v1/models"), ("POST", "v1/grade"), ("POST", "v1/explain"), ("GET", "metrics"), ("GET", "docs"),
+            ("GET", "v1/models"), ("POST", "v1/grade"), ("POST", "v1/explain"), ("GET", "metrics"),
             ("GET", "runs/resnet20"), ("GET", "openapi.json"), ("GET", "examples"), ("GET", "nowhere"),
         ):  # fmt: skip
             answer = client.request(method, place, content=one if method == "POST" else None)
@@ -256,7 +256,7 @@ def test_with_a_token_nothing_is_told_without_it(runs: list[Path], one: bytes) -
         for wrong in (f"Bearer {TOKEN}x", "Bearer", f"Basic {TOKEN}", "Bearer \xe9", ""):
             assert client.get("v1/models", headers={b"authorization": wrong.encode("latin-1")}).status_code == 401
         assert client.get("v1/models", headers={"cookie": "parfocal=; \x01=", "host": "any"}).status_code == 401
-        for free in ("", "healthz", "static/page.js"):
+        for free in ("", "docs", "healthz", "static/page.js"):
             assert client.get(free).status_code == 200
         right = {"authorization": f"Bearer {TOKEN}", "host": "elsewhere.example"}
         assert client.post("v1/grade", content=one, headers=right).status_code == 200

@@ -114,7 +114,9 @@ def test_a_flood_is_answered_or_refused_with_a_reason_and_memory_comes_back(
     runs: list[Path], images: dict[str, bytes]
 ) -> None:
     some = list(images.values())
-    with serving(runs, limits=Limits(waiting=6, requests=16)) as address, httpx.Client(timeout=60) as client:
+    # One connection each: threads that share them close one another's, when the server closes one that is idle.
+    alone = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+    with serving(runs, limits=Limits(waiting=6, requests=16)) as address, alone as client:
 
         def ask(number: int) -> tuple[int, str]:
             answer = client.post(f"{address}v1/grade", content=some[number % len(some)] + bytes(200_000))

@@ -458,8 +458,9 @@ def test_the_commands_of_the_description_work(
         (tmp_path / name).write_bytes(images["./new_dataset/test/0.bmp"])
     with serving(runs[:1], token=TOKEN) as address:
         for page in _opened(browser, address):
+            _close(page)
+            page.get_by_role("link", name="For programs: the API").click()
             _sign_in(page)
-            page.goto(f"{address}docs")
             expect(page.locator("body[data-ready]")).to_be_visible()
             commands = page.locator("pre").all_inner_texts()
             assert len(commands) == 7

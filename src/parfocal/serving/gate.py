@@ -18,7 +18,7 @@ from parfocal.serving.limits import Limits
 from parfocal.serving.measured import Measured
 
 COOKIE = "parfocal"
-OPEN = ("/", "/healthz", "/v1/session")
+OPEN = ("/", "/docs", "/healthz", "/v1/session")
 """Addresses that tell nothing and need no token; so do those below /static."""
 
 _SAFE = {

@@ -1,0 +1,48 @@
+"""Running `parfocal` as a terminal does, without the seconds that a process of its own takes to start."""
+
+import io
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from parfocal.commands import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def parfocal(*words: str | Path, stdin: str = "") -> Done:
+    """Run a command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    typed = ["parfocal", *map(str, words)]
+    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", typed), patch("sys.stdin", io.StringIO(stdin)):
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def parfocal_alone(*words: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a process of its own."""
+    command = [sys.executable, "-m", "parfocal", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
+
+
+def one_error(done: Done | subprocess.CompletedProcess[str], code: int) -> str:
+    """Assert that a command ended in one message and return it."""
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]
