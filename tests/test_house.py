@@ -87,6 +87,8 @@ def test_every_verb_is_a_function_of_the_package() -> None:
     [
         ("parfocal.commands", {"torch", "cv2", "pandas", "matplotlib"}),
         ("parfocal.data.store", {"torch", "sklearn", "scipy", "matplotlib"}),
+        ("parfocal.report.page", {"lightning_fabric", "openvino", "sklearn"}),
+        ("parfocal.evaluation.predict", {"lightning_fabric", "openvino", "matplotlib"}),
     ],
 )
 def test_nothing_heavy_is_imported_that_is_not_needed(module: str, heavy: set[str]) -> None:

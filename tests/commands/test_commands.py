@@ -202,6 +202,13 @@ def test_wrong_usage_exits_with_2_and_names_the_nearest(
     assert said in one_error(parfocal("train", cells, *words, "--out", tmp_path / "runs"), 2)
 
 
+def test_a_wrong_recipe_is_told_before_what_takes_seconds_to_import(
+    cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "parfocal.training.runs", None)
+    assert "Did you mean 'epochs'?" in one_error(parfocal("train", cells, "epohcs=3"), 2)
+
+
 def _spoil(cells: Path, fault: str) -> None:
     images, train = cells / "new_dataset" / "train", cells / "train.csv"
     if fault == "corrupt image":

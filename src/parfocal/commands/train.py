@@ -23,16 +23,22 @@ def train(
 
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """
-    from parfocal.commands.results import compared_tables, results_table
     from parfocal.errors import ParfocalError
-    from parfocal.recipe import parse_changes
+    from parfocal.recipe import parse_changes, variants
+    from parfocal.recipe_file import AUTO
+
+    settled = parse_changes(changes or [])
+    if recipe != AUTO:
+        # Here only for what is wrong with it, which is told before the seconds that the next imports take.
+        variants(recipe, **settled)
+
+    from parfocal.commands.results import compared_tables, results_table
     from parfocal.report.live import live
     from parfocal.report.page import compare
     from parfocal.training.processes import is_first
     from parfocal.training.runs import train as run_training
 
     try:
-        settled = parse_changes(changes or [])
         runs = run_training(data, recipe, out=out, resume=resume, after_epoch=live(), **settled)
     except KeyboardInterrupt:
         raise ParfocalError("Stopped. The same command with --resume goes on where it was.") from None

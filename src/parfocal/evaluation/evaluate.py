@@ -6,10 +6,9 @@ Figures are taken from the predictions as they lie in their files, never from th
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from lightning_fabric import Fabric
 
 from parfocal.data.passes import in_order
 from parfocal.data.prepared import made_ready
@@ -28,6 +27,9 @@ from parfocal.model.classifier import Classifier
 from parfocal.recipe import Recipe
 from parfocal.recipe import recipe as find_recipe
 from parfocal.run import Run, open_runs
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def evaluate(
@@ -59,7 +61,7 @@ def evaluate(
     return opened
 
 
-def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric, wishes: Wishes | None = None) -> None:
+def evaluate_run(run: Run, table: Table, store: Store, fabric: "Fabric", wishes: Wishes | None = None) -> None:
     """Judge one run's best weights on valid and test and write predictions, decision, submission and metrics.
 
     Of several processes all predict, and the first judges and writes.
@@ -82,7 +84,7 @@ def evaluate_run(run: Run, table: Table, store: Store, fabric: Fabric, wishes: W
 
 
 def predict_table(
-    classifier: Classifier, table: Table, store: Store, recipe: Recipe, fabric: Fabric
+    classifier: Classifier, table: Table, store: Store, recipe: Recipe, fabric: "Fabric"
 ) -> dict[str, Predictions]:
     """Return what a network says about the valid and test splits of a table, where there are such."""
     network = ready(classifier).to(fabric.device)

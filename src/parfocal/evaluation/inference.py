@@ -1,18 +1,17 @@
-"""From pixels to probabilities: the same few lines serve validation, evaluation and prediction."""
+"""From pixels to probabilities: the same few lines serve validation, evaluation and prediction.
+
+Fabric takes as long to import as PyTorch, so that it waits until a network is to be run.
+"""
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from parfocal.data.batches import Batches
@@ -28,6 +27,9 @@ from parfocal.parts import MachinePart
 from parfocal.progress import progress, say
 from parfocal.recipe import Recipe
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 EVALUATION_BATCH = 64
 
 _TAKES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -37,11 +39,14 @@ _TAKES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
-def fabric_for(precision: str, machine: MachinePart | None = None) -> Fabric:
+def fabric_for(precision: str, machine: MachinePart | None = None) -> "Fabric":
     """Return the engine that runs networks here: the best device there is, in `auto`, `bf16` or `float32`.
 
     With a recipe's `machine` it is the engine for training, which may have several devices.
     """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cpu":
         keep_freed_memory()
@@ -61,6 +66,9 @@ def numbers_for(precision: str) -> Numbers:
 
 def started(machine: MachinePart) -> tuple[int, int]:
     """Return how many devices on how many machines a recipe asks for, or else torchrun or SLURM have started."""
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
     several, nodes = 1, 1
     if TorchElasticEnvironment.detect():
         several = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -76,7 +84,7 @@ def ready(classifier: Classifier) -> Classifier:
     return classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def batches_of(split: str, table: Table, store: Store, recipe: Recipe, fabric: Fabric | None = None) -> Batches:
+def batches_of(split: str, table: Table, store: Store, recipe: Recipe, fabric: "Fabric | None" = None) -> Batches:
     """Return the batches of a split, as the recipe has them looked at; each process of an engine has its share."""
     size = recipe.training.batch if split == "train" else EVALUATION_BATCH
     places = store.places(table)[table.positions(split)]
@@ -96,7 +104,7 @@ def batches_of(split: str, table: Table, store: Store, recipe: Recipe, fabric: F
     )
 
 
-def predict_split(fabric: Fabric, network: nn.Module, table: Table, split: str, batches: Batches) -> Predictions:
+def predict_split(fabric: "Fabric", network: nn.Module, table: Table, split: str, batches: Batches) -> Predictions:
     """Return what a network says about every image of a split; of several processes each answers for its share."""
     several, own = looks(batches.views), batches.own_rows()
     with progress(f"Judging {split}", len(own) * len(several)) as done:
@@ -118,7 +126,7 @@ def predict_split(fabric: Fabric, network: nn.Module, table: Table, split: str, 
 
 
 @torch.inference_mode()
-def probabilities(fabric: Fabric, network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
+def probabilities(fabric: "Fabric", network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
     """Return one row of class probabilities for each image, in the order of the batches of pixels.
 
     Where memory runs out, the network is given half as many images at once, from then on.
@@ -163,7 +171,7 @@ def not_even_one() -> ParfocalError:
 
 
 def answerer(
-    fabric: Fabric, network: Classifier, side: int, precision: str, *, lasting: bool = False
+    fabric: "Fabric", network: Classifier, side: int, precision: str, *, lasting: bool = False
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return what turns uint8 pixels (N, side, side, 3) into probabilities, as fast as it can be done here.
 
@@ -181,7 +189,7 @@ def answerer(
     return rows
 
 
-def compiled(fabric: Fabric, network: nn.Module, side: int) -> nn.Module:
+def compiled(fabric: "Fabric", network: nn.Module, side: int) -> nn.Module:
     """Return a network as PyTorch compiles it for any number of images; where it cannot, say so, and as it is."""
     best = cast(nn.Module, torch.compile(network, dynamic=True))
     try:
