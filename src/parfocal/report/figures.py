@@ -194,9 +194,9 @@ def legend(figure: Figure, drawn: Sequence[Artist], *, below: bool = False) -> N
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as SVG and PNG."""
     with mpl.rc_context(STYLE):
-        # Laid out once, and not again for each form.
+        # Laid out once, and not again for each form, nor drawn before it only to see whether it would be.
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         for suffix in ("svg", "png"):
             with whole(folder / f"{name}.{suffix}") as beside:
                 figure.savefig(beside, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
