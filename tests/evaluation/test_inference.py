@@ -1,5 +1,7 @@
 """From pixels to probabilities: fewer images at once where memory runs out, compiled where that can be done."""
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -75,3 +77,10 @@ def test_a_network_that_cannot_be_compiled_answers_all_the_same(monkeypatch: pyt
     network = new_classifier(NetworkPart(model="resnet20"), ("a", "b"))
     assert compiled(FABRIC, network, 32) is network
     assert told == ["Warning: PyTorch cannot compile the network here (AttributeError); it answers uncompiled."]
+
+
+def test_nothing_is_announced_when_networks_are_about_to_run() -> None:
+    # In a process of its own, for it is told once, when Fabric is imported.
+    code = "from parfocal.evaluation.inference import fabric_for; fabric_for('bf16')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""

@@ -35,9 +35,6 @@ EVALUATION_BATCH = 64
 _TAKES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """How many images at once go through a network for which memory ran out."""
 
-# Fabric announces precision and devices on every start; the run folder holds both.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
 
 def fabric_for(precision: str, machine: MachinePart | None = None) -> "Fabric":
     """Return the engine that runs networks here: the best device there is, in `auto`, `bf16` or `float32`.
@@ -47,6 +44,8 @@ def fabric_for(precision: str, machine: MachinePart | None = None) -> "Fabric":
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
+    # Fabric announces precision and devices on every start; the run folder holds both.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cpu":
         keep_freed_memory()
