@@ -9,6 +9,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1440, "height": 900}
+A4 = {"width": 688, "height": 1017}
+"""What the margins of a sheet leave."""
 
 _FAINT = """() => {
   const numbers = (colour) => {

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Request
 import parfocal
 from parfocal.report.live import write_live_page
 from parfocal.run import open_runs
-from tests.browser import DESK, PHONE, browser
+from tests.browser import A4, DESK, PHONE, browser
 from tests.evaluation.trained import trained
 
 __all__ = ["browser", "trained"]
@@ -55,8 +55,10 @@ def test_matrices_are_switched_by_keyboard(browser: Browser, pages: dict[str, Pa
     page.close()
 
 
-def test_it_is_printed_with_counts_and_shares(browser: Browser, pages: dict[str, Path]) -> None:
-    page = browser.new_page()
+def test_it_is_printed_whole(browser: Browser, pages: dict[str, Path]) -> None:
+    from tests.browser import faults
+
+    page = browser.new_page(viewport=A4)  # type: ignore[arg-type]
     page.goto(pages["report"].as_uri())
     assert page.pdf().startswith(b"%PDF")
     page.emulate_media(media="print")
@@ -65,4 +67,8 @@ def test_it_is_printed_with_counts_and_shares(browser: Browser, pages: dict[str,
     assert count.isdigit()
     assert share.endswith("%")
     assert not page.locator("nav").is_visible()
+    # On paper nothing can be opened, and nothing scrolled.
+    assert page.locator("details:not([open])").count() > 0
+    assert page.get_by_text("training.batch", exact=True).is_visible()
+    assert faults(page) == {}
     page.close()
