@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from parfocal.evaluation.chance import exchanged, holm, mcnemar
 from parfocal.evaluation.metrics import judge
@@ -37,6 +38,40 @@ def test_answers_are_exchanged_by_groups_in_every_way(one: Predictions, seed: in
     found = exchanged([one], [other], 100)
     for name, several in apart.items():
         assert found[name] == pytest.approx(np.mean(np.array(several) >= several[0] - 1e-9)), name
+
+
+@settings(max_examples=15)
+@given(one=drawn_predictions((2, 3), least=8), seed=st.integers(0, 100))
+def test_of_the_area_under_the_curve_ranks_are_exchanged(one: Predictions, seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    several, groups = len(one.classes), dice.integers(0, 4, len(one))
+    one = replace(one, groups=tuple(map(str, groups)))
+    # Far apart in how certain they are, which ranks do not tell.
+    other = replace(one, probabilities=dice.dirichlet(np.full(several, 30.0), len(one)))
+    asked = [label for label in range(several) if several > 2 or label == 1]
+    asked = [label for label in asked if 0 < (one.truth == label).sum() < len(one)]
+    ranks = [stats.rankdata(side.probabilities, axis=0) for side in (one, other)]
+    apart: list[float] = []
+    for way in product([False, True], repeat=len(np.unique(groups))):
+        turned = np.array(way)[np.unique(groups, return_inverse=True)[1]]
+        first, second = np.where(turned[:, None], ranks[1], ranks[0]), np.where(turned[:, None], *ranks)
+        areas = np.array(
+            [[roc_auc_score(one.truth == label, side[:, label]) for label in asked] for side in (first, second)]
+        )
+        apart.append(abs(float(areas[0].mean() - areas[1].mean())) if asked else np.nan)
+    found = exchanged([one], [other], 100)
+    assert found["auc"] == pytest.approx(np.mean(np.array(apart) >= apart[0] - 1e-9))
+
+
+def test_seeds_weigh_alike_and_of_many_groups_ranks_are_not_exchanged() -> None:
+    dice = np.random.default_rng(2)
+    truth = dice.integers(0, 2, 30)
+    good = made(truth, np.eye(2)[truth] * 0.5 + dice.dirichlet([1, 1], 30) * 0.5)
+    other = made(truth, dice.dirichlet([1, 1], 30))
+    alone = exchanged([good], [other], 3000)["auc"]
+    assert exchanged([good, good, good], [other, other], 3000)["auc"] == alone < 0.01
+    many = made(np.tile(truth, 20), np.tile(good.probabilities, (20, 1)))
+    assert "auc" not in exchanged([many], [many], 10)
 
 
 def test_many_groups_are_exchanged_by_lot_as_the_binomial_says() -> None:

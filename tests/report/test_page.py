@@ -95,7 +95,7 @@ def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
     replace(Decision.load(residual.decision), looks="eight", together=0.5).save(residual.decision)
     page = page_of(tmp_path / "copy")
     assert "The runs look at images in different ways (plain20 centre, resnet20 eight)" in page
-    assert page.count('<th scope="col">Looks</th>') == 2
+    assert page.count('<th scope="col" class="word">Looks</th>') == 2
     assert [page.count(f'<td class="word">{looks}</td><td>') for looks in ("centre", "eight")] == [2, 2]
     assert "\nparfocal evaluate runs/again/resnet20 --looks eight --together</code>" in page
     assert page.count("parfocal evaluate runs/again") == 1

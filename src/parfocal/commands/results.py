@@ -13,6 +13,7 @@ from parfocal.report.words import (
     chance_words,
     few_words,
     figure_of,
+    figures_told,
     looks_told,
     looks_words,
     share_of,
@@ -20,7 +21,6 @@ from parfocal.report.words import (
 )
 from parfocal.run import Run
 
-_COMPARED = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
 _ABOUT = (
     "Intervals of 95 % are drawn over groups, which are patients where the data names them. Chance is that of the "
     "images, not of training: compare several seeds for that."
@@ -75,7 +75,7 @@ def compared_tables(runs: Sequence[Run], comparison: Comparison) -> None:
 
 def comparison_table(comparison: Comparison) -> None:
     """Print what each side of a comparison reaches; where it is several runs, their mean and deviation."""
-    compared = _told_apart(comparison)
+    compared = figures_told(comparison)
     table = new_table(f"on {comparison.split}", "images", "groups", *(HEADINGS[one] for one in compared), "majority")
     for one in comparison.results:
         cells = [str(one.figures[figure]) for figure in compared]
@@ -86,7 +86,7 @@ def comparison_table(comparison: Comparison) -> None:
 
 def difference_table(comparison: Comparison) -> None:
     """Print which differences are larger than chance, or why that is not told."""
-    compared = _told_apart(comparison)
+    compared = figures_told(comparison)
     if comparison.without_differences:
         show(f"{comparison.without_differences}, so their differences are not tested.")
     if not comparison.differences:
@@ -156,9 +156,3 @@ def elsewhere_table(judged: Mapping[str, Mapping[str, Any]]) -> None:
     if few := few_words((data, one) for one in judged.values()):
         show(few)
     _decided_tables((name, data, one) for name, one in judged.items())
-
-
-def _told_apart(comparison: Comparison) -> list[str]:
-    """Return the figures that are shown; of two classes quadratic kappa is kappa, and once is enough."""
-    same = all(one.figures["kappa"] == one.figures["quadratic_kappa"] for one in comparison.results)
-    return [figure for figure in _COMPARED if figure != "quadratic_kappa" or not same]

@@ -10,20 +10,24 @@ import numpy as np
 from scipy import sparse, stats
 
 from parfocal.evaluation.calibration import brier, log_loss
+from parfocal.evaluation.confusion import known_mean
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.ranking import Ranking
 from parfocal.evaluation.weighed import OF_ANSWERS
 
 # So many numbers are drawn at a time, for the memory's sake.
 _AT_ONCE = 4_000_000
 # Rounding makes equals differ by less.
 _HAIR = 1e-9
+# Of more groups the draws alone are right about ranks (benchmarks/README.md), and ranks take their time.
+_MOST_RANKED = 500
 
 
 def exchanged(one: Sequence[Predictions], other: Sequence[Predictions], draws: int) -> dict[str, float]:
     """Return by figure how often a difference is as large when lots decide, group by group, whose answers are whose.
 
     Both sides' predictions are of the same images in the same order; of several runs the mean counts. Where there are
-    no more ways to exchange than draws, every way is taken once. There is none for figures of ranks.
+    no more ways to exchange than draws, every way is taken once. What hangs on ranks is told of up to 500 groups.
     """
     group = np.unique(np.array(one[0].groups, dtype=str), return_inverse=True)[1]
     several, images = len(one[0].classes), len(group)
@@ -35,8 +39,9 @@ def exchanged(one: Sequence[Predictions], other: Sequence[Predictions], draws: i
     def of_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
         return {"brier": sums[:, 0] / images, "loss": sums[:, 1] / images}
 
-    answers = _as_large(_answers(one, group), _answers(other, group), of_answers, draws)
-    return answers | _as_large(_scores(one, group), _scores(other, group), of_scores, draws)
+    found = _of_sums(_answers(one, group), _answers(other, group), of_answers, draws)
+    found |= _of_sums(_scores(one, group), _scores(other, group), of_scores, draws)
+    return found | (_of_ranks(one, other, group, draws) if group.max() < _MOST_RANKED else {})
 
 
 def mcnemar(one: Predictions, other: Predictions) -> float:
@@ -59,24 +64,66 @@ def holm(chances: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _as_large(
+def _of_sums(
     one: sparse.csr_array, other: sparse.csr_array, figures: Callable[[np.ndarray], dict[str, np.ndarray]], draws: int
 ) -> dict[str, float]:
-    """Return the share of ways that leave the sides as far apart as they are, from what each group adds to the sums."""
+    """Tell it of figures that follow from sums, to which each group adds something (sums, groups)."""
     between = one - other
     between = between[:, np.flatnonzero(abs(between).sum(axis=0) > _HAIR)]
+
+    def apart(lots: np.ndarray) -> dict[str, np.ndarray]:
+        moved = (between @ lots.T).T
+        first, second = figures(one.sum(axis=1) - moved), figures(other.sum(axis=1) + moved)
+        return {name: first[name] - second[name] for name in first}
+
+    return _as_large(apart, between.shape[1], between.shape[1], draws)
+
+
+def _of_ranks(
+    one: Sequence[Predictions], other: Sequence[Predictions], group: np.ndarray, draws: int
+) -> dict[str, float]:
+    """Tell it of the area under the ROC curve.
+
+    Ranks are exchanged instead of probabilities, for each network has a scale of its own.
+    """
+    truth, several, runs = one[0].truth, len(one[0].classes), [*one, *other]
+    rankings = [
+        Ranking.of(
+            np.concatenate([stats.rankdata(run.probabilities[:, label]) for run in runs]),
+            np.tile(truth == label, len(runs)),
+        )
+        for label in (range(several) if several > 2 else [1])
+    ]
+
+    def area(kept: np.ndarray) -> np.ndarray:
+        # Whole numbers that make both sides weigh alike, however many runs they have.
+        sides = [kept * len(other)] * len(one) + [(1 - kept) * len(one)] * len(other)
+        weights = np.concatenate(sides, axis=1)
+        return known_mean(np.stack([ranking.auc(weights) for ranking in rankings], axis=1))
+
+    def apart(lots: np.ndarray) -> dict[str, np.ndarray]:
+        exchanged_images = lots.astype(np.int32).take(group, axis=1)
+        return {"auc": area(1 - exchanged_images) - area(exchanged_images)}
+
+    return _as_large(apart, int(group.max()) + 1, len(truth) * len(runs), draws)
+
+
+def _as_large(
+    apart: Callable[[np.ndarray], dict[str, np.ndarray]], groups: int, wide: int, draws: int
+) -> dict[str, float]:
+    """Return the share of ways to exchange groups that leave the sides as far `apart` as they are.
+
+    So many numbers as `wide` says are held of one way.
+    """
     least: dict[str, float] = {}
     reached: dict[str, int] = {}
     ways = 0
-    for lots in _lots(between.shape[1], draws):
+    for lots in _lots(groups, max(1, _AT_ONCE // max(1, wide)), draws):
         ways += len(lots)
-        moved = (between @ lots.T).T
-        first, second = figures(one.sum(axis=1) - moved), figures(other.sum(axis=1) + moved)
-        for name in first:
-            apart = np.abs(first[name] - second[name])
+        for name, far in apart(lots).items():
             # The first way is what was seen.
-            least.setdefault(name, float(apart[0]) - _HAIR)
-            reached[name] = reached.get(name, 0) + int((apart >= least[name]).sum())
+            least.setdefault(name, abs(float(far[0])) - _HAIR)
+            reached[name] = reached.get(name, 0) + int((np.abs(far) >= least[name]).sum())
     return {name: count / ways for name, count in reached.items()}
 
 
@@ -95,13 +142,14 @@ def _scores(side: Sequence[Predictions], group: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array(np.stack([np.bincount(group, np.mean(runs, axis=0)) for runs in each]))
 
 
-def _lots(groups: int, draws: int) -> Iterator[np.ndarray]:
-    """Give ways to exchange groups (ways, groups), part by part; the first way exchanges none."""
+def _lots(groups: int, at_once: int, draws: int) -> Iterator[np.ndarray]:
+    """Give ways to exchange groups (ways, groups), some at once; the first way exchanges none."""
     if 2**groups <= draws:
-        yield (np.arange(2**groups)[:, None] >> np.arange(groups) & 1).astype(float)
+        for start in range(0, 2**groups, at_once):
+            ways = np.arange(start, min(start + at_once, 2**groups))
+            yield (ways[:, None] >> np.arange(groups) & 1).astype(float)
         return
     yield np.zeros((1, groups))
     dice = np.random.default_rng(groups)
-    at_once = max(1, _AT_ONCE // groups)
     for start in range(0, draws, at_once):
         yield dice.integers(0, 2, (min(at_once, draws - start), groups)).astype(float)

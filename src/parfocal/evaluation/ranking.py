@@ -46,6 +46,11 @@ class Ranking:
             np.searchsorted(among, at, side="right"),
         )
 
+    def auc(self, weights: np.ndarray) -> np.ndarray:
+        """Return the area under the ROC curve for rows of weights (draws, images)."""
+        of_positive, _, alarms, earlier, positive, negative = self._counts(weights)
+        return _area(of_positive, alarms, earlier, positive, negative)
+
     def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Return each figure for rows of weights (draws, images); not a number where either side is absent.
 
@@ -53,18 +58,10 @@ class Ranking:
         `sensitivity_at_specificity_90` the highest sensitivity of a threshold that keeps a specificity of 90 %, and
         `specificity_at_sensitivity_90` the reverse. Equal scores are told apart by no threshold.
         """
-        ranked = weights.take(self.order, axis=1)
-        of_positive = ranked.take(self.positives, axis=1)
-        above, positives_above = _summed(ranked), _summed(of_positive)
-        hits = positives_above.take(self.ends_among, axis=1)
-        alarms = above.take(self.ends, axis=1) - hits
-        earlier = above.take(self.starts, axis=1) - positives_above.take(self.starts_among, axis=1)
-        positive, negative = positives_above[:, -1], above[:, -1] - positives_above[:, -1]
-        # Half of a tie counts: the mean of the negatives strictly above and of those at least as high.
-        beaten = np.einsum("ij,ij->i", of_positive, (alarms + earlier) / 2)
+        of_positive, hits, alarms, earlier, positive, negative = self._counts(weights)
         precision = np.divide(hits, hits + alarms, out=np.zeros(hits.shape), where=hits > 0)
         found = {
-            "auc": 1 - ratio(beaten, positive * negative.astype(float)),
+            "auc": _area(of_positive, alarms, earlier, positive, negative),
             "average_precision": ratio(np.einsum("ij,ij->i", of_positive, precision), positive),
         }
         for share in STATED:
@@ -72,6 +69,28 @@ class Ranking:
             found[f"sensitivity_at_specificity_{name}"] = _sensitivity(hits, alarms, positive, negative, share)
             found[f"specificity_at_sensitivity_{name}"] = _specificity(hits, alarms, positive, negative, share)
         return found
+
+    def _counts(self, weights: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the positives' weights, what stands no lower than each and strictly above it, and what there is.
+
+        These are the positives and the negatives no lower, the negatives above, and the sums of all of each.
+        """
+        ranked = weights.take(self.order, axis=1)
+        of_positive = ranked.take(self.positives, axis=1)
+        above, positives_above = _summed(ranked), _summed(of_positive)
+        hits = positives_above.take(self.ends_among, axis=1)
+        alarms = above.take(self.ends, axis=1) - hits
+        earlier = above.take(self.starts, axis=1) - positives_above.take(self.starts_among, axis=1)
+        positive = positives_above[:, -1]
+        return of_positive, hits, alarms, earlier, positive, above[:, -1] - positive
+
+
+def _area(
+    of_positive: np.ndarray, alarms: np.ndarray, earlier: np.ndarray, positive: np.ndarray, negative: np.ndarray
+) -> np.ndarray:
+    # Half of a tie counts: the mean of the negatives strictly above and of those at least as high.
+    beaten = np.einsum("ij,ij->i", of_positive, (alarms + earlier) / 2)
+    return 1 - ratio(beaten, positive * negative.astype(float))
 
 
 def _summed(weights: np.ndarray) -> np.ndarray:

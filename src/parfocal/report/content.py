@@ -17,6 +17,7 @@ from parfocal.report.pictures import kept_pictures
 from parfocal.report.words import (
     SPLIT_NAMES,
     figure_of,
+    figures_told,
     judged_splits,
     looks_told,
     looks_words,
@@ -61,6 +62,7 @@ def content(
         "answer": answer(runs, comparison),
         "comparison": comparison,
         "split": comparison.split,
+        "told": figures_told(comparison),
         "data": runs[0].environment()["data"],
         "allowed": sorted({one for recipe in recipes for one in recipe.data.allow}),
         "few": too_few(runs),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from parfocal.evaluation.compare import Value
+from parfocal.evaluation.compare import Comparison, Value
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.intervals import LEAST
 from parfocal.run import Run
@@ -21,6 +21,8 @@ HEADINGS = {
 }
 """The figures of a comparison as a table's headings call them."""
 
+_TOLD = ("accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
+
 
 def chance_words(chance: float | None) -> str:
     """Return a chance as people read it."""
@@ -35,6 +37,12 @@ def figure_of(judged: Mapping[str, Any], name: str) -> str:
 def share_of(measured: Mapping[str, Any] | None) -> str:
     """Return a measured share with its interval, as people read it."""
     return "–" if measured is None else str(Value(measured["value"], measured["interval"]))
+
+
+def figures_told(comparison: Comparison) -> list[str]:
+    """Return the figures that tables of a comparison show; of two classes quadratic kappa is kappa, and once enough."""
+    same = all(one.figures["kappa"] == one.figures["quadratic_kappa"] for one in comparison.results)
+    return [figure for figure in _TOLD if figure != "quadratic_kappa" or not same]
 
 
 def words_of(figure: str) -> str:
