@@ -141,18 +141,19 @@ main()
     ({}, "last.ckpt: the disk is full"),
     ({"save_every": 1e-9}, "last.ckpt: the disk is full"),
     ({"track": "tensorboard"}, "track=tensorboard cannot be opened"),
+    ({"epochs": 1}, "submission.csv"),
 ])  # fmt: skip
 def test_a_fault_of_the_first_process_alone_is_told_once_and_ends_all(
     cells: Path, tmp_path: Path, changes: dict[str, Any], fault: str
 ) -> None:
     script = tmp_path / "full.py"
     script.write_text(_FULL)
-    # Where a tracker would have its folder.
-    (tmp_path / "two" / "resnet20").mkdir(parents=True)
+    # Where a tracker would have its folder, and judging a file.
+    (tmp_path / "two" / "resnet20" / "submission.csv").mkdir(parents=True)
     (tmp_path / "two" / "resnet20" / "tensorboard").touch()
     words = _words({**SMALL, "batch": 4, "devices": 2, **changes})
     command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / "two"), *words]
-    done = _run(command, FULL_AT="1")
+    done = _run(command, FULL_AT="1" if "ckpt" in fault else "-1")
     assert done.returncode == 1
     assert done.stderr.count("Error: ") == 1
     assert fault in done.stderr

@@ -57,30 +57,32 @@ def evaluate(
         looked_at(run.recipe, looks_of(wishes, Decision.load(run.decision)))
     for run in opened:
         prepared = made_ready(table_of(run), run.recipe)
-        evaluate_run(run, prepared.table, prepared.store, fabric_for(run.recipe.training.precision), wishes)
+        fabric = fabric_for(run.recipe.training.precision)
+        said = predict_run(run, prepared.table, prepared.store, fabric, looks_of(wishes, Decision.load(run.decision)))
+        judge_run(run, prepared.table, prepared.store, said, wishes)
     return opened
 
 
-def evaluate_run(run: Run, table: Table, store: Store, fabric: "Fabric", wishes: Wishes | None = None) -> None:
-    """Judge one run's best weights on valid and test and write predictions, decision, submission and metrics.
+def predict_run(run: Run, table: Table, store: Store, fabric: "Fabric", looks: str = "") -> dict[str, Predictions]:
+    """Return what a run's best weights say about valid and test, in looks of their own if such are named.
 
-    Of several processes all predict, and the first judges and writes.
+    Of several processes each predicts its share, and all know the whole.
     """
-    wishes = wishes or Wishes()
-    classifier = Classifier.load(run.weights)
-    recipe = looked_at(run.recipe, looks_of(wishes, Decision.load(run.decision)))
-    said = predict_table(classifier, table, store, recipe, fabric)
-    if fabric.is_global_zero:
-        about, ordinary = _about_training(run, table, classifier), _ordinary(table, store)
-        with filed(run, said) as held:
-            decision = decided(held["valid"], wishes, Decision.load(run.decision), recipe.judgement, ordinary)
-            figures = {split: judge_fully(one, recipe.judgement, decision) for split, one in held.items()}
-            if "test" in held:
-                answers = decision.answers(held["test"], recipe.judgement)
-                write_submission(run.folder / "submission.csv", table, answers, recipe.network.model)
-        decision.save(run.decision)
-        run.write_metrics({**figures, **about})
-    fabric.barrier()
+    return predict_table(Classifier.load(run.weights), table, store, looked_at(run.recipe, looks), fabric)
+
+
+def judge_run(run: Run, table: Table, store: Store, said: dict[str, Predictions], wishes: Wishes | None = None) -> None:
+    """Judge what a run's network said and write predictions, decision, submission and metrics; in one process."""
+    wishes, judgement = wishes or Wishes(), run.recipe.judgement
+    about, ordinary = _about_training(run, table), _ordinary(table, store)
+    with filed(run, said) as held:
+        decision = decided(held["valid"], wishes, Decision.load(run.decision), judgement, ordinary)
+        figures = {split: judge_fully(one, judgement, decision) for split, one in held.items()}
+        if "test" in held:
+            answers = decision.answers(held["test"], judgement)
+            write_submission(run.folder / "submission.csv", table, answers, run.recipe.network.model)
+    decision.save(run.decision)
+    run.write_metrics({**figures, **about})
 
 
 def predict_table(
@@ -107,9 +109,10 @@ def _ordinary(table: Table, store: Store) -> Ordinary | None:
     return fitted_ordinary(list(in_order(chosen, lambda place: measures(store.pixels[place]), "Measuring valid")))
 
 
-def _about_training(run: Run, table: Table, classifier: Classifier) -> dict[str, Any]:
+def _about_training(run: Run, table: Table) -> dict[str, Any]:
     """Return what the history says of how the weights came about, and what is left out of the judgement."""
-    history, best = run.history(), int(classifier.about["epoch"])
+    history, classifier = run.history(), Classifier.load(run.weights)
+    best = int(classifier.about["epoch"])
     rows = history.to_dict("records")
     left_out = _left_out(Table.load(run), table)
     return {

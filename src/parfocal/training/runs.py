@@ -16,7 +16,7 @@ from parfocal.data.split import read_with_splits
 from parfocal.data.table import Table
 from parfocal.documented import before
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.evaluate import evaluate_run
+from parfocal.evaluation.evaluate import judge_run, predict_run
 from parfocal.evaluation.inference import fabric_for
 from parfocal.evaluation.referable import require_grade
 from parfocal.files import explained, write_text
@@ -30,7 +30,7 @@ from parfocal.training.batch_size import with_batch
 from parfocal.training.patience import require_known
 from parfocal.training.plan import Plan, plans
 from parfocal.training.possible import require_possible
-from parfocal.training.processes import first, is_first, launch
+from parfocal.training.processes import first, is_first, launch, led_by_first
 from parfocal.training.stages import require_stage
 from parfocal.training.trackers import require_trackers
 from parfocal.training.trainer import fit
@@ -66,7 +66,10 @@ def train(
             fabric = fabric_for(run.recipe.training.precision, run.recipe.machine)
             launch(fabric)
             fit(run, prepared.table, prepared.store, fabric, after_epoch)
-            evaluate_run(run, prepared.table, prepared.store, fabric)
+            said = predict_run(run, prepared.table, prepared.store, fabric)
+            with led_by_first(fabric):
+                if is_first():
+                    judge_run(run, prepared.table, prepared.store, said)
     return runs
 
 
