@@ -1,6 +1,7 @@
 // The dialog that asks for the token: once for all that wait for it, and not again after it was closed, until wanted.
 
 import { SignedOut, reason } from "./refusal.js";
+import { make } from "./view.js";
 
 const WRONG = "This is not the token. Try again.";
 
@@ -9,34 +10,42 @@ let [signingIn, declined] = [null, false];
 export const mayAskAgain = () => { declined = false; };
 
 export function signIn() {
-  if (declined || !document.getElementById("ask")) return Promise.reject(new SignedOut("This server asks for a token."));
+  if (declined) return Promise.reject(new SignedOut("This server asks for a token."));
   signingIn ??= asked().finally(() => { signingIn = null; });
   return signingIn;
 }
 
 function asked() {
-  const dialog = document.getElementById("ask");
-  const field = document.getElementById("token");
-  const form = document.getElementById("ask-form");
+  const [dialog, form, field, said] = drawn();
   return new Promise((done, refused) => {
-    const send = async (event) => {
+    form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const wrong = await refusal(field.value);
-      document.getElementById("ask-said").textContent = wrong;
+      said.textContent = wrong;
       if (!wrong) dialog.close("signed in");
-    };
-    const closed = () => {
-      form.removeEventListener("submit", send);
-      field.value = document.getElementById("ask-said").textContent = "";
+    });
+    dialog.addEventListener("close", () => {
       declined = dialog.returnValue === "";
+      dialog.remove();
       if (declined) refused(new SignedOut("This server asks for a token."));
       else done();
-    };
-    form.addEventListener("submit", send);
-    dialog.addEventListener("close", closed, { once: true });
-    dialog.returnValue = "";
+    });
+    document.body.append(dialog);
     dialog.showModal();
   });
+}
+
+function drawn() {
+  const [dialog, form, title, label, said, go] = ["dialog", "form", "h2", "label", "p", "p"].map((kind) => make(kind));
+  const field = Object.assign(make("input"), { type: "password", autocomplete: "current-password", required: true });
+  title.textContent = "This server asks for a token";
+  dialog.setAttribute("aria-label", title.textContent);
+  label.append("Token ", field);
+  said.setAttribute("role", "alert");
+  go.append(make("button", "Go on"));
+  form.append(title, label, said, go);
+  dialog.append(form);
+  return [dialog, form, field, said];
 }
 
 async function refusal(token) {
