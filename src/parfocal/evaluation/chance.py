@@ -12,7 +12,7 @@ from scipy import sparse, stats
 from parfocal.evaluation.calibration import brier, log_loss
 from parfocal.evaluation.confusion import known_mean
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.ranking import Ranking
+from parfocal.evaluation.ranking import Ranking, asked
 from parfocal.evaluation.weighed import OF_ANSWERS
 
 # So many numbers are drawn at a time, for the memory's sake.
@@ -86,13 +86,13 @@ def _of_ranks(
 
     Ranks are exchanged instead of probabilities, for each network has a scale of its own.
     """
-    truth, several, runs = one[0].truth, len(one[0].classes), [*one, *other]
+    truth, runs = one[0].truth, [*one, *other]
     rankings = [
         Ranking.of(
             np.concatenate([stats.rankdata(run.probabilities[:, label]) for run in runs]),
             np.tile(truth == label, len(runs)),
         )
-        for label in (range(several) if several > 2 else [1])
+        for label in asked(len(one[0].classes))
     ]
 
     def area(kept: np.ndarray) -> np.ndarray:

@@ -58,23 +58,24 @@ def evaluate(
     for run in opened:
         prepared = made_ready(table_of(run), run.recipe)
         fabric = fabric_for(run.recipe.training.precision)
-        said = predict_run(run, prepared.table, prepared.store, fabric, looks_of(wishes, Decision.load(run.decision)))
-        judge_run(run, prepared.table, prepared.store, said, wishes)
+        recipe = looked_at(run.recipe, looks_of(wishes, Decision.load(run.decision)))
+        classifier = Classifier.load(run.weights)
+        said = predict_table(classifier, prepared.table, prepared.store, recipe, fabric)
+        judge_run(run, classifier, prepared.table, prepared.store, said, wishes)
     return opened
 
 
-def predict_run(run: Run, table: Table, store: Store, fabric: "Fabric", looks: str = "") -> dict[str, Predictions]:
-    """Return what a run's best weights say about valid and test, in looks of their own if such are named.
-
-    Of several processes each predicts its share, and all know the whole.
-    """
-    return predict_table(Classifier.load(run.weights), table, store, looked_at(run.recipe, looks), fabric)
-
-
-def judge_run(run: Run, table: Table, store: Store, said: dict[str, Predictions], wishes: Wishes | None = None) -> None:
+def judge_run(
+    run: Run,
+    classifier: Classifier,
+    table: Table,
+    store: Store,
+    said: dict[str, Predictions],
+    wishes: Wishes | None = None,
+) -> None:
     """Judge what a run's network said and write predictions, decision, submission and metrics; in one process."""
     wishes, judgement = wishes or Wishes(), run.recipe.judgement
-    about, ordinary = _about_training(run, table), _ordinary(table, store)
+    about, ordinary = _about_training(run, table, classifier), _ordinary(table, store)
     with filed(run, said) as held:
         decision = decided(held["valid"], wishes, Decision.load(run.decision), judgement, ordinary)
         figures = {split: judge_fully(one, judgement, decision) for split, one in held.items()}
@@ -109,10 +110,9 @@ def _ordinary(table: Table, store: Store) -> Ordinary | None:
     return fitted_ordinary(list(in_order(chosen, lambda place: measures(store.pixels[place]), "Measuring valid")))
 
 
-def _about_training(run: Run, table: Table) -> dict[str, Any]:
+def _about_training(run: Run, table: Table, classifier: Classifier) -> dict[str, Any]:
     """Return what the history says of how the weights came about, and what is left out of the judgement."""
-    history, classifier = run.history(), Classifier.load(run.weights)
-    best = int(classifier.about["epoch"])
+    history, best = run.history(), int(classifier.about["epoch"])
     rows = history.to_dict("records")
     left_out = _left_out(Table.load(run), table)
     return {

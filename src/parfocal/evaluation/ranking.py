@@ -15,6 +15,11 @@ STATED = (0.9, 0.95)
 """The sensitivities and specificities at which the other one is stated."""
 
 
+def asked(classes: int) -> range:
+    """Return the classes whose areas are averaged: of two, which are one question, the second, that is looked for."""
+    return range(1, 2) if classes == 2 else range(classes)
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Images from the highest score of a class to the lowest, and where the positives, those of the class, stand.

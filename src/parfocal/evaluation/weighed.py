@@ -12,7 +12,7 @@ from scipy import sparse
 from parfocal.evaluation import confusion as of
 from parfocal.evaluation.calibration import BINS, bin_of, brier, calibration_error, log_loss
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.ranking import Ranking
+from parfocal.evaluation.ranking import Ranking, asked
 
 OF_ANSWERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "accuracy": of.accuracy,
@@ -73,9 +73,7 @@ class Weighed:
         by_image = weights.take(self._group, axis=1)
         ranked = [ranking.figures(by_image) for ranking in self._rankings]
         for name in ("auc", "average_precision"):
-            # Two classes are one question, and the second is what is looked for.
-            asked = ranked[1:] if several == 2 else ranked
-            found[name,] = of.known_mean(np.stack([one[name] for one in asked], axis=1))
+            found[name,] = of.known_mean(np.stack([ranked[label][name] for label in asked(several)], axis=1))
         for name, figure in _OF_EACH.items():
             found |= {(label, name): values for label, values in zip(self.classes, figure(matrices).T, strict=True)}
         for label, one in zip(self.classes, ranked, strict=True):

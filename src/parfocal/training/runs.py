@@ -16,10 +16,11 @@ from parfocal.data.split import read_with_splits
 from parfocal.data.table import Table
 from parfocal.documented import before
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.evaluate import judge_run, predict_run
+from parfocal.evaluation.evaluate import judge_run, predict_table
 from parfocal.evaluation.inference import fabric_for
 from parfocal.evaluation.referable import require_grade
 from parfocal.files import explained, write_text
+from parfocal.model.classifier import Classifier
 from parfocal.model.starts import require_start
 from parfocal.parts import MachinePart
 from parfocal.recipe import Recipe, differences, variants
@@ -66,10 +67,11 @@ def train(
             fabric = fabric_for(run.recipe.training.precision, run.recipe.machine)
             launch(fabric)
             fit(run, prepared.table, prepared.store, fabric, after_epoch)
-            said = predict_run(run, prepared.table, prepared.store, fabric)
+            classifier = Classifier.load(run.weights)
+            said = predict_table(classifier, prepared.table, prepared.store, run.recipe, fabric)
             with led_by_first(fabric):
                 if is_first():
-                    judge_run(run, prepared.table, prepared.store, said)
+                    judge_run(run, classifier, prepared.table, prepared.store, said)
     return runs
 
 
