@@ -4,10 +4,16 @@ The verbs are functions here and commands of the same name: `parfocal.train("dat
 `parfocal train data model=resnet18` does. Each is imported when it is first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if os.environ.get("PARFOCAL_CPU") == "avx2":
+    # PyTorch and oneDNN read these once, when they are loaded.
+    os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
 
 if TYPE_CHECKING:
     from parfocal.data.check import check

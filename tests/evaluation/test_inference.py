@@ -1,5 +1,6 @@
 """From pixels to probabilities: fewer images at once where memory runs out, compiled where that can be done."""
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -84,3 +85,11 @@ def test_nothing_is_announced_when_networks_are_about_to_run() -> None:
     code = "from parfocal.evaluation.inference import fabric_for; fabric_for('bf16')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
+
+
+def test_a_processor_can_be_made_to_behave_like_one_with_avx2_only() -> None:
+    code = "import torch, parfocal; from parfocal.evaluation.inference import numbers_for; "
+    code = f"import parfocal; {code} print(torch.backends.cpu.get_cpu_capability(), numbers_for('auto'))"
+    environment = {**os.environ, "PARFOCAL_CPU": "avx2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["AVX2", "float32"]

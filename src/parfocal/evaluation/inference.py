@@ -230,8 +230,13 @@ def ahead(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Ite
 
 
 def _has_bf16(accelerator: str) -> bool:
-    """Whether bf16 runs in hardware: where it is emulated it is slower than float32."""
+    """Return whether bf16 runs in hardware. Emulated bf16 is slower than float32.
+
+    PARFOCAL_CPU=avx2 makes a newer processor behave like one without bf16 instructions.
+    """
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if os.environ.get("PARFOCAL_CPU") == "avx2":
+        return False
     known = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(supported() for supported in known if supported is not None)
