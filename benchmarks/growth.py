@@ -15,18 +15,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.machine import rate, report
-from parfocal.data.batches import Batches
+from benchmarks.machine import measure_rate, save_results
+from parfocal.data.batches import BatchLoader
 from parfocal.data.check import check
-from parfocal.data.store import prepare, stores_folder
-from parfocal.data.table import Table, assemble
-from parfocal.parts import ImagesPart, TrainingPart, ViewsPart
+from parfocal.data.store import get_stores_folder, prepare
+from parfocal.data.table import Table, build_rows
+from parfocal.parts import ImagesConfig, TrainingConfig, ViewsConfig
 
-IMAGES = ImagesPart(size=32)
-VIEWS = ViewsPart(crop=28, rotate=20, flip_horizontal=0.5, brightness=0.2)
+IMAGES = ImagesConfig(size=32)
+VIEWS = ViewsConfig(crop=28, rotate=20, flip_horizontal=0.5, brightness=0.2)
 
 
-def write_images(folder: Path, count: int) -> Table:
+def write_images(folder: Path, n_images: int) -> Table:
     """Write small images, no two alike, and return their table."""
 
     def write(number: int) -> Path:
@@ -38,40 +38,44 @@ def write_images(folder: Path, count: int) -> Table:
         return path
 
     with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(write, range(count)))
+        paths = list(pool.map(write, range(n_images)))
     names = [path.stem for path in paths]
-    splits = np.where(np.arange(count) % 10 == 0, "valid", "train").tolist()
-    rows = assemble(names, paths, np.arange(count) % 5, splits, [str(number // 2 // 10) for number in range(count)])
+    splits = np.where(np.arange(n_images) % 10 == 0, "valid", "train").tolist()
+    rows = build_rows(
+        names, paths, np.arange(n_images) % 5, splits, [str(number // 2 // 10) for number in range(n_images)]
+    )
     rows["group"] = rows["group"] + "-" + rows["split"]
     return Table(rows, tuple("abcde"), tuple("01234"), "drawn")
 
 
-def measure(count: int) -> dict[str, float]:
+def measure(n_images: int) -> dict[str, float]:
     """Measure the milliseconds a thousand of so many images take: the median of several runs where they are short."""
-    runs = max(3, 30_000 // count)
+    runs = max(3, 30_000 // n_images)
 
     def prepared() -> int:
-        shutil.rmtree(stores_folder(), ignore_errors=True)
+        shutil.rmtree(get_stores_folder(), ignore_errors=True)
         return len(prepare(table, IMAGES).index)
 
     def checked() -> int:
         check(table, IMAGES)
-        return count
+        return n_images
 
     with tempfile.TemporaryDirectory() as folder:
-        table = write_images(Path(folder), count)
+        table = write_images(Path(folder), n_images)
         # Once ahead, so that nobody pays for first touching files and pages.
         store = prepare(table, IMAGES)
-        batches = Batches(store.pixels, store.places(table), table.rows["label"].to_numpy(), VIEWS, TrainingPart(), 64)
+        batches = BatchLoader(
+            store.pixels, store.get_positions(table), table.rows["label"].to_numpy(), VIEWS, TrainingConfig(), 64
+        )
         work: dict[str, Callable[[], int]] = {
-            "epoch": lambda: sum(len(labels) for _, labels in batches.epoch(0)),
+            "epoch": lambda: sum(len(labels) for _, labels in batches.train_batches(0)),
             "check": checked,
             "prepare": prepared,
         }
         figures: dict[str, float] = {}
         for name, run in work.items():
             run()
-            figures[name] = round(statistics.median(1e6 / rate(run) for _ in range(runs)), 1)
+            figures[name] = round(statistics.median(1e6 / measure_rate(run) for _ in range(runs)), 1)
     return figures
 
 
@@ -84,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as stores:
         os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
         growth = {str(count): measure(count) for count in given.counts}
-    report("growth", {"milliseconds_per_thousand_images": growth})
+    save_results("growth", {"milliseconds_per_thousand_images": growth})
 
 
 if __name__ == "__main__":

@@ -22,28 +22,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.machine import rate, ratio, report
+from benchmarks.machine import measure_rate, median_ratio, save_results
 from parfocal.data.decode import prepare_image
-from parfocal.data.passes import in_order
-from parfocal.data.synthetic import synthesise_smear
-from parfocal.evaluation.answering import Answering
+from parfocal.data.passes import map_ordered
+from parfocal.data.synthetic import synthesize_smear
+from parfocal.evaluation.answering import Predictor
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.inference import numbers_for
-from parfocal.evaluation.ordinary import fitted_ordinary, measures
+from parfocal.evaluation.inference import resolve_precision
+from parfocal.evaluation.ordinary import compute_features, fit_ood_monitor
 from parfocal.evaluation.predict import predict
 from parfocal.model import resnet
-from parfocal.model.classifier import new_classifier
-from parfocal.model.compiled import can_compile
-from parfocal.recipe import recipe
+from parfocal.model.classifier import build_classifier
+from parfocal.model.compiled import is_openvino_available
+from parfocal.recipe import load_recipe
 from parfocal.run import Run
 
-BATCH = 64
+BATCH_SIZE = 64
 MEAN, STD = (torch.tensor(one)[:, None, None] for one in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 plain_batches: Iterator[Tensor]
 
 
-class Pictures(Dataset[Tensor]):
+class PlainDataset(Dataset[Tensor]):
     """Images as tutorials read them: PIL, resized to 256, the centre of 224, scaled."""
 
     def __init__(self, paths: list[Path]) -> None:
@@ -60,124 +60,132 @@ class Pictures(Dataset[Tensor]):
         return (torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 - MEAN) / STD
 
 
-def set_plain_up(paths: list[Path]) -> None:
+def start_plain_workers(paths: list[Path]) -> None:
     """Start the workers, before anything is computed here: they are forks."""
     global plain_batches
-    loader = DataLoader(Pictures(paths), 32, num_workers=2, prefetch_factor=1, persistent_workers=True)
+    loader = DataLoader(PlainDataset(paths), 32, num_workers=2, prefetch_factor=1, persistent_workers=True)
     plain_batches = itertools.chain.from_iterable(itertools.repeat(loader))
     next(plain_batches)
 
 
-def plain(model: str, batches: int, out: Path) -> float:
+def run_plain(model: str, n_batches: int, out: Path) -> float:
     """Answer for images as tutorials do, the first batch apart; return images a second."""
-    network = resnet.build(model, classes=2).eval()
+    network = resnet.build_resnet(model, n_classes=2).eval()
     with torch.inference_mode(), out.open("w", newline="") as file:
         writer = csv.writer(file)
         network(next(plain_batches))
 
         def run() -> int:
             count = 0
-            for pixels in itertools.islice(plain_batches, batches):
+            for pixels in itertools.islice(plain_batches, n_batches):
                 said = torch.softmax(network(pixels), dim=1)
                 writer.writerows([*row.tolist(), row.argmax().item()] for row in said)
                 count += len(pixels)
             return count
 
-        return rate(run)
+        return measure_rate(run)
 
 
-def untrained(folder: Path, model: str, drawn: list[Path]) -> Path:
+def write_untrained_run(folder: Path, model: str, paths: list[Path]) -> Path:
     """Write a run whose network has learnt nothing, which takes it as long to answer; what is ordinary is known."""
-    made, run = recipe(None, model=model, size=256, crop=224), Run(folder)
+    made, run = load_recipe(None, model=model, size=256, crop=224), Run(folder)
     made.save(run.folder / "recipe.yaml")
-    new_classifier(made.network, ("normal", "blast")).save(run.weights)
+    build_classifier(made.network, ("normal", "blast")).save(run.weights_path)
     run.write_environment({"data": {"classes": ["normal", "blast"], "codes": ["0", "1"]}})
-    measured = [measures(prepare_image(path, made.images)[0]) for path in drawn]
-    Decision(ordinary=fitted_ordinary(measured)).save(run.decision)
+    measured = [compute_features(prepare_image(path, made.images)[0]) for path in paths]
+    Decision(ood=fit_ood_monitor(measured)).save(run.decision_path)
     return folder
 
 
-class Ours:
+class ParfocalPredictor:
     """A run of its own, `predict` on files, and the engine on their pixels."""
 
     def __init__(self, run: Path, paths: list[Path]) -> None:
         self.run, self.paths = run, paths
         started = time.perf_counter()
-        self.answering = Answering([run])
-        self.start = time.perf_counter() - started
-        looked = list(in_order(paths, self.answering.look, "Looking"))
-        self.pixels = np.concatenate([one.pictures[0] for one in looked])
+        self.predictor = Predictor([run])
+        self.loading_seconds = time.perf_counter() - started
+        looked = list(map_ordered(paths, self.predictor.prepare, "Looking"))
+        self.pixels = np.concatenate([one.views[0] for one in looked])
 
-    def predict(self) -> float:
+    def measure_predict(self) -> float:
         """Return images a second from files to a CSV, the start included: reading the run and compiling it."""
-        return rate(lambda: predict(self.run, self.paths, self.run / "out.csv").count)
+        return measure_rate(lambda: predict(self.run, self.paths, self.run / "out.csv").n_rows)
 
-    def predict_once_started(self) -> float:
+    def measure_loaded_predict(self) -> float:
         """Return the same with a network that is ready."""
-        with patch("parfocal.evaluation.predict.Answering", return_value=self.answering):
-            return self.predict()
+        with patch("parfocal.evaluation.predict.Answering", return_value=self.predictor):
+            return self.measure_predict()
 
-    def engine(self) -> float:
+    def measure_engine(self) -> float:
         """Return images a second of the network alone."""
 
         def run() -> int:
-            for start in range(0, len(self.pixels), BATCH):
-                self.answering.says[0](self.pixels[start : start + BATCH])
+            for start in range(0, len(self.pixels), BATCH_SIZE):
+                self.predictor.predict_functions[0](self.pixels[start : start + BATCH_SIZE])
             return len(self.pixels)
 
-        return rate(run)
+        return measure_rate(run)
 
-    def reading(self) -> float:
+    def measure_reading(self) -> float:
         """Return images a second of reading files and looking at them, with nothing said about them."""
-        return rate(lambda: len(list(in_order(self.paths, self.answering.look, "Looking"))))
+        return measure_rate(lambda: len(list(map_ordered(self.paths, self.predictor.prepare, "Looking"))))
 
-    def one(self) -> float:
+    def measure_single_image(self) -> float:
         """Return how many milliseconds the engine takes for a single image."""
-        return 1000 / rate(lambda: sum(len(self.answering.says[0](self.pixels[row : row + 1])) for row in range(20)))
+        return 1000 / measure_rate(
+            lambda: sum(len(self.predictor.predict_functions[0](self.pixels[row : row + 1])) for row in range(20))
+        )
 
 
-def compare(models: list[str], images: int, plain_images: int, rounds: int) -> dict[str, object]:
+def compare(models: list[str], n_images: int, n_plain_images: int, n_rounds: int) -> dict[str, object]:
     """Measure everything in turns; return every figure and the ratios."""
     figures: dict[str, dict[str, list[float]]] = {}
     spawn = get_context("spawn")
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
-        smears = synthesise_smear(Path(place) / "smears", 120)
+        smears = synthesize_smear(Path(place) / "smears", 120)
         drawn = sorted((smears / "new_dataset").rglob("*.bmp"))[:96]
-        aside = stack.enter_context(ProcessPoolExecutor(1, spawn, set_plain_up, (drawn,)))
-        aside.submit(plain, models[0], 1, Path(place) / "plain.csv").result()
-        files = list(itertools.islice(itertools.cycle(drawn), images))
-        ours = {model: Ours(untrained(Path(place) / model, model, drawn), files) for model in models}
+        aside = stack.enter_context(ProcessPoolExecutor(1, spawn, start_plain_workers, (drawn,)))
+        aside.submit(run_plain, models[0], 1, Path(place) / "plain.csv").result()
+        files = list(itertools.islice(itertools.cycle(drawn), n_images))
+        ours = {
+            model: ParfocalPredictor(write_untrained_run(Path(place) / model, model, drawn), files) for model in models
+        }
         for one in ours.values():
-            one.engine()
+            one.measure_engine()
         print("Measuring", flush=True)
-        for model, one in itertools.chain.from_iterable(itertools.repeat(list(ours.items()), rounds)):
+        for model, one in itertools.chain.from_iterable(itertools.repeat(list(ours.items()), n_rounds)):
             found = figures.setdefault(model, defaultdict(list))
-            asked = aside.submit(plain, model, plain_images // 32, Path(place) / "plain.csv")
+            asked = aside.submit(run_plain, model, n_plain_images // 32, Path(place) / "plain.csv")
             for name, value in (
                 ("plain", asked.result()),
-                ("predict", one.predict()),
-                ("predict_once_started", one.predict_once_started()),
-                ("engine", one.engine()),
-                ("reading", one.reading()),
-                ("one_image_milliseconds", one.one()),
+                ("predict", one.measure_predict()),
+                ("predict_once_started", one.measure_loaded_predict()),
+                ("engine", one.measure_engine()),
+                ("reading", one.measure_reading()),
+                ("one_image_milliseconds", one.measure_single_image()),
             ):
                 found[name].append(value)
             print(model, {name: round(values[-1], 1) for name, values in found.items()}, flush=True)
     return {
-        "files": f"{images} BMP of 450×450; the plain loop {plain_images}",
-        "engine": "OpenVINO" if can_compile() else "PyTorch",
-        "precision": numbers_for("auto"),
-        "start_seconds": {model: round(one.start, 2) for model, one in ours.items()},
+        "files": f"{n_images} BMP of 450×450; the plain loop {n_plain_images}",
+        "engine": "OpenVINO" if is_openvino_available() else "PyTorch",
+        "precision": resolve_precision("auto"),
+        "start_seconds": {model: round(one.loading_seconds, 2) for model, one in ours.items()},
         "images_per_second": {
             model: {name: [round(value, 2) for value in values] for name, values in found.items()}
             for model, found in figures.items()
         },
         "ratios": {
             model: {
-                "predict_over_plain": round(ratio(found["predict"], found["plain"]), 2),
-                "predict_once_started_over_plain": round(ratio(found["predict_once_started"], found["plain"]), 2),
-                "predict_once_started_over_engine": round(ratio(found["predict_once_started"], found["engine"]), 3),
-                "engine_over_plain": round(ratio(found["engine"], found["plain"]), 2),
+                "predict_over_plain": round(median_ratio(found["predict"], found["plain"]), 2),
+                "predict_once_started_over_plain": round(
+                    median_ratio(found["predict_once_started"], found["plain"]), 2
+                ),
+                "predict_once_started_over_engine": round(
+                    median_ratio(found["predict_once_started"], found["engine"]), 3
+                ),
+                "engine_over_plain": round(median_ratio(found["engine"], found["plain"]), 2),
             }
             for model, found in figures.items()
         },
@@ -192,7 +200,7 @@ def main() -> None:
     parser.add_argument("--plain-images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    report("inference", compare(given.models, given.images, given.plain_images, given.rounds))
+    save_results("inference", compare(given.models, given.images, given.plain_images, given.rounds))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Describe the device and the software."""
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _describe_processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def rate(run: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> float:
+def measure_rate(run: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> float:
     """Return how many images a second `run` gets through, the device's queue included; it returns their number."""
     started = clock()
     count = run()
@@ -38,7 +38,7 @@ def rate(run: Callable[[], int], clock: Callable[[], float] = time.perf_counter)
     return count / (clock() - started)
 
 
-def processors() -> float:
+def cpu_seconds() -> float:
     """Return the seconds of processors that this process and those it has started have used, ended or not."""
     own = psutil.Process()
     ended, going = own.cpu_times(), [child.cpu_times() for child in own.children(recursive=True)]
@@ -46,12 +46,12 @@ def processors() -> float:
     return time.process_time() + others
 
 
-def steady_clock() -> Callable[[], float]:
+def choose_clock() -> Callable[[], float]:
     """Return the clock; where PyTorch computes in one thread, that of the processors, which others hardly change."""
-    return processors if torch.get_num_threads() == 1 else time.perf_counter
+    return cpu_seconds if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def matrix_rate(precision: torch.dtype) -> float:
+def measure_matmul_gflops(precision: torch.dtype) -> float:
     """Return how fast square matrices multiply, in GFLOP/s."""
     side, times = 2048, 8
     matrix = torch.randn(side, side).to(precision)
@@ -62,26 +62,26 @@ def matrix_rate(precision: torch.dtype) -> float:
             torch.mm(matrix, matrix)
         return times
 
-    return 2 * side**3 / 1e9 * rate(run, steady_clock())
+    return 2 * side**3 / 1e9 * measure_rate(run, choose_clock())
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
     """Return the ratio of two medians."""
-    return statistics.median(above) / statistics.median(below)
+    return statistics.median(numerators) / statistics.median(denominators)
 
 
-def report(name: str, figures: dict[str, Any]) -> None:
+def save_results(name: str, results: dict[str, Any]) -> None:
     """Print figures, and write them with the machine and the command that made them."""
-    for key, value in figures.items():
+    for key, value in results.items():
         print(f"{key}: {value}")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     command = shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    path.write_text(json.dumps({"command": command, "machine": machine(), **figures}, indent=2) + "\n")
+    path.write_text(json.dumps({"command": command, "machine": describe_machine(), **results}, indent=2) + "\n")
     print(f"Kept: {path}")
 
 
-def _processor() -> str:
+def _describe_processor() -> str:
     """Name the processor and what makes its bf16 fast."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""

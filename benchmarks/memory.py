@@ -11,30 +11,30 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import report
-from parfocal.data.batches import Batches
-from parfocal.parts import TrainingPart, ViewsPart
+from benchmarks.machine import save_results
+from parfocal.data.batches import BatchLoader
+from parfocal.parts import TrainingConfig, ViewsConfig
 
 
-def own_memory() -> float:
+def anonymous_memory() -> float:
     """Return the process's own memory, in megabytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
-def memory_of_an_epoch(gigabytes: float) -> float:
+def measure_epoch_memory(gigabytes: float) -> float:
     """Return by how many megabytes the process's own memory grows over an epoch of a Store of that size."""
     count = round(gigabytes * 1e9 / (256 * 256 * 3))
     with tempfile.TemporaryDirectory() as folder:
         pixels = np.lib.format.open_memmap(Path(folder) / "pixels.npy", "w+", np.uint8, (count, 256, 256, 3))
         pixels = np.load(Path(folder) / "pixels.npy", mmap_mode="r")
-        views = ViewsPart(crop=224, rotate=20, flip_horizontal=0.5, brightness=0.2)
+        views = ViewsConfig(crop=224, rotate=20, flip_horizontal=0.5, brightness=0.2)
         places = np.arange(count)
-        batches = Batches(pixels, places, places % 5, views, TrainingPart(), 32)
-        before, most = own_memory(), 0.0
-        for number, _ in enumerate(batches.epoch(0)):
+        batches = BatchLoader(pixels, places, places % 5, views, TrainingConfig(), 32)
+        before, most = anonymous_memory(), 0.0
+        for number, _ in enumerate(batches.train_batches(0)):
             if number % 50 == 0:
-                most = max(most, own_memory())
+                most = max(most, anonymous_memory())
     return round(most - before, 1)
 
 
@@ -46,8 +46,8 @@ def main() -> None:
     grown: dict[str, float] = {}
     for size in given.gigabytes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            grown[f"{size:g} GB"] = fresh.submit(memory_of_an_epoch, size).result()
-    report("memory", {"own_megabytes_by_size_of_store": grown})
+            grown[f"{size:g} GB"] = fresh.submit(measure_epoch_memory, size).result()
+    save_results("memory", {"own_megabytes_by_size_of_store": grown})
 
 
 if __name__ == "__main__":

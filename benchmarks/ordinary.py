@@ -11,30 +11,32 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from benchmarks.machine import report
+from benchmarks.machine import save_results
 from parfocal.data.decode import Pixels, prepare_image
-from parfocal.evaluation.ordinary import Ordinary, fitted_ordinary, measures
-from parfocal.parts import ImagesPart
+from parfocal.evaluation.ordinary import OodMonitor, compute_features, fit_ood_monitor
+from parfocal.parts import ImagesConfig
 
-SPOILT: dict[str, Callable[[Pixels], Pixels]] = {
+CORRUPTIONS: dict[str, Callable[[Pixels], Pixels]] = {
     "as they are": lambda pixels: pixels,
     "blurred by 4 pixels": lambda pixels: cv2.GaussianBlur(pixels, (0, 0), 4),
     "darkened to 40 %": lambda pixels: (pixels * 0.4).astype(np.uint8),
     "red and blue swapped": lambda pixels: np.ascontiguousarray(pixels[..., ::-1]),
 }
-_IMAGES = ImagesPart(size=224)
-_MOST = 600
+_CONFIG = ImagesConfig(size=224)
+_MAX_IMAGES = 600
 
 
-def images_of(folder: Path, split: str) -> list[Pixels]:
+def load_images(folder: Path, split: str) -> list[Pixels]:
     rows = pd.read_csv(folder / "labels.csv")
     chosen = rows[rows["split"] == split] if split in set(rows["split"]) else rows
-    return [prepare_image(folder / path, _IMAGES)[0] for path in chosen["path"].iloc[: 2 * _MOST : 2]]
+    return [prepare_image(folder / path, _CONFIG)[0] for path in chosen["path"].iloc[: 2 * _MAX_IMAGES : 2]]
 
 
-def flagged(ordinary: Ordinary, images: list[Pixels], change: Callable[[Pixels], Pixels]) -> float:
+def compute_flagged_share(monitor: OodMonitor, images: list[Pixels], corruption: Callable[[Pixels], Pixels]) -> float:
     """Return the share of images that are out of the ordinary once they are changed."""
-    return round(float(np.mean([bool(ordinary.unusual(measures(change(one)))) for one in images])), 3)
+    return round(
+        float(np.mean([bool(monitor.find_unusual_features(compute_features(corruption(one)))) for one in images])), 3
+    )
 
 
 def main() -> None:
@@ -43,17 +45,17 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     given = parser.parse_args()
     found: dict[str, object] = {}
-    others = {folder.name: images_of(folder, "train") for folder in given.folders}
+    others = {folder.name: load_images(folder, "train") for folder in given.folders}
     for folder in given.folders:
-        ordinary = fitted_ordinary([measures(one) for one in images_of(folder, "valid")])
+        ordinary = fit_ood_monitor([compute_features(one) for one in load_images(folder, "valid")])
         assert ordinary is not None
         found[folder.name] = {
-            "images_of_valid": ordinary.images,
-            **{name: flagged(ordinary, others[folder.name], change) for name, change in SPOILT.items()},
-            **{f"of {name}": flagged(ordinary, images, SPOILT["as they are"])
+            "images_of_valid": ordinary.n_images,
+            **{name: compute_flagged_share(ordinary, others[folder.name], change) for name, change in CORRUPTIONS.items()},
+            **{f"of {name}": compute_flagged_share(ordinary, images, CORRUPTIONS["as they are"])
                for name, images in others.items() if name != folder.name},
         }  # fmt: skip
-    report("ordinary", found)
+    save_results("ordinary", found)
 
 
 if __name__ == "__main__":

@@ -26,42 +26,49 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks.machine import processors, ratio, report
-from benchmarks.training_loop import BATCH, Pictures
+from benchmarks.machine import cpu_seconds, median_ratio, save_results
+from benchmarks.training_loop import BATCH_SIZE, PlainDataset
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
-from parfocal.data.synthetic import synthesise_smear
-from parfocal.evaluation.inference import batches_of, fabric_for
+from parfocal.data.synthetic import synthesize_smear
+from parfocal.evaluation.inference import build_batches, build_fabric
 from parfocal.model import resnet
-from parfocal.model.classifier import new_classifier
-from parfocal.recipe import recipe
-from parfocal.training.epoch import Tally, run_epoch
-from parfocal.training.learner import new_learner
+from parfocal.model.classifier import build_classifier
+from parfocal.recipe import load_recipe
+from parfocal.training.epoch import EpochState, run_epoch
+from parfocal.training.learner import build_learner
 
-RATE, MOMENTUM, WORKERS = 0.001, 0.9, 2
+LEARNING_RATE, MOMENTUM, WORKERS = 0.001, 0.9, 2
 
 Outcome = TypeVar("Outcome")
 
 
-def ours(folder: Path, weights: Path, model: str, epochs: int) -> None:
+def train_parfocal(folder: Path, weights: Path, model: str, epochs: int) -> None:
     """Train from the Store, which is made if it is not there."""
-    changes = {"optimiser": "sgd", "learning_rate": RATE, "batch": BATCH, "epochs": epochs}
-    chosen = recipe("leukemia-adam", model=model, **changes)
+    changes = {"optimiser": "sgd", "learning_rate": LEARNING_RATE, "batch": BATCH_SIZE, "epochs": epochs}
+    chosen = load_recipe("leukemia-adam", model=model, **changes)
     table = read(folder)
-    batches = batches_of("train", table, prepare(table, chosen.images), chosen)
-    fabric = fabric_for(chosen.training.precision)
-    learner = new_learner(fabric, new_classifier(chosen.network, table.classes), chosen)
+    batches = build_batches("train", table, prepare(table, chosen.images), chosen)
+    fabric = build_fabric(chosen.training.precision)
+    learner = build_learner(fabric, build_classifier(chosen.network, table.classes), chosen)
     for epoch in range(epochs):
-        for _ in run_epoch(learner, batches, chosen, epoch, lambda _: RATE, Tally.fresh(fabric.device, batches.steps)):
+        for _ in run_epoch(
+            learner,
+            batches,
+            chosen,
+            epoch,
+            lambda _: LEARNING_RATE,
+            EpochState.create(fabric.device, batches.steps_per_epoch),
+        ):
             pass
     learner.classifier.save(weights)
 
 
-def plain(folder: Path, weights: Path, model: str, epochs: int) -> None:
+def train_plain(folder: Path, weights: Path, model: str, epochs: int) -> None:
     """Train as tutorials write it: float32, channels first, PIL in two worker processes."""
-    network = resnet.build(model, classes=2).train()
-    rule = torch.optim.SGD(network.parameters(), RATE, MOMENTUM)
-    loader = _pictures(folder)
+    network = resnet.build_resnet(model, n_classes=2).train()
+    rule = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM)
+    loader = _build_plain_loader(folder)
     for _ in range(epochs):
         for images, labels in loader:
             rule.zero_grad()
@@ -70,36 +77,36 @@ def plain(folder: Path, weights: Path, model: str, epochs: int) -> None:
     torch.save(network.state_dict(), weights)
 
 
-def lightning(folder: Path, weights: Path, model: str, epochs: int, precision: str = "32-true") -> None:
+def train_lightning(folder: Path, weights: Path, model: str, epochs: int, precision: str = "32-true") -> None:
     """Train with Lightning's Trainer on the plain loop's pictures."""
     import pytorch_lightning as lightning
 
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network = resnet.build(model, classes=2)
+            self.network = resnet.build_resnet(model, n_classes=2)
 
         def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
             images, labels = batch
             return nn.functional.cross_entropy(self.network(images), labels)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), RATE, MOMENTUM)
+            return torch.optim.SGD(self.parameters(), LEARNING_RATE, MOMENTUM)
 
     silent: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     settings = {**silent, "enable_checkpointing": False, "precision": precision}
     trainer = lightning.Trainer(max_epochs=epochs, **settings)
     module = Module()
-    trainer.fit(module, _pictures(folder))
+    trainer.fit(module, _build_plain_loader(folder))
     torch.save(module.network.state_dict(), weights)
 
 
-def lightning_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
+def train_lightning_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
     """Train with Lightning's Trainer in bf16."""
-    lightning(folder, weights, model, epochs, "bf16-mixed")
+    train_lightning(folder, weights, model, epochs, "bf16-mixed")
 
 
-def timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
+def train_timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
     """Train as timm's train.py does: its data set, loader and transforms, its optimiser, schedule and meters."""
     # Imported by name, for it may be missing where types are checked.
     data, optim, scheduler, utils = (import_module(f"timm.{part}") for part in ("data", "optim", "scheduler", "utils"))
@@ -107,7 +114,7 @@ def timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = Fals
     loader = data.create_loader(
         data.ImageDataset(str(folder / "by_class")),
         input_size=224,
-        batch_size=BATCH,
+        batch_size=BATCH_SIZE,
         is_training=True,
         vflip=0.5,
         num_workers=WORKERS,
@@ -115,8 +122,8 @@ def timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = Fals
         use_prefetcher=False,
     )
     layout = torch.channels_last if bf16 else torch.contiguous_format
-    network = resnet.build(model, classes=2).to(memory_format=layout)  # type: ignore[call-overload]
-    rule = optim.create_optimizer_v2(network, opt="momentum", lr=RATE, momentum=MOMENTUM)
+    network = resnet.build_resnet(model, n_classes=2).to(memory_format=layout)  # type: ignore[call-overload]
+    rule = optim.create_optimizer_v2(network, opt="momentum", lr=LEARNING_RATE, momentum=MOMENTUM)
     schedule, _ = scheduler.create_scheduler_v2(rule, sched="cosine", num_epochs=epochs, updates_per_epoch=len(loader))
     for epoch in range(epochs):
         network.train()
@@ -134,12 +141,12 @@ def timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = Fals
     torch.save(network.state_dict(), weights)
 
 
-def timm_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
+def train_timm_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
     """Train as timm's train.py does with --amp --amp-dtype bfloat16 --channels-last."""
-    timm(folder, weights, model, epochs, bf16=True)
+    train_timm(folder, weights, model, epochs, bf16=True)
 
 
-class InBf16(nn.Module):
+class BF16Network(nn.Module):
     """A network whose matrices are multiplied in bf16."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -152,7 +159,7 @@ class InBf16(nn.Module):
             return self.network(images).float()
 
 
-def fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
+def train_fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
     """Train with fastai's Learner, its data loaders and its batch transforms."""
     vision = import_module("fastai.vision.all")
     # Of a Learner's two passes only the one that trains is compared, so that one image validates.
@@ -167,44 +174,44 @@ def fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = Fa
         valid_col="valid",
         item_tfms=vision.Resize(350),
         batch_tfms=vision.aug_transforms(flip_vert=True, max_rotate=20, size=224),
-        bs=BATCH,
+        bs=BATCH_SIZE,
         num_workers=WORKERS,
     )
-    network = resnet.build(model, classes=2)
+    network = resnet.build_resnet(model, n_classes=2)
     settings = {"loss_func": vision.CrossEntropyLossFlat(), "opt_func": vision.SGD, "moms": (MOMENTUM,) * 3}
-    learner = vision.Learner(loaders, InBf16(network) if bf16 else network, **settings)
+    learner = vision.Learner(loaders, BF16Network(network) if bf16 else network, **settings)
     with learner.no_bar(), learner.no_logging():
-        learner.fit(epochs, RATE)
+        learner.fit(epochs, LEARNING_RATE)
     torch.save(network.state_dict(), weights)
 
 
-def fastai_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
+def train_fastai_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
     """Train with fastai's Learner in bf16, by hand, for its own to_bf16 works on graphics cards alone."""
-    fastai(folder, weights, model, epochs, bf16=True)
+    train_fastai(folder, weights, model, epochs, bf16=True)
 
 
-Loop = Callable[[Path, Path, str, int], None]
-LOOPS: dict[str, tuple[Loop, str]] = {
-    "ours": (ours, ""),
-    "plain loop": (plain, ""),
-    "Lightning": (lightning, "pytorch_lightning"),
-    "Lightning, bf16": (lightning_bf16, "pytorch_lightning"),
-    "timm": (timm, "timm"),
-    "timm, bf16": (timm_bf16, "timm"),
-    "fastai": (fastai, "fastai.vision.all"),
-    "fastai, bf16": (fastai_bf16, "fastai.vision.all"),
+TrainFunction = Callable[[Path, Path, str, int], None]
+LOOPS: dict[str, tuple[TrainFunction, str]] = {
+    "ours": (train_parfocal, ""),
+    "plain loop": (train_plain, ""),
+    "Lightning": (train_lightning, "pytorch_lightning"),
+    "Lightning, bf16": (train_lightning_bf16, "pytorch_lightning"),
+    "timm": (train_timm, "timm"),
+    "timm, bf16": (train_timm_bf16, "timm"),
+    "fastai": (train_fastai, "fastai.vision.all"),
+    "fastai, bf16": (train_fastai_bf16, "fastai.vision.all"),
 }
 """Each loop, and the package it needs."""
 
-_OVER_TORCHVISION = ("torchvision", "torchmetrics", "pytorch_lightning", "timm", "fastai")
+_TORCHVISION_DEPENDENTS = ("torchvision", "torchmetrics", "pytorch_lightning", "timm", "fastai")
 
 
-def _pictures(folder: Path) -> DataLoader[Any]:
-    pictures = Pictures(read(folder))
-    return DataLoader(pictures, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
+def _build_plain_loader(folder: Path) -> DataLoader[Any]:
+    pictures = PlainDataset(read(folder))
+    return DataLoader(pictures, BATCH_SIZE, shuffle=True, num_workers=WORKERS, persistent_workers=True)
 
 
-def _imported(package: str) -> str:
+def _import_peer(package: str) -> str:
     """Import a peer and return its version."""
     if not package:
         return ""
@@ -213,17 +220,17 @@ def _imported(package: str) -> str:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        _stand_in_for_torchvision()
+        _stub_torchvision()
         import_module(package)
     return version(package.split(".")[0].replace("_", "-"))
 
 
-def _stand_in_for_torchvision() -> None:
+def _stub_torchvision() -> None:
     """Declare what torchvision's compiled part would bring, where that was made for another torch than is there.
 
     The loops measured here use nothing of it, but torchvision does not let itself be imported without.
     """
-    for name in [name for name in sys.modules if name.partition(".")[0] in _OVER_TORCHVISION]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in _TORCHVISION_DEPENDENTS]:
         del sys.modules[name]
     global declared
     declared = torch.library.Library("torchvision", "DEF")
@@ -231,39 +238,39 @@ def _stand_in_for_torchvision() -> None:
         declared.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
 
-def _aside(work: Callable[..., Outcome], *given: Any) -> Outcome:
+def _run_in_subprocess(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
     """Run a function in a fresh process, where no other loop's settings and memory reach it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(work, *given).result()
+        return process.submit(function, *arguments).result()
 
 
-def _run(name: str, folder: Path, model: str, epochs: int, threads: int) -> tuple[str, float, float]:
+def _measure_loop(name: str, folder: Path, model: str, epochs: int, threads: int) -> tuple[str, float, float]:
     """Train once; return the peer's version, seconds on the clock, and seconds of the processors, workers' too."""
     loop, package = LOOPS[name]
-    known = _imported(package)
+    known = _import_peer(package)
     torch.set_num_threads(threads)
     # A fresh process hands its own way of starting on; loaders are to start their workers as they do by themselves.
     set_start_method(get_all_start_methods()[0], force=True)
-    started, spent = time.perf_counter(), processors()
+    started, spent = time.perf_counter(), cpu_seconds()
     loop(folder, folder / f"{name}.weights", model, epochs)
-    return known, time.perf_counter() - started, processors() - spent
+    return known, time.perf_counter() - started, cpu_seconds() - spent
 
 
-def _prepare(folder: Path) -> tuple[float, float]:
-    started, spent = time.perf_counter(), processors()
-    prepare(read(folder), recipe("leukemia-adam").images)
-    return time.perf_counter() - started, processors() - spent
+def _measure_prepare(folder: Path) -> tuple[float, float]:
+    started, spent = time.perf_counter(), cpu_seconds()
+    prepare(read(folder), load_recipe("leukemia-adam").images)
+    return time.perf_counter() - started, cpu_seconds() - spent
 
 
-def _whole_batches(folder: Path) -> int:
+def _drop_partial_batch(folder: Path) -> int:
     """Leave out images beyond the last whole batch, which timm and fastai drop, and return how many are left."""
     rows = pd.read_csv(folder / "train.csv")
-    count = len(rows) // BATCH * BATCH
+    count = len(rows) // BATCH_SIZE * BATCH_SIZE
     rows[:count].to_csv(folder / "train.csv", index=False)
     return count
 
 
-def _by_class(folder: Path) -> None:
+def _link_by_class(folder: Path) -> None:
     """Lay the training images out in a folder for each class, as timm wants them."""
     for path, label in pd.read_csv(folder / "train.csv").itertuples(index=False):
         link = folder / "by_class" / str(label) / Path(path).name
@@ -271,21 +278,25 @@ def _by_class(folder: Path) -> None:
         link.symlink_to((folder / path).resolve())
 
 
-def compare(names: list[str], model: str, images: int, epochs: int, rounds: int, threads: int) -> dict[str, Any]:
+def compare(
+    names: list[str], model: str, n_images: int, n_epochs: int, n_rounds: int, n_threads: int
+) -> dict[str, Any]:
     """Measure every loop that is installed in turns, and return all figures and the ratios of medians."""
     with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, {"PARFOCAL_STORES": f"{place}/stores"}):
-        folder = synthesise_smear(Path(place) / "smears", images)
-        count = _whole_batches(folder)
-        _by_class(folder)
-        preparing = _aside(_prepare, folder)
+        folder = synthesize_smear(Path(place) / "smears", n_images)
+        count = _drop_partial_batch(folder)
+        _link_by_class(folder)
+        preparing = _run_in_subprocess(_measure_prepare, folder)
         versions: dict[str, str] = {}
         left_out: dict[str, str] = {}
         seconds: dict[str, list[tuple[float, float]]] = {}
-        for turn, name in itertools.product(range(rounds), names):
+        for turn, name in itertools.product(range(n_rounds), names):
             if name in left_out:
                 continue
             try:
-                versions[name], clock, processors = _aside(_run, name, folder, model, epochs, threads)
+                versions[name], clock, processors = _run_in_subprocess(
+                    _measure_loop, name, folder, model, n_epochs, n_threads
+                )
             except (ImportError, RuntimeError) as error:
                 left_out[name] = f"{type(error).__name__}: {error}"
                 continue
@@ -294,24 +305,26 @@ def compare(names: list[str], model: str, images: int, epochs: int, rounds: int,
     return {
         "model": model,
         "images": count,
-        "epochs": epochs,
-        "batch": BATCH,
-        "threads_used": threads,
+        "epochs": n_epochs,
+        "batch": BATCH_SIZE,
+        "threads_used": n_threads,
         "versions": {name: one for name, one in versions.items() if one},
         "left_out": left_out,
-        "clock": _compared({name: [one for one, _ in values] for name, values in seconds.items()}, preparing[0]),
-        "processors": _compared({name: [one for _, one in values] for name, values in seconds.items()}, preparing[1]),
+        "clock": _summarize({name: [one for one, _ in values] for name, values in seconds.items()}, preparing[0]),
+        "processors": _summarize({name: [one for _, one in values] for name, values in seconds.items()}, preparing[1]),
     }
 
 
-def _compared(seconds: dict[str, list[float]], preparing: float) -> dict[str, Any]:
+def _summarize(seconds: dict[str, list[float]], prepare_seconds: float) -> dict[str, Any]:
     """Return the seconds of every round, and how many times those of ours the others take, in the median."""
-    first = [one + preparing for one in seconds["ours"]]
+    first = [one + prepare_seconds for one in seconds["ours"]]
     return {
-        "preparing": round(preparing, 2),
+        "preparing": round(prepare_seconds, 2),
         "seconds": {name: [round(one, 2) for one in values] for name, values in seconds.items()},
-        "ours_over_it": {name: round(ratio(values, seconds["ours"]), 2) for name, values in seconds.items()},
-        "ours_with_preparing_over_it": {name: round(ratio(values, first), 2) for name, values in seconds.items()},
+        "ours_over_it": {name: round(median_ratio(values, seconds["ours"]), 2) for name, values in seconds.items()},
+        "ours_with_preparing_over_it": {
+            name: round(median_ratio(values, first), 2) for name, values in seconds.items()
+        },
     }
 
 
@@ -328,7 +341,7 @@ def main() -> None:
     given = parser.parse_args()
     names = list(dict.fromkeys(["ours", *given.loops]))
     found = compare(names, given.model, given.images, given.epochs, given.rounds, given.threads)
-    report(given.name, found)
+    save_results(given.name, found)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.machine import rate, ratio, report
+from benchmarks.machine import measure_rate, median_ratio, save_results
 from parfocal.data.decode import prepare_image
-from parfocal.data.store import prepare, stores_folder
-from parfocal.data.synthetic import synthesise_fundus
-from parfocal.data.table import Table, assemble
-from parfocal.parts import ImagesPart
+from parfocal.data.store import get_stores_folder, prepare
+from parfocal.data.synthetic import synthesize_fundus
+from parfocal.data.table import Table, build_rows
+from parfocal.parts import ImagesConfig
 
-IMAGES = ImagesPart(fit="crop", size=512)
+IMAGES = ImagesConfig(fit="crop", size=512)
 
 
-def photographs(folder: Path, count: int) -> list[Path]:
+def draw_photographs(folder: Path, n_images: int) -> list[Path]:
     """Draw fundus photographs and bring them to the size and quality of the competition's."""
-    drawn = sorted((synthesise_fundus(folder / "drawn", 25, size=1600)).rglob("*.jpeg"))[:count]
+    drawn = sorted((synthesize_fundus(folder / "drawn", 25, size=1600)).rglob("*.jpeg"))[:n_images]
     paths: list[Path] = []
-    for number in range(count):
+    for number in range(n_images):
         image = cv2.imread(str(drawn[number % len(drawn)]))
         assert image is not None
         large = cv2.resize(image, (3888, 2592), interpolation=cv2.INTER_CUBIC)
@@ -37,7 +37,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def documents_way(path: Path) -> np.ndarray:
+def prepare_plain(path: Path) -> np.ndarray:
     """Read in full, bring the shorter side to 512, crop the centre."""
     image = cv2.imread(str(path))
     assert image is not None
@@ -48,29 +48,33 @@ def documents_way(path: Path) -> np.ndarray:
     return cv2.cvtColor(image[top : top + 512, left : left + 512], cv2.COLOR_BGR2RGB)
 
 
-def compare(count: int, rounds: int) -> dict[str, object]:
+def compare(n_images: int, n_rounds: int) -> dict[str, object]:
     """Measure in turns and return every figure and the ratios of medians."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name:
-        paths = photographs(Path(name), count)
+        paths = draw_photographs(Path(name), n_images)
         names = [path.stem for path in paths]
-        table = Table(assemble(names, paths, [0] * count, ["train"] * count, names), ("a", "b"), ("0", "1"), "drawn")
-        pairs = [(prepare_image(path, IMAGES)[0].astype(int), documents_way(path)) for path in paths]
+        table = Table(
+            build_rows(names, paths, [0] * n_images, ["train"] * n_images, names), ("a", "b"), ("0", "1"), "drawn"
+        )
+        pairs = [(prepare_image(path, IMAGES)[0].astype(int), prepare_plain(path)) for path in paths]
         differences = [np.abs(ours - documents).mean() for ours, documents in pairs]
 
         def whole(workers: int) -> float:
-            shutil.rmtree(stores_folder(), ignore_errors=True)
-            return rate(lambda: len(prepare(table, IMAGES, workers=workers).index))
+            shutil.rmtree(get_stores_folder(), ignore_errors=True)
+            return measure_rate(lambda: len(prepare(table, IMAGES, workers=workers).index))
 
         figures: dict[str, list[float]] = {"ours, one core": [], "ours, two cores": [], "documents, one core": []}
-        for _ in range(rounds):
-            figures["documents, one core"].append(rate(lambda: len([documents_way(path) for path in paths])))
+        for _ in range(n_rounds):
+            figures["documents, one core"].append(measure_rate(lambda: len([prepare_plain(path) for path in paths])))
             figures["ours, one core"].append(whole(1))
             figures["ours, two cores"].append(whole(2))
     return {
         "images_per_second": {name: [round(one, 2) for one in values] for name, values in figures.items()},
-        "ours_over_documents_per_core": round(ratio(figures["ours, one core"], figures["documents, one core"]), 2),
-        "two_cores_over_one": round(ratio(figures["ours, two cores"], figures["ours, one core"]), 2),
+        "ours_over_documents_per_core": round(
+            median_ratio(figures["ours, one core"], figures["documents, one core"]), 2
+        ),
+        "two_cores_over_one": round(median_ratio(figures["ours, two cores"], figures["ours, one core"]), 2),
         "mean_difference_in_grey_levels": round(float(np.mean(differences)), 3),
     }
 
@@ -83,7 +87,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as stores:
         os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
-        report("preparing", compare(given.images, given.rounds))
+        save_results("preparing", compare(given.images, given.rounds))
 
 
 if __name__ == "__main__":

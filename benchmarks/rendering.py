@@ -17,19 +17,19 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from benchmarks.machine import rate, ratio, report
+from benchmarks.machine import measure_rate, median_ratio, save_results
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
-from parfocal.data.synthetic import synthesise_smear
-from parfocal.data.views import drawn, render
-from parfocal.parts import ImagesPart, ViewsPart
+from parfocal.data.synthetic import synthesize_smear
+from parfocal.data.views import draw_views, render
+from parfocal.parts import ImagesConfig, ViewsConfig
 
-VIEWS = ViewsPart(
+VIEWS = ViewsConfig(
     crop=224, rotate=20, flip_horizontal=0.5, flip_vertical=0.5, brightness=0.2, contrast=0.2, saturation=0.2
 )
 
 
-def with_pil(image: Image.Image) -> np.ndarray:
+def render_pil(image: Image.Image) -> np.ndarray:
     """Take the steps one after another with PIL."""
     image = image.resize((350, 350), Image.Resampling.BILINEAR)
     image = image.rotate(random.uniform(-20, 20), Image.Resampling.BILINEAR)
@@ -42,7 +42,7 @@ def with_pil(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
 
 
-def with_albumentations() -> albumentations.Compose:
+def build_albumentations() -> albumentations.Compose:
     """Compose the steps with Albumentations."""
     return albumentations.Compose(
         [
@@ -56,39 +56,43 @@ def with_albumentations() -> albumentations.Compose:
     )
 
 
-def rate_of_each(run: Callable[[int], object], count: int) -> float:
+def measure_rate_of_each(run: Callable[[int], object], n_images: int) -> float:
     """Return how many images a second `run` gets through, one after another."""
 
     def one_by_one() -> int:
-        for number in range(count):
+        for number in range(n_images):
             run(number)
-        return count
+        return n_images
 
-    return rate(one_by_one)
+    return measure_rate(one_by_one)
 
 
-def compare(images: int, rounds: int) -> dict[str, object]:
+def compare(n_images: int, n_rounds: int) -> dict[str, object]:
     """Measure the three in turns and return every figure and the ratios of medians."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        table = read(synthesise_smear(Path(folder) / "smears", images))
+        table = read(synthesize_smear(Path(folder) / "smears", n_images))
         decoded = [Image.open(path).convert("RGB") for path in table.rows["path"]]
         arrays = [np.asarray(image) for image in decoded]
-        pixels = prepare(table, ImagesPart(size=350)).pixels
-        composed, out = with_albumentations(), np.empty((224, 224, 3), np.uint8)
+        pixels = prepare(table, ImagesConfig(size=350)).pixels
+        composed, out = build_albumentations(), np.empty((224, 224, 3), np.uint8)
         figures: dict[str, list[float]] = {"ours": [], "pil": [], "albumentations": []}
-        for epoch in range(rounds):
+        for epoch in range(n_rounds):
             started = time.perf_counter()
-            views = drawn(images, 350, VIEWS, seed=0, epoch=epoch)
-            drawing = (time.perf_counter() - started) / images
-            rendering = 1 / rate_of_each(lambda number, views=views: render(pixels[number], views[number], out), images)
+            views = draw_views(n_images, 350, VIEWS, seed=0, epoch=epoch)
+            drawing = (time.perf_counter() - started) / n_images
+            rendering = 1 / measure_rate_of_each(
+                lambda number, views=views: render(pixels[number], views[number], out), n_images
+            )
             figures["ours"].append(1 / (rendering + drawing))
-            figures["pil"].append(rate_of_each(lambda number: with_pil(decoded[number]), images // 2))
-            figures["albumentations"].append(rate_of_each(lambda number: composed(image=arrays[number]), images // 2))
+            figures["pil"].append(measure_rate_of_each(lambda number: render_pil(decoded[number]), n_images // 2))
+            figures["albumentations"].append(
+                measure_rate_of_each(lambda number: composed(image=arrays[number]), n_images // 2)
+            )
     return {
         "images_per_second_per_core": {name: [round(one) for one in values] for name, values in figures.items()},
-        "ours_over_pil": round(ratio(figures["ours"], figures["pil"]), 2),
-        "ours_over_albumentations": round(ratio(figures["ours"], figures["albumentations"]), 2),
+        "ours_over_pil": round(median_ratio(figures["ours"], figures["pil"]), 2),
+        "ours_over_albumentations": round(median_ratio(figures["ours"], figures["albumentations"]), 2),
     }
 
 
@@ -98,7 +102,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    report("rendering", compare(given.images, given.rounds))
+    save_results("rendering", compare(given.images, given.rounds))
 
 
 if __name__ == "__main__":

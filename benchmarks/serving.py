@@ -22,32 +22,32 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from benchmarks.machine import rate, report
-from parfocal.data.decode import read_picture
-from parfocal.data.synthetic import synthesise_smear
-from parfocal.evaluation.answering import Answering
+from benchmarks.machine import measure_rate, save_results
+from parfocal.data.decode import read_image
+from parfocal.data.synthetic import synthesize_smear
+from parfocal.evaluation.answering import Predictor
 from parfocal.training.runs import train
 
-BATCH = 64
-DIFFERENT = 128
+BATCH_SIZE = 64
+N_DISTINCT = 128
 
 
-def trained(folder: Path) -> Path:
+def train_run(folder: Path) -> Path:
     """Train a ResNet-18 for one epoch on a few drawn cells; what it has learnt does not matter."""
-    smears = synthesise_smear(folder / "smears", images=160)
+    smears = synthesize_smear(folder / "smears", n_images=160)
     (run,) = train(smears, "leukemia", out=folder / "runs", model="resnet18", size=256, crop=224, epochs=1)
     return run.folder
 
 
-def files_in(folder: Path) -> list[bytes]:
+def draw_files(folder: Path) -> list[bytes]:
     """Return drawn cells of 450 pixels as JPEG files."""
-    found = sorted(synthesise_smear(folder / "sent", images=DIFFERENT, seed=3).glob("new_dataset/*/*.bmp"))
-    pictures = [read_picture(path)[0][..., ::-1] for path in found]
+    found = sorted(synthesize_smear(folder / "sent", n_images=N_DISTINCT, seed=3).glob("new_dataset/*/*.bmp"))
+    pictures = [read_image(path)[0][..., ::-1] for path in found]
     return [cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 92))[1].tobytes() for picture in pictures]
 
 
 @contextmanager
-def served(run: Path) -> Iterator[str]:
+def serve_run(run: Path) -> Iterator[str]:
     """Serve a run by the command and give its address."""
     command = [sys.executable, "-m", "parfocal", "serve", str(run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -58,12 +58,14 @@ def served(run: Path) -> Iterator[str]:
             process.terminate()
 
 
-def crowd(address: str, files: Sequence[bytes], clients: int, seconds: float) -> tuple[float, list[float]]:
+def run_clients(address: str, files: Sequence[bytes], n_clients: int, seconds: float) -> tuple[float, list[float]]:
     """Return images a second and each image's seconds, of so many clients that send one image after another."""
-    return asyncio.run(_crowd(address, files, clients, seconds))
+    return asyncio.run(_run_clients(address, files, n_clients, seconds))
 
 
-async def _crowd(address: str, files: Sequence[bytes], clients: int, seconds: float) -> tuple[float, list[float]]:
+async def _run_clients(
+    address: str, files: Sequence[bytes], n_clients: int, seconds: float
+) -> tuple[float, list[float]]:
     place, took = urlsplit(address), []
     until = time.perf_counter() + seconds
 
@@ -82,31 +84,31 @@ async def _crowd(address: str, files: Sequence[bytes], clients: int, seconds: fl
         writer.close()
 
     started = time.perf_counter()
-    await asyncio.gather(*(client(number) for number in range(clients)))
+    await asyncio.gather(*(client(number) for number in range(n_clients)))
     return len(took) / (time.perf_counter() - started), took
 
 
-def measured(run: Path, files: Sequence[bytes], rounds: int, seconds: float) -> dict[str, object]:
+def measure(run: Path, files: Sequence[bytes], n_rounds: int, seconds: float) -> dict[str, object]:
     """Measure the engine, the crowd and one client alone in turns."""
-    answering = Answering([run])
-    looks = [answering.look(one) for one in files[:BATCH]]
+    answering = Predictor([run])
+    looks = [answering.prepare(one) for one in files[:BATCH_SIZE]]
 
     def batches() -> int:
-        return sum(len(answering.answer(looks).labels) for _ in range(4))
+        return sum(len(answering.predict(looks).labels) for _ in range(4))
 
     def decoding(one: bytes) -> float:
         started = time.perf_counter()
-        answering.look(one)
+        answering.prepare(one)
         return time.perf_counter() - started
 
     engine: list[float] = []
     several: list[tuple[float, list[float]]] = []
     alone: list[float] = []
-    with served(run) as address, ProcessPoolExecutor(1, get_context("spawn")) as apart:
-        for turn in range(rounds + 1):
-            first = rate(batches)
-            many = apart.submit(crowd, address, files, 64, seconds).result()
-            _, one = apart.submit(crowd, address, files, 1, seconds / 2).result()
+    with serve_run(run) as address, ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        for turn in range(n_rounds + 1):
+            first = measure_rate(batches)
+            many = apart.submit(run_clients, address, files, 64, seconds).result()
+            _, one = apart.submit(run_clients, address, files, 1, seconds / 2).result()
             # The first turn warms everything up.
             if turn:
                 engine.append(first)
@@ -137,8 +139,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = given.run or trained(Path(folder))
-        report("serving", measured(run, files_in(Path(folder)), given.rounds, given.seconds))
+        run = given.run or train_run(Path(folder))
+        save_results("serving", measure(run, draw_files(Path(folder)), given.rounds, given.seconds))
 
 
 if __name__ == "__main__":

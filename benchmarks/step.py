@@ -20,19 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.machine import matrix_rate, rate, report, steady_clock
-from parfocal.evaluation.inference import fabric_for, ready
+from benchmarks.machine import choose_clock, measure_matmul_gflops, measure_rate, save_results
+from parfocal.evaluation.inference import build_fabric, to_channels_last
 from parfocal.model import resnet
-from parfocal.model.classifier import Classifier, new_classifier
-from parfocal.recipe import Recipe, recipe
+from parfocal.model.classifier import Classifier, build_classifier
+from parfocal.recipe import Recipe, load_recipe
 from parfocal.training.epoch import Batch, train_step
-from parfocal.training.learner import Learner, new_learner
-from parfocal.training.speed import work_of
+from parfocal.training.learner import Learner, build_learner
+from parfocal.training.speed import compute_gflop_per_image
 
 Step = Callable[[], object]
 
 step: Step
-images_a_step: int
+images_per_step: int
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,31 @@ class Lever:
     """One thing to try: how the step is built with it, at which batch, and what is set before the process starts."""
 
     build: Callable[[str, int], Step]
-    batch: int = 32
+    batch_size: int = 32
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def _recipe(model: str, **changes: Any) -> Recipe:
-    return recipe("leukemia-adam", model=model, learning_rate=0.001, **{"optimiser": "sgd", **changes})
+    return load_recipe("leukemia-adam", model=model, learning_rate=0.001, **{"optimiser": "sgd", **changes})
 
 
-def _batch(size: int) -> Batch:
+def _random_batch(size: int) -> Batch:
     dice = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (size, 224, 224, 3), dtype=torch.uint8, generator=dice)
     return Batch(pixels, torch.randint(0, 2, (size,), generator=dice))
 
 
-def _new(chosen: Recipe) -> Classifier:
+def _new_classifier(chosen: Recipe) -> Classifier:
     torch.manual_seed(0)
-    return new_classifier(chosen.network, ("normal", "blast"))
+    return build_classifier(chosen.network, ("normal", "blast"))
 
 
-def _learner(model: str, **changes: Any) -> Learner:
+def _build_learner(model: str, **changes: Any) -> Learner:
     chosen = _recipe(model, **changes)
-    return new_learner(fabric_for(chosen.training.precision), _new(chosen), chosen)
+    return build_learner(build_fabric(chosen.training.precision), _new_classifier(chosen), chosen)
 
 
-def usual(
+def default_step(
     model: str,
     size: int,
     change: Callable[[Classifier], None] | None = None,
@@ -72,42 +72,42 @@ def usual(
     **changes: Any,
 ) -> Step:
     """Return the trainer's own step, of a network that is changed, and an optimiser with further settings."""
-    learner, batch = _learner(model, **changes), _batch(size)
+    learner, batch = _build_learner(model, **changes), _random_batch(size)
     if change:
         change(learner.classifier)
-    for group in learner.optimise.param_groups:
+    for group in learner.optimizer.param_groups:
         group.update(settings or {})
     return lambda: train_step(learner, [batch], 0.001)
 
 
-def handed_back(model: str, size: int) -> Step:
+def return_freed_memory(model: str, size: int) -> Step:
     """Leave memory to the C library's own ways."""
     with patch("parfocal.evaluation.inference.keep_freed_memory"):
-        return usual(model, size)
+        return default_step(model, size)
 
 
 def larger_blocks(model: str, size: int) -> Step:
     """Ask the kernel for memory in blocks of 1 GB."""
     with patch("parfocal.memory._AHEAD", 2**30):
-        return usual(model, size)
+        return default_step(model, size)
 
 
-def flushed(model: str, size: int) -> Step:
+def flush_denormals(model: str, size: int) -> Step:
     """Take numbers too small for full precision as zero."""
     torch.set_flush_denormal(True)
-    return usual(model, size)
+    return default_step(model, size)
 
 
-def fast_maths(model: str, size: int) -> Step:
+def fast_math(model: str, size: int) -> Step:
     """Keep everything in float32 and let oneDNN multiply in bf16."""
     torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
-    return usual(model, size, precision="float32")
+    return default_step(model, size, precision="float32")
 
 
 def bf16_weights(model: str, size: int) -> Step:
     """Keep the weights in bf16 too, with float32 masters that the optimiser moves, in place of autocast's copies."""
-    classifier, batch = ready(_new(_recipe(model))).train(), _batch(size)
+    classifier, batch = to_channels_last(_new_classifier(_recipe(model))).train(), _random_batch(size)
     for module in classifier.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(torch.bfloat16)
@@ -117,7 +117,7 @@ def bf16_weights(model: str, size: int) -> Step:
 
     def run() -> None:
         classifier.zero_grad(set_to_none=True)
-        logits = classifier.network(classifier.normalise(batch.pixels).bfloat16())
+        logits = classifier.network(classifier.normalize(batch.pixels).bfloat16())
         nn.functional.cross_entropy(logits.float(), batch.labels).backward()
         for weight, master in zip(weights, masters, strict=True):
             assert weight.grad is not None
@@ -130,9 +130,9 @@ def bf16_weights(model: str, size: int) -> Step:
     return run
 
 
-def in_backward(model: str, size: int) -> Step:
+def optimizer_in_backward(model: str, size: int) -> Step:
     """Move each weight as soon as its gradient is there, while both are still in the cache."""
-    learner, batch = _learner(model), _batch(size)
+    learner, batch = _build_learner(model), _random_batch(size)
     rules = {weight: torch.optim.SGD([weight], 0.001, momentum=0.9) for weight in learner.classifier.parameters()}
 
     def move(weight: Tensor) -> None:
@@ -144,20 +144,20 @@ def in_backward(model: str, size: int) -> Step:
     return lambda: learner.fabric.backward(nn.functional.cross_entropy(learner.network(batch.pixels), batch.labels))
 
 
-def micro(model: str, size: int) -> Step:
+def micro_batches(model: str, size: int) -> Step:
     """Take a batch as four, whose buffers fit in the cache, and move the weights once; norms see a quarter each."""
-    learner, batches = _learner(model), _batch(size).cut(4)
+    learner, batches = _build_learner(model), _random_batch(size).split(4)
     return lambda: train_step(learner, batches, 0.001)
 
 
-def compiled(model: str, size: int) -> Step:
+def compile_network(model: str, size: int) -> Step:
     """Compile the whole network."""
-    learner, batch = _learner(model), _batch(size)
+    learner, batch = _build_learner(model), _random_batch(size)
     learner.network = torch.compile(learner.network)  # type: ignore[assignment]
     return lambda: train_step(learner, [batch], 0.001)
 
 
-def pooled_first(classifier: Classifier) -> None:
+def pool_before_relu(classifier: Classifier) -> None:
     """Pool before the first ReLU instead of after it, which gives the same to the bit and touches a quarter of it."""
     inside = classifier.network
 
@@ -167,10 +167,10 @@ def pooled_first(classifier: Classifier) -> None:
             x = inside.get_submodule(name)(x)
         return x
 
-    inside.features = features
+    inside.forward_features = features
 
 
-def pooled_channels_first(classifier: Classifier) -> None:
+def pool_channels_first(classifier: Classifier) -> None:
     """Pool with channels first, as PyTorch lays images out by itself."""
     pool = classifier.network.maxpool
 
@@ -180,22 +180,22 @@ def pooled_channels_first(classifier: Classifier) -> None:
     pool.forward = forward  # type: ignore[assignment]
 
 
-def relu_apart(classifier: Classifier) -> None:
+def relu_out_of_place(classifier: Classifier) -> None:
     """Have ReLU write beside what it reads, and not over it."""
     for module in classifier.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
 
 
-def padded_stem(classifier: Classifier) -> None:
+def pad_stem(classifier: Classifier) -> None:
     """Give the first convolution a fourth channel of zeros, as instructions for bf16 take channels in pairs."""
-    inside, normalise = classifier.network, classifier.normalise
+    inside, normalise = classifier.network, classifier.normalize
     weight = nn.functional.pad(inside.conv1.weight.detach(), (0, 0, 0, 0, 0, 1))
     inside.conv1.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-    classifier.normalise = lambda pixels: nn.functional.pad(normalise(pixels), (0, 0, 0, 0, 0, 1))
+    classifier.normalize = lambda pixels: nn.functional.pad(normalise(pixels), (0, 0, 0, 0, 0, 1))
 
 
-def compiled_norms(classifier: Classifier) -> None:
+def compile_norms(classifier: Classifier) -> None:
     """Compile norm and ReLU into one pass over memory, and leave everything else."""
 
     @torch.compile(dynamic=False)
@@ -219,46 +219,48 @@ def compiled_norms(classifier: Classifier) -> None:
 def channels_first(classifier: Classifier) -> None:
     """Lay weights and pixels out as PyTorch does by itself."""
     classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    normalise = classifier.normalise
-    classifier.normalise = lambda pixels: normalise(pixels).contiguous()
+    normalise = classifier.normalize
+    classifier.normalize = lambda pixels: normalise(pixels).contiguous()
 
 
 LEVERS: dict[str, Lever] = {
-    "as it is, again": Lever(usual),
-    "memory handed back": Lever(handed_back),
+    "as it is, again": Lever(default_step),
+    "memory handed back": Lever(return_freed_memory),
     "memory in blocks of 1 GB": Lever(larger_blocks),
-    "huge pages": Lever(usual, environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
-    "huge pages, PyTorch's": Lever(usual, environment={"THP_MEM_ALLOC_ENABLE": "1"}),
-    "one arena": Lever(usual, environment={"MALLOC_ARENA_MAX": "1"}),
-    "denormals flushed": Lever(flushed),
-    "SGD fused": Lever(lambda model, size: usual(model, size, settings={"fused": True})),
-    "SGD foreach": Lever(lambda model, size: usual(model, size, settings={"foreach": True})),
-    "Adam": Lever(lambda model, size: usual(model, size, optimiser="adam")),
-    "Adam fused": Lever(lambda model, size: usual(model, size, settings={"fused": True}, optimiser="adam")),
-    "SGD in the backward pass": Lever(in_backward),
+    "huge pages": Lever(default_step, environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+    "huge pages, PyTorch's": Lever(default_step, environment={"THP_MEM_ALLOC_ENABLE": "1"}),
+    "one arena": Lever(default_step, environment={"MALLOC_ARENA_MAX": "1"}),
+    "denormals flushed": Lever(flush_denormals),
+    "SGD fused": Lever(lambda model, size: default_step(model, size, settings={"fused": True})),
+    "SGD foreach": Lever(lambda model, size: default_step(model, size, settings={"foreach": True})),
+    "Adam": Lever(lambda model, size: default_step(model, size, optimiser="adam")),
+    "Adam fused": Lever(lambda model, size: default_step(model, size, settings={"fused": True}, optimiser="adam")),
+    "SGD in the backward pass": Lever(optimizer_in_backward),
     "bf16 weights, float32 masters": Lever(bf16_weights),
-    "float32, oneDNN in bf16": Lever(fast_maths),
-    "float32": Lever(lambda model, size: usual(model, size, precision="float32")),
-    "float32, channels first": Lever(lambda model, size: usual(model, size, channels_first, precision="float32")),
-    "channels first": Lever(lambda model, size: usual(model, size, channels_first)),
-    "ReLU not in place": Lever(lambda model, size: usual(model, size, relu_apart)),
-    "pooling channels first": Lever(lambda model, size: usual(model, size, pooled_channels_first)),
-    "pooling before ReLU": Lever(lambda model, size: usual(model, size, pooled_first)),
-    "stem of four channels": Lever(lambda model, size: usual(model, size, padded_stem)),
-    "norm and ReLU compiled": Lever(lambda model, size: usual(model, size, compiled_norms)),
-    "compiled": Lever(compiled),
-    "four batches of 8": Lever(micro),
-    "batch 8": Lever(usual, 8),
-    "batch 16": Lever(usual, 16),
-    "batch 64": Lever(usual, 64),
-    "batch 128": Lever(usual, 128),
+    "float32, oneDNN in bf16": Lever(fast_math),
+    "float32": Lever(lambda model, size: default_step(model, size, precision="float32")),
+    "float32, channels first": Lever(
+        lambda model, size: default_step(model, size, channels_first, precision="float32")
+    ),
+    "channels first": Lever(lambda model, size: default_step(model, size, channels_first)),
+    "ReLU not in place": Lever(lambda model, size: default_step(model, size, relu_out_of_place)),
+    "pooling channels first": Lever(lambda model, size: default_step(model, size, pool_channels_first)),
+    "pooling before ReLU": Lever(lambda model, size: default_step(model, size, pool_before_relu)),
+    "stem of four channels": Lever(lambda model, size: default_step(model, size, pad_stem)),
+    "norm and ReLU compiled": Lever(lambda model, size: default_step(model, size, compile_norms)),
+    "compiled": Lever(compile_network),
+    "four batches of 8": Lever(micro_batches),
+    "batch 8": Lever(default_step, 8),
+    "batch 16": Lever(default_step, 16),
+    "batch 64": Lever(default_step, 64),
+    "batch 128": Lever(default_step, 128),
 }
 # These mean something only where there are threads, and time on the clock.
-OF_THREADS: dict[str, Lever] = {
-    "as it is, again": Lever(usual),
-    "threads bound to cores": Lever(usual, environment={"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}),
-    "threads that spin": Lever(usual, environment={"OMP_WAIT_POLICY": "active"}),
-    "threads that sleep": Lever(usual, environment={"OMP_WAIT_POLICY": "passive"}),
+THREAD_LEVERS: dict[str, Lever] = {
+    "as it is, again": Lever(default_step),
+    "threads bound to cores": Lever(default_step, environment={"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}),
+    "threads that spin": Lever(default_step, environment={"OMP_WAIT_POLICY": "active"}),
+    "threads that sleep": Lever(default_step, environment={"OMP_WAIT_POLICY": "passive"}),
     "huge pages": LEVERS["huge pages"],
     "memory handed back": LEVERS["memory handed back"],
 }
@@ -269,32 +271,32 @@ class Worker:
 
     def __init__(self, lever: Lever, name: str, model: str, threads: int) -> None:
         with patch.dict(os.environ, lever.environment):
-            self.aside = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-            self.first = self.aside.submit(_set_up, name, model, threads).result()
+            self.process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            self.first_step_seconds = self.process.submit(_build_step, name, model, threads).result()
 
-    def seconds(self) -> float:
+    def measure_seconds(self) -> float:
         """Take one step and return the seconds it takes for an image."""
-        return self.aside.submit(_seconds).result()
+        return self.process.submit(_measure_step).result()
 
-    def matrices(self) -> float:
+    def measure_matmul(self) -> float:
         """Return how fast bf16 matrices multiply, in GFLOP/s."""
-        return self.aside.submit(matrix_rate, torch.bfloat16).result()
+        return self.process.submit(measure_matmul_gflops, torch.bfloat16).result()
 
-    def shares(self) -> dict[str, float]:
+    def profile_operations(self) -> dict[str, float]:
         """Return which share of a step's time each operation takes, down to a hundredth."""
-        return self.aside.submit(_shares).result()
+        return self.process.submit(_profile_operations).result()
 
     def close(self) -> None:
         """End the process."""
-        self.aside.shutdown()
+        self.process.shutdown()
 
 
-def _set_up(name: str, model: str, threads: int) -> float:
+def _build_step(name: str, model: str, threads: int) -> float:
     """Build the step and take it twice; return the seconds of the first, where compilers do their work."""
-    global step, images_a_step
+    global step, images_per_step
     torch.set_num_threads(threads)
-    lever = {**LEVERS, **OF_THREADS}.get(name, Lever(usual))
-    step, images_a_step = lever.build(model, lever.batch), lever.batch
+    lever = {**LEVERS, **THREAD_LEVERS}.get(name, Lever(default_step))
+    step, images_per_step = lever.build(model, lever.batch_size), lever.batch_size
     started = time.perf_counter()
     step()
     first = time.perf_counter() - started
@@ -302,15 +304,15 @@ def _set_up(name: str, model: str, threads: int) -> float:
     return first
 
 
-def _seconds() -> float:
+def _measure_step() -> float:
     def run() -> int:
         step()
-        return images_a_step
+        return images_per_step
 
-    return 1 / rate(run, steady_clock())
+    return 1 / measure_rate(run, choose_clock())
 
 
-def _shares() -> dict[str, float]:
+def _profile_operations() -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         step()
     spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
@@ -318,17 +320,17 @@ def _shares() -> dict[str, float]:
     return {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1]) if share >= 0.01}
 
 
-def compare(names: list[str], model: str, threads: int, rounds: int) -> dict[str, Any]:
+def compare(names: list[str], model: str, n_threads: int, n_rounds: int) -> dict[str, Any]:
     """Measure each lever in turns with the step as it is, and how near that comes to the matrix rate."""
     found: dict[str, Any] = {}
-    base = Worker(Lever(usual), "", model, threads)
+    base = Worker(Lever(default_step), "", model, n_threads)
     chosen = _recipe(model)
-    work = work_of(_new(chosen), chosen)
-    rates = [(work / base.seconds(), base.matrices()) for _ in range(rounds)]
-    shares = base.shares()
+    work = compute_gflop_per_image(_new_classifier(chosen), chosen)
+    rates = [(work / base.measure_seconds(), base.measure_matmul()) for _ in range(n_rounds)]
+    shares = base.profile_operations()
     for name in names:
-        worker = Worker({**LEVERS, **OF_THREADS}[name], name, model, threads)
-        pairs = [(base.seconds(), worker.seconds()) for _ in range(rounds)]
+        worker = Worker({**LEVERS, **THREAD_LEVERS}[name], name, model, n_threads)
+        pairs = [(base.measure_seconds(), worker.measure_seconds()) for _ in range(n_rounds)]
         worker.close()
         ratios = sorted(without / with_it for without, with_it in pairs)
         found[name] = {
@@ -337,7 +339,7 @@ def compare(names: list[str], model: str, threads: int, rounds: int) -> dict[str
             "ratio": round(statistics.median(ratios), 3),
             "lowest": round(ratios[0], 3),
             "highest": round(ratios[-1], 3),
-            "first_step_seconds": round(worker.first, 1),
+            "first_step_seconds": round(worker.first_step_seconds, 1),
         }
         print(f"{name:32} {found[name]}", flush=True)
     base.close()
@@ -360,11 +362,11 @@ def main() -> None:
     given = parser.parse_args()
     # Compilers keep what they have made; a first step is to show what it costs.
     with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}):
-        names = given.levers or list(LEVERS if given.threads == 1 else OF_THREADS)
+        names = given.levers or list(LEVERS if given.threads == 1 else THREAD_LEVERS)
         found = compare(names, given.model, given.threads, given.rounds)
     clock = "processor time of one thread" if given.threads == 1 else "time on the clock"
     figures = {"model": given.model, "threads_used": given.threads, "images_per_second_of": clock, **found}
-    report(given.name, figures)
+    save_results(given.name, figures)
 
 
 if __name__ == "__main__":

@@ -23,34 +23,34 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.machine import matrix_rate, rate, ratio, report, steady_clock
+from benchmarks.machine import choose_clock, measure_matmul_gflops, measure_rate, median_ratio, save_results
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
-from parfocal.data.synthetic import synthesise_smear
+from parfocal.data.synthetic import synthesize_smear
 from parfocal.data.table import Table
-from parfocal.evaluation.inference import batches_of, fabric_for
+from parfocal.evaluation.inference import build_batches, build_fabric
 from parfocal.model import resnet
-from parfocal.model.classifier import new_classifier
-from parfocal.recipe import Recipe, recipe
-from parfocal.training.epoch import Batch, Tally, row_of, run_epoch, train_step
-from parfocal.training.learner import new_learner
-from parfocal.training.speed import work_of
+from parfocal.model.classifier import build_classifier
+from parfocal.recipe import Recipe, load_recipe
+from parfocal.training.epoch import Batch, EpochState, epoch_row, run_epoch, train_step
+from parfocal.training.learner import build_learner
+from parfocal.training.speed import compute_gflop_per_image
 
-BATCH = 32
-IMAGES = {"resnet18": 340, "resnet50": 172, "resnet152": 86}
+BATCH_SIZE = 32
+N_IMAGES = {"resnet18": 340, "resnet50": 172, "resnet152": 86}
 """Smears drawn for each network, of which three quarters are trained on: fewer where a step takes longer."""
 
 plain_network: nn.Module
-plain_optimiser: torch.optim.Optimizer
+plain_optimizer: torch.optim.Optimizer
 plain_loader: DataLoader[tuple[Tensor, int]]
 plain_device: torch.device
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
+class PlainDataset(Dataset[tuple[Tensor, int]]):
     """The plain way: every image opened, turned and resized anew by PIL each time it is asked for."""
 
     def __init__(self, table: Table) -> None:
-        rows = table.rows.iloc[table.positions("train")]
+        rows = table.rows.iloc[table.get_positions("train")]
         self.paths = rows["path"].tolist()
         self.labels = rows["label"].tolist()
 
@@ -68,115 +68,117 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, self.labels[index]
 
 
-class Ours:
+class ParfocalLoop:
     """The trainer's own epoch, and the step inside it on a batch that lies ready."""
 
     def __init__(self, fabric: Fabric, table: Table, chosen: Recipe) -> None:
         self.fabric, self.recipe = fabric, chosen
-        self.learner = new_learner(fabric, new_classifier(chosen.network, table.classes), chosen)
-        self.batches = batches_of("train", table, prepare(table, chosen.images), chosen)
-        pixels, labels = next(iter(self.batches.epoch(0)))
+        self.learner = build_learner(fabric, build_classifier(chosen.network, table.classes), chosen)
+        self.batches = build_batches("train", table, prepare(table, chosen.images), chosen)
+        pixels, labels = next(iter(self.batches.train_batches(0)))
         self.batch = Batch(pixels.to(fabric.device), labels.to(fabric.device))
         self.epochs = itertools.count()
-        self.waiting: list[float] = []
+        self.data_waiting: list[float] = []
 
-    def step(self, steps: int) -> float:
+    def measure_step(self, n_steps: int) -> float:
         """Take bare steps; return images a second."""
         self.learner.network.train()
 
         def run() -> int:
-            for _ in range(steps):
+            for _ in range(n_steps):
                 train_step(self.learner, [self.batch], 0.001)
-            return steps * len(self.batch)
+            return n_steps * len(self.batch)
 
-        return rate(run, steady_clock())
+        return measure_rate(run, choose_clock())
 
-    def loop(self) -> float:
+    def measure_epoch(self) -> float:
         """Take one epoch, data and all; return images a second."""
 
         def run() -> int:
             epoch = next(self.epochs)
-            tally = Tally.fresh(self.fabric.device, self.batches.steps)
+            tally = EpochState.create(self.fabric.device, self.batches.steps_per_epoch)
             for _ in run_epoch(self.learner, self.batches, self.recipe, epoch, lambda step: 0.001, tally):
                 pass
-            self.waiting.append(row_of(self.learner, tally)["waiting"])
-            return len(self.batches.places)
+            self.data_waiting.append(epoch_row(self.learner, tally)["waiting"])
+            return len(self.batches.indices)
 
-        return rate(run, steady_clock())
+        return measure_rate(run, choose_clock())
 
 
-class Plain:
+class PlainLoop:
     """The loop as tutorials write it, in a process of its own, where none of our settings reach it."""
 
     def __init__(self, folder: Path, model: str, threads: int) -> None:
-        self.aside = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        self.aside.submit(_set_plain_up, folder, model, threads).result()
+        self.process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self.process.submit(_start_plain_loop, folder, model, threads).result()
 
-    def loop(self, steps: int | None = None) -> float:
+    def measure_epoch(self, n_steps: int | None = None) -> float:
         """Take one epoch, or only its first steps; return images a second."""
-        return self.aside.submit(_plain_loop, steps).result()
+        return self.process.submit(_run_plain_epoch, n_steps).result()
 
 
-def _set_plain_up(folder: Path, model: str, threads: int) -> None:
-    global plain_network, plain_optimiser, plain_loader, plain_device
+def _start_plain_loop(folder: Path, model: str, threads: int) -> None:
+    global plain_network, plain_optimizer, plain_loader, plain_device
     torch.set_num_threads(threads)
     plain_device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    plain_network = resnet.build(model, classes=2).to(plain_device).train()
-    plain_optimiser = torch.optim.SGD(plain_network.parameters(), lr=0.001, momentum=0.9)
+    plain_network = resnet.build_resnet(model, n_classes=2).to(plain_device).train()
+    plain_optimizer = torch.optim.SGD(plain_network.parameters(), lr=0.001, momentum=0.9)
     # Workers end with their epoch, so that they prepare nothing while others are measured.
-    plain_loader = DataLoader(Pictures(read(folder)), BATCH, shuffle=True, num_workers=2)
+    plain_loader = DataLoader(PlainDataset(read(folder)), BATCH_SIZE, shuffle=True, num_workers=2)
 
 
-def _plain_loop(steps: int | None) -> float:
+def _run_plain_epoch(n_steps: int | None) -> float:
     def run() -> int:
         count = 0
-        for images, labels in itertools.islice(plain_loader, steps):
+        for images, labels in itertools.islice(plain_loader, n_steps):
             images, labels = images.to(plain_device), labels.to(plain_device)
-            plain_optimiser.zero_grad()
+            plain_optimizer.zero_grad()
             nn.functional.cross_entropy(plain_network(images), labels).backward()
-            plain_optimiser.step()
+            plain_optimizer.step()
             count += len(labels)
         return count
 
-    return rate(run, steady_clock())
+    return measure_rate(run, choose_clock())
 
 
-def compare(model: str, images: int, rounds: int, threads: int) -> dict[str, object]:
+def compare(model: str, n_images: int, n_rounds: int, n_threads: int) -> dict[str, object]:
     """Measure the three loops in turns and return every figure and the ratios of medians."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(n_threads)
     with tempfile.TemporaryDirectory() as folder:
-        smears = synthesise_smear(Path(folder) / "smears", images)
+        smears = synthesize_smear(Path(folder) / "smears", n_images)
         table = read(smears)
-        chosen = recipe("leukemia-adam", model=model, optimiser="sgd", learning_rate=0.001, batch=BATCH,
+        chosen = load_recipe("leukemia-adam", model=model, optimiser="sgd", learning_rate=0.001, batch=BATCH_SIZE,
                         compile=torch.cuda.is_available())  # fmt: skip
-        plain = Plain(smears, model, threads)
-        steps = len(table.positions("train")) // BATCH
-        plain.loop(1)
+        plain = PlainLoop(smears, model, n_threads)
+        steps = len(table.get_positions("train")) // BATCH_SIZE
+        plain.measure_epoch(1)
         # The engine asks the C library to keep freed memory, for good; so what it does by itself is measured first.
         with patch("parfocal.evaluation.inference.keep_freed_memory"):
-            untouched = Ours(fabric_for(chosen.training.precision), table, chosen)
-        untouched.step(1)
-        before = [untouched.step(steps) for _ in range(2)]
-        ours = Ours(fabric_for(chosen.training.precision), table, chosen)
-        ours.step(1)
+            untouched = ParfocalLoop(build_fabric(chosen.training.precision), table, chosen)
+        untouched.measure_step(1)
+        before = [untouched.measure_step(steps) for _ in range(2)]
+        ours = ParfocalLoop(build_fabric(chosen.training.precision), table, chosen)
+        ours.measure_step(1)
         figures: dict[str, list[float]] = {"step": [], "loop": [], "plain": []}
-        for _ in range(rounds):
-            figures["step"].append(ours.step(steps))
-            figures["loop"].append(ours.loop())
-            figures["plain"].append(plain.loop())
-        rates = {name: matrix_rate(kind) for name, kind in (("float32", torch.float32), ("bf16", torch.bfloat16))}
+        for _ in range(n_rounds):
+            figures["step"].append(ours.measure_step(steps))
+            figures["loop"].append(ours.measure_epoch())
+            figures["plain"].append(plain.measure_epoch())
+        rates = {
+            name: measure_matmul_gflops(kind) for name, kind in (("float32", torch.float32), ("bf16", torch.bfloat16))
+        }
     return {
         "model": model,
-        "batch": BATCH,
-        "threads_used": threads,
-        "per_second_of": "processor time" if threads == 1 else "the clock",
+        "batch": BATCH_SIZE,
+        "threads_used": n_threads,
+        "per_second_of": "processor time" if n_threads == 1 else "the clock",
         "images_per_second": {name: [round(value, 2) for value in values] for name, values in figures.items()},
         "step_with_memory_handed_back": [round(value, 2) for value in before],
-        "loop_over_step": round(ratio(figures["loop"], figures["step"]), 3),
-        "loop_over_plain": round(ratio(figures["loop"], figures["plain"]), 3),
-        "kept_memory_over_handed_back": round(ratio(figures["step"], before), 3),
-        "waiting_for_data": round(statistics.median(ours.waiting), 4),
-        "gflop_an_image": round(work_of(ours.learner.classifier, chosen), 2),
+        "loop_over_step": round(median_ratio(figures["loop"], figures["step"]), 3),
+        "loop_over_plain": round(median_ratio(figures["loop"], figures["plain"]), 3),
+        "kept_memory_over_handed_back": round(median_ratio(figures["step"], before), 3),
+        "waiting_for_data": round(statistics.median(ours.data_waiting), 4),
+        "gflop_an_image": round(compute_gflop_per_image(ours.learner.classifier, chosen), 2),
         "gflops_of_matrices": {name: round(value, 1) for name, value in rates.items()},
     }
 
@@ -184,17 +186,19 @@ def compare(model: str, images: int, rounds: int, threads: int) -> dict[str, obj
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="*", default=list(IMAGES))
+    parser.add_argument("--models", nargs="*", default=list(N_IMAGES))
     parser.add_argument("--images", type=int, help="smears drawn for each; three quarters are trained on")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that PyTorch computes in")
     parser.add_argument("--name", default="training-loop-cpu", help="of the files in results/, before the network's")
     given = parser.parse_args()
     for model in given.models:
-        images = given.images or IMAGES.get(model, min(IMAGES.values()))
+        images = given.images or N_IMAGES.get(model, min(N_IMAGES.values()))
         # Each in a process of its own, for what the engine asks of the C library is asked for good.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            report(f"{given.name}-{model}", fresh.submit(compare, model, images, given.rounds, given.threads).result())
+            save_results(
+                f"{given.name}-{model}", fresh.submit(compare, model, images, given.rounds, given.threads).result()
+            )
 
 
 if __name__ == "__main__":

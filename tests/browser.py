@@ -8,11 +8,11 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 PHONE = {"width": 390, "height": 844}
-DESK = {"width": 1440, "height": 900}
+DESKTOP = {"width": 1440, "height": 900}
 A4 = {"width": 688, "height": 1017}
 """What the margins of a sheet leave."""
 
-_FAINT = """() => {
+_LOW_CONTRAST = """() => {
   const numbers = (colour) => {
     const found = colour.match(/[\\d.]+/g).map(Number);
     return colour.startsWith("color(") ? found.map((one, place) => (place < 3 ? one * 255 : one)) : found;
@@ -38,11 +38,11 @@ _FAINT = """() => {
   return bad;
 }"""
 # Beside the words of its own button a picture is ornament, and would only be read out twice.
-_WORDLESS = """() => [...document.images]
+_MISSING_ALT = """() => [...document.images]
   .filter((one) => one.checkVisibility() && !one.alt.trim() && !one.closest("button")?.innerText.trim())
   .map((one) => one.src.slice(0, 60))"""
-_WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-_UNNAMED = """() => [...document.querySelectorAll("input, button, select, a, [tabindex]")]
+_OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+_MISSING_LABEL = """() => [...document.querySelectorAll("input, button, select, a, [tabindex]")]
   .filter((one) => one.checkVisibility() && !(one.labels?.length || one.ariaLabel || one.innerText?.trim()))
   .map((one) => one.outerHTML.slice(0, 80))"""
 
@@ -60,12 +60,12 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-def faults(page: Page) -> dict[str, object]:
+def find_accessibility_issues(page: Page) -> dict[str, object]:
     """Return what of an open page some people could not use; nothing where all is well."""
     found = {
-        "pictures without words": page.evaluate(_WORDLESS),
-        "too faint": page.evaluate(_FAINT),
-        "wider than the window": page.evaluate(_WIDER),
-        "controls without a name": page.evaluate(_UNNAMED),
+        "pictures without words": page.evaluate(_MISSING_ALT),
+        "too faint": page.evaluate(_LOW_CONTRAST),
+        "wider than the window": page.evaluate(_OVERFLOW),
+        "controls without a name": page.evaluate(_MISSING_LABEL),
     }
     return {name: value for name, value in found.items() if value}

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-SMALL: dict[str, Any] = {
+SMALL_RECIPE: dict[str, Any] = {
     "size": 40,
     "crop": 32,
     "model": "resnet20",
@@ -28,7 +28,7 @@ def draw_cells(folder: Path, train: int = 48, valid: int = 16, test: int = 12, s
         labels = [number % 2 for number in range(count)]
         (folder / "new_dataset" / split).mkdir(parents=True)
         for name, label in zip(names, labels, strict=True):
-            write_image(folder / name, cell(dice, label, side))
+            write_image(folder / name, draw_cell(dice, label, side))
         patients += [(name, f"{split}-{number // 4}-{number % 2}") for number, name in enumerate(names)]
         if split == "test":
             for network in (18, 50, 152):
@@ -40,13 +40,13 @@ def draw_cells(folder: Path, train: int = 48, valid: int = 16, test: int = 12, s
     return folder
 
 
-def cell(dice: np.random.Generator, label: int, side: int) -> np.ndarray:
+def draw_cell(rng: np.random.Generator, label: int, side: int) -> np.ndarray:
     """Draw one RGB cell on black."""
     image = np.zeros((side, side, 3), np.uint8)
-    centre = (side // 2 + int(dice.integers(-2, 3)), side // 2 + int(dice.integers(-2, 3)))
+    centre = (side // 2 + int(rng.integers(-2, 3)), side // 2 + int(rng.integers(-2, 3)))
     cv2.circle(image, centre, side // 3, (200, 170, 220), -1)
     cv2.circle(image, centre, side // (4 if label else 8), (110, 40, 140), -1)
-    noise = dice.normal(0, 6, image.shape)
+    noise = rng.normal(0, 6, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from parfocal.recipe import Recipe, recipe
-from tests.cells import SMALL, draw_cells
+from parfocal.recipe import Recipe, load_recipe
+from tests.cells import SMALL_RECIPE, draw_cells
 
 # How long an example takes is the machine's matter, and never what a test is about.
 settings.register_profile("patient", deadline=None)
@@ -29,7 +29,7 @@ def _stores_apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 @pytest.fixture
 def small_recipe() -> Recipe:
     """A recipe that trains on the drawn cells in a second or two."""
-    return recipe(None, **SMALL)
+    return load_recipe(None, **SMALL_RECIPE)
 
 
 @pytest.fixture

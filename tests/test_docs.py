@@ -8,7 +8,7 @@ import pytest
 from parfocal.commands import app
 from parfocal.data.readers import LAYOUTS
 from parfocal.model.resnet import ARCHITECTURES
-from parfocal.recipe import described
+from parfocal.recipe import describe_keys
 from parfocal.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +16,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 
 
-@pytest.mark.parametrize("row", described(), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", describe_keys(), ids=lambda row: row[0])
 def test_every_key_of_a_recipe_stands_in_the_reference(row: tuple[str, str, str]) -> None:
     key, default, meaning = row
     assert f"| `{key}` | {default} | {meaning} |" in REFERENCE
@@ -34,7 +34,7 @@ def test_every_layout_and_network_stands_in_the_reference(word: str) -> None:
 
 def test_the_files_of_a_run_stand_in_the_reference() -> None:
     run = Run(Path())
-    for path in (run.weights, run.checkpoint, run.table):
+    for path in (run.weights_path, run.checkpoint_path, run.table_path):
         assert f"| `{path.name}` |" in REFERENCE
 
 

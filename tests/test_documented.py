@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from parfocal.documented import decisions, departures, reported
-from parfocal.recipe import keys, recipe, variants
+from parfocal.documented import describe_packaged_recipe, find_deviations, find_reported_accuracy
+from parfocal.recipe import expand_recipes, list_keys, load_recipe
 from parfocal.recipe_file import read_recipe_file
 
 # What the documents say, word by word; nothing that they are silent about.
@@ -60,8 +60,8 @@ FIGURES = [
 
 
 def _value(name: str, key: str, **changes: Any) -> Any:
-    value: Any = recipe(name, **changes)
-    for step in keys()[key]:
+    value: Any = load_recipe(name, **changes)
+    for step in list_keys()[key]:
         value = getattr(value, step)
     return value
 
@@ -76,24 +76,24 @@ def test_a_recipe_is_as_its_document_has_it(name: str) -> None:
 
 
 def test_the_batch_of_the_leukemia_report_with_sgd_goes_by_network() -> None:
-    found = variants("leukemia-sgd", experiment="depth")
+    found = expand_recipes("leukemia-sgd", experiment="depth")
     assert [one.training.batch for one in found.values()] == [32, 16, 8]
 
 
 @pytest.mark.parametrize("name", SAID)
 def test_all_that_a_document_is_silent_about_is_marked_as_chosen(name: str) -> None:
-    whose = {key.rpartition(".")[2]: who for key, _, _, who, _ in decisions(name)}
+    whose = {key.rpartition(".")[2]: who for key, _, _, who, _ in describe_packaged_recipe(name)}
     # Of these keys one stands for a choice of the document's and not for a value.
     implied = {"model", "test_curve", "fit", "stem", "schedule"}
     silent = set(whose) - set(SAID[name]) - implied
     assert all(whose[key].startswith("chosen: ") for key in silent), silent
-    differing = [key for key in keys() if _value(name, key) != _default(key) and key not in ("name", "about")]
+    differing = [key for key in list_keys() if _value(name, key) != _default(key) and key not in ("name", "about")]
     assert set(differing) <= set(whose)
 
 
 def _default(key: str) -> Any:
-    value: Any = recipe()
-    for step in keys()[key]:
+    value: Any = load_recipe()
+    for step in list_keys()[key]:
         value = getattr(value, step)
     return value
 
@@ -102,33 +102,33 @@ def _default(key: str) -> Any:
 def test_reported_figures_are_those_of_the_documents(
     name: str, changes: dict[str, str], split: str, percent: float
 ) -> None:
-    assert reported(recipe(name, **changes))[split] == pytest.approx(percent / 100)
+    assert find_reported_accuracy(load_recipe(name, **changes))[split] == pytest.approx(percent / 100)
 
 
 @pytest.mark.parametrize(
-    "one", [recipe(), recipe("demo"), recipe("leukemia"), recipe("leukemia-adam", model="resnet34")]
+    "one", [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")]
 )
 def test_nothing_is_reported_where_no_document_reports(one: Any) -> None:
-    assert reported(one) == {}
+    assert find_reported_accuracy(one) == {}
 
 
 def test_a_natural_epoch_has_no_figure_of_one_with_more_grades() -> None:
-    found = variants("fundus-nonzero", experiment="sampling")
-    assert reported(found["resnet18-samplingnatural"]) == {}
-    assert reported(found["resnet18-samplingextra"])["test"] == pytest.approx(0.8015)
+    found = expand_recipes("fundus-nonzero", experiment="sampling")
+    assert find_reported_accuracy(found["resnet18-samplingnatural"]) == {}
+    assert find_reported_accuracy(found["resnet18-samplingextra"])["test"] == pytest.approx(0.8015)
 
 
 def test_departures_are_what_is_no_longer_as_in_the_document() -> None:
-    assert departures(recipe("leukemia-sgd", model="resnet50", seed=3)) == {}
-    assert departures(recipe("fundus", init="imagenet")) == {}
-    changed = departures(recipe("leukemia-sgd", model="resnet50", epochs=2, batch=4))
+    assert find_deviations(load_recipe("leukemia-sgd", model="resnet50", seed=3)) == {}
+    assert find_deviations(load_recipe("fundus", init="imagenet")) == {}
+    changed = find_deviations(load_recipe("leukemia-sgd", model="resnet50", epochs=2, batch=4))
     assert changed == {"training.epochs": (25, 2), "training.batch": (16, 4)}
-    assert departures(recipe(None, epochs=2)) == {}
+    assert find_deviations(load_recipe(None, epochs=2)) == {}
 
 
 def test_decisions_show_values_by_network_and_whose_they_are() -> None:
-    rows = {row[0]: row for row in decisions("leukemia-sgd")}
+    rows = {row[0]: row for row in describe_packaged_recipe("leukemia-sgd")}
     assert rows["training.batch"][1:4] == ("32; resnet50: 16; resnet152: 8", "32", "the document")
     assert rows["training.select"][3].startswith("chosen: ")
     assert rows["training.learning_rate"][1] == "0.0001"
-    assert {row[3] for row in decisions("leukemia")} == {"ours"}
+    assert {row[3] for row in describe_packaged_recipe("leukemia")} == {"ours"}

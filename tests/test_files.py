@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parfocal.errors import ParfocalError
-from parfocal.files import cache_folder, whole, write_json, write_text
+from parfocal.files import atomic_write, get_cache_folder, write_json, write_text
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     write_text(path, "old")
 
     def interrupted() -> None:
-        with whole(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("half")
             raise RuntimeError
 
@@ -47,6 +47,6 @@ def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "parfocal" / "weights"
+    assert get_cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "parfocal" / "weights"
     monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path / "mine"))
-    assert cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "mine"
+    assert get_cache_folder("weights", "PARFOCAL_WEIGHTS") == tmp_path / "mine"

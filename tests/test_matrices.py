@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.evaluation.metrics import judge
+from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.predictions import Predictions
 
 PAGE = (Path(__file__).parents[1] / "docs" / "three-matrices.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_it_prints_what_it_says(followed: tuple[Path, str]) -> None:
 def test_the_matrices_give_their_own_figures_and_not_those_above_them(
     followed: tuple[Path, str], name: str, images: int, accuracy: float, balanced: float, kappa: float
 ) -> None:
-    found = judge(Predictions.load(followed[0] / f"{name}.csv"))
+    found = compute_metrics(Predictions.load(followed[0] / f"{name}.csv"))
     assert found["count"] == images
     assert found["accuracy"] == pytest.approx(accuracy, abs=5e-5)
     assert found["balanced_accuracy"] == pytest.approx(balanced, abs=5e-4)

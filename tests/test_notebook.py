@@ -13,7 +13,7 @@ __all__ = ["trained"]
 def test_a_run_shows_what_it_reached(trained: Path, tmp_path: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
     shown = run._repr_html_()
-    assert f"<td>{run.metrics()['test']['accuracy']:.3f}</td>" in shown
+    assert f"<td>{run.read_metrics()['test']['accuracy']:.3f}</td>" in shown
     shutil.copytree(run.folder, tmp_path / "<odd>")
     begun = Run(tmp_path / "<odd>")
     (begun.folder / "metrics.json").unlink()

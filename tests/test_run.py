@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 
 from parfocal.errors import ParfocalError
-from parfocal.recipe import recipe
+from parfocal.recipe import load_recipe
 from parfocal.run import Run, open_runs
 
 
 def test_a_recipe_of_another_version_is_one_message_that_names_the_file(tmp_path: Path) -> None:
-    recipe("leukemia").save(tmp_path / "recipe.yaml")
-    assert Run(tmp_path).recipe == recipe("leukemia")
+    load_recipe("leukemia").save(tmp_path / "recipe.yaml")
+    assert Run(tmp_path).recipe == load_recipe("leukemia")
     (tmp_path / "recipe.yaml").write_text("training: {of_tomorrow: 3}")
     with pytest.raises(ParfocalError, match=r"recipe\.yaml is not a recipe of this version: A recipe has no key"):
         _ = Run(tmp_path).recipe
 
 
 def _made(folder: Path) -> Path:
-    recipe("leukemia").save(folder / "recipe.yaml")
+    load_recipe("leukemia").save(folder / "recipe.yaml")
     return folder
 
 

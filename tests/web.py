@@ -9,43 +9,43 @@ from threading import Thread
 
 
 @dataclass
-class Web:
+class WebServer:
     """What the server holds by path, after how many bytes it cuts each coming answer, and what it was asked."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    cuts: list[int] = field(default_factory=list)
-    ranges: bool = True
-    asked: list[tuple[str, str]] = field(default_factory=list)
-    address: str = ""
+    truncate_after: list[int] = field(default_factory=list)
+    supports_ranges: bool = True
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    url: str = ""
 
 
 @contextmanager
-def web() -> Iterator[Web]:
+def run_web_server() -> Iterator[WebServer]:
     """Serve while the block runs."""
-    site = Web()
+    site = WebServer()
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
-            site.asked.append((self.path, wanted))
+            site.requests.append((self.path, wanted))
             content = site.files.get(self.path)
             if content is None:
                 self.send_error(404)
                 return
-            start = int(re.findall(r"\d+", wanted)[0]) if wanted and site.ranges else 0
+            start = int(re.findall(r"\d+", wanted)[0]) if wanted and site.supports_ranges else 0
             if start and start >= len(content):
                 self.send_error(416)
                 return
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            self.wfile.write(content[start:][: site.cuts.pop(0) if site.cuts else None])
+            self.wfile.write(content[start:][: site.truncate_after.pop(0) if site.truncate_after else None])
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    site.address = f"http://127.0.0.1:{server.server_address[1]}"
+    site.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

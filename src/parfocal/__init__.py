@@ -17,10 +17,10 @@ if os.environ.get("PARFOCAL_CPU") == "avx2":
 
 if TYPE_CHECKING:
     from parfocal.data.check import check
-    from parfocal.data.images import Images
+    from parfocal.data.images import ImageDataset
     from parfocal.data.readers import read
     from parfocal.data.store import prepare
-    from parfocal.data.synthetic import synthesise
+    from parfocal.data.synthetic import synthesize
     from parfocal.evaluation.evaluate import evaluate
     from parfocal.evaluation.predict import predict
     from parfocal.explaining.explain import explain
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from parfocal.training.runs import train
     from parfocal.training.speed import bench
 
-_HOMES = {
+_MODULES = {
     "Images": "data.images",
     "bench": "training.speed",
     "check": "data.check",
@@ -49,7 +49,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Images",
+    "ImageDataset",
     "bench",
     "check",
     "compare",
@@ -61,16 +61,16 @@ __all__ = [
     "prepare",
     "read",
     "serve",
-    "synthesise",
+    "synthesize",
     "train",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'parfocal' has no attribute {name!r}")
-    return getattr(import_module(f"parfocal.{_HOMES[name]}"), name)
+    return getattr(import_module(f"parfocal.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_MODULES])

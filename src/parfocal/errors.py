@@ -16,16 +16,16 @@ class UsageError(ParfocalError):
     exit_code = 2
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
+def did_you_mean(name: str, valid_names: Iterable[str]) -> str:
     """Say which valid words there are, the nearest one first: ` Did you mean 'epochs'?`."""
-    choices = list(valid)
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    choices = list(valid_names)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Valid are: {', '.join(choices)}."
 
 
-def listing(items: Iterable[object], limit: int = 5) -> str:
+def join_limited(items: Iterable[object], limit: int = 5) -> str:
     """Join the first few items for a message and count the rest: `a, b, c and 12 more`."""
     texts = [str(item) for item in items]
     shown = ", ".join(texts[:limit])

@@ -10,11 +10,11 @@ from parfocal.errors import ParfocalError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with explained(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield beside
@@ -26,15 +26,15 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn an operating system's refusal to write into a sentence that names the file and the remedy."""
     try:
         yield
     except OSError as error:
-        raise ParfocalError(f"Cannot write {path}: {_remedy(error)}") from error
+        raise ParfocalError(f"Cannot write {path}: {_suggest_remedy(error)}") from error
 
 
-def _remedy(error: OSError) -> str:
+def _suggest_remedy(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "permission denied. Choose another folder or change its permissions."
     if error.errno in (28, 122):
@@ -42,16 +42,16 @@ def _remedy(error: OSError) -> str:
     return f"{error.strerror or error}."
 
 
-def cache_folder(name: str, variable: str) -> Path:
+def get_cache_folder(name: str, environment_variable: str) -> Path:
     """Return where files of one kind are kept: the folder an environment variable names, or one in the user's cache."""
-    given = os.environ.get(variable)
+    given = os.environ.get(environment_variable)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(given) if given else Path(cache) / "parfocal" / name
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 

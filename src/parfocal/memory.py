@@ -8,7 +8,7 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_NEVER, _AHEAD = 2**31 - 1, 256 * 2**20
+_NO_TRIMMING, _TOP_PAD_BYTES = 2**31 - 1, 256 * 2**20
 
 
 def keep_freed_memory() -> None:
@@ -18,11 +18,11 @@ def keep_freed_memory() -> None:
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)
     if adjust is not None:
         adjust(_MMAP_MAX, 0)
-        adjust(_TRIM_THRESHOLD, _NEVER)
-        adjust(_TOP_PAD, _AHEAD)
+        adjust(_TRIM_THRESHOLD, _NO_TRIMMING)
+        adjust(_TOP_PAD, _TOP_PAD_BYTES)
 
 
-def give_back_memory() -> None:
+def trim_memory() -> None:
     """Hand what was freed to the system, where the C library is glibc: for a server that waits."""
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

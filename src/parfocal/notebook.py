@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 
-def html_table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def render_html_table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table as HTML; the first cell of each row is its heading."""
     head = "".join(f'<th scope="col">{escape(one)}</th>' for one in headings)
     body = "".join(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Waiver = Literal[
+AllowableFinding = Literal[
     "patient_overlap",
     "identical_across_splits",
     "conflicting_labels",
@@ -12,29 +12,31 @@ Waiver = Literal[
     "unreadable_images",
     "missing_files",
 ]
-WAIVERS: tuple[str, ...] = get_args(Waiver)
+ALLOWABLE_FINDINGS: tuple[str, ...] = get_args(AllowableFinding)
 
 
-class Part(BaseModel):
+class Config(BaseModel):
     """What all parts of a recipe share: unknown keys are refused and values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Format = Literal[
+LayoutName = Literal[
     "auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "cifar10", "medmnist", "columns", "folders"
 ]
 
 
-class DataPart(Part):
+class DataConfig(Config):
     """How labels are read, and which faults are accepted."""
 
-    format: Format = Field(default="auto", description="how the labels are laid out")
+    format: LayoutName = Field(default="auto", description="how the labels are laid out")
     classes: tuple[str, ...] = Field(default=(), description="names of the classes, in the order of their codes")
-    allow: tuple[Waiver, ...] = Field(default=(), description="faults accepted knowingly; printed on the report")
+    allow: tuple[AllowableFinding, ...] = Field(
+        default=(), description="faults accepted knowingly; printed on the report"
+    )
 
 
-class ColumnsPart(Part):
+class ColumnsConfig(Config):
     """Which columns of a sheet say what; the usual names are found without."""
 
     path: str = Field(default="", description="the image: a path, or a name that is found below the folder")
@@ -46,7 +48,7 @@ class ColumnsPart(Part):
     group_from: str = Field(default="", description="regular expression on an image's id that finds the patient")
 
 
-class SplitPart(Part):
+class SplitConfig(Config):
     """Who trains, validates and tests, where the data does not say; always whole patients, the class mix kept."""
 
     keep: bool = Field(default=True, description="take the data's own splits; false makes them anew")
@@ -57,7 +59,7 @@ class SplitPart(Part):
     file: str = Field(default="", description="take the splits from this table.csv of an earlier run")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.folds == 1 or (self.folds and self.fold >= self.folds):
             raise ValueError(f"folds={self.folds} has no fold={self.fold}")
         if self.valid + self.test >= 1:
@@ -65,7 +67,7 @@ class SplitPart(Part):
         return self
 
 
-class ImagesPart(Part):
+class ImagesConfig(Config):
     """What the Store holds: every image framed to one size, once."""
 
     crop_disc: bool = Field(default=False, description="find the fundus disc and trim the black surround, first")
@@ -100,18 +102,18 @@ class ImagesPart(Part):
     quality: int = Field(default=95, ge=95, le=100, description="of store=jpeg, always without chroma subsampling")
 
 
-Step = Literal[
+AugmentationName = Literal[
     "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue", "grey"
 ]
-Group = Literal["all", "random_order", "one_of"]
-Look = Literal["centre", "five", "ten", "flips", "eight"]
+Composition = Literal["all", "random_order", "one_of"]
+TtaMode = Literal["centre", "five", "ten", "flips", "eight"]
 
 
-class ViewsPart(Part):
+class ViewsConfig(Config):
     """How an image is looked at: its centre in evaluation, drawn anew for each epoch in training."""
 
     crop: int = Field(default=224, ge=8, le=4096, description="side of the square the network sees")
-    evaluation: Look = Field(
+    evaluation: TtaMode = Field(
         default="centre",
         description="look at the centre; or average centre and corners, these and their flips, four flips, eight turns",
     )
@@ -135,19 +137,19 @@ class ViewsPart(Part):
         default=0, ge=0, le=0.5, description="turned about the grey axis by up to this share of the circle"
     )
     grey: float = Field(default=0, ge=0, le=1, description="probability of losing all colour")
-    chances: dict[Step, Annotated[float, Field(ge=0, le=1)]] = Field(
+    chances: dict[AugmentationName, Annotated[float, Field(ge=0, le=1)]] = Field(
         default={}, description="probability of single steps, {rotate: 0.5, hue: 0.2}; else each is always taken"
     )
-    geometry: Group = Field(default="all", description="geometric steps: all, in random order, or one of them")
+    geometry: Composition = Field(default="all", description="geometric steps: all, in random order, or one of them")
     geometry_chance: float = Field(default=1, ge=0, le=1, description="probability of any geometric step")
-    colours: Group = Field(default="all", description="colour steps: all, in random order, or one of them")
+    colours: Composition = Field(default="all", description="colour steps: all, in random order, or one of them")
     colours_chance: float = Field(default=1, ge=0, le=1, description="probability of any colour step")
     erase: float = Field(default=0, ge=0, le=1, description="probability of blackening a box")
     erase_area: float = Field(default=0.2, gt=0, lt=1, description="largest share of the view a box covers")
     also: str = Field(default="", description="last step of one's own, module:function, image -> image")
 
 
-class NetworkPart(Part):
+class NetworkConfig(Config):
     """Which network, and how its pixels are scaled."""
 
     model: str = Field(default="resnet18", description="a network of the table in `parfocal.model.resnet`")
@@ -169,7 +171,7 @@ class NetworkPart(Part):
     )
 
     @model_validator(mode="after")
-    def _fits_published_weights(self) -> Self:
+    def _check_pretrained_weights(self) -> Self:
         if self.init in ("imagenet", "imagenet-v2"):
             if self.normalise in ("none", "whiten"):
                 raise ValueError(f"init={self.init} saw pixels scaled by normalise=imagenet, not {self.normalise}")
@@ -178,17 +180,17 @@ class NetworkPart(Part):
         return self
 
 
-Batch = Annotated[int, BeforeValidator(lambda value: 0 if value == "auto" else value)]
+BatchSize = Annotated[int, BeforeValidator(lambda value: 0 if value == "auto" else value)]
 
 
-class TrainingPart(Part):
+class TrainingConfig(Config):
     """How the weights are found."""
 
     epochs: int = Field(default=20, ge=1, description="passes over the training split")
     minutes: float = Field(
         default=0, ge=0, description="train for so long instead, cosine and one_cycle by the clock; 0: epochs decide"
     )
-    batch: Batch = Field(
+    batch: BatchSize = Field(
         default=32, ge=0, description="images a step, over all devices; auto: what a card's memory takes"
     )
     optimiser: Literal["sgd", "adam", "adamw"] = Field(
@@ -275,7 +277,7 @@ class TrainingPart(Part):
     test_curve: bool = Field(default=False, description="also measure the test split each epoch, for the curve only")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.warmup > self.epochs:
             raise ValueError(f"warmup={self.warmup:g} is longer than epochs={self.epochs}")
         if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
@@ -293,10 +295,10 @@ class TrainingPart(Part):
         return self
 
 
-Tracker = Literal["tensorboard", "mlflow", "wandb"]
+LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
-class MachinePart(Part):
+class MachineConfig(Config):
     """Where the work is done, and who is told; it decides nothing about what is learnt and may change on the way."""
 
     devices: int = Field(
@@ -317,10 +319,10 @@ class MachinePart(Part):
         description="have PyTorch compile the network first: minutes of waiting, for faster steps on a graphics card",
     )
     save_every: float = Field(default=10, gt=0, description="minutes after which an epoch is saved in the middle")
-    track: tuple[Tracker, ...] = Field(default=(), description="also tell each epoch's figures to these")
+    track: tuple[LoggerName, ...] = Field(default=(), description="also tell each epoch's figures to these")
 
 
-class JudgementPart(Part):
+class EvaluationConfig(Config):
     """What the classes mean to those who judge."""
 
     ordered: bool = Field(default=False, description="the classes are grades, each worse than the one before")
@@ -329,7 +331,7 @@ class JudgementPart(Part):
     )
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.referable and not self.ordered:
             raise ValueError(f"referable={self.referable} needs ordered=true")
         return self

@@ -15,10 +15,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-screen = Console(stderr=True)
+console = Console(stderr=True)
 
 
-class _Rate(ProgressColumn):
+class _RateColumn(ProgressColumn):
     """Items a second, as the user counts them."""
 
     def render(self, task: Task) -> Text:
@@ -26,7 +26,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def show_progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar while the block runs; call what it yields with the number of items just finished.
 
     Where nobody knows the total, the bar only moves.
@@ -35,20 +35,20 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(),
+        _RateColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=screen, transient=True, disable=screen.quiet or not screen.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         yield lambda finished: bar.advance(task, finished)
 
 
-def be_quiet() -> None:
+def silence() -> None:
     """Say and show nothing from now on: in a process that is one of several, of which the first speaks."""
-    screen.quiet = True
+    console.quiet = True
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print one line beside the live bars, in a terminal only."""
-    if screen.is_terminal:
-        screen.print(text, highlight=False)
+    if console.is_terminal:
+        console.print(text, highlight=False)

@@ -11,14 +11,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from parfocal.errors import UsageError, nearest
-from parfocal.parts import Part
+from parfocal.errors import UsageError, did_you_mean
+from parfocal.parts import Config
 
 AUTO = "auto"
 """The recipe that has no file: it is planned from the data."""
 
 
-class Reported(Part):
+class ReportedAccuracy(Config):
     """An accuracy that a document reports, in per cent; `when` is which recipe keys must be so for it to be meant."""
 
     split: Literal["train", "valid", "test"]
@@ -26,7 +26,7 @@ class Reported(Part):
     when: dict[str, Any] = Field(default={})
 
 
-class RecipeFile(Part):
+class RecipeFile(Config):
     """What a recipe's file holds: `choices` are the parts of the recipe, the rest stands beside them.
 
     `networks` are changes for single networks, `experiments` lists of values by name, `document` is where the recipe is
@@ -39,32 +39,32 @@ class RecipeFile(Part):
     experiments: dict[str, dict[str, Any]] = Field(default={})
     document: str = ""
     first: tuple[str, ...] = ()
-    reported: tuple[Reported, ...] = ()
+    reported: tuple[ReportedAccuracy, ...] = ()
     chosen: dict[str, str] = Field(default={})
     notes: tuple[str, ...] = ()
 
 
-class _Plain(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):
     """YAML without its dates and its numbers to the base of 60: `1:30` is not 90 but text, as `2020-13-45` is."""
 
-    def number(self, node: yaml.ScalarNode) -> object:
+    def construct_number(self, node: yaml.ScalarNode) -> object:
         """Return what a number is, or its text where it is written with colons."""
         if ":" in node.value:
             return node.value
         return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
 
 
-_Plain.add_constructor("tag:yaml.org,2002:int", _Plain.number)
-_Plain.add_constructor("tag:yaml.org,2002:float", _Plain.number)
-_Plain.add_constructor("tag:yaml.org,2002:timestamp", _Plain.construct_yaml_str)
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_number)
+_PlainLoader.add_constructor("tag:yaml.org,2002:float", _PlainLoader.construct_number)
+_PlainLoader.add_constructor("tag:yaml.org,2002:timestamp", _PlainLoader.construct_yaml_str)
 
 
 def read_yaml(text: str) -> Any:
     """Return what YAML says; raise `YAMLError`, or `ValueError` of a number that is none, where it says nothing."""
-    return yaml.load(text, Loader=_Plain)
+    return yaml.load(text, Loader=_PlainLoader)
 
 
-def packaged() -> dict[str, Path]:
+def find_packaged_recipes() -> dict[str, Path]:
     """Return the recipes that come with Parfocal, by name."""
     folder = Path(str(resources.files("parfocal"))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
@@ -72,7 +72,7 @@ def packaged() -> dict[str, Path]:
 
 def read_recipe_file(source: str | Path) -> RecipeFile:
     """Read the packaged recipe of this name, or a YAML file."""
-    known = packaged()
+    known = find_packaged_recipes()
     path = known.get(str(source), Path(source))
     if str(source) == AUTO:
         raise UsageError(
@@ -80,7 +80,7 @@ def read_recipe_file(source: str | Path) -> RecipeFile:
         )
     if not path.is_file():
         raise UsageError(
-            f"There is no recipe {str(source)!r}, neither packaged nor a file. {nearest(str(source), [*known, AUTO])}"
+            f"There is no recipe {str(source)!r}, neither packaged nor a file. {did_you_mean(str(source), [*known, AUTO])}"
         )
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from parfocal.commands import main
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     """How a command ended, and what it said."""
 
     returncode: int
@@ -20,29 +20,29 @@ class Done:
     stderr: str
 
 
-def parfocal(*words: str | Path, stdin: str = "") -> Done:
+def parfocal(*arguments: str | Path, stdin: str = "") -> CommandResult:
     """Run a command line in this process."""
     out, err = io.StringIO(), io.StringIO()
-    typed = ["parfocal", *map(str, words)]
+    typed = ["parfocal", *map(str, arguments)]
     with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", typed), patch("sys.stdin", io.StringIO(stdin)):
         try:
             main()
             code = 0
         except SystemExit as ended:
             code = int(ended.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
-def parfocal_alone(*words: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+def parfocal_subprocess(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run a command line in a process of its own."""
-    command = [sys.executable, "-m", "parfocal", *map(str, words)]
+    command = [sys.executable, "-m", "parfocal", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
 
 
-def one_error(done: Done | subprocess.CompletedProcess[str], code: int) -> str:
+def expect_error(result: CommandResult | subprocess.CompletedProcess[str], code: int) -> str:
     """Assert that a command ended in one message and return it."""
-    assert done.returncode == code, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
     assert lines[0].startswith("Error: ")
     return lines[0]

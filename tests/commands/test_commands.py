@@ -13,22 +13,22 @@ import pytest
 import yaml
 
 from parfocal.commands import app
-from parfocal.recipe import recipe
-from tests.cells import SMALL, cell, write_image
-from tests.commands.command import one_error, parfocal, parfocal_alone
+from parfocal.recipe import load_recipe
+from tests.cells import SMALL_RECIPE, draw_cell, write_image
+from tests.commands.command import expect_error, parfocal, parfocal_subprocess
 
-VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
-QUICK = [f"{key}={value}" for key, value in {**SMALL, "epochs": 1}.items()]
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+QUICK_RECIPE = [f"{key}={value}" for key, value in {**SMALL_RECIPE, "epochs": 1}.items()]
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
-    assert VERBS == [
+    assert COMMANDS == [
         "demo", "synthesise", "check", "plan", "prepare", "train", "evaluate", "compare", "predict", "explain",
         "export", "serve", "bench", "recipes",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_has_help_with_an_example(verb: str) -> None:
     done = parfocal(verb, "--help")
     assert done.returncode == 0
@@ -38,7 +38,7 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
 def test_version_and_help() -> None:
     from parfocal import __version__
 
-    assert parfocal_alone("--version").stdout.strip() == f"parfocal {__version__}"
+    assert parfocal_subprocess("--version").stdout.strip() == f"parfocal {__version__}"
     assert "train" in parfocal("-h").stdout
 
 
@@ -50,8 +50,8 @@ def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
     assert "Findings:" in parfocal("check", smears, "-o", tmp_path / "page.html").stdout
     assert (tmp_path / "page.html").is_file()
     assert (tmp_path / "page.json").is_file()
-    assert "60 images of 40×40" in parfocal("prepare", smears, *QUICK).stdout
-    done = parfocal("train", smears, *QUICK, "model=resnet20,plain20", "--out", runs)
+    assert "60 images of 40×40" in parfocal("prepare", smears, *QUICK_RECIPE).stdout
+    done = parfocal("train", smears, *QUICK_RECIPE, "model=resnet20,plain20", "--out", runs)
     assert done.returncode == 0, done.stderr
     assert "majority" in done.stdout
     assert (runs / "report.html").is_file()
@@ -63,7 +63,10 @@ def test_from_drawn_images_to_a_page(tmp_path: Path) -> None:
     assert "wished for" in said
     assert "accuracy of the rest" in said
     assert f"Ensemble: {runs / 'ensemble'}" in parfocal("evaluate", runs, "--ensemble").stdout
-    assert "Judged on" in parfocal("evaluate", runs / "resnet20", "--data", _unseen(tmp_path / "other")).stdout
+    assert (
+        "Judged on"
+        in parfocal("evaluate", runs / "resnet20", "--data", _write_external_data(tmp_path / "other")).stdout
+    )
     said = parfocal("compare", runs, "-o", tmp_path / "two.html").stdout
     assert f"Report: {tmp_path / 'two.html'}" in said
     assert "larger than chance" in said
@@ -103,21 +106,21 @@ def test_a_recipe_is_explained() -> None:
 def test_a_recipe_is_written_to_be_changed(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     assert f"Written: {mine}" in parfocal("recipes", "leukemia-sgd", "-o", mine).stdout
-    assert recipe(mine, model="resnet50") == recipe("leukemia-sgd", name="mine", model="resnet50")
-    assert "Say which recipe" in one_error(parfocal("recipes", "-o", mine), 2)
-    assert "Did you mean 'leukemia'" in one_error(parfocal("recipes", "leukaemia"), 2)
+    assert load_recipe(mine, model="resnet50") == load_recipe("leukemia-sgd", name="mine", model="resnet50")
+    assert "Say which recipe" in expect_error(parfocal("recipes", "-o", mine), 2)
+    assert "Did you mean 'leukemia'" in expect_error(parfocal("recipes", "leukaemia"), 2)
 
 
 def test_a_plan_is_shown_and_written(cells: Path, tmp_path: Path) -> None:
     done = parfocal("plan", cells, "epochs=2", "-o", tmp_path / "mine.yaml")
     assert "Planned for 48 images" in done.stdout
     assert "you said so" in done.stdout
-    assert recipe(tmp_path / "mine.yaml").training.epochs == 2
+    assert load_recipe(tmp_path / "mine.yaml").training.epochs == 2
 
 
 def test_an_experiment_is_one_command_that_ends_in_one_comparison(cells: Path, tmp_path: Path) -> None:
     first, file = tmp_path / "first", tmp_path / "small.yaml"
-    assert parfocal("train", cells, *QUICK, "model=resnet20,plain20", "--out", first).returncode == 0
+    assert parfocal("train", cells, *QUICK_RECIPE, "model=resnet20,plain20", "--out", first).returncode == 0
     content = {
         "images": {"size": 32},
         "views": {"crop": 32},
@@ -152,11 +155,11 @@ def test_what_the_document_reports_stands_in_the_comparison(cells: Path, tmp_pat
     assert {figures[("resnet18", "valid")], figures[("resnet20", "test")]} == {"–"}
 
 
-def _unseen(folder: Path) -> Path:
+def _write_external_data(folder: Path) -> Path:
     dice = np.random.default_rng(1)
     for number in range(8):
         name = ("normal", "blast")[number % 2]
-        write_image(folder / name / f"{number}.png", cell(dice, number % 2, 48))
+        write_image(folder / name / f"{number}.png", draw_cell(dice, number % 2, 48))
     return folder
 
 
@@ -171,11 +174,11 @@ def _unseen(folder: Path) -> Path:
     ],
 )
 def test_options_of_evaluate_that_do_not_go_together_are_told(words: list[str], said: str) -> None:
-    assert said in one_error(parfocal("evaluate", "runs", *words), 2)
+    assert said in expect_error(parfocal("evaluate", "runs", *words), 2)
 
 
 def test_bench_shows_what_it_measured_and_says_what_holds_training_up(cells: Path, tmp_path: Path) -> None:
-    done = parfocal("bench", cells, *QUICK, "--seconds", "0.5", "-o", tmp_path / "speed.json")
+    done = parfocal("bench", cells, *QUICK_RECIPE, "--seconds", "0.5", "-o", tmp_path / "speed.json")
     assert done.returncode == 0, done.stderr
     for word in ("loading alone", "step alone", "both together", "waiting for batches", "matrices in bf16"):
         assert word in done.stdout
@@ -199,17 +202,17 @@ def test_bench_shows_what_it_measured_and_says_what_holds_training_up(cells: Pat
 def test_wrong_usage_exits_with_2_and_names_the_nearest(
     cells: Path, tmp_path: Path, words: list[str], said: str
 ) -> None:
-    assert said in one_error(parfocal("train", cells, *words, "--out", tmp_path / "runs"), 2)
+    assert said in expect_error(parfocal("train", cells, *words, "--out", tmp_path / "runs"), 2)
 
 
 def test_a_wrong_recipe_is_told_before_what_takes_seconds_to_import(
     cells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "parfocal.training.runs", None)
-    assert "Did you mean 'epochs'?" in one_error(parfocal("train", cells, "epohcs=3"), 2)
+    assert "Did you mean 'epochs'?" in expect_error(parfocal("train", cells, "epohcs=3"), 2)
 
 
-def _spoil(cells: Path, fault: str) -> None:
+def _damage(cells: Path, fault: str) -> None:
     images, train = cells / "new_dataset" / "train", cells / "train.csv"
     if fault == "corrupt image":
         (images / "3.bmp").write_bytes((images / "3.bmp").read_bytes()[:300])
@@ -234,12 +237,12 @@ def _spoil(cells: Path, fault: str) -> None:
     ],
 )
 def test_faulty_data_is_one_message_and_leaves_nothing(cells: Path, tmp_path: Path, fault: str, said: str) -> None:
-    _spoil(cells, fault)
-    assert said in one_error(parfocal("train", cells, *QUICK, "--out", tmp_path / "runs"), 1)
+    _damage(cells, fault)
+    assert said in expect_error(parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs"), 1)
     assert not (tmp_path / "runs").exists()
 
 
-def _folder_that_cannot_be_written(tmp_path: Path) -> Path:
+def _unwritable_folder(tmp_path: Path) -> Path:
     """A folder without permission; where the tests' user may write everywhere, a file in the folder's place."""
     place = tmp_path / "locked"
     if os.geteuid() == 0:
@@ -250,10 +253,10 @@ def _folder_that_cannot_be_written(tmp_path: Path) -> Path:
 
 
 def test_an_unwritable_folder_is_one_message(cells: Path, tmp_path: Path) -> None:
-    out = _folder_that_cannot_be_written(tmp_path)
-    assert f"Cannot write {out}" in one_error(parfocal("train", cells, *QUICK, "--out", out), 1)
+    out = _unwritable_folder(tmp_path)
+    assert f"Cannot write {out}" in expect_error(parfocal("train", cells, *QUICK_RECIPE, "--out", out), 1)
     out = out.with_suffix(".html")
-    assert "Cannot write" in one_error(parfocal("synthesise", "smear", out, "--images", "40"), 1)
+    assert "Cannot write" in expect_error(parfocal("synthesise", "smear", out, "--images", "40"), 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit stands in for a full disk on Linux")
@@ -262,22 +265,22 @@ def test_a_disk_that_fills_up_while_training_is_one_message(
     draw: Callable[..., Path], tmp_path: Path, room: int
 ) -> None:
     cells = draw(tmp_path / "cells", train=16, valid=8, test=4)
-    assert parfocal("prepare", cells, *QUICK).returncode == 0
+    assert parfocal("prepare", cells, *QUICK_RECIPE).returncode == 0
 
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
-    done = parfocal_alone("train", cells, *QUICK, "--out", tmp_path / "runs", preexec_fn=fill)
-    assert "Cannot write" in one_error(done, 1)
+    done = parfocal_subprocess("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs", preexec_fn=fill)
+    assert "Cannot write" in expect_error(done, 1)
     left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert [path.name for path in left if ".part" in path.name] == []
     assert not any(path.stat().st_size == 0 for path in left)
-    done = parfocal("train", cells, *QUICK, "--out", tmp_path / "runs", "--resume")
+    done = parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs", "--resume")
     assert done.returncode == 0, done.stderr
 
 
 def test_predicting_with_a_bad_image_lists_it_and_exits_with_1(cells: Path, tmp_path: Path) -> None:
-    assert parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
+    assert parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs").returncode == 0
     (tmp_path / "bad.png").write_text("no image")
     good = cells / "new_dataset" / "test" / "0.bmp"
     done = parfocal("predict", tmp_path / "runs" / "resnet20", good, tmp_path / "bad.png", "-o", tmp_path / "out.csv")
@@ -287,7 +290,7 @@ def test_predicting_with_a_bad_image_lists_it_and_exits_with_1(cells: Path, tmp_
 
 
 def test_explaining_prints_peaks_and_places_and_lists_what_it_cannot_read(cells: Path, tmp_path: Path) -> None:
-    assert parfocal("train", cells, *QUICK, "--out", tmp_path / "runs").returncode == 0
+    assert parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs").returncode == 0
     run, out = tmp_path / "runs" / "resnet20", tmp_path / "where"
     for number in range(12):
         write_image(cells / "masks" / "test" / f"{number}.png", np.eye(48, dtype=np.uint8))
@@ -304,18 +307,21 @@ def test_explaining_prints_peaks_and_places_and_lists_what_it_cannot_read(cells:
     assert done.returncode == 1
     assert done.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
     assert len(set(pd.read_csv(out / "figures.csv")["id"])) == 12
-    assert "Name a split (valid, test) or images" in one_error(parfocal("explain", run), 2)
-    assert "Did you mean 'valid'" in one_error(parfocal("explain", run, "vaild", "-o", out), 2)
+    assert "Name a split (valid, test) or images" in expect_error(parfocal("explain", run), 2)
+    assert "Did you mean 'valid'" in expect_error(parfocal("explain", run, "vaild", "-o", out), 2)
 
 
 def test_a_border_that_decides_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    from parfocal.commands.explain import _margins
-    from parfocal.explaining.explain import Explained
-    from parfocal.explaining.lying import Lying
-    from parfocal.explaining.margin import Margin
+    from parfocal.commands.explain import _print_border_swap
+    from parfocal.explaining.explain import Explanation
+    from parfocal.explaining.lying import MapLocalization
+    from parfocal.explaining.margin import BorderSwapResult
 
-    lying = {"bad": Lying(Margin(40, 0.3, 0.3, 0.1, 0.1, 0.4, 0.1), {}), "few": Lying(None, {})}
-    _margins(Explained(Path(), (), pd.DataFrame(), 1.0, lying, {}))
+    lying = {
+        "bad": MapLocalization(BorderSwapResult(40, 0.3, 0.3, 0.1, 0.1, 0.4, 0.1), {}),
+        "few": MapLocalization(None, {}),
+    }
+    _print_border_swap(Explanation(Path(), (), pd.DataFrame(), 1.0, lying, {}))
     said = capsys.readouterr().out
     assert "Warning: bad: 40% of the answers change when the border is that of another image" in said
     assert "few" not in said

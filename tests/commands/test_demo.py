@@ -6,11 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from parfocal.commands import app, demo
-from parfocal.recipe import recipe
+from parfocal.recipe import load_recipe
 
 
 def test_the_demo_leaves_runs_page_and_submissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = recipe("demo", size=32, crop=32, epochs=1)
+    quick = load_recipe("demo", size=32, crop=32, epochs=1)
     monkeypatch.setattr(demo, "RECIPE", quick)
     monkeypatch.setattr(demo, "NETWORKS", ["resnet20", "plain20"])
     monkeypatch.setattr(demo, "IMAGES", 60)

@@ -9,22 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.data.batches import Batches, require_shares
+from parfocal.data.batches import BatchLoader, check_batch_covers_processes
 from parfocal.errors import UsageError
-from parfocal.parts import TrainingPart, ViewsPart
+from parfocal.parts import TrainingConfig, ViewsConfig
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
-VIEWS = ViewsPart(crop=12, rotate=180, flip_horizontal=0.5, zoom=0.2, brightness=0.3, hue=0.1)
+VIEWS = ViewsConfig(crop=12, rotate=180, flip_horizontal=0.5, zoom=0.2, brightness=0.3, hue=0.1)
 
 
-def _batches(count: int = 30, batch: int = 8, threads: int = 2, seed: int = 0) -> Batches:
+def _batches(count: int = 30, batch: int = 8, threads: int = 2, seed: int = 0) -> BatchLoader:
     places = np.arange(count)
-    return Batches(PIXELS, places, places.astype(np.int64), VIEWS, TrainingPart(), batch, seed=seed, threads=threads)
+    return BatchLoader(
+        PIXELS, places, places.astype(np.int64), VIEWS, TrainingConfig(), batch, seed=seed, n_threads=threads
+    )
 
 
 @pytest.mark.parametrize("threads", [2, 7])
 def test_the_number_of_threads_changes_no_byte(threads: int) -> None:
-    for one, other in zip(_batches(threads=1).epoch(3), _batches(threads=threads).epoch(3), strict=True):
+    for one, other in zip(
+        _batches(threads=1).train_batches(3), _batches(threads=threads).train_batches(3), strict=True
+    ):
         assert one[0].equal(other[0])
         assert one[1].equal(other[1])
 
@@ -33,45 +37,45 @@ def test_the_number_of_threads_changes_no_byte(threads: int) -> None:
 def test_every_image_comes_once_in_batches_of_nearly_one_size(count: int, batch: int, epoch: int) -> None:
     batches = _batches(count, batch)
     sizes, labels = [], []
-    for pixels, numbers in batches.epoch(epoch):
+    for pixels, numbers in batches.train_batches(epoch):
         sizes.append(len(pixels))
         labels += numbers.tolist()
     assert sorted(labels) == list(range(count))
-    assert len(sizes) == batches.steps
+    assert len(sizes) == batches.steps_per_epoch
     assert max(sizes) <= batch
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_epochs_and_seeds_differ_in_order_and_views() -> None:
-    first = next(iter(_batches().epoch(0)))
-    assert not first[1].equal(next(iter(_batches().epoch(1)))[1])
-    assert not first[1].equal(next(iter(_batches(seed=1).epoch(0)))[1])
+    first = next(iter(_batches().train_batches(0)))
+    assert not first[1].equal(next(iter(_batches().train_batches(1)))[1])
+    assert not first[1].equal(next(iter(_batches(seed=1).train_batches(0)))[1])
 
 
 def test_evaluation_is_in_order_and_straight() -> None:
-    pixels, labels = zip(*_batches().evaluation(), strict=True)
+    pixels, labels = zip(*_batches().eval_batches(), strict=True)
     assert np.concatenate(labels).tolist() == list(range(30))
     np.testing.assert_array_equal(np.concatenate(pixels), PIXELS[:, 2:14, 2:14])
 
 
 def test_waiting_is_measured_and_a_pass_may_be_left_early() -> None:
     batches = _batches()
-    for _ in batches.epoch(0):
+    for _ in batches.train_batches(0):
         break
-    assert batches.waited > 0
-    assert len(list(batches.epoch(0))) == batches.steps
+    assert batches.wait_seconds > 0
+    assert len(list(batches.train_batches(0))) == batches.steps_per_epoch
 
 
 def test_an_empty_split_has_no_batches() -> None:
-    assert list(_batches(0).evaluation()) == []
+    assert list(_batches(0).eval_batches()) == []
 
 
 @given(ranks=st.integers(1, 3), batch=st.integers(3, 12), epoch=st.integers(0, 3))
 def test_split_over_processes_the_shares_make_up_the_batches(ranks: int, batch: int, epoch: int) -> None:
     def batches(rank: int, ranks: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        part, places = TrainingPart(sampling="balanced"), np.arange(30)
-        made = Batches(PIXELS, places, places % 3, VIEWS, part, batch, rank=rank, ranks=ranks)
-        return [(pixels.numpy(), labels.numpy()) for pixels, labels in made.epoch(epoch)]
+        part, places = TrainingConfig(sampling="balanced"), np.arange(30)
+        made = BatchLoader(PIXELS, places, places % 3, VIEWS, part, batch, rank=rank, world_size=ranks)
+        return [(pixels.numpy(), labels.numpy()) for pixels, labels in made.train_batches(epoch)]
 
     whole, shares = batches(0, 1), [batches(rank, ranks) for rank in range(ranks)]
     for number, (pixels, labels) in enumerate(whole):
@@ -91,7 +95,7 @@ def test_every_process_takes_every_step_or_the_batch_is_refused_and_a_better_nam
         return {sum(len(part[rank::ranks]) > 0 for part in parts) for rank in range(ranks)}
 
     try:
-        require_shares(images, batch, ranks)
+        check_batch_covers_processes(images, batch, ranks)
     except UsageError as error:
         assert len(steps(batch)) > 1
         named = re.search(r"smallest batch that works is batch=(\d+);", str(error))
@@ -105,19 +109,22 @@ def test_every_process_takes_every_step_or_the_batch_is_refused_and_a_better_nam
 
 def test_an_epoch_that_some_process_cannot_follow_is_not_begun_and_evaluation_is() -> None:
     places = np.arange(15)
-    shares = [Batches(PIXELS, places, places % 3, VIEWS, TrainingPart(), 8, rank=rank, ranks=8) for rank in range(8)]
+    shares = [
+        BatchLoader(PIXELS, places, places % 3, VIEWS, TrainingConfig(), 8, rank=rank, world_size=8)
+        for rank in range(8)
+    ]
     for share in shares:
         with pytest.raises(UsageError, match=r"batch=8 parts 15 images into batches of 7 .* 8 processes .* batch=15;"):
-            share.epoch(0)
-    assert sum(len(labels) for share in shares for _, labels in share.evaluation()) == 15
+            share.train_batches(0)
+    assert sum(len(labels) for share in shares for _, labels in share.eval_batches()) == 15
 
 
 def test_albumentations_gives_the_same_bytes_whatever_the_threads() -> None:
     def batches(threads: int) -> list[np.ndarray]:
-        part = ViewsPart(crop=12, also="tests.data.test_views:jittered")
+        part = ViewsConfig(crop=12, also="tests.data.test_views:jittered")
         places = np.arange(30)
-        made = Batches(PIXELS, places, places, part, TrainingPart(), 4, threads=threads)
-        return [pixels.numpy() for pixels, _ in made.epoch(2)]
+        made = BatchLoader(PIXELS, places, places, part, TrainingConfig(), 4, n_threads=threads)
+        return [pixels.numpy() for pixels, _ in made.train_batches(2)]
 
     one, seven = batches(1), batches(7)
     for first, second in zip(one, seven, strict=True):
@@ -127,8 +134,10 @@ def test_albumentations_gives_the_same_bytes_whatever_the_threads() -> None:
 
 def _shares(rank: int) -> list[tuple[bytes, list[int]]]:
     places = np.arange(30)
-    made = Batches(PIXELS, places, places % 3, VIEWS, TrainingPart(sampling="balanced"), 8, rank=rank, ranks=2)
-    return [(pixels.numpy().tobytes(), labels.tolist()) for pixels, labels in made.epoch(1)]
+    made = BatchLoader(
+        PIXELS, places, places % 3, VIEWS, TrainingConfig(sampling="balanced"), 8, rank=rank, world_size=2
+    )
+    return [(pixels.numpy().tobytes(), labels.tolist()) for pixels, labels in made.train_batches(1)]
 
 
 def test_two_processes_render_what_one_would() -> None:
@@ -136,7 +145,7 @@ def test_two_processes_render_what_one_would() -> None:
         apart = list(processes.map(_shares, range(2)))
     assert apart == [_shares(0), _shares(1)]
     places = np.arange(30)
-    whole = Batches(PIXELS, places, places % 3, VIEWS, TrainingPart(sampling="balanced"), 8)
-    for number, (pixels, _) in enumerate(whole.epoch(1)):
+    whole = BatchLoader(PIXELS, places, places % 3, VIEWS, TrainingConfig(sampling="balanced"), 8)
+    for number, (pixels, _) in enumerate(whole.train_batches(1)):
         for rank in range(2):
             assert apart[rank][number][0] == pixels.numpy()[rank::2].tobytes()

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from parfocal.data.check import check, check_table
-from parfocal.data.finding import Finding, refuse, waived
+from parfocal.data.finding import Finding, apply_waivers, raise_errors
 from parfocal.data.readers import read
-from parfocal.data.synthetic import synthesise_smear
+from parfocal.data.synthetic import synthesize_smear
 from parfocal.errors import ParfocalError
-from parfocal.parts import WAIVERS
+from parfocal.parts import ALLOWABLE_FINDINGS
 
 
 def _errors(folder: Path) -> dict[str, Finding]:
@@ -23,7 +23,7 @@ def _errors(folder: Path) -> dict[str, Finding]:
 def test_a_good_set_has_no_errors_and_states_its_classes(cells: Path) -> None:
     findings = check(read(cells))
     assert "error" not in {one.severity for one in findings}
-    assert "train: 24 normal, 24 blast; always saying 'normal' is right in 50.0%." in [one.text for one in findings]
+    assert "train: 24 normal, 24 blast; always saying 'normal' is right in 50.0%." in [one.message for one in findings]
 
 
 def test_missing_and_unreadable_files_are_named(cells: Path) -> None:
@@ -35,7 +35,7 @@ def test_missing_and_unreadable_files_are_named(cells: Path) -> None:
     found = _errors(cells)
     assert found["missing_files"].ids == ("./new_dataset/train/3.bmp",)
     assert set(found["unreadable_images"].ids) == {f"./new_dataset/train/{number}.bmp" for number in (4, 5, 6)}
-    assert "the file is empty" in found["unreadable_images"].text
+    assert "the file is empty" in found["unreadable_images"].message
 
 
 def test_a_patient_on_both_sides_is_found(cells: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_patient_on_both_sides_is_found(cells: Path) -> None:
     rows.loc[rows["Path"] == "./new_dataset/valid/0.bmp", "patient"] = "train-0-0"
     rows.to_csv(cells / "patients.csv", index=False)
     found = _errors(cells)["patient_overlap"]
-    assert "train-0-0" in found.text
+    assert "train-0-0" in found.message
     assert "./new_dataset/valid/0.bmp" in found.ids
 
 
@@ -71,23 +71,23 @@ def test_doubled_rows_and_a_single_class_are_found(cells: Path) -> None:
     pd.concat([rows, rows.iloc[:1]]).to_csv(cells / "train.csv", index=False)
     found = _errors(cells)
     assert found["duplicate_rows"].ids == ("./new_dataset/train/0.bmp",)
-    assert "one class only" in found["one_class"].text
+    assert "one class only" in found["one_class"].message
 
 
 def test_a_class_that_a_split_lacks_is_a_warning(cells: Path) -> None:
     rows = pd.read_csv(cells / "valid.csv")
     rows[rows["label"] == 0].to_csv(cells / "valid.csv", index=False)
     findings = {one.code: one for one in check(read(cells))}
-    assert findings["class_absent"].text == "The valid split has no image of blast."
+    assert findings["class_absent"].message == "The valid split has no image of blast."
 
 
-@pytest.mark.parametrize("code", WAIVERS)
+@pytest.mark.parametrize("code", ALLOWABLE_FINDINGS)
 def test_a_waiver_turns_its_error_into_a_warning_that_says_so(code: str) -> None:
     fault = Finding("error", code, "Something is wrong.", ("a",), f"Mend it, or accept it with allow={code}.")
     other = Finding("error", "one_class", "One class.", (), "Give it two.")
-    kept, still = waived([fault, other], (code,))
+    kept, still = apply_waivers([fault, other], (code,))
     assert (kept.severity, kept.ids) == ("warning", ("a",))
-    assert f"Waived by allow={code}" in kept.text
+    assert f"Waived by allow={code}" in kept.message
     assert still == other
 
 
@@ -96,20 +96,20 @@ def test_refusing_lists_every_error_with_its_remedy(draw: Callable[..., Path], t
     (folder / "new_dataset" / "train" / "1.bmp").unlink()
     (folder / "new_dataset" / "valid" / "1.bmp").write_bytes(b"")
     with pytest.raises(ParfocalError) as error:
-        refuse(check(read(folder)))
+        raise_errors(check(read(folder)))
     lines = str(error.value).splitlines()
     assert lines[0].endswith("Put the files there, or take the rows out, or accept it with allow=missing_files.")
     assert "new_dataset/valid/1.bmp (the file is empty)" in lines[1]
 
 
 def test_images_that_look_nearly_the_same_across_splits_are_a_warning(tmp_path: Path) -> None:
-    smears = synthesise_smear(tmp_path / "smears", 40, size=160)
+    smears = synthesize_smear(tmp_path / "smears", 40, size=160)
     with Image.open(smears / "new_dataset" / "train" / "0.bmp") as image:
         image.save(tmp_path / "copy.jpeg", quality=85)
     shutil.copy(tmp_path / "copy.jpeg", smears / "new_dataset" / "valid" / "0.bmp")
     found = {one.code: one for one in check(read(smears))}
     assert set(found["alike_across_splits"].ids) == {"./new_dataset/train/0.bmp", "./new_dataset/valid/0.bmp"}
-    assert "1 wrong-suffix" in found["unusual_images"].text
+    assert "1 wrong-suffix" in found["unusual_images"].message
 
 
 def test_a_corner_that_gives_the_label_away_is_a_shortcut(cells: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_corner_that_gives_the_label_away_is_a_shortcut(cells: Path) -> None:
                 image = file.copy()
             image.paste((255, 255, 255), (0, 0, 5, 5))
             image.save(path)
-    (told,) = [one.text for one in check(read(cells)) if one.code == "shortcut"]
+    (told,) = [one.message for one in check(read(cells)) if one.code == "shortcut"]
     assert "top left corner" in told
     assert "top right corner" not in told
 
@@ -128,7 +128,7 @@ def test_a_corner_that_gives_the_label_away_is_a_shortcut(cells: Path) -> None:
 def test_what_accuracy_would_mean_is_said_where_classes_are_uneven(cells: Path) -> None:
     rows = pd.read_csv(cells / "train.csv")
     pd.concat([rows[rows["label"] == 1].iloc[:6], rows[rows["label"] == 0]]).to_csv(cells / "train.csv", index=False)
-    texts = [one.text for one in check(read(cells)) if one.code == "class_counts"]
+    texts = [one.message for one in check(read(cells)) if one.code == "class_counts"]
     assert "always saying 'normal' is right in 80.0%, so that is what an accuracy of as much would mean" in texts[0]
 
 
@@ -152,5 +152,5 @@ def test_an_index_with_digests_is_checked_for_doubles_without_its_images(tmp_pat
     rows = {"name": names, "fold": folds, "label": ["all"] * count, "patient": names, "sha256": digests}
     pd.DataFrame(rows).assign(label=labels).to_csv(tmp_path / "index.csv", index=False)
     found = {one.code: one for one in check_table(read(tmp_path))}
-    assert found["identical_across_folds"].text.startswith("94 sets")
-    assert found["identical_within_split"].text.startswith("10 sets")
+    assert found["identical_across_folds"].message.startswith("94 sets")
+    assert found["identical_within_split"].message.startswith("10 sets")

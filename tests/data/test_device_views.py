@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.data.batches import Batches
+from parfocal.data.batches import BatchLoader
 from parfocal.data.device_views import render_batch
-from parfocal.data.views import drawn, render, still
-from parfocal.parts import TrainingPart, ViewsPart
+from parfocal.data.views import draw_views, eval_views, render
+from parfocal.parts import TrainingConfig, ViewsConfig
 from tests.data.test_views import EVERYTHING
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -22,8 +22,8 @@ def _smooth(count: int, size: int) -> np.ndarray:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("settings", [{"crop": 96}, {**EVERYTHING, "crop": 96}, {"crop": 96, "erase": 0.7}])
 def test_both_renderers_agree_within_two_grey_levels(device: str, settings: dict[str, object]) -> None:
-    pixels, part = _smooth(12, 128), ViewsPart.model_validate(settings)
-    views = drawn(12, 128, part, seed=0, epoch=0)
+    pixels, part = _smooth(12, 128), ViewsConfig.model_validate(settings)
+    views = draw_views(12, 128, part, seed=0, epoch=0)
     expected = np.empty((12, 96, 96, 3), np.uint8)
     for number in range(12):
         render(pixels[number], views[number], expected[number])
@@ -34,18 +34,18 @@ def test_both_renderers_agree_within_two_grey_levels(device: str, settings: dict
 @pytest.mark.parametrize("device", DEVICES)
 def test_looking_straight_is_exact(device: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
-    seen = render_batch(torch.from_numpy(pixels).to(device), still(3, 40, ViewsPart(crop=24)), np.arange(3))
+    seen = render_batch(torch.from_numpy(pixels).to(device), eval_views(3, 40, ViewsConfig(crop=24)), np.arange(3))
     np.testing.assert_array_equal(seen.cpu(), pixels[:, 8:32, 8:32])
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_batches_on_a_device_are_those_of_the_processor(device: str) -> None:
     pixels, places = _smooth(20, 64), np.arange(20)
-    part = ViewsPart(crop=48, rotate=30, flip_horizontal=0.5, brightness=0.3)
+    part = ViewsConfig(crop=48, rotate=30, flip_horizontal=0.5, brightness=0.3)
 
-    def batches(resident: torch.device | None) -> Batches:
-        return Batches(pixels, places, places, part, TrainingPart(), 6, resident=resident)
+    def batches(resident: torch.device | None) -> BatchLoader:
+        return BatchLoader(pixels, places, places, part, TrainingConfig(), 6, device=resident)
 
-    for one, other in zip(batches(None).epoch(1), batches(torch.device(device)).epoch(1), strict=True):
+    for one, other in zip(batches(None).train_batches(1), batches(torch.device(device)).train_batches(1), strict=True):
         assert one[1].tolist() == other[1].tolist()
         assert np.abs(one[0].numpy().astype(int) - other[0].cpu().numpy()).mean() < 2

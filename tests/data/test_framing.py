@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.data.framing import disc, frame, reduction
+from parfocal.data.framing import choose_jpeg_reduction, find_disc, preprocess
 from parfocal.data.smear import draw_cell, draw_patient, draw_signals
-from parfocal.parts import ImagesPart
+from parfocal.parts import ImagesConfig
 
 
-def _coloured(height: int, width: int) -> np.ndarray:
+def _draw_gradients(height: int, width: int) -> np.ndarray:
     """Red grows to the right, green downwards."""
     image = np.full((height, width, 3), 90, np.uint8)
     image[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)[None, :]
@@ -21,25 +21,27 @@ def _coloured(height: int, width: int) -> np.ndarray:
     return image
 
 
-def _framed(image: np.ndarray, **settings: Any) -> np.ndarray:
-    return frame(image, ImagesPart.model_validate(settings))
+def _preprocess(image: np.ndarray, **settings: Any) -> np.ndarray:
+    return preprocess(image, ImagesConfig.model_validate(settings))
 
 
-def _eye(height: int, width: int, radius: int, centre: tuple[int, int], light: int = 120) -> np.ndarray:
+def _draw_eye(height: int, width: int, radius: int, center: tuple[int, int], brightness: int = 120) -> np.ndarray:
     image = np.random.default_rng(0).integers(0, 6, (height, width, 3)).astype(np.uint8)
-    cv2.circle(image, centre, radius, (light, light // 2, light // 4), -1)
+    cv2.circle(image, center, radius, (brightness, brightness // 2, brightness // 4), -1)
     return image
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad", "none"])
 @pytest.mark.parametrize("shape", [(100, 200), (200, 100), (100, 100), (31, 47)])
 def test_every_fit_gives_the_square(fit: str, shape: tuple[int, int]) -> None:
-    assert _framed(_coloured(*shape), fit=fit, size=100).shape == (100, 100, 3)
+    assert _preprocess(_draw_gradients(*shape), fit=fit, size=100).shape == (100, 100, 3)
 
 
 def test_squash_keeps_all_crop_the_middle_pad_the_shape_none_the_scale() -> None:
-    image = _coloured(100, 200)
-    squashed, cropped, padded, kept = (_framed(image, fit=fit, size=100) for fit in ("squash", "crop", "pad", "none"))
+    image = _draw_gradients(100, 200)
+    squashed, cropped, padded, kept = (
+        _preprocess(image, fit=fit, size=100) for fit in ("squash", "crop", "pad", "none")
+    )
     assert squashed[50, 0, 0] < 3
     assert squashed[50, -1, 0] > 252
     np.testing.assert_array_equal(cropped, image[:, 50:150])
@@ -50,39 +52,39 @@ def test_squash_keeps_all_crop_the_middle_pad_the_shape_none_the_scale() -> None
 
 def test_the_scale_of_small_cells_is_kept_with_black_around() -> None:
     small = np.full((60, 60, 3), 200, np.uint8)
-    framed = _framed(small, centre_crop=120, fit="squash", size=60)
+    framed = _preprocess(small, centre_crop=120, fit="squash", size=60)
     assert (framed > 100).all(axis=2).sum() == pytest.approx(30 * 30, abs=130)
     assert framed[:14].max() == 0
 
 
 def test_the_documents_framings_are_expressible() -> None:
-    image = _coloured(450, 450)
+    image = _draw_gradients(450, 450)
     np.testing.assert_array_equal(
-        _framed(image, fit="squash", size=350), cv2.resize(image, (350, 350), interpolation=cv2.INTER_LINEAR)
+        _preprocess(image, fit="squash", size=350), cv2.resize(image, (350, 350), interpolation=cv2.INTER_LINEAR)
     )
-    wide = _coloured(1200, 1800)
+    wide = _draw_gradients(1200, 1800)
     shorter = cv2.resize(wide, (768, 512), interpolation=cv2.INTER_AREA)[:, 128:640]
-    assert np.abs(_framed(wide, fit="crop", size=512).astype(int) - shorter).mean() < 1
+    assert np.abs(_preprocess(wide, fit="crop", size=512).astype(int) - shorter).mean() < 1
 
 
 @given(radius=st.integers(120, 190), across=st.integers(-40, 40), down=st.integers(-5, 5), light=st.integers(40, 255))
 def test_the_disc_is_found_wherever_it_lies(radius: int, across: int, down: int, light: int) -> None:
     centre = (300 + across, 200 + down)
-    top, bottom, left, right = disc(_eye(400, 600, radius, centre, light))
+    top, bottom, left, right = find_disc(_draw_eye(400, 600, radius, centre, light))
     expected = (max(0, centre[1] - radius), min(400, centre[1] + radius), centre[0] - radius, centre[0] + radius)
     assert max(abs(one - other) for one, other in zip((top, bottom, left, right), expected, strict=True)) <= 14
 
 
 def test_a_picture_without_a_disc_is_left_whole() -> None:
-    assert disc(np.zeros((100, 200, 3), np.uint8)) == (0, 100, 0, 200)
-    assert disc(_coloured(100, 200))[1] == 100
+    assert find_disc(np.zeros((100, 200, 3), np.uint8)) == (0, 100, 0, 200)
+    assert find_disc(_draw_gradients(100, 200))[1] == 100
     dot = np.zeros((300, 300, 3), np.uint8)
     dot[140:150, 140:150] = 255
-    assert disc(dot) == (0, 300, 0, 300)
+    assert find_disc(dot) == (0, 300, 0, 300)
 
 
 def test_trimming_the_surround_makes_the_disc_fill_the_square() -> None:
-    framed = _framed(_eye(600, 900, 200, (450, 300)), crop_disc=True, fit="pad", size=100)
+    framed = _preprocess(_draw_eye(600, 900, 200, (450, 300)), crop_disc=True, fit="pad", size=100)
     assert (framed[50, 2:98, 0] > 60).all()
     assert (framed[2:98, 50, 0] > 60).all()
 
@@ -99,15 +101,15 @@ def test_trimming_the_surround_makes_the_disc_fill_the_square() -> None:
     ],
 )
 def test_photographs_are_reduced_only_as_far_as_nothing_kept_is_lost(settings: dict[str, Any], by: int) -> None:
-    assert reduction(3888, 2592, ImagesPart.model_validate(settings)) == by
+    assert choose_jpeg_reduction(3888, 2592, ImagesConfig.model_validate(settings)) == by
 
 
 def test_taking_the_local_average_away_evens_light_and_keeps_lesions() -> None:
-    image = _eye(400, 400, 190, (200, 200))
+    image = _draw_eye(400, 400, 190, (200, 200))
     slope = np.linspace(0.5, 1.5, 400)[None, :, None]
     uneven = np.clip(image * slope, 0, 255).astype(np.uint8)
     cv2.circle(uneven, (150, 200), 4, (20, 5, 5), -1)
-    framed = _framed(uneven, size=400, enhance="local_average")
+    framed = _preprocess(uneven, size=400, enhance="local_average")
     inside = framed[150:250, 120:280].reshape(-1, 3).astype(int)
     assert np.abs(np.median(inside, axis=0) - 128).max() <= 8
     assert framed[200, 150, 0] < 60
@@ -117,12 +119,12 @@ def test_taking_the_local_average_away_evens_light_and_keeps_lesions() -> None:
 def test_evening_contrast_spreads_it_and_leaves_colour_balance() -> None:
     noise = np.random.default_rng(0).normal(0, 2, (128, 128, 1))
     dull = (100 + noise + np.array([20, 0, -10])).astype(np.uint8)
-    evened = _framed(dull, size=128, enhance="clahe")
+    evened = _preprocess(dull, size=128, enhance="clahe")
     assert evened.std(axis=(0, 1)).mean() > 1.2 * dull.std(axis=(0, 1)).mean()
     np.testing.assert_allclose(np.diff(evened.mean(axis=(0, 1))), [-20, -10], atol=4)
 
 
-def _cell(stain: float) -> np.ndarray:
+def _draw_stained_cell(stain: float) -> np.ndarray:
     dice = np.random.default_rng(5)
     image, _ = draw_cell(draw_patient("p", True, dice), draw_signals(True, dice), 200, dice)
     strength = np.array([1.0, stain, 2 - stain])
@@ -131,10 +133,10 @@ def _cell(stain: float) -> np.ndarray:
 
 @pytest.mark.parametrize("stain", ["reinhard", "macenko"])
 def test_two_stains_of_one_cell_come_to_look_alike(stain: str) -> None:
-    one, other = _cell(0.8), _cell(1.25)
+    one, other = _draw_stained_cell(0.8), _draw_stained_cell(1.25)
     cell = (one.max(axis=2) > 8) & (other.max(axis=2) > 8)
     before = np.abs(one[cell].astype(int) - other[cell]).mean()
-    framed = [_framed(image, size=200, stain=stain) for image in (one, other)]
+    framed = [_preprocess(image, size=200, stain=stain) for image in (one, other)]
     after = np.abs(framed[0][cell].astype(int) - framed[1][cell]).mean()
     assert after < before / 2
     for image, was in zip(framed, (one, other), strict=True):
@@ -142,8 +144,8 @@ def test_two_stains_of_one_cell_come_to_look_alike(stain: str) -> None:
 
 
 def test_reinhards_reference_is_met() -> None:
-    wanted = ImagesPart(size=200, stain="reinhard", stain_mean=(50, 20, -20), stain_deviation=(8, 4, 4))
-    framed = frame(_cell(1.0), wanted)
+    wanted = ImagesConfig(size=200, stain="reinhard", stain_mean=(50, 20, -20), stain_deviation=(8, 4, 4))
+    framed = preprocess(_draw_stained_cell(1.0), wanted)
     lab = cv2.cvtColor(framed.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[framed.max(axis=2) > 8]
     np.testing.assert_allclose(lab.mean(axis=0), (50, 20, -20), atol=1)
     np.testing.assert_allclose(lab.std(axis=0), (8, 4, 4), atol=1)
@@ -152,7 +154,7 @@ def test_reinhards_reference_is_met() -> None:
 @pytest.mark.parametrize("stain", ["reinhard", "macenko"])
 def test_black_and_unstained_pictures_are_left_alone(stain: str) -> None:
     for image in (np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 3), 250, np.uint8)):
-        framed = _framed(image, size=40, stain=stain)
+        framed = _preprocess(image, size=40, stain=stain)
         assert framed.shape == (40, 40, 3)
         if stain == "macenko" or not image.any():
             np.testing.assert_array_equal(framed, image)

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from parfocal.data.decode import Unreadable, prepare_image, read_picture
-from parfocal.parts import ImagesPart
-from tests.data.pictures import exif, pictures, saved, scene, tiff
+from parfocal.data.decode import UnreadableImageError, prepare_image, read_image
+from parfocal.parts import ImagesConfig
+from tests.data.pictures import build_example_files, build_exif, build_tiff, draw_scene, encode_with_pillow
 
-PICTURES = pictures()
+EXAMPLES = build_example_files()
 FORMATS = (
     "rgb.jpg",
     "progressive.jpeg",
@@ -45,54 +45,56 @@ FORMATS = (
 )
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def _build_png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _png(width: int, height: int, rows: bytes = b"") -> bytes:
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+def _build_png(width: int, height: int, rows: bytes = b"") -> bytes:
+    header = _build_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + _build_png_chunk(b"IDAT", zlib.compress(rows)) + _build_png_chunk(b"IEND", b"")
+    )
 
 
-def _with(name: str, place: int, layout: str, *values: int) -> bytes:
+def _patch(name: str, position: int, layout: str, *values: int) -> bytes:
     """Return a picture's file with other numbers at one place."""
-    data = bytearray(PICTURES[name].data)
-    struct.pack_into(layout, data, place, *values)
+    data = bytearray(EXAMPLES[name].data)
+    struct.pack_into(layout, data, position, *values)
     return bytes(data)
 
 
-def _tiff_with(tag: int, value: int) -> bytes:
+def _patch_tiff(tag: int, value: int) -> bytes:
     """Return a TIFF with another value of a tag of 32 bits."""
-    data = bytearray(tiff(scene()))
+    data = bytearray(build_tiff(draw_scene()))
     struct.pack_into("<I", data, data.rindex(struct.pack("<HHI", tag, 4, 1)) + 8, value)
     return bytes(data)
 
 
-def _jpeg_of(width: int, height: int) -> bytes:
-    return _with("rgb.jpg", PICTURES["rgb.jpg"].data.index(b"\xff\xc0") + 5, ">HH", height, width)
+def _build_jpeg_of_size(width: int, height: int) -> bytes:
+    return _patch("rgb.jpg", EXAMPLES["rgb.jpg"].data.index(b"\xff\xc0") + 5, ">HH", height, width)
 
 
-def _jpeg_with_thumbnail() -> bytes:
+def _build_jpeg_with_thumbnail() -> bytes:
     """Return a JPEG whose EXIF block holds another whole JPEG, with an end of its own."""
-    small, data = PICTURES["grey.jpg"].data, PICTURES["turn 6.jpg"].data
+    small, data = EXAMPLES["grey.jpg"].data, EXAMPLES["turn 6.jpg"].data
     start = data.index(b"\xff\xe1") + 2
     (length,) = struct.unpack_from(">H", data, start)
     block = struct.pack(">H", length + len(small)) + data[start + 2 : start + length] + small
     return data[:start] + block + data[start + length :]
 
 
-def _hollow_jpeg() -> bytes:
+def _build_hollow_jpeg() -> bytes:
     """Return a large JPEG with its header and its end, and nearly nothing between them."""
-    data = _jpeg_of(6000, 6000)
+    data = _build_jpeg_of_size(6000, 6000)
     return data[: data.index(b"\xff\xda") + 34] + b"\xff\xd9"
 
 
-def _jpeg_of_many_scans() -> bytes:
-    data = PICTURES["progressive.jpeg"].data
+def _build_jpeg_of_many_scans() -> bytes:
+    data = EXAMPLES["progressive.jpeg"].data
     return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * 200 + data[-2:]
 
 
-NO_IMAGES: dict[str, tuple[bytes, str]] = {
+NOT_IMAGES: dict[str, tuple[bytes, str]] = {
     "empty.jpg": (b"", "the file is empty"),
     "zeros.png": (bytes(5000), "not an image of a known kind"),
     "noise.bmp": (np.random.default_rng(0).bytes(5000), "not an image of a known kind"),
@@ -107,53 +109,56 @@ NO_IMAGES: dict[str, tuple[bytes, str]] = {
     "sound.webp": (b"RIFF\x04\0\0\0WAVE" + bytes(50), "not an image of a known kind"),
 }
 
-CUT_SHORT: dict[str, tuple[bytes, str]] = {
+TRUNCATED: dict[str, tuple[bytes, str]] = {
     "signature.jpg": (b"\xff\xd8\xff", "truncated"),
     "signature.png": (b"\x89PNG\r\n\x1a\n", "truncated"),
     "signature.gif": (b"GIF89a", "truncated"),
     "signature.bmp": (b"BM nonsense", "truncated"),
     "signature.webp": (b"RIFF\xff\xff\0\0WEBP", "truncated"),
     "signature.tif": (b"II*\0", "truncated"),
-    "thumbnail only.jpg": (_jpeg_with_thumbnail()[:-300], "truncated"),
-    "padded.jpg": (PICTURES["rgb.jpg"].data[:-200] + bytes(200), "truncated"),
-    "hollow.jpg": (_hollow_jpeg(), "truncated"),
-    "far strip.tif": (_tiff_with(273, 2**31), "truncated"),
+    "thumbnail only.jpg": (_build_jpeg_with_thumbnail()[:-300], "truncated"),
+    "padded.jpg": (EXAMPLES["rgb.jpg"].data[:-200] + bytes(200), "truncated"),
+    "hollow.jpg": (_build_hollow_jpeg(), "truncated"),
+    "far strip.tif": (_patch_tiff(273, 2**31), "truncated"),
     "far directory.tif": (b"II*\0\xff\xff\xff\x7f" + bytes(99), "truncated"),
 }
 
 BOMBS: dict[str, tuple[bytes, str]] = {
-    "wide.png": (_png(60_000, 60_000), "declares 60000 × 60000 pixels, more than 500 million"),
-    "widest.png": (_png(2**31 - 1, 2**31 - 1), "declares 2147483647 × 2147483647 pixels, more than 500 million"),
-    "heavy.png": (_png(20_000, 20_000), "declares 20000 × 20000 pixels, more than 1 GiB once decoded"),
-    "wide.gif": (_with("few.gif", 6, "<HH", 65535, 65535), "declares 65535 × 65535 pixels, more than 500 million"),
-    "wide.bmp": (_with("rgb.bmp", 18, "<iiHHI", 60_000, -60_000, 1, 8, 1), "declares 60000 × 60000 pixels"),
-    "wide.webp": (_with("moving.webp", 24, "<IH", 0xFFFFFF, 0xFFFF), "declares 16777216 × 16776961 pixels"),
-    "wide.tif": (_tiff_with(256, 2**31), "truncated"),
-    "wide.jpg": (_jpeg_of(65_500, 65_500) + bytes(9_000_000) + b"\xff\xd9", "declares 65500 × 65500 pixels"),
-    "scans.jpg": (_jpeg_of_many_scans(), "a JPEG in more than 100 scans"),
-    "flat.png": (_png(0, 5), "declares 0 × 5 pixels: nothing to see"),
-    "flat.jpg": (_jpeg_of(46, 0), "declares 46 × 0 pixels: nothing to see"),
-    "flat.gif": (_with("few.gif", 6, "<HH", 0, 0), "declares 0 × 0 pixels: nothing to see"),
-    "flat.bmp": (_with("rgb.bmp", 18, "<i", 0), "declares 0 × 30 pixels: nothing to see"),
-    "flat.tif": (_tiff_with(257, 0), "declares 46 × 0 pixels: nothing to see"),
+    "wide.png": (_build_png(60_000, 60_000), "declares 60000 × 60000 pixels, more than 500 million"),
+    "widest.png": (_build_png(2**31 - 1, 2**31 - 1), "declares 2147483647 × 2147483647 pixels, more than 500 million"),
+    "heavy.png": (_build_png(20_000, 20_000), "declares 20000 × 20000 pixels, more than 1 GiB once decoded"),
+    "wide.gif": (_patch("few.gif", 6, "<HH", 65535, 65535), "declares 65535 × 65535 pixels, more than 500 million"),
+    "wide.bmp": (_patch("rgb.bmp", 18, "<iiHHI", 60_000, -60_000, 1, 8, 1), "declares 60000 × 60000 pixels"),
+    "wide.webp": (_patch("moving.webp", 24, "<IH", 0xFFFFFF, 0xFFFF), "declares 16777216 × 16776961 pixels"),
+    "wide.tif": (_patch_tiff(256, 2**31), "truncated"),
+    "wide.jpg": (_build_jpeg_of_size(65_500, 65_500) + bytes(9_000_000) + b"\xff\xd9", "declares 65500 × 65500 pixels"),
+    "scans.jpg": (_build_jpeg_of_many_scans(), "a JPEG in more than 100 scans"),
+    "flat.png": (_build_png(0, 5), "declares 0 × 5 pixels: nothing to see"),
+    "flat.jpg": (_build_jpeg_of_size(46, 0), "declares 46 × 0 pixels: nothing to see"),
+    "flat.gif": (_patch("few.gif", 6, "<HH", 0, 0), "declares 0 × 0 pixels: nothing to see"),
+    "flat.bmp": (_patch("rgb.bmp", 18, "<i", 0), "declares 0 × 30 pixels: nothing to see"),
+    "flat.tif": (_patch_tiff(257, 0), "declares 46 × 0 pixels: nothing to see"),
 }
 
 DAMAGED: dict[str, tuple[bytes, str]] = {
     "no picture.jpg": (b"\xff\xd8\xff\xd9" + bytes(9), "damaged: no picture follows its header"),
-    "few rows.png": (_png(20, 20, bytes(61 * 10)), "a damaged PNG, or of a kind that is not read"),
-    "checksum.png": (_with("palette.png", 60, "<I", 0), "damaged: a checksum does not match"),
-    "block.gif": (_with("few.gif", len(PICTURES["few.gif"].data) - 1, "B", 0x77), "damaged: what follows a block"),
-    "strips.tif": (_tiff_with(257, 60), "damaged: it does not say where all its pixels are"),
+    "few rows.png": (_build_png(20, 20, bytes(61 * 10)), "a damaged PNG, or of a kind that is not read"),
+    "checksum.png": (_patch("palette.png", 60, "<I", 0), "damaged: a checksum does not match"),
+    "block.gif": (_patch("few.gif", len(EXAMPLES["few.gif"].data) - 1, "B", 0x77), "damaged: what follows a block"),
+    "strips.tif": (_patch_tiff(257, 60), "damaged: it does not say where all its pixels are"),
     "tags.tif": (b"II*\0\x08\0\0\0\xff\xff" + bytes(9999), "damaged: too many tags"),
     "nowhere.tif": (b"II*\0\x08\0\0\0\0\0" + bytes(4), "damaged: it does not say where all its pixels are"),
-    "masks.bmp": (_with("rgba.bmp", 54, "<III", 0xFF, 0xFF00, 0xFF0000), "a BMP whose colours lie in an unusual order"),
-    "packing.bmp": (_with("rgb.bmp", 30, "<I", 4), "a damaged BMP, or of a kind that is not read"),
-    "depth.jpg": (_with("rgb.jpg", PICTURES["rgb.jpg"].data.index(b"\xff\xc0") + 4, "B", 12), "a damaged JPEG"),
+    "masks.bmp": (
+        _patch("rgba.bmp", 54, "<III", 0xFF, 0xFF00, 0xFF0000),
+        "a BMP whose colours lie in an unusual order",
+    ),
+    "packing.bmp": (_patch("rgb.bmp", 30, "<I", 4), "a damaged BMP, or of a kind that is not read"),
+    "depth.jpg": (_patch("rgb.jpg", EXAMPLES["rgb.jpg"].data.index(b"\xff\xc0") + 4, "B", 12), "a damaged JPEG"),
 }
 
-REFUSED = {**NO_IMAGES, **CUT_SHORT, **BOMBS, **DAMAGED}
+REJECTED = {**NOT_IMAGES, **TRUNCATED, **BOMBS, **DAMAGED}
 
-READ: dict[str, str] = {
+READABLE: dict[str, str] = {
     "a png.jpg": "rgb.png",
     "a jpeg.png": "rgb.jpg",
     "a tiff.bmp": "grey 16.tif",
@@ -172,39 +177,39 @@ READ: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_refused_with_a_reason(name: str, tmp_path: Path) -> None:
-    data, reason = REFUSED[name]
+    data, reason = REJECTED[name]
     (tmp_path / name).write_bytes(data)
     began = time.perf_counter()
-    with pytest.raises(Unreadable, match=f"^(?:{reason})") as raised:
-        read_picture(tmp_path / name)
+    with pytest.raises(UnreadableImageError, match=f"^(?:{reason})") as raised:
+        read_image(tmp_path / name)
     assert time.perf_counter() - began < 2
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 120
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", READABLE)
 def test_read_rightly_whatever_it_is_called(name: str, tmp_path: Path) -> None:
-    wanted = PICTURES[READ[name]]
+    wanted = EXAMPLES[READABLE[name]]
     (tmp_path / name).write_bytes(wanted.data)
-    pixels, facts = read_picture(tmp_path / name)
-    assert np.abs(pixels.astype(int) - wanted.golden).mean() <= wanted.tolerance
+    pixels, facts = read_image(tmp_path / name)
+    assert np.abs(pixels.astype(int) - wanted.expected).mean() <= wanted.tolerance
     assert set(facts.notes.split()) - {"wrong-suffix"} == set(wanted.notes)
 
 
 def test_a_jpeg_with_a_thumbnail_is_read() -> None:
-    pixels, facts = read_picture(_jpeg_with_thumbnail())
-    np.testing.assert_array_equal(pixels, read_picture(PICTURES["turn 6.jpg"].data)[0])
+    pixels, facts = read_image(_build_jpeg_with_thumbnail())
+    np.testing.assert_array_equal(pixels, read_image(EXAMPLES["turn 6.jpg"].data)[0])
     assert facts.notes == "rotated"
 
 
 def test_a_damaged_exif_block_turns_nothing() -> None:
-    data = saved(Image.fromarray(scene()), "PNG", exif=exif(6)[:12])
-    np.testing.assert_array_equal(read_picture(data)[0], scene())
+    data = encode_with_pillow(Image.fromarray(draw_scene()), "PNG", exif=build_exif(6)[:12])
+    np.testing.assert_array_equal(read_image(data)[0], draw_scene())
 
 
-def _exif_of_many_tags() -> bytes:
+def _build_exif_of_many_tags() -> bytes:
     """Return an EXIF block of which each tag, all different, points at the same 40,000 bytes."""
     tags = [274, *range(1000, 1800)]
     start = 8 + 2 + 12 * len(tags) + 4
@@ -214,24 +219,24 @@ def _exif_of_many_tags() -> bytes:
 
 
 def test_tags_that_share_their_bytes_take_no_memory() -> None:
-    block = _exif_of_many_tags()
-    jpeg = PICTURES["rgb.jpg"].data
+    block = _build_exif_of_many_tags()
+    jpeg = EXAMPLES["rgb.jpg"].data
     segments = (b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block) * 20
     tracemalloc.start()
-    facts = read_picture(jpeg[:2] + segments + jpeg[2:])[1]
+    facts = read_image(jpeg[:2] + segments + jpeg[2:])[1]
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     assert facts.notes == "rotated"
 
 
 def test_a_tiff_in_too_many_parts_is_refused() -> None:
-    data = bytearray(PICTURES["rgb raw.tif"].data)
+    data = bytearray(EXAMPLES["rgb raw.tif"].data)
     (place,) = struct.unpack_from("<I", data, 4)
     for entry in range(place + 2, len(data) - 12, 12):
         if struct.unpack_from("<H", data, entry) == (273,):
             struct.pack_into("<I", data, entry + 4, 1 << 19)
-    with pytest.raises(Unreadable, match="too many parts"):
-        read_picture(bytes(data))
+    with pytest.raises(UnreadableImageError, match="too many parts"):
+        read_image(bytes(data))
 
 
 def test_what_is_no_file_says_so(tmp_path: Path) -> None:
@@ -250,38 +255,38 @@ def test_what_is_no_file_says_so(tmp_path: Path) -> None:
         "nul\0.png": "embedded null byte",
     }
     for name, reason in reasons.items():
-        with pytest.raises(Unreadable, match=f"^{reason}$"):
-            read_picture(tmp_path / name)
+        with pytest.raises(UnreadableImageError, match=f"^{reason}$"):
+            read_image(tmp_path / name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_forbidden_file_says_so(tmp_path: Path) -> None:
-    (tmp_path / "secret.png").write_bytes(PICTURES["rgb.png"].data)
+    (tmp_path / "secret.png").write_bytes(EXAMPLES["rgb.png"].data)
     (tmp_path / "secret.png").chmod(0)
-    with pytest.raises(Unreadable, match=r"^permission denied$"):
-        read_picture(tmp_path / "secret.png")
+    with pytest.raises(UnreadableImageError, match=r"^permission denied$"):
+        read_image(tmp_path / "secret.png")
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(3 << 30)
-    with pytest.raises(Unreadable, match=r"^a file of more than 2 GiB$"):
-        read_picture(tmp_path / "huge.jpg")
+    with pytest.raises(UnreadableImageError, match=r"^a file of more than 2 GiB$"):
+        read_image(tmp_path / "huge.jpg")
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_truncation_passes_for_the_whole(name: str) -> None:
-    data = PICTURES[name].data
+    data = EXAMPLES[name].data
     for kept in {*range(min(len(data), 160)), *range(0, len(data), max(1, len(data) // 120)), len(data) - 1}:
-        with pytest.raises(Unreadable):
-            read_picture(data[:kept])
+        with pytest.raises(UnreadableImageError):
+            read_image(data[:kept])
 
 
 @pytest.mark.parametrize("name", ["trailing.jpg", "pages.tif"])
 def test_truncation_that_spares_the_picture_changes_nothing(name: str) -> None:
-    data = PICTURES[name].data
-    pixels, _ = read_picture(data[:-50])
-    assert np.abs(pixels.astype(int) - PICTURES[name].golden).mean() <= PICTURES[name].tolerance
+    data = EXAMPLES[name].data
+    pixels, _ = read_image(data[:-50])
+    assert np.abs(pixels.astype(int) - EXAMPLES[name].expected).mean() <= EXAMPLES[name].tolerance
 
 
 @settings(deadline=None, max_examples=400)
@@ -291,14 +296,14 @@ def test_truncation_that_spares_the_picture_changes_nothing(name: str) -> None:
     kept=st.one_of(st.just(1.0), st.floats(0, 1)),
 )
 def test_random_damage_is_a_reason_or_a_picture(name: str, flips: list[tuple[float, int]], kept: float) -> None:
-    whole = PICTURES[name].data
+    whole = EXAMPLES[name].data
     data = bytearray(whole[: round(len(whole) * kept)])
     if data:
         for place, change in flips:
             data[int(place * len(data))] ^= change
     try:
-        pixels, facts = prepare_image(bytes(data), ImagesPart(size=16))
-    except Unreadable as error:
+        pixels, facts = prepare_image(bytes(data), ImagesConfig(size=16))
+    except UnreadableImageError as error:
         reason = str(error)
     else:
         reason = "read"

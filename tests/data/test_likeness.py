@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.data.likeness import FARTHEST, alike, fingerprint
+from parfocal.data.likeness import MAX_DISTANCE, find_near_duplicates, perceptual_hash
 
 WORD = st.integers(0, 2**64 - 1)
 
@@ -68,22 +68,22 @@ def test_a_copy_has_nearly_the_same_fingerprint(
     draw: Callable[[int], np.ndarray], copied: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     pictures = [draw(number) for number in range(12)]
-    apart = [_apart(fingerprint(picture), fingerprint(copied(picture))) for picture in pictures]
+    apart = [_apart(perceptual_hash(picture), perceptual_hash(copied(picture))) for picture in pictures]
     assert np.mean(np.array(apart) <= 3) >= 0.9
 
 
 @pytest.mark.parametrize("draw", [_picture, _cell])
 def test_different_pictures_lie_far_apart(draw: Callable[[int], np.ndarray]) -> None:
-    fingerprints = [fingerprint(draw(number)) for number in range(60)]
+    fingerprints = [perceptual_hash(draw(number)) for number in range(60)]
     assert 0 not in fingerprints
     apart = [_apart(one, other) for place, one in enumerate(fingerprints) for other in fingerprints[:place]]
-    assert min(apart) > FARTHEST
+    assert min(apart) > MAX_DISTANCE
 
 
 def test_turned_and_mirrored_copies_are_other_pictures() -> None:
     picture = _picture(1)
     for other in (picture[:, ::-1], picture[::-1], np.rot90(picture)):
-        assert _apart(fingerprint(picture), fingerprint(np.ascontiguousarray(other))) > FARTHEST
+        assert _apart(perceptual_hash(picture), perceptual_hash(np.ascontiguousarray(other))) > MAX_DISTANCE
 
 
 def test_plain_pictures_have_no_fingerprint() -> None:
@@ -98,16 +98,16 @@ def test_plain_pictures_have_no_fingerprint() -> None:
     }
     for name, grey in plain.items():
         picture = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-        assert fingerprint(picture) == 0, name
-        assert fingerprint(_recompressed(picture, 80)) == 0, name
+        assert perceptual_hash(picture) == 0, name
+        assert perceptual_hash(_recompressed(picture, 80)) == 0, name
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 400), (15, 300), (16, 2000), (333, 97), (2, 3)])
 def test_pictures_of_any_shape_are_taken(shape: tuple[int, int]) -> None:
     dice = np.random.default_rng(3)
     picture = dice.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    assert 0 <= fingerprint(picture) < 2**64
-    assert fingerprint(picture) == fingerprint(picture.copy())
+    assert 0 <= perceptual_hash(picture) < 2**64
+    assert perceptual_hash(picture) == perceptual_hash(picture.copy())
 
 
 def _compared(fingerprints: list[int], distance: int) -> list[list[int]]:
@@ -121,7 +121,7 @@ def _compared(fingerprints: list[int], distance: int) -> list[list[int]]:
 
 
 def _found(fingerprints: list[int], distance: int) -> list[list[int]]:
-    return [rows.tolist() for rows in alike(np.array(fingerprints, np.uint64), distance)]
+    return [rows.tolist() for rows in find_near_duplicates(np.array(fingerprints, np.uint64), distance)]
 
 
 @st.composite
@@ -137,7 +137,7 @@ def _families(draw: st.DrawFn) -> list[int]:
     return draw(st.permutations([*values, *draw(st.lists(st.just(0), max_size=3))]))
 
 
-@given(_families(), st.integers(0, FARTHEST))
+@given(_families(), st.integers(0, MAX_DISTANCE))
 @settings(max_examples=120, deadline=None)
 def test_sets_are_those_of_a_full_comparison(fingerprints: list[int], distance: int) -> None:
     assert _found(fingerprints, distance) == _compared(fingerprints, distance)
@@ -154,7 +154,7 @@ def test_crowds_that_share_most_bits_are_sorted_out_too(seed: int, shift: int, s
     near = (apart <= distance) & (fingerprints != 0)[:, None] & (fingerprints != 0)
     np.fill_diagonal(near, False)
     number = np.arange(count)
-    for rows in alike(fingerprints, distance):
+    for rows in find_near_duplicates(fingerprints, distance):
         number[rows] = rows[0]
         assert near[np.ix_(rows, rows)].any(axis=1).all()
     assert (number[:, None] == number)[near].all()
@@ -163,13 +163,13 @@ def test_crowds_that_share_most_bits_are_sorted_out_too(seed: int, shift: int, s
 def test_equal_fingerprints_are_one_set_however_many() -> None:
     fingerprints = np.full(50_000, 12345, np.uint64)
     fingerprints[7] = 0
-    (rows,) = alike(fingerprints)
+    (rows,) = find_near_duplicates(fingerprints)
     assert len(rows) == 49_999
     assert 7 not in rows
 
 
 def test_nothing_is_alike_among_none_and_a_distance_too_far_is_refused() -> None:
-    assert alike(np.array([], np.uint64)) == []
-    assert alike(np.zeros(3, np.uint64)) == []
+    assert find_near_duplicates(np.array([], np.uint64)) == []
+    assert find_near_duplicates(np.zeros(3, np.uint64)) == []
     with pytest.raises(ValueError, match="distance=9"):
-        alike(np.zeros(3, np.uint64), FARTHEST + 1)
+        find_near_duplicates(np.zeros(3, np.uint64), MAX_DISTANCE + 1)

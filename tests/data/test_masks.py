@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parfocal.data.decode import Unreadable, prepare_image
-from parfocal.data.masks import Masks
-from parfocal.data.synthetic import synthesise_fundus, synthesise_smear
-from parfocal.data.views import seen, still
+from parfocal.data.decode import UnreadableImageError, prepare_image
+from parfocal.data.masks import MaskFolder
+from parfocal.data.synthetic import synthesize_fundus, synthesize_smear
+from parfocal.data.views import eval_views, render_one
 from parfocal.errors import ParfocalError
-from parfocal.recipe import Recipe, recipe
+from parfocal.recipe import Recipe, load_recipe
 from tests.cells import write_image
 
 
 def _looked_at(image: Path, chosen: Recipe) -> np.ndarray:
-    views = still(1, chosen.images.size, chosen.views)
-    return seen(prepare_image(image, chosen.images)[0], views, 0)
+    views = eval_views(1, chosen.images.size, chosen.views)
+    return render_one(prepare_image(image, chosen.images)[0], views, 0)
 
 
 @pytest.mark.parametrize(
@@ -31,33 +31,33 @@ def test_a_mask_lies_where_its_image_shows_the_thing(tmp_path: Path, framing: di
     mask[30:52, 60:90] = 9
     write_image(tmp_path / "eye.png", picture)
     write_image(tmp_path / "masks" / "eye.png", mask)
-    chosen = recipe(None, size=64, crop=48, **framing)
-    masks = Masks(tmp_path / "masks")
+    chosen = load_recipe(None, size=64, crop=48, **framing)
+    masks = MaskFolder(tmp_path / "masks")
     found = masks.find(tmp_path / "eye.png")
     assert found is not None
     assert found == tmp_path / "masks" / "eye.png"
-    (region,) = masks.seen(found, tmp_path / "eye.png", chosen).values()
+    (region,) = masks.render_regions(found, tmp_path / "eye.png", chosen).values()
     bright = _looked_at(tmp_path / "eye.png", chosen)[..., 0] > 160
     assert bright.sum() > 50
     assert (bright == (region > 0.5)).mean() > 0.99
 
 
 def test_synthetic_sets_bring_their_masks_and_the_names_of_their_parts(tmp_path: Path) -> None:
-    smears = synthesise_smear(tmp_path / "smears", 40, size=96)
-    cells = Masks(smears / "masks")
-    assert dict(cells.names) == {127: "cytoplasm", 255: "nucleus"}
-    chosen = recipe(None, size=64, crop=56)
+    smears = synthesize_smear(tmp_path / "smears", 40, size=96)
+    cells = MaskFolder(smears / "masks")
+    assert dict(cells.region_names) == {127: "cytoplasm", 255: "nucleus"}
+    chosen = load_recipe(None, size=64, crop=56)
     for split in ("valid", "test"):
         image = smears / "new_dataset" / split / "0.bmp"
         mask = cells.find(image, split)
         assert mask is not None
-        parts = cells.seen(mask, image, chosen)
+        parts = cells.render_regions(mask, image, chosen)
         assert set(parts) == {"cytoplasm", "nucleus"}
         lit = _looked_at(image, chosen).max(axis=2) > 40
         assert (lit == (sum(parts.values()) > 0.5)).mean() > 0.97
     assert cells.find(smears / "new_dataset" / "train" / "0.bmp", "train") is None
-    eyes = synthesise_fundus(tmp_path / "eyes", 25, size=128)
-    assert Masks(eyes / "masks").names[2] == "haemorrhage"
+    eyes = synthesize_fundus(tmp_path / "eyes", 25, size=128)
+    assert MaskFolder(eyes / "masks").region_names[2] == "haemorrhage"
 
 
 def test_a_jpeg_that_is_decoded_at_reduced_scale_keeps_its_mask(tmp_path: Path) -> None:
@@ -65,26 +65,30 @@ def test_a_jpeg_that_is_decoded_at_reduced_scale_keeps_its_mask(tmp_path: Path) 
     picture[400:480, 160:240], mask[400:480, 160:240] = 240, 1
     write_image(tmp_path / "a.jpeg", picture)
     write_image(tmp_path / "masks" / "a.png", mask)
-    chosen = recipe(None, size=64, crop=64)
-    (region,) = Masks(tmp_path / "masks").seen(tmp_path / "masks" / "a.png", tmp_path / "a.jpeg", chosen).values()
+    chosen = load_recipe(None, size=64, crop=64)
+    (region,) = (
+        MaskFolder(tmp_path / "masks")
+        .render_regions(tmp_path / "masks" / "a.png", tmp_path / "a.jpeg", chosen)
+        .values()
+    )
     assert (np.argwhere(region > 0.5).min(axis=0) == (40, 16)).all()
     assert (np.argwhere(region > 0.5).max(axis=0) == (47, 23)).all()
 
 
 def test_faulty_masks_are_told(tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match="There is no folder of masks at"):
-        Masks(tmp_path / "gone")
+        MaskFolder(tmp_path / "gone")
     write_image(tmp_path / "a.png", np.full((30, 30, 3), 99, np.uint8))
     write_image(tmp_path / "small.png", np.ones((20, 30), np.uint8))
     write_image(tmp_path / "many.png", np.arange(900, dtype=np.uint16).reshape(30, 30).astype(np.uint8))
     (tmp_path / "bad.png").write_text("no image")
-    masks, chosen = Masks(tmp_path), recipe(None, size=32, crop=32)
+    masks, chosen = MaskFolder(tmp_path), load_recipe(None, size=32, crop=32)
     with pytest.raises(ParfocalError, match=r"small\.png is 30×20, its image 30×30\. A mask must be as large"):
-        masks.seen(tmp_path / "small.png", tmp_path / "a.png", chosen)
+        masks.render_regions(tmp_path / "small.png", tmp_path / "a.png", chosen)
     with pytest.raises(ParfocalError, match=r"many\.png has 255 values: not a mask"):
-        masks.seen(tmp_path / "many.png", tmp_path / "a.png", chosen)
-    with pytest.raises(Unreadable, match="text, not an image"):
-        masks.seen(tmp_path / "bad.png", tmp_path / "a.png", chosen)
+        masks.render_regions(tmp_path / "many.png", tmp_path / "a.png", chosen)
+    with pytest.raises(UnreadableImageError, match="text, not an image"):
+        masks.render_regions(tmp_path / "bad.png", tmp_path / "a.png", chosen)
     (tmp_path / "parts.csv").write_text("number,name\n1,x\n")
     with pytest.raises(ParfocalError, match=r"parts\.csv must have the columns value \(a number\) and part"):
-        Masks(tmp_path)
+        MaskFolder(tmp_path)

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import parfocal
-from parfocal.data.mosaic import mosaic
+from parfocal.data.mosaic import draw_preview
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.recipe import Recipe
-from tests.cells import SMALL
+from tests.cells import SMALL_RECIPE
 
 
 def test_it_shows_every_class_in_evaluation_and_training(cells: Path, small_recipe: Recipe) -> None:
     table = read(cells)
-    figure = mosaic(table, prepare(table, small_recipe.images), small_recipe)
+    figure = draw_preview(table, prepare(table, small_recipe.images), small_recipe)
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["normal"] * 4 + ["blast"] * 4
     assert [label.get_text() for label in axes.get_yticklabels()] == ["evaluation", "epoch 1", "epoch 2", "epoch 3"]
@@ -23,5 +23,5 @@ def test_it_shows_every_class_in_evaluation_and_training(cells: Path, small_reci
 
 
 def test_every_run_has_one(cells: Path, tmp_path: Path) -> None:
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     assert (run.folder / "views.png").read_bytes().startswith(b"\x89PNG")

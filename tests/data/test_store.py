@@ -17,24 +17,24 @@ import pytest
 from parfocal.data import store as store_module
 from parfocal.data.decode import prepare_image
 from parfocal.data.readers import read
-from parfocal.data.store import prepare, stores_folder
+from parfocal.data.store import get_stores_folder, prepare
 from parfocal.errors import ParfocalError
-from parfocal.parts import ImagesPart
+from parfocal.parts import ImagesConfig
 
 
 def test_pixels_are_those_of_the_files_in_the_order_of_the_table(cells: Path) -> None:
-    table, images = read(cells), ImagesPart(size=32)
+    table, images = read(cells), ImagesConfig(size=32)
     store = prepare(table, images)
     assert store.pixels.shape == (len(table), 32, 32, 3)
     assert not store.pixels[:].flags.writeable
-    for row, place in zip((0, 50, 75), store.places(table)[[0, 50, 75]], strict=True):
+    for row, place in zip((0, 50, 75), store.get_positions(table)[[0, 50, 75]], strict=True):
         expected, facts = prepare_image(Path(table.rows["path"].iloc[row]), images)
         np.testing.assert_array_equal(store.pixels[place], expected)
         assert store.index["digest"].iloc[place] == facts.digest
 
 
 def test_the_number_of_threads_changes_nothing(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    table, images = read(cells), ImagesPart(size=32)
+    table, images = read(cells), ImagesConfig(size=32)
     content: list[bytes] = []
     for workers in (1, 5):
         monkeypatch.setenv("PARFOCAL_STORES", str(tmp_path / f"stores-{workers}"))
@@ -43,25 +43,25 @@ def test_the_number_of_threads_changes_nothing(cells: Path, monkeypatch: pytest.
 
 
 def test_it_is_opened_again_while_nothing_has_changed(cells: Path) -> None:
-    first = prepare(read(cells), ImagesPart(size=32))
+    first = prepare(read(cells), ImagesConfig(size=32))
     stamp = (first.folder / "pixels.npy").stat().st_mtime_ns
-    again = prepare(read(cells), ImagesPart(size=32))
+    again = prepare(read(cells), ImagesConfig(size=32))
     assert again.folder == first.folder
     assert (again.folder / "pixels.npy").stat().st_mtime_ns == stamp
 
 
 def test_another_recipe_or_file_is_another_store(cells: Path) -> None:
-    first = prepare(read(cells), ImagesPart(size=32))
-    assert prepare(read(cells), ImagesPart(size=33)).folder != first.folder
+    first = prepare(read(cells), ImagesConfig(size=32))
+    assert prepare(read(cells), ImagesConfig(size=33)).folder != first.folder
     one = cells / "new_dataset" / "train" / "0.bmp"
     os.utime(one, ns=(1, 1))
-    assert prepare(read(cells), ImagesPart(size=32)).folder != first.folder
+    assert prepare(read(cells), ImagesConfig(size=32)).folder != first.folder
 
 
 def test_unreadable_files_are_black_and_named_in_the_index(cells: Path) -> None:
     bad = cells / "new_dataset" / "train" / "7.bmp"
     bad.write_bytes(b"BM" + bytes(60))
-    store = prepare(read(cells), ImagesPart(size=32))
+    store = prepare(read(cells), ImagesConfig(size=32))
     row = store.index[store.index["path"] == str(bad)].iloc[0]
     assert row["error"] == "declares 0 × 0 pixels: nothing to see"
     assert store.pixels[store.index.index[store.index["path"] == str(bad)][0]].max() == 0
@@ -73,12 +73,12 @@ def test_a_place_that_cannot_be_written_is_one_message(
     (tmp_path / "taken").write_text("")
     monkeypatch.setenv("PARFOCAL_STORES", str(tmp_path / "taken" / "stores"))
     with pytest.raises(ParfocalError, match=r"Cannot write .*taken"):
-        prepare(read(cells), ImagesPart(size=32))
+        prepare(read(cells), ImagesConfig(size=32))
 
 
 @pytest.mark.parametrize("store", ["raw", "jpeg"])
 def test_interrupted_it_goes_on_where_it_was(cells: Path, tmp_path: Path, store: str) -> None:
-    images = ImagesPart(size=32, store=store)  # type: ignore[arg-type]
+    images = ImagesConfig(size=32, store=store)  # type: ignore[arg-type]
     whole = prepare(read(cells), images)
     pixels, index = (np.array(whole.pixels[:]), whole.index)
     shutil.rmtree(whole.folder)
@@ -116,19 +116,19 @@ store.prepare(read({str(cells)!r}), ImagesPart(size=32, store={store!r}), worker
 
 @pytest.mark.parametrize("damage", ["a byte", "a missing end", "the index", "the header"])
 def test_a_damaged_store_is_made_anew(cells: Path, damage: str) -> None:
-    store = prepare(read(cells), ImagesPart(size=32))
+    store = prepare(read(cells), ImagesConfig(size=32))
     pixels = np.array(store.pixels[:])
     name = {"the index": "index.csv", "the header": "store.json"}.get(damage, "pixels.npy")
     content = bytearray((store.folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (store.folder / name).write_bytes(content[:-7] if damage == "a missing end" else content)
-    np.testing.assert_array_equal(prepare(read(cells), ImagesPart(size=32)).pixels[:], pixels)
+    np.testing.assert_array_equal(prepare(read(cells), ImagesConfig(size=32)).pixels[:], pixels)
 
 
 def test_a_copied_store_is_checked_and_kept(cells: Path) -> None:
-    store = prepare(read(cells), ImagesPart(size=32))
+    store = prepare(read(cells), ImagesConfig(size=32))
     os.utime(store.folder / "pixels.npy", ns=(1, 1))
-    prepare(read(cells), ImagesPart(size=32))
+    prepare(read(cells), ImagesConfig(size=32))
     assert (store.folder / "pixels.npy").stat().st_mtime_ns == 1
 
 
@@ -138,19 +138,19 @@ def test_two_processes_make_a_store_once(cells: Path) -> None:
     said = {process.communicate()[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert len(said) == 1
-    assert len([path for path in stores_folder().iterdir() if path.is_dir()]) == 1
+    assert len([path for path in get_stores_folder().iterdir() if path.is_dir()]) == 1
 
 
 def test_a_store_larger_than_the_disk_is_refused_with_the_number(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100_000))
     with pytest.raises(ParfocalError, match=r"76 images of 64×64 need 0\.0 GB, .* has 0\.0 GB free.*store=jpeg"):
-        prepare(read(cells), ImagesPart(size=64))
-    assert not [path for path in stores_folder().iterdir() if path.is_dir()]
-    assert prepare(read(cells), ImagesPart(size=64, store="jpeg")).pixels.shape == (76, 64, 64, 3)
+        prepare(read(cells), ImagesConfig(size=64))
+    assert not [path for path in get_stores_folder().iterdir() if path.is_dir()]
+    assert prepare(read(cells), ImagesConfig(size=64, store="jpeg")).pixels.shape == (76, 64, 64, 3)
 
 
 def test_jpeg_stores_are_smaller_and_stay_near_the_pixels(cells: Path) -> None:
-    raw, small = (prepare(read(cells), ImagesPart(size=48, store=kind)) for kind in ("raw", "jpeg"))
+    raw, small = (prepare(read(cells), ImagesConfig(size=48, store=kind)) for kind in ("raw", "jpeg"))
     files = [next(store.folder.glob("pixels.*")) for store in (raw, small)]
     assert files[1].stat().st_size < files[0].stat().st_size / 2
     difference = np.abs(small.pixels[:].astype(int) - raw.pixels[:])
@@ -158,7 +158,7 @@ def test_jpeg_stores_are_smaller_and_stay_near_the_pixels(cells: Path) -> None:
 
 
 def test_pixels_are_a_file_that_numpy_reads(cells: Path) -> None:
-    store = prepare(read(cells), ImagesPart(size=32))
+    store = prepare(read(cells), ImagesConfig(size=32))
     np.testing.assert_array_equal(np.load(store.folder / "pixels.npy"), store.pixels[:])
 
 
@@ -176,4 +176,4 @@ def test_a_full_disk_leaves_no_store(draw: Callable[..., Path], tmp_path: Path) 
     assert done.returncode == 1
     assert done.stderr.startswith("Error: Cannot write ")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert [path.suffix for path in stores_folder().iterdir()] == [".lock"]
+    assert [path.suffix for path in get_stores_folder().iterdir()] == [".lock"]

@@ -12,19 +12,19 @@ from sklearn.linear_model import LogisticRegression
 from parfocal.data.check import check
 from parfocal.data.readers import read
 from parfocal.data.smear import draw_signals
-from parfocal.data.synthetic import synthesise, synthesise_fundus, synthesise_smear
+from parfocal.data.synthetic import synthesize, synthesize_fundus, synthesize_smear
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.parts import ImagesPart
+from parfocal.parts import ImagesConfig
 
 
 @pytest.fixture(scope="module")
 def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise_smear(tmp_path_factory.mktemp("drawn") / "smears", 80)
+    return synthesize_smear(tmp_path_factory.mktemp("drawn") / "smears", 80)
 
 
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise_fundus(tmp_path_factory.mktemp("drawn") / "eyes", 60, size=256)
+    return synthesize_fundus(tmp_path_factory.mktemp("drawn") / "eyes", 60, size=256)
 
 
 def _content(folder: Path) -> dict[str, str]:
@@ -52,7 +52,7 @@ def test_smears_are_in_the_leukemia_labs_format(smears: Path) -> None:
 
 def test_smears_pass_the_check_and_no_patient_crosses(smears: Path) -> None:
     table = read(smears)
-    assert [one.text for one in check(table, ImagesPart(size=64)) if one.severity == "error"] == []
+    assert [one.message for one in check(table, ImagesConfig(size=64)) if one.severity == "error"] == []
     assert table.rows.groupby("group")["split"].nunique().max() == 1
     assert table.rows["group"].nunique() < len(table) / 2
 
@@ -92,9 +92,9 @@ def test_fundus_photographs_are_in_the_retinopathy_labs_format(eyes: Path) -> No
 
 
 def test_fundus_grades_have_the_documents_mix() -> None:
-    from parfocal.data.synthetic import GRADE_SHARES, _eyes
+    from parfocal.data.synthetic import GRADE_SHARES, _make_eyes
 
-    drawn = pd.Series([eye.grade for eye in _eyes("train", 2000, np.arange(2000), 0)])
+    drawn = pd.Series([eye.grade for eye in _make_eyes("train", 2000, np.arange(2000), 0)])
     shares = drawn.value_counts(normalize=True).sort_index()
     np.testing.assert_allclose(shares, np.array(GRADE_SHARES) / sum(GRADE_SHARES), atol=0.002)
 
@@ -118,9 +118,9 @@ def test_lesions_are_where_the_grade_says(eyes: Path) -> None:
 
 
 def test_threads_change_nothing_and_seeds_change_all(tmp_path: Path) -> None:
-    one = synthesise_smear(tmp_path / "one", 40, seed=3, size=96, workers=1)
-    two = synthesise_smear(tmp_path / "two", 40, seed=3, size=96, workers=4)
-    other = synthesise_smear(tmp_path / "other", 40, seed=4, size=96)
+    one = synthesize_smear(tmp_path / "one", 40, seed=3, size=96, workers=1)
+    two = synthesize_smear(tmp_path / "two", 40, seed=3, size=96, workers=4)
+    other = synthesize_smear(tmp_path / "other", 40, seed=4, size=96)
     assert _content(one) == _content(two)
     assert _content(one)["new_dataset/train/0.bmp"] != _content(other)["new_dataset/train/0.bmp"]
 
@@ -128,13 +128,13 @@ def test_threads_change_nothing_and_seeds_change_all(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ParfocalError, match=r"is not empty\. Choose a new folder"):
-        synthesise("smear", tmp_path, 40)
+        synthesize("smear", tmp_path, 40)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_an_unknown_kind_and_too_few_images_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'smear'"):
-        synthesise("smaer", tmp_path / "a")
+        synthesize("smaer", tmp_path / "a")
     with pytest.raises(UsageError, match="images=3 is too few"):
-        synthesise("smear", tmp_path / "a", 3)
+        synthesize("smear", tmp_path / "a", 3)
     assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.data.views import View, Views, drawn, looks, render, still
+from parfocal.data.views import View, Views, draw_views, eval_views, render, tta_views
 from parfocal.errors import UsageError
-from parfocal.parts import ViewsPart
+from parfocal.parts import ViewsConfig
 
 EVERYTHING: dict[str, Any] = {
     "crop": 24,
@@ -43,26 +43,26 @@ def _rendered(image: np.ndarray, view: View, side: int) -> np.ndarray:
 @pytest.mark.parametrize(("size", "crop"), [(32, 32), (32, 24), (350, 224)])
 def test_evaluation_sees_exactly_the_central_square(size: int, crop: int) -> None:
     image, edge = _image(size), (size - crop) // 2
-    seen = _rendered(image, still(1, size, ViewsPart(crop=crop))[0], crop)
+    seen = _rendered(image, eval_views(1, size, ViewsConfig(crop=crop))[0], crop)
     np.testing.assert_array_equal(seen, image[edge : edge + crop, edge : edge + crop])
 
 
 def test_with_nothing_asked_for_training_sees_what_evaluation_sees() -> None:
-    part = ViewsPart(crop=24)
-    np.testing.assert_array_equal(drawn(5, 32, part, seed=1, epoch=2).geometry, still(5, 32, part).geometry)
-    assert drawn(5, 32, part, seed=1, epoch=2).colour is None
+    part = ViewsConfig(crop=24)
+    np.testing.assert_array_equal(draw_views(5, 32, part, seed=1, epoch=2).geometry, eval_views(5, 32, part).geometry)
+    assert draw_views(5, 32, part, seed=1, epoch=2).color is None
 
 
 @pytest.mark.parametrize(("key", "axis"), [("flip_horizontal", 1), ("flip_vertical", 0)])
 def test_flips_are_exact(key: str, axis: int) -> None:
     image = _image()
-    view = drawn(1, 32, ViewsPart.model_validate({"crop": 24, key: 1.0}), seed=0, epoch=0)[0]
+    view = draw_views(1, 32, ViewsConfig.model_validate({"crop": 24, key: 1.0}), seed=0, epoch=0)[0]
     np.testing.assert_array_equal(_rendered(image, view, 24), np.flip(image[4:28, 4:28], axis))
 
 
 def test_a_rotation_is_the_usual_one_about_the_centre() -> None:
-    image, part = _image(33), ViewsPart(crop=33, rotate=90)
-    view = drawn(1, 33, part, seed=0, epoch=0)[0]
+    image, part = _image(33), ViewsConfig(crop=33, rotate=90)
+    view = draw_views(1, 33, part, seed=0, epoch=0)[0]
     turned = np.rad2deg(np.arctan2(view.geometry[0, 1], view.geometry[0, 0]))
     around = cv2.getRotationMatrix2D((16, 16), float(turned), 1)
     expected = cv2.warpAffine(image, around, (33, 33), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
@@ -71,20 +71,25 @@ def test_a_rotation_is_the_usual_one_about_the_centre() -> None:
 
 @given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), count=st.integers(1, 9))
 def test_an_epochs_views_depend_on_seed_epoch_and_place_alone(seed: int, epoch: int, count: int) -> None:
-    part = ViewsPart(**EVERYTHING)
-    few, many = drawn(count, 32, part, seed=seed, epoch=epoch), drawn(count + 5, 32, part, seed=seed, epoch=epoch)
+    part = ViewsConfig(**EVERYTHING)
+    few, many = (
+        draw_views(count, 32, part, seed=seed, epoch=epoch),
+        draw_views(count + 5, 32, part, seed=seed, epoch=epoch),
+    )
     np.testing.assert_array_equal(few.geometry, many.geometry[:count])
-    assert few.colour is not None
-    assert many.colour is not None
-    np.testing.assert_array_equal(few.colour, many.colour[:count])
-    other = drawn(count, 32, part, seed=seed, epoch=epoch + 1)
+    assert few.color is not None
+    assert many.color is not None
+    np.testing.assert_array_equal(few.color, many.color[:count])
+    other = draw_views(count, 32, part, seed=seed, epoch=epoch + 1)
     assert not np.array_equal(few.geometry, other.geometry)
 
 
 @given(seed=st.integers(0, 1000))
 def test_geometry_is_the_product_of_its_parts(seed: int) -> None:
     def linear(**settings: float) -> np.ndarray:
-        return drawn(4, 32, ViewsPart.model_validate({"crop": 24, **settings}), seed=seed, epoch=0).geometry[:, :, :2]
+        return draw_views(4, 32, ViewsConfig.model_validate({"crop": 24, **settings}), seed=seed, epoch=0).geometry[
+            :, :, :2
+        ]
 
     settings = {key: EVERYTHING[key] for key in ("rotate", "flip_horizontal", "flip_vertical", "zoom", "shear")}
     stretched = linear(**{key: settings[key] for key in ("flip_horizontal", "flip_vertical", "zoom")})
@@ -94,8 +99,8 @@ def test_geometry_is_the_product_of_its_parts(seed: int) -> None:
 
 @given(seed=st.integers(0, 1000))
 def test_zoom_and_stretch_stay_within_what_was_asked(seed: int) -> None:
-    part = ViewsPart(crop=24, zoom=0.2, stretch=0.3)
-    views = drawn(20, 32, part, seed=seed, epoch=0)
+    part = ViewsConfig(crop=24, zoom=0.2, stretch=0.3)
+    views = draw_views(20, 32, part, seed=seed, epoch=0)
     across, down = np.abs(views.geometry[:, 0, 0]), np.abs(views.geometry[:, 1, 1])
     scale = 1 / np.sqrt(across * down)
     assert ((scale > 0.8 - 1e-5) & (scale < 1.2 + 1e-5)).all()
@@ -104,43 +109,43 @@ def test_zoom_and_stretch_stay_within_what_was_asked(seed: int) -> None:
 
 @given(seed=st.integers(0, 1000), level=st.integers(0, 255))
 def test_hue_saturation_and_grey_leave_grey_as_it_is(seed: int, level: int) -> None:
-    views = drawn(4, 32, ViewsPart(crop=24, saturation=0.8, hue=0.5, grey=0.3), seed=seed, epoch=0)
-    assert views.colour is not None
-    seen = views.colour @ np.array([level, level, level, 1.0])
+    views = draw_views(4, 32, ViewsConfig(crop=24, saturation=0.8, hue=0.5, grey=0.3), seed=seed, epoch=0)
+    assert views.color is not None
+    seen = views.color @ np.array([level, level, level, 1.0])
     np.testing.assert_allclose(seen, level, atol=1e-3)
 
 
 def test_grey_images_have_three_equal_channels() -> None:
-    view = drawn(1, 32, ViewsPart(crop=24, grey=1, hue=0.4), seed=0, epoch=0)[0]
+    view = draw_views(1, 32, ViewsConfig(crop=24, grey=1, hue=0.4), seed=0, epoch=0)[0]
     seen = _rendered(_image(), view, 24).astype(int)
     assert np.ptp(seen, axis=-1).max() <= 1
 
 
 def test_contrast_keeps_mid_grey_and_brightness_keeps_black() -> None:
-    colours = drawn(50, 32, ViewsPart(crop=24, contrast=0.9), seed=0, epoch=0).colour
+    colours = draw_views(50, 32, ViewsConfig(crop=24, contrast=0.9), seed=0, epoch=0).color
     assert colours is not None
     np.testing.assert_allclose(colours @ np.array([127.5, 127.5, 127.5, 1]), 127.5, atol=1e-3)
-    colours = drawn(50, 32, ViewsPart(crop=24, brightness=0.9), seed=0, epoch=0).colour
+    colours = draw_views(50, 32, ViewsConfig(crop=24, brightness=0.9), seed=0, epoch=0).color
     assert colours is not None
     assert np.abs(colours[:, :, 3]).max() == 0
 
 
 def test_changing_one_setting_leaves_the_others_draws_alone() -> None:
-    few = drawn(6, 32, ViewsPart(crop=24, rotate=30), seed=5, epoch=1)
-    more = drawn(6, 32, ViewsPart(crop=24, rotate=30, brightness=0.5, grey=0.5), seed=5, epoch=1)
+    few = draw_views(6, 32, ViewsConfig(crop=24, rotate=30), seed=5, epoch=1)
+    more = draw_views(6, 32, ViewsConfig(crop=24, rotate=30, brightness=0.5, grey=0.5), seed=5, epoch=1)
     np.testing.assert_array_equal(few.geometry, more.geometry)
 
 
 def test_views_are_as_many_as_images() -> None:
-    views: Views = drawn(7, 32, ViewsPart(**EVERYTHING), seed=0, epoch=0)
+    views: Views = draw_views(7, 32, ViewsConfig(**EVERYTHING), seed=0, epoch=0)
     assert len(views) == 7
-    assert views.side == 24
+    assert views.crop_size == 24
 
 
 @pytest.mark.parametrize("evaluation", ["centre", "five", "ten"])
 def test_evaluation_looks_at_centre_corners_and_their_flips(evaluation: str) -> None:
-    image, part = _image(), ViewsPart.model_validate({"crop": 24, "evaluation": evaluation})
-    seen = [_rendered(image, still(1, 32, part, look)[0], 24) for look in looks(part)]
+    image, part = _image(), ViewsConfig.model_validate({"crop": 24, "evaluation": evaluation})
+    seen = [_rendered(image, eval_views(1, 32, part, look)[0], 24) for look in tta_views(part)]
     corners = [image[4:28, 4:28], image[:24, :24], image[:24, 8:], image[8:, :24], image[8:, 8:]]
     expected = [*corners, *(np.flip(one, 1) for one in corners)][: len(seen)]
     assert len(seen) == {"centre": 1, "five": 5, "ten": 10}[evaluation]
@@ -151,11 +156,11 @@ def test_evaluation_looks_at_centre_corners_and_their_flips(evaluation: str) -> 
 @pytest.mark.parametrize("size", [24, 32, 33])
 def test_flips_and_turns_are_those_of_a_square_each_once(size: int) -> None:
     image = _image(size)
-    middle = _rendered(image, still(1, size, ViewsPart(crop=24))[0], 24)
+    middle = _rendered(image, eval_views(1, size, ViewsConfig(crop=24))[0], 24)
     turned = [np.rot90(one, by) for one in (middle, middle[:, ::-1]) for by in range(4)]
     for evaluation, several in (("flips", turned[::2]), ("eight", turned)):
-        part = ViewsPart.model_validate({"crop": 24, "evaluation": evaluation})
-        seen = [_rendered(image, still(1, size, part, look)[0], 24) for look in looks(part)]
+        part = ViewsConfig.model_validate({"crop": 24, "evaluation": evaluation})
+        seen = [_rendered(image, eval_views(1, size, part, look)[0], 24) for look in tta_views(part)]
         np.testing.assert_array_equal(seen[0], middle)
         assert sorted(one.tobytes() for one in seen) == sorted(one.tobytes() for one in several)
 
@@ -164,15 +169,15 @@ def test_flips_and_turns_are_those_of_a_square_each_once(size: int) -> None:
 def test_random_crops_are_exact_pieces_of_the_padded_image(seed: int, pad: int) -> None:
     image = _image()
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-    part = ViewsPart(crop=24, place="random", pad=pad)
-    view = drawn(3, 32, part, seed=seed, epoch=0)[2]
+    part = ViewsConfig(crop=24, place="random", pad=pad)
+    view = draw_views(3, 32, part, seed=seed, epoch=0)[2]
     left, top = (int(view.geometry[axis, 2]) + pad for axis in (0, 1))
     np.testing.assert_array_equal(_rendered(image, view, 24), padded[top : top + 24, left : left + 24])
 
 
 @given(seed=st.integers(0, 1000))
 def test_resized_crops_keep_within_the_image_and_their_share(seed: int) -> None:
-    views = drawn(40, 32, ViewsPart(crop=24, resized=0.3, aspect=1.5), seed=seed, epoch=0)
+    views = draw_views(40, 32, ViewsConfig(crop=24, resized=0.3, aspect=1.5), seed=seed, epoch=0)
     sides = np.stack([views.geometry[:, 0, 0], views.geometry[:, 1, 1]], axis=1) * 24
     assert (sides.prod(axis=1) >= 0.3 * 32**2 * 0.85).all()
     assert (sides <= 32 + 1e-3).all()
@@ -183,8 +188,8 @@ def test_resized_crops_keep_within_the_image_and_their_share(seed: int) -> None:
 
 def test_steps_have_chances_and_groups_an_order_or_a_choice() -> None:
     def turned(**settings: Any) -> np.ndarray:
-        part = ViewsPart.model_validate({"crop": 24, "rotate": 90, "zoom": 0.5, **settings})
-        return drawn(4000, 32, part, seed=0, epoch=0).geometry[:, :, :2]
+        part = ViewsConfig.model_validate({"crop": 24, "rotate": 90, "zoom": 0.5, **settings})
+        return draw_views(4000, 32, part, seed=0, epoch=0).geometry[:, :, :2]
 
     def shares(linear: np.ndarray) -> tuple[float, float]:
         return (
@@ -205,8 +210,8 @@ def test_steps_have_chances_and_groups_an_order_or_a_choice() -> None:
 
 
 def test_erasing_blackens_a_box_of_at_most_its_area() -> None:
-    image, part = np.full((32, 32, 3), 200, np.uint8), ViewsPart(crop=24, erase=0.5, erase_area=0.25)
-    views = drawn(400, 32, part, seed=0, epoch=0)
+    image, part = np.full((32, 32, 3), 200, np.uint8), ViewsConfig(crop=24, erase=0.5, erase_area=0.25)
+    views = draw_views(400, 32, part, seed=0, epoch=0)
     black = np.array([(_rendered(image, views[number], 24) == 0).all(axis=2).sum() for number in range(400)])
     assert 0.4 < (black > 0).mean() < 0.6
     assert black.max() <= 24 * 24 * 0.25 * 1.15
@@ -228,14 +233,14 @@ jittered = albumentations.Compose([albumentations.ColorJitter(p=1), albumentatio
 
 def test_a_step_of_ones_own_comes_last() -> None:
     image = _image()
-    plain = _rendered(image, drawn(2, 32, ViewsPart(crop=24), seed=0, epoch=0)[1], 24)
+    plain = _rendered(image, draw_views(2, 32, ViewsConfig(crop=24), seed=0, epoch=0)[1], 24)
     for name in ("inverted", "composed"):
-        part = ViewsPart(crop=24, also=f"tests.data.test_views:{name}")
-        np.testing.assert_array_equal(_rendered(image, drawn(2, 32, part, seed=0, epoch=0)[1], 24), 255 - plain)
-    part = ViewsPart(crop=24, also="tests.data.test_views:speckled")
-    one, again, other = (_rendered(image, drawn(2, 32, part, seed=0, epoch=epoch)[1], 24) for epoch in (0, 0, 1))
+        part = ViewsConfig(crop=24, also=f"tests.data.test_views:{name}")
+        np.testing.assert_array_equal(_rendered(image, draw_views(2, 32, part, seed=0, epoch=0)[1], 24), 255 - plain)
+    part = ViewsConfig(crop=24, also="tests.data.test_views:speckled")
+    one, again, other = (_rendered(image, draw_views(2, 32, part, seed=0, epoch=epoch)[1], 24) for epoch in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
     for name, said in (("nowhere:step", "No module named"), ("tests.data.test_views:gone", "gone"), ("step", "form")):
         with pytest.raises(UsageError, match=said):
-            drawn(1, 32, ViewsPart(crop=24, also=name), seed=0, epoch=0)
+            draw_views(1, 32, ViewsConfig(crop=24, also=name), seed=0, epoch=0)

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from parfocal.evaluation.predictions import Predictions
 
 
-def made(truth: list[int] | np.ndarray, probabilities: np.ndarray, groups: list[str] | None = None) -> Predictions:
+def make_predictions(
+    truth: list[int] | np.ndarray, probabilities: np.ndarray, groups: list[str] | None = None
+) -> Predictions:
     """Return predictions with numbered ids and class names."""
     ids = tuple(map(str, range(len(truth))))
     names = tuple(f"class {number}" for number in range(probabilities.shape[1]))
@@ -14,7 +16,7 @@ def made(truth: list[int] | np.ndarray, probabilities: np.ndarray, groups: list[
 
 
 @st.composite
-def drawn_predictions(draw: st.DrawFn, classes: tuple[int, int] = (2, 5), least: int = 1) -> Predictions:
+def random_predictions(draw: st.DrawFn, classes: tuple[int, int] = (2, 5), least: int = 1) -> Predictions:
     """Draw predictions of any quality: few images or many, classes absent from truth or answers, tied scores."""
     several = draw(st.integers(*classes))
     dice = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -30,10 +32,10 @@ def drawn_predictions(draw: st.DrawFn, classes: tuple[int, int] = (2, 5), least:
         probabilities = np.ceil(probabilities * 4)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     groups = [str(number) for number in dice.integers(0, max(1, count // 2), count)]
-    return made(truth, probabilities, groups)
+    return make_predictions(truth, probabilities, groups)
 
 
-def graded(seed: int, count: int, classes: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+def draw_grades(seed: int, count: int, classes: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Draw grades as a network might give them, and the truth; rounding them is not the best cut."""
     dice = np.random.default_rng(seed)
     truth = np.minimum(dice.geometric(0.5, count) - 1, classes - 1)

@@ -11,13 +11,13 @@ from sklearn import metrics as sk
 
 from parfocal.evaluation import confusion as of
 from parfocal.evaluation.predictions import Predictions
-from tests.evaluation.said import drawn_predictions
+from tests.evaluation.said import random_predictions
 
 
-@given(predictions=drawn_predictions())
+@given(predictions=random_predictions())
 def test_they_equal_scikit_learns(predictions: Predictions) -> None:
     truth, said, labels = predictions.truth, predictions.predicted, np.arange(len(predictions.classes))
-    matrix = of.confusion(truth, said, len(labels))
+    matrix = of.confusion_matrix(truth, said, len(labels))
     assert matrix.tolist() == sk.confusion_matrix(truth, said, labels=labels).tolist()
     assert of.accuracy(matrix) == pytest.approx(sk.accuracy_score(truth, said))
     with warnings.catch_warnings():
@@ -26,7 +26,7 @@ def test_they_equal_scikit_learns(predictions: Predictions) -> None:
         assert of.balanced_accuracy(matrix) == pytest.approx(sk.balanced_accuracy_score(truth, said))
     assert of.macro_f1(matrix) == pytest.approx(sk.f1_score(truth, said, average="macro"))
     assert of.weighted_f1(matrix) == pytest.approx(sk.f1_score(truth, said, average="weighted"))
-    assert of.grade_error(matrix) == pytest.approx(sk.mean_absolute_error(truth, said))
+    assert of.mean_absolute_error(matrix) == pytest.approx(sk.mean_absolute_error(truth, said))
     for power, weights in ((0, None), (1, "linear"), (2, "quadratic")):
         if len(np.union1d(truth, said)) > 1:
             reference = sk.cohen_kappa_score(truth, said, labels=labels, weights=weights)
@@ -35,10 +35,10 @@ def test_they_equal_scikit_learns(predictions: Predictions) -> None:
             assert of.kappa(matrix, power) == 0
 
 
-@given(predictions=drawn_predictions())
+@given(predictions=random_predictions())
 def test_those_of_each_class_equal_scikit_learns_and_are_none_where_it_divides_by_0(predictions: Predictions) -> None:
     truth, said, several = predictions.truth, predictions.predicted, len(predictions.classes)
-    matrix = of.confusion(truth, said, several)
+    matrix = of.confusion_matrix(truth, said, several)
     for label in range(several):
         true, named = truth == label, said == label
         nothing: Any = {"zero_division": np.nan}
@@ -57,5 +57,5 @@ def test_many_matrices_give_what_each_gives_alone(seed: int, classes: int) -> No
 
 def test_an_empty_matrix_says_nothing() -> None:
     nothing = np.zeros((3, 3), int)
-    for figure in (of.accuracy, of.balanced_accuracy, of.macro_f1, of.weighted_f1, of.kappa, of.grade_error):
+    for figure in (of.accuracy, of.balanced_accuracy, of.macro_f1, of.weighted_f1, of.kappa, of.mean_absolute_error):
         assert np.isnan(figure(nothing))

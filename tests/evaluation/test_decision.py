@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.decision import Decision, Wishes, decided
-from parfocal.evaluation.judgement import judge_fully
-from parfocal.evaluation.metrics import judge
-from parfocal.evaluation.ordinary import Ordinary
+from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
+from parfocal.evaluation.judgement import evaluate_split
+from parfocal.evaluation.metrics import compute_metrics
+from parfocal.evaluation.ordinary import OodMonitor
 from parfocal.evaluation.predictions import Predictions
-from parfocal.parts import JudgementPart
-from tests.evaluation.said import made
+from parfocal.parts import EvaluationConfig
+from tests.evaluation.said import make_predictions
 
-PLAIN = JudgementPart()
-ORDINARY = Ordinary((1.0,) * 7, (2.0,) * 7, 4.0, 60)
-EVERYTHING = Wishes(operating="sensitivity=0.9", refer=0.8, looks="eight", together=True)
+PLAIN = EvaluationConfig()
+ORDINARY = OodMonitor((1.0,) * 7, (2.0,) * 7, 4.0, 60)
+EVERYTHING = DecisionOptions(operating_point="sensitivity=0.9", refer=0.8, tta="eight", fuse_eyes=True)
 
 
 def _overconfident(seed: int = 0, count: int = 400) -> Predictions:
@@ -24,11 +24,11 @@ def _overconfident(seed: int = 0, count: int = 400) -> Predictions:
     truth = dice.integers(0, 2, count)
     logits = np.clip(dice.normal(2.0 * truth - 1, 1.5), -3, 3) * 4
     said = 1 / (1 + np.exp(-logits))
-    return made(truth, np.stack([1 - said, said], axis=1), [str(number // 2) for number in range(count)])
+    return make_predictions(truth, np.stack([1 - said, said], axis=1), [str(number // 2) for number in range(count)])
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    decision = decided(_overconfident(), EVERYTHING, Decision(), PLAIN, ORDINARY)
+    decision = fit_decision(_overconfident(), EVERYTHING, Decision(), PLAIN, ORDINARY)
     decision.save(tmp_path / "decision.json")
     assert Decision.load(tmp_path / "decision.json") == decision
     assert Decision.load(tmp_path / "none.json") == Decision()
@@ -38,40 +38,44 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 
 
 def test_what_was_wished_stays_until_it_is_taken_back() -> None:
-    first = decided(_overconfident(), EVERYTHING, Decision(), PLAIN, ORDINARY)
-    assert decided(_overconfident(), Wishes(), first, PLAIN, ORDINARY) == first
-    back = decided(_overconfident(), Wishes("none", 0, "none", together=False), first, PLAIN, ORDINARY)
-    assert (back.operating, back.referral, back.looks, back.together) == (None, None, "", None)
+    first = fit_decision(_overconfident(), EVERYTHING, Decision(), PLAIN, ORDINARY)
+    assert fit_decision(_overconfident(), DecisionOptions(), first, PLAIN, ORDINARY) == first
+    back = fit_decision(_overconfident(), DecisionOptions("none", 0, "none", fuse_eyes=False), first, PLAIN, ORDINARY)
+    assert (back.operating_point, back.referral, back.tta, back.fellow_eye_weight) == (None, None, "", None)
     assert back.temperature == first.temperature
 
 
 def test_calibration_is_shown_before_and_after() -> None:
-    decision = decided(_overconfident(), Wishes(), Decision(), PLAIN, None)
+    decision = fit_decision(_overconfident(), DecisionOptions(), Decision(), PLAIN, None)
     assert decision.temperature > 2
-    found = judge_fully(_overconfident(1), PLAIN, decision)
+    found = evaluate_split(_overconfident(1), PLAIN, decision)
     assert found["calibration"]["ece"] < found["ece"] / 2
     assert found["calibration"]["loss"] < found["loss"]
     assert found["calibration"]["reliability"] != found["reliability"]
-    assert judge(decision.calibrated(_overconfident(1)))["accuracy"] == found["accuracy"]
+    assert compute_metrics(decision.calibrate(_overconfident(1)))["accuracy"] == found["accuracy"]
 
 
 def test_an_operating_point_is_judged_where_it_was_not_chosen() -> None:
-    decision = decided(_overconfident(), Wishes(operating="sensitivity=0.95"), Decision(), PLAIN, None)
-    valid = judge_fully(_overconfident(), PLAIN, decision)["operating"]
-    test = judge_fully(_overconfident(1), PLAIN, decision)["operating"]
+    decision = fit_decision(
+        _overconfident(), DecisionOptions(operating_point="sensitivity=0.95"), Decision(), PLAIN, None
+    )
+    valid = evaluate_split(_overconfident(), PLAIN, decision)["operating"]
+    test = evaluate_split(_overconfident(1), PLAIN, decision)["operating"]
     assert valid["wish"] == test["wish"] == "sensitivity=0.95"
     assert valid["per_class"]["class 1"]["recall"] >= 0.95
     low, high = test["intervals"]["per_class"]["class 1"]["recall"]
     assert low < test["per_class"]["class 1"]["recall"] < high
     assert "auc" not in test
-    assert decision.operating is not None
-    calibrated = decision.calibrated(_overconfident(1)).probabilities
-    assert test["confusion"][1][1] == ((calibrated[:, 1] >= decision.operating.thresholds[0])
+    assert decision.operating_point is not None
+    calibrated = decision.calibrate(_overconfident(1)).probabilities
+    assert test["confusion"][1][1] == ((calibrated[:, 1] >= decision.operating_point.thresholds[0])
                                        & (_overconfident(1).truth == 1)).sum()  # fmt: skip
 
 
 def test_the_answer_of_two_classes_follows_the_threshold() -> None:
-    decision = decided(_overconfident(), Wishes(operating="specificity=0.99"), Decision(), PLAIN, None)
-    calibrated = decision.calibrated(_overconfident()).probabilities
-    assert decision.labels(calibrated, PLAIN).sum() < calibrated.argmax(axis=1).sum()
-    assert Decision().labels(calibrated, PLAIN).tolist() == calibrated.argmax(axis=1).tolist()
+    decision = fit_decision(
+        _overconfident(), DecisionOptions(operating_point="specificity=0.99"), Decision(), PLAIN, None
+    )
+    calibrated = decision.calibrate(_overconfident()).probabilities
+    assert decision.predict_labels(calibrated, PLAIN).sum() < calibrated.argmax(axis=1).sum()
+    assert Decision().predict_labels(calibrated, PLAIN).tolist() == calibrated.argmax(axis=1).tolist()

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from parfocal.evaluation.grades import cut, expected_grades, tuned_thresholds
-from tests.evaluation.said import graded
+from parfocal.evaluation.grades import apply_thresholds, compute_expected_grades, tune_thresholds
+from tests.evaluation.said import draw_grades
 
 
 def _kappa(grades: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> float:
-    said = cut(grades, thresholds)
+    said = apply_thresholds(grades, thresholds)
     if len(np.union1d(said, truth)) == 1:
         return 0.0
     return float(cohen_kappa_score(truth, said, labels=np.arange(len(thresholds) + 1), weights="quadratic"))
@@ -28,27 +28,27 @@ def _kappa(grades: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> flo
 def test_tuned_thresholds_are_in_order_and_never_below_plain_rounding(
     seed: int, count: int, classes: int, noise: float
 ) -> None:
-    grades, truth = graded(seed, count, classes, noise)
-    found = tuned_thresholds(grades, truth, classes)
+    grades, truth = draw_grades(seed, count, classes, noise)
+    found = tune_thresholds(grades, truth, classes)
     assert (np.diff(found) >= 0).all()
     assert _kappa(grades, truth, found) >= _kappa(grades, truth, np.arange(classes - 1) + 0.5) - 1e-12
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_they_come_near_the_best_of_all(seed: int) -> None:
-    grades, truth = graded(seed, 18, 3, 0.4)
+    grades, truth = draw_grades(seed, 18, 3, 0.4)
     places = np.append(np.sort(grades) - 1e-9, grades.max() + 1)
     best = max(_kappa(grades, truth, np.array(two)) for two in itertools.combinations(places, 2))
-    assert _kappa(grades, truth, tuned_thresholds(grades, truth, 3)) > best - 0.02
+    assert _kappa(grades, truth, tune_thresholds(grades, truth, 3)) > best - 0.02
 
 
 def test_thresholds_that_nothing_speaks_against_stay_where_rounding_has_them() -> None:
     grades, truth = np.array([0.1, 0.3, 0.35, 0.4]), np.array([0, 0, 1, 1])
-    assert tuned_thresholds(grades, truth, 4).tolist() == pytest.approx([0.325, 1.5, 2.5])
-    assert tuned_thresholds(np.ones(4), truth, 4).tolist() == [0.5, 1.5, 2.5]
-    assert tuned_thresholds(grades, np.zeros(4, int), 4).tolist() == [0.5, 1.5, 2.5]
+    assert tune_thresholds(grades, truth, 4).tolist() == pytest.approx([0.325, 1.5, 2.5])
+    assert tune_thresholds(np.ones(4), truth, 4).tolist() == [0.5, 1.5, 2.5]
+    assert tune_thresholds(grades, np.zeros(4, int), 4).tolist() == [0.5, 1.5, 2.5]
 
 
 def test_the_expected_grade_is_the_mean_of_the_grades() -> None:
-    assert expected_grades(np.array([[0.5, 0, 0.5], [0, 0.25, 0.75]])).tolist() == [1, 1.75]
-    assert cut(np.array([0.2, 0.5, 0.7, 3]), np.array([0.5, 0.6])).tolist() == [0, 0, 2, 2]
+    assert compute_expected_grades(np.array([[0.5, 0, 0.5], [0, 0.25, 0.75]])).tolist() == [1, 1.75]
+    assert apply_thresholds(np.array([0.2, 0.5, 0.7, 3]), np.array([0.5, 0.6])).tolist() == [0, 0, 2, 2]

@@ -12,9 +12,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.inference import compiled, probabilities
-from parfocal.model.classifier import new_classifier
-from parfocal.parts import NetworkPart
+from parfocal.evaluation.inference import compile_network, predict_probabilities
+from parfocal.model.classifier import build_classifier
+from parfocal.parts import NetworkConfig
 
 PIXELS = torch.randn(21, 5, generator=torch.Generator().manual_seed(0))
 FABRIC = Fabric(accelerator="cpu", devices=1)
@@ -43,40 +43,40 @@ def test_where_memory_runs_out_fewer_images_at_once_get_the_same_answers(
     monkeypatch.setattr("parfocal.evaluation.inference.say", told.append)
     network = _Cramped(2, fault)
     for _ in range(2):
-        rows = probabilities(FABRIC, network, PIXELS.split(8))
-        np.testing.assert_allclose(rows, probabilities(FABRIC, _Cramped(8), PIXELS.split(8)), rtol=1e-6)
+        rows = predict_probabilities(FABRIC, network, PIXELS.split(8))
+        np.testing.assert_allclose(rows, predict_probabilities(FABRIC, _Cramped(8), PIXELS.split(8)), rtol=1e-6)
     assert [count for count in network.given if count > 2] == [8, 4]
     assert told == ["Memory ran out with 8 images: they are judged fewer at a time."]
 
 
 def test_a_network_that_takes_no_image_is_an_error_that_says_so() -> None:
     with pytest.raises(ParfocalError, match=r"one image at a time\. Choose a smaller crop or model"):
-        probabilities(FABRIC, _Cramped(0), PIXELS.split(8))
+        predict_probabilities(FABRIC, _Cramped(0), PIXELS.split(8))
 
 
 def test_another_fault_is_not_taken_for_memory() -> None:
     with pytest.raises(RuntimeError, match="something else"):
-        probabilities(FABRIC, _Cramped(0, "something else"), PIXELS.split(8))
+        predict_probabilities(FABRIC, _Cramped(0, "something else"), PIXELS.split(8))
 
 
 def test_a_compiled_network_says_the_same_of_any_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     # The graph is taken as on a card; only the machine code for it is left out.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    network = new_classifier(NetworkPart(model="resnet20"), ("a", "b")).eval()
-    fast = compiled(FABRIC, network, 32)
+    network = build_classifier(NetworkConfig(model="resnet20"), ("a", "b")).eval()
+    fast = compile_network(FABRIC, network, 32)
     assert fast is not network
     pixels = torch.randint(0, 256, (7, 32, 32, 3), dtype=torch.uint8)
     for some in (pixels, pixels[:1]):
-        rows = probabilities(FABRIC, fast, [some])
-        np.testing.assert_allclose(rows, probabilities(FABRIC, network, [some]), atol=1e-6)
+        rows = predict_probabilities(FABRIC, fast, [some])
+        np.testing.assert_allclose(rows, predict_probabilities(FABRIC, network, [some]), atol=1e-6)
 
 
 def test_a_network_that_cannot_be_compiled_answers_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("parfocal.evaluation.inference.say", told.append)
     monkeypatch.setattr(torch, "compile", lambda network, **_: lambda pixels: 1 / 0)
-    network = new_classifier(NetworkPart(model="resnet20"), ("a", "b"))
-    assert compiled(FABRIC, network, 32) is network
+    network = build_classifier(NetworkConfig(model="resnet20"), ("a", "b"))
+    assert compile_network(FABRIC, network, 32) is network
     assert told == ["Warning: PyTorch cannot compile the network here (AttributeError); it answers uncompiled."]
 
 

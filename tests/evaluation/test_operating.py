@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.operating import Operating, operating_point, parsed
+from parfocal.evaluation.operating import OperatingPoint, fit_operating_point, parse_goal
 from parfocal.evaluation.predictions import Predictions
-from parfocal.parts import JudgementPart
-from tests.evaluation.said import made
+from parfocal.parts import EvaluationConfig
+from tests.evaluation.said import make_predictions
 
-PLAIN, GRADES = JudgementPart(), JudgementPart(ordered=True, referable=2)
+PLAIN, GRADES = EvaluationConfig(), EvaluationConfig(ordered=True, referable=2)
 
 
 def _said(seed: int, count: int = 60, steps: int = 0) -> Predictions:
@@ -20,7 +20,7 @@ def _said(seed: int, count: int = 60, steps: int = 0) -> Predictions:
     truth = np.append(dice.integers(0, 2, count), [0, 1])
     score = np.clip(0.3 * truth + 0.7 * dice.random(count + 2), 0, 1)
     score = np.round(score * steps) / steps if steps else score
-    return made(truth, np.stack([1 - score, score], axis=1))
+    return make_predictions(truth, np.stack([1 - score, score], axis=1))
 
 
 def _reached(predictions: Predictions, threshold: float) -> tuple[float, float]:
@@ -35,7 +35,7 @@ def test_sensitivity_and_specificity_are_reached_and_the_other_is_the_highest_le
     predictions = _said(seed, steps=steps)
     every = [_reached(predictions, one) for one in [*np.unique(predictions.probabilities[:, 1]), 2]]
     for aim, mine, other in (("sensitivity", 0, 1), ("specificity", 1, 0)):
-        found = operating_point(predictions, f"{aim}={wanted}", PLAIN)
+        found = fit_operating_point(predictions, f"{aim}={wanted}", PLAIN)
         reached = _reached(predictions, found.thresholds[0])
         assert reached[mine] >= wanted - 1e-9
         assert reached[other] == max(one[other] for one in every if one[mine] >= wanted - 1e-9)
@@ -51,7 +51,7 @@ def test_no_threshold_costs_less(seed: int, cost: float, steps: int) -> None:
         sensitivity, specificity = _reached(predictions, threshold)
         return cost * (1 - sensitivity) * positives + (1 - specificity) * negatives
 
-    found = operating_point(predictions, f"cost={cost}", PLAIN)
+    found = fit_operating_point(predictions, f"cost={cost}", PLAIN)
     every = [*np.unique(predictions.probabilities[:, 1]), 2.0]
     assert paid(found.thresholds[0]) == pytest.approx(min(paid(one) for one in every))
 
@@ -59,9 +59,9 @@ def test_no_threshold_costs_less(seed: int, cost: float, steps: int) -> None:
 @given(seed=st.integers(0, 1000))
 def test_rounding_flips_no_image_of_validation(seed: int) -> None:
     predictions = _said(seed)
-    found = operating_point(predictions, "sensitivity=0.9", PLAIN)
+    found = fit_operating_point(predictions, "sensitivity=0.9", PLAIN)
     rounded = np.round(predictions.probabilities, 9)
-    before, after = (found.labels(one, PLAIN).tolist() for one in (predictions.probabilities, rounded))
+    before, after = (found.predict_labels(one, PLAIN).tolist() for one in (predictions.probabilities, rounded))
     assert before == after
 
 
@@ -70,11 +70,11 @@ def test_referable_grades_are_positive_and_the_answer_stays_a_grade() -> None:
     truth = dice.integers(0, 5, 300)
     probabilities = dice.dirichlet(np.ones(5), 300) + 0.5 * np.eye(5)[truth]
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    found = operating_point(made(truth, probabilities), "sensitivity=0.95", GRADES)
-    positive = found.positive(probabilities, GRADES)
+    found = fit_operating_point(make_predictions(truth, probabilities), "sensitivity=0.95", GRADES)
+    positive = found.is_positive(probabilities, GRADES)
     assert positive is not None
     assert positive[truth >= 2].mean() >= 0.95
-    assert found.labels(probabilities, GRADES).tolist() == probabilities.argmax(axis=1).tolist()
+    assert found.predict_labels(probabilities, GRADES).tolist() == probabilities.argmax(axis=1).tolist()
 
 
 def test_thresholds_between_grades_are_tuned_for_quadratic_kappa() -> None:
@@ -82,10 +82,10 @@ def test_thresholds_between_grades_are_tuned_for_quadratic_kappa() -> None:
     truth = np.minimum(dice.geometric(0.5, 500) - 1, 4)
     # Grades that lean towards the middle: plain rounding is not the best.
     probabilities = 0.5 * np.eye(5)[truth] + 0.5 * dice.dirichlet(np.ones(5), 500)
-    found = operating_point(made(truth, probabilities), "kappa", GRADES)
-    assert found.positive(probabilities, GRADES) is None
+    found = fit_operating_point(make_predictions(truth, probabilities), "kappa", GRADES)
+    assert found.is_positive(probabilities, GRADES) is None
     assert list(found.thresholds) == sorted(found.thresholds)
-    tuned, plain = found.labels(probabilities, GRADES), np.round(probabilities @ np.arange(5)).astype(int)
+    tuned, plain = found.predict_labels(probabilities, GRADES), np.round(probabilities @ np.arange(5)).astype(int)
     kappas = [cohen_kappa_score(truth, one, weights="quadratic") for one in (tuned, plain)]
     assert kappas[0] > kappas[1]
 
@@ -95,20 +95,20 @@ def test_thresholds_between_grades_are_tuned_for_quadratic_kappa() -> None:
 )
 def test_wishes_that_are_none_are_told(wish: str) -> None:
     with pytest.raises(UsageError, match=r"is not a wish\. Wishes are: sensitivity=0\.95"):
-        parsed(wish)
+        parse_goal(wish)
 
 
 def test_questions_that_do_not_fit_are_told() -> None:
-    many = made([0, 1, 2], np.eye(3))
+    many = make_predictions([0, 1, 2], np.eye(3))
     with pytest.raises(UsageError, match="needs a question of two answers, and there are 3 classes"):
-        operating_point(many, "sensitivity=0.9", PLAIN)
+        fit_operating_point(many, "sensitivity=0.9", PLAIN)
     with pytest.raises(UsageError, match="say ordered=true"):
-        operating_point(many, "kappa", PLAIN)
+        fit_operating_point(many, "kappa", PLAIN)
     with pytest.raises(ParfocalError, match="needs images of both answers on validation"):
-        operating_point(made([0, 0], np.eye(2)), "cost=5", PLAIN)
+        fit_operating_point(make_predictions([0, 0], np.eye(2)), "cost=5", PLAIN)
 
 
 def test_a_wish_is_stated_as_it_was_asked() -> None:
     for wish in ("sensitivity=0.95", "cost=5", "kappa"):
-        aim, wanted = parsed(wish)
-        assert Operating(aim, wanted, (0.5,)).wish == wish
+        aim, wanted = parse_goal(wish)
+        assert OperatingPoint(aim, wanted, (0.5,)).goal == wish

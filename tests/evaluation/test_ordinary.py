@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from parfocal.evaluation.ordinary import MEASURES, fitted_ordinary, measures
+from parfocal.evaluation.ordinary import FEATURES, compute_features, fit_ood_monitor
 
 
 def _cells(seed: int, count: int) -> list[np.ndarray]:
@@ -25,9 +25,9 @@ def _cells(seed: int, count: int) -> list[np.ndarray]:
 def test_images_like_those_of_validation_are_hardly_ever_flagged(count: int) -> None:
     flagged: list[bool] = []
     for seed in range(5):
-        ordinary = fitted_ordinary([measures(one) for one in _cells(seed, count)])
+        ordinary = fit_ood_monitor([compute_features(one) for one in _cells(seed, count)])
         assert ordinary is not None
-        flagged += [bool(ordinary.unusual(measures(one))) for one in _cells(100 + seed, 200)]
+        flagged += [bool(ordinary.find_unusual_features(compute_features(one))) for one in _cells(100 + seed, 200)]
     assert np.mean(flagged) < max(0.01, 1 / count) + 0.02
 
 
@@ -42,17 +42,17 @@ def test_images_like_those_of_validation_are_hardly_ever_flagged(count: int) -> 
     ],
 )
 def test_what_is_odd_is_named(change: Callable[[np.ndarray], np.ndarray], odd: str) -> None:
-    ordinary = fitted_ordinary([measures(one) for one in _cells(0, 200)])
+    ordinary = fit_ood_monitor([compute_features(one) for one in _cells(0, 200)])
     assert ordinary is not None
-    changed = [ordinary.unusual(measures(change(one))) for one in _cells(1, 20)]
+    changed = [ordinary.find_unusual_features(compute_features(change(one))) for one in _cells(1, 20)]
     assert sum(odd in one for one in changed) >= 19
 
 
 def test_of_few_images_nothing_is_said_and_of_equal_ones_something() -> None:
     (one,) = _cells(0, 1)
-    assert fitted_ordinary([measures(one)] * 19) is None
-    ordinary = fitted_ordinary([measures(one)] * 20)
+    assert fit_ood_monitor([compute_features(one)] * 19) is None
+    ordinary = fit_ood_monitor([compute_features(one)] * 20)
     assert ordinary is not None
-    assert ordinary.unusual(measures(one)) == ()
-    assert ordinary.unusual(measures(255 - one)) != ()
-    assert len(ordinary.middle) == len(MEASURES)
+    assert ordinary.find_unusual_features(compute_features(one)) == ()
+    assert ordinary.find_unusual_features(compute_features(255 - one)) != ()
+    assert len(ordinary.mean) == len(FEATURES)

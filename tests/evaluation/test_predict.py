@@ -13,10 +13,10 @@ import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation import inference
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.ensemble import ensemble
-from parfocal.evaluation.predict import told_apart
+from parfocal.evaluation.ensemble import build_ensemble
+from parfocal.evaluation.predict import split_runs_and_images
 from parfocal.evaluation.predictions import Predictions
-from parfocal.model.compiled import Compiled, Numbers
+from parfocal.model.compiled import OpenVinoNetwork, Precision
 from parfocal.run import Run
 from tests.cells import write_image
 from tests.evaluation.trained import trained as trained
@@ -26,9 +26,9 @@ COLUMNS = ["probability:normal", "probability:blast"]
 
 def _judged(run: Run) -> pd.DataFrame:
     """Return what the evaluation said of the test images, calibrated as predicting does."""
-    decision, said = Decision.load(run.decision), Predictions.load(run.predictions("test"))
-    calibrated = decision.calibrated(said).probabilities
-    labels = np.array(said.classes)[decision.labels(calibrated, run.recipe.judgement)]
+    decision, said = Decision.load(run.decision_path), Predictions.load(run.predictions_path("test"))
+    calibrated = decision.calibrate(said).probabilities
+    labels = np.array(said.classes)[decision.predict_labels(calibrated, run.recipe.judgement)]
     return pd.DataFrame({"id": said.ids, "predicted": labels, **dict(zip(COLUMNS, calibrated.T, strict=True))})
 
 
@@ -36,48 +36,50 @@ def test_the_test_files_get_the_answers_of_the_evaluation(trained: Path, tmp_pat
     run = Run(trained / "runs" / "resnet20")
     outcome = parfocal.predict(run.folder, [trained / "cells" / "resnet_18_test.csv"], tmp_path / "out.csv")
     predicted = pd.read_csv(outcome.path, keep_default_na=False)
-    assert outcome.count == 12
+    assert outcome.n_rows == 12
     assert list(predicted.columns) == ["id", "predicted", *COLUMNS, "unusual"]
     pd.testing.assert_frame_equal(predicted[["id", "predicted", *COLUMNS]], _judged(run), atol=1e-6)
 
 
 def test_what_was_decided_is_told_beside(trained: Path, tmp_path: Path) -> None:
     run = Run(trained / "runs" / "plain20")
-    parfocal.evaluate(run.folder, operating="specificity=0.9", refer=0.9, looks="flips")
+    parfocal.evaluate(run.folder, operating_point="specificity=0.9", refer=0.9, tta="flips")
     odd = tmp_path / "odd.png"
     write_image(odd, np.full((48, 48, 3), 255, np.uint8))
     sources = [trained / "cells" / "resnet_18_test.csv", odd]
     try:
         outcome = parfocal.predict(run.folder, sources, tmp_path / "out.csv")
-        rows, decision = pd.read_csv(outcome.path, keep_default_na=False), Decision.load(run.decision)
+        rows, decision = pd.read_csv(outcome.path, keep_default_na=False), Decision.load(run.decision_path)
         assert list(rows.columns) == ["id", "predicted", *COLUMNS, "positive", "referred", "unusual"]
         pd.testing.assert_frame_equal(rows.iloc[:-1][["id", "predicted", *COLUMNS]], _judged(run), atol=1e-6)
-        assert decision.operating is not None
+        assert decision.operating_point is not None
         assert decision.referral is not None
-        assert rows["positive"].tolist() == (rows["probability:blast"] >= decision.operating.thresholds[0]).tolist()
+        assert (
+            rows["positive"].tolist() == (rows["probability:blast"] >= decision.operating_point.thresholds[0]).tolist()
+        )
         assert (rows["predicted"] == "blast").tolist() == (rows["positive"] == 1).tolist()
-        assert rows["referred"].tolist() == decision.referral.referred(rows[COLUMNS].to_numpy()).tolist()
+        assert rows["referred"].tolist() == decision.referral.is_referred(rows[COLUMNS].to_numpy()).tolist()
         assert "contrast" in rows["unusual"].iloc[-1].split()
-        assert outcome.flagged == {
+        assert outcome.flag_counts == {
             "positive": rows["positive"].sum(),
             "referred": rows["referred"].sum(),
             "unusual": (rows["unusual"] != "").sum(),
         }
     finally:
-        parfocal.evaluate(run.folder, operating="none", refer=0, looks="none")
+        parfocal.evaluate(run.folder, operating_point="none", refer=0, tta="none")
 
 
 def test_several_runs_are_averaged_and_an_ensemble_answers_as_it_was_judged(trained: Path, tmp_path: Path) -> None:
     runs = [Run(trained / "runs" / name) for name in ("resnet20", "plain20")]
     asked = [trained / "cells" / "resnet_18_test.csv"]
     outcome = parfocal.predict([run.folder for run in runs], asked, tmp_path / "mean.csv")
-    assert outcome.networks == ("resnet20", "plain20")
+    assert outcome.run_names == ("resnet20", "plain20")
     expected = np.mean([_judged(run)[COLUMNS] for run in runs], axis=0)
     np.testing.assert_allclose(pd.read_csv(outcome.path)[COLUMNS], expected, atol=1e-6)
-    ensemble(runs, tmp_path / "both")
+    build_ensemble(runs, tmp_path / "both")
     own = Run(tmp_path / "both")
     outcome = parfocal.predict(own.folder, asked, tmp_path / "both.csv")
-    calibrated = Decision.load(own.decision).calibrated(Predictions.load(own.predictions("test")))
+    calibrated = Decision.load(own.decision_path).calibrate(Predictions.load(own.predictions_path("test")))
     np.testing.assert_allclose(pd.read_csv(outcome.path)[COLUMNS], calibrated.probabilities, atol=1e-6)
 
 
@@ -98,9 +100,9 @@ def test_in_bf16_new_images_get_nearly_the_answers_of_float32(
 ) -> None:
     run, precisions = Run(trained / "runs" / "resnet20"), []
 
-    def compile_with(network: Any, precision: Numbers) -> Compiled:
+    def compile_with(network: Any, precision: Precision) -> OpenVinoNetwork:
         precisions.append(precision)
-        return Compiled(network, precision)
+        return OpenVinoNetwork(network, precision)
 
     monkeypatch.setattr(inference, "Compiled", compile_with)
     shutil.copytree(run.folder, tmp_path / "halved")
@@ -115,13 +117,13 @@ def test_in_bf16_new_images_get_nearly_the_answers_of_float32(
 
 def test_a_run_of_an_older_parfocal_still_answers(trained: Path, tmp_path: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
-    content = run.decision.read_bytes()
-    run.decision.unlink()
+    content = run.decision_path.read_bytes()
+    run.decision_path.unlink()
     try:
         outcome = parfocal.predict(run.folder, [trained / "cells" / "resnet_18_test.csv"], tmp_path / "out.csv")
     finally:
-        run.decision.write_bytes(content)
-    said = Predictions.load(run.predictions("test"))
+        run.decision_path.write_bytes(content)
+    said = Predictions.load(run.predictions_path("test"))
     rows = pd.read_csv(outcome.path)
     assert list(rows.columns) == ["id", "predicted", *COLUMNS]
     np.testing.assert_allclose(rows[COLUMNS], said.probabilities, atol=1e-6)
@@ -168,14 +170,14 @@ def test_a_sample_submission_is_answered_row_by_row(trained: Path, tmp_path: Pat
     run, folder = Run(trained / "runs" / "resnet20"), trained / "cells" / "new_dataset" / "test"
     asked = [f"{number}" for number in (5, 0, 11)]
     pd.DataFrame({"image": asked, "level": 0}).to_csv(tmp_path / "sample.csv", index=False)
-    outcome = parfocal.predict(run.folder, [folder], tmp_path / "out.csv", sample=tmp_path / "sample.csv")
+    outcome = parfocal.predict(run.folder, [folder], tmp_path / "out.csv", sample_submission=tmp_path / "sample.csv")
     rows = pd.read_csv(outcome.path, dtype=str)
     labels = dict(zip(_judged(run)["id"], _judged(run)["predicted"], strict=True))
     codes = {"normal": "0", "blast": "1"}
     assert list(rows.columns) == ["image", "level"]
     assert rows["image"].tolist() == asked
     assert rows["level"].tolist() == [codes[labels[f"./new_dataset/test/{one}.bmp"]] for one in asked]
-    assert outcome.count == 3
+    assert outcome.n_rows == 3
 
 
 def test_a_sample_that_asks_for_more_than_there_is_is_told_and_nothing_written(trained: Path, tmp_path: Path) -> None:
@@ -183,7 +185,9 @@ def test_a_sample_that_asks_for_more_than_there_is_is_told_and_nothing_written(t
     sources = [trained / "cells" / "new_dataset" / "test" / "0.bmp", tmp_path / "3.png"]
     (tmp_path / "sample.csv").write_text("ID,label\n0.bmp,0\n3.png,0\n99,0\n")
     with pytest.raises(ParfocalError, match=r"2 ids .* no prediction: 3\.png, 99\..*3\.png \(text, not an image\)"):
-        parfocal.predict(trained / "runs" / "resnet20", sources, tmp_path / "out.csv", sample=tmp_path / "sample.csv")
+        parfocal.predict(
+            trained / "runs" / "resnet20", sources, tmp_path / "out.csv", sample_submission=tmp_path / "sample.csv"
+        )
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -219,7 +223,7 @@ def test_what_is_read_is_not_overwritten(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"asked\.csv is read here, and would be overwritten"):
         parfocal.predict(run, asked, tmp_path / "x" / ".." / "asked.csv")
     with pytest.raises(UsageError, match=r"sample\.csv is read here"):
-        parfocal.predict(run, tmp_path / "a.png", sample, sample=sample)
+        parfocal.predict(run, tmp_path / "a.png", sample, sample_submission=sample)
     assert asked.read_text() == "Path\na.png\n"
 
 
@@ -231,10 +235,10 @@ def test_no_runs_are_told(tmp_path: Path) -> None:
 
 def test_runs_lead_and_images_follow(trained: Path) -> None:
     runs, images = str(trained / "runs"), str(trained / "cells")
-    assert told_apart([f"{runs}/resnet20", f"{runs}/plain20", images, "a.png"]) == (
+    assert split_runs_and_images([f"{runs}/resnet20", f"{runs}/plain20", images, "a.png"]) == (
         [f"{runs}/resnet20", f"{runs}/plain20"],
         [images, "a.png"],
     )
-    assert told_apart([runs, "-"]) == ([runs], ["-"])
-    assert told_apart(["misspelt", images]) == (["misspelt"], [images])
-    assert told_apart([runs]) == ([runs], [])
+    assert split_runs_and_images([runs, "-"]) == ([runs], ["-"])
+    assert split_runs_and_images(["misspelt", images]) == (["misspelt"], [images])
+    assert split_runs_and_images([runs]) == ([runs], [])

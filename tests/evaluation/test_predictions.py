@@ -28,7 +28,7 @@ def test_saved_and_loaded_they_are_the_same(truth: list[int], tmp_path_factory: 
     assert (after.ids, after.groups, after.classes) == (before.ids, before.groups, before.classes)
     assert after.truth.tolist() == truth
     np.testing.assert_allclose(after.probabilities, before.probabilities, rtol=1e-8)
-    assert after.labelled == (-1 not in truth)
+    assert after.labeled == (-1 not in truth)
 
 
 def test_the_file_reads_well_elsewhere(tmp_path: Path) -> None:

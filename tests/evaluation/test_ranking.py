@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from parfocal.evaluation.ranking import STATED, Ranking
+from parfocal.evaluation.ranking import FIXED_RATES, RankedScores
 
 
 @st.composite
@@ -24,7 +24,7 @@ def _agree(found: dict[str, float], positive: np.ndarray, scores: np.ndarray) ->
     assert found["auc"] == pytest.approx(sk.roc_auc_score(positive, scores))
     assert found["average_precision"] == pytest.approx(sk.average_precision_score(positive, scores))
     alarms, hits, _ = sk.roc_curve(positive, scores, drop_intermediate=False)
-    for share in STATED:
+    for share in FIXED_RATES:
         sensitivity = hits[1 - alarms >= share - 1e-12].max()
         specificity = (1 - alarms)[hits >= share - 1e-12].max()
         assert found[f"sensitivity_at_specificity_{share * 100:g}"] == pytest.approx(sensitivity)
@@ -34,7 +34,7 @@ def _agree(found: dict[str, float], positive: np.ndarray, scores: np.ndarray) ->
 @given(scored=_scored())
 def test_they_equal_scikit_learns(scored: tuple[np.ndarray, np.ndarray]) -> None:
     scores, positive = scored
-    found = Ranking.of(scores, positive).figures(np.ones((1, len(scores)), np.uint16))
+    found = RankedScores.from_scores(scores, positive).compute_metrics(np.ones((1, len(scores)), np.uint16))
     _agree({name: float(values[0]) for name, values in found.items()}, positive, scores)
 
 
@@ -42,7 +42,7 @@ def test_they_equal_scikit_learns(scored: tuple[np.ndarray, np.ndarray]) -> None
 def test_a_weight_counts_an_image_so_many_times(scored: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     scores, positive = scored
     weights = np.random.default_rng(seed).integers(0, 4, (3, len(scores))).astype(np.uint16)
-    found = Ranking.of(scores, positive).figures(weights)
+    found = RankedScores.from_scores(scores, positive).compute_metrics(weights)
     for row, times in enumerate(weights):
         if times.sum():
             one = {name: float(values[row]) for name, values in found.items()}
@@ -51,7 +51,9 @@ def test_a_weight_counts_an_image_so_many_times(scored: tuple[np.ndarray, np.nda
 
 def test_without_a_side_nothing_is_known() -> None:
     for positive in ([True, True], [False, False]):
-        found = Ranking.of(np.array([0.2, 0.7]), np.array(positive)).figures(np.ones((1, 2), np.uint16))
+        found = RankedScores.from_scores(np.array([0.2, 0.7]), np.array(positive)).compute_metrics(
+            np.ones((1, 2), np.uint16)
+        )
         assert np.isnan(found["auc"]).all()
         assert np.isnan(found["sensitivity_at_specificity_90"]).all()
         assert np.isnan(found["specificity_at_sensitivity_95"]).all()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.score_curves import precision_recall, roc
+from parfocal.evaluation.score_curves import compute_precision_recall_curve, compute_roc_curve
 
 
 def _some(seed: int, images: int, groups: int, distinct: int = 50) -> Predictions:
@@ -25,33 +25,33 @@ def _some(seed: int, images: int, groups: int, distinct: int = 50) -> Prediction
 def test_they_pass_through_the_points_of_scikit_learn(seed: int, images: int, distinct: int) -> None:
     one = _some(seed, images, images, distinct)
     alarms, hits, _ = roc_curve(one.truth, one.probabilities[:, 1], drop_intermediate=False)
-    found = roc(one, 1, draws=2)
+    found = compute_roc_curve(one, 1, n_samples=2)
     assert found is not None
-    assert found.value == pytest.approx(np.interp(found.at, alarms, hits))
+    assert found.y == pytest.approx(np.interp(found.x, alarms, hits))
     precision, recall, _ = precision_recall_curve(one.truth, one.probabilities[:, 1])
-    traded = precision_recall(one, 1, draws=2)
+    traded = compute_precision_recall_curve(one, 1, n_samples=2)
     assert traded is not None
-    for share, value in zip(traded.at[1:], traded.value[1:], strict=True):
+    for share, value in zip(traded.x[1:], traded.y[1:], strict=True):
         next_reached = recall[recall >= share - 1e-9].min()
         assert value == pytest.approx(precision[recall == next_reached].max())
 
 
 def test_the_band_holds_the_curve_and_narrows_with_patients() -> None:
-    few, many = (roc(_some(0, 20 * groups, groups), 1) for groups in (40, 400))
+    few, many = (compute_roc_curve(_some(0, 20 * groups, groups), 1) for groups in (40, 400))
     assert few is not None
     assert many is not None
     widths = []
     for one in (few, many):
         assert one.low is not None
         assert one.high is not None
-        inside = (one.low <= one.value + 1e-9) & (one.value <= one.high + 1e-9)
+        inside = (one.low <= one.y + 1e-9) & (one.y <= one.high + 1e-9)
         assert inside.mean() > 0.95
         widths.append(float((one.high - one.low).mean()))
     assert widths[1] < widths[0] / 2
 
 
 def test_of_few_patients_there_is_a_curve_without_a_band() -> None:
-    one = roc(_some(1, 40, 5), 1)
+    one = compute_roc_curve(_some(1, 40, 5), 1)
     assert one is not None
     assert one.low is None
 
@@ -59,5 +59,5 @@ def test_of_few_patients_there_is_a_curve_without_a_band() -> None:
 def test_without_a_second_side_there_is_no_curve() -> None:
     one = _some(2, 10, 10)
     alone = Predictions(one.ids, one.groups, np.zeros(10, dtype=np.int64), one.probabilities, one.classes)
-    assert roc(alone, 1) is None
-    assert precision_recall(alone, 0) is None
+    assert compute_roc_curve(alone, 1) is None
+    assert compute_precision_recall_curve(alone, 0) is None

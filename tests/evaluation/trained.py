@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import parfocal
-from tests.cells import SMALL, draw_cells
+from tests.cells import SMALL_RECIPE, draw_cells
 
 
 @pytest.fixture(scope="module")
@@ -15,5 +15,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
         cells = draw_cells(folder / "cells", valid=24)
-        parfocal.train(cells, out=folder / "runs", **{**SMALL, "model": ["resnet20", "plain20"]})
+        parfocal.train(cells, out=folder / "runs", **{**SMALL_RECIPE, "model": ["resnet20", "plain20"]})
     return folder

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parfocal.errors import ParfocalError
-from parfocal.explaining.lying import ANY, lying_of
+from parfocal.explaining.lying import ANY_REGION, measure_localization
 from parfocal.model.classifier import Classifier
 from parfocal.run import Run
 from tests.cells import write_image
@@ -29,44 +29,44 @@ def masks(trained: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("method", "stage"), [("cam", ""), ("gradcam", "stage2"), ("occlusion", "")])
 def test_maps_are_held_against_every_part(trained: Path, masks: Path, method: str, stage: str) -> None:
     run = Run(trained / "runs" / "resnet20")
-    found = lying_of(run, Classifier.load(run.weights), "test", method, stage, masks)
-    assert list(found.within) == [ANY, "left", "value 2"]
-    whole, left, right = found.within.values()
-    assert whole.images == left.images == right.images == 11
+    found = measure_localization(run, Classifier.load(run.weights_path), "test", method, stage, masks)
+    assert list(found.mask_overlaps) == [ANY_REGION, "left", "value 2"]
+    whole, left, right = found.mask_overlaps.values()
+    assert whole.n_images == left.n_images == right.n_images == 11
     area = np.pi * (16 * 40 / 48) ** 2 / 32**2
     assert whole.random_share == pytest.approx(area, abs=0.03)
     assert left.random_share + right.random_share == pytest.approx(whole.random_share, abs=0.01)
-    assert whole.random_hits >= whole.random_share
-    for one in found.within.values():
-        assert 0 <= one.hits <= 1
+    assert whole.random_hit_rate >= whole.random_share
+    for one in found.mask_overlaps.values():
+        assert 0 <= one.hit_rate <= 1
         assert one.share is not None
         assert 0 <= one.share <= 1
     assert left.share is not None
     assert right.share is not None
     assert left.share + right.share == pytest.approx(whole.share, abs=0.02)
-    assert found.margin is None
+    assert found.border_swap is None
 
 
 def test_masks_beside_the_data_are_found_by_themselves(trained: Path, masks: Path) -> None:
     run, usual = Run(trained / "runs" / "resnet20"), trained / "cells" / "masks"
-    network = Classifier.load(run.weights)
-    given = lying_of(run, network, "test", masks=masks).within
+    network = Classifier.load(run.weights_path)
+    given = measure_localization(run, network, "test", masks=masks).mask_overlaps
     masks.rename(usual)
     try:
-        assert lying_of(run, network, "test").within == given
-        assert lying_of(run, network, "valid").within == {}
+        assert measure_localization(run, network, "test").mask_overlaps == given
+        assert measure_localization(run, network, "valid").mask_overlaps == {}
     finally:
         usual.rename(masks)
-    assert lying_of(run, network, "test").within == {}
+    assert measure_localization(run, network, "test").mask_overlaps == {}
 
 
 def test_masks_that_do_not_fit_are_told(trained: Path, masks: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
-    network = Classifier.load(run.weights)
+    network = Classifier.load(run.weights_path)
     with pytest.raises(ParfocalError, match=r"has no mask of an image of valid\. Masks are called like 0\.png"):
-        lying_of(run, network, "valid", masks=masks)
+        measure_localization(run, network, "valid", masks=masks)
     with pytest.raises(ParfocalError, match="There is no folder of masks at"):
-        lying_of(run, network, "test", masks=masks / "gone")
+        measure_localization(run, network, "test", masks=masks / "gone")
     (masks / "test" / "5.png").write_text("no image")
     with pytest.raises(ParfocalError, match=r"5\.png cannot be read: text, not an image"):
-        lying_of(run, network, "test", masks=masks)
+        measure_localization(run, network, "test", masks=masks)

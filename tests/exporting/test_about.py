@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parfocal.evaluation.decision import Decision, Wishes, decided
+from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.predictions import Predictions
-from parfocal.exporting.about import answer
-from parfocal.recipe import recipe
+from parfocal.exporting.about import describe_decision_rule
+from parfocal.recipe import load_recipe
 
 
-def _predictions() -> Predictions:
+def _make_predictions() -> Predictions:
     dice = np.random.default_rng(0)
     truth = dice.integers(0, 3, 200)
     probabilities = dice.dirichlet(np.ones(3), 200) + np.eye(3)[truth]
@@ -36,9 +36,9 @@ def _predictions() -> Predictions:
 def test_how_a_class_follows_is_said_in_words(
     classes: int, changes: dict[str, Any], wish: str | None, said: str
 ) -> None:
-    made, drawn = recipe(None, **changes), _predictions()
+    made, drawn = load_recipe(None, **changes), _make_predictions()
     if classes == 2:
         two = drawn.probabilities[:, :2] / drawn.probabilities[:, :2].sum(axis=1, keepdims=True)
         drawn = Predictions(drawn.ids, drawn.groups, drawn.truth % 2, two, ("a", "b"))
-    decision = decided(drawn, Wishes(wish), Decision(), made.judgement, None)
-    assert answer(["a", "b", "c"][:classes], made, decision).startswith(said)
+    decision = fit_decision(drawn, DecisionOptions(wish), Decision(), made.judgement, None)
+    assert describe_decision_rule(["a", "b", "c"][:classes], made, decision).startswith(said)

@@ -6,25 +6,25 @@ import pytest
 import torch
 
 from parfocal.errors import ParfocalError
-from parfocal.model.classifier import SCALES, Classifier, new_classifier
+from parfocal.model.classifier import NORMALIZATIONS, Classifier, build_classifier
 from parfocal.model.weights import read_tensors, write_tensors
-from parfocal.parts import NetworkPart
+from parfocal.parts import NetworkConfig
 
 
 def _pixels(count: int = 2, side: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", NORMALIZATIONS)
 def test_pixels_are_scaled_by_the_networks_own_mean_and_deviation(scale: str) -> None:
-    classifier = new_classifier(NetworkPart(model="resnet20", normalise=scale), ("a", "b"))  # type: ignore[arg-type]
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in SCALES[scale])
+    classifier = build_classifier(NetworkConfig(model="resnet20", normalise=scale), ("a", "b"))  # type: ignore[arg-type]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in NORMALIZATIONS[scale])
     expected = (_pixels().permute(0, 3, 1, 2) / 255 - mean) / std
-    torch.testing.assert_close(classifier.normalise(_pixels()), expected)
+    torch.testing.assert_close(classifier.normalize(_pixels()), expected)
 
 
 def test_both_layouts_give_the_same_logits() -> None:
-    classifier = new_classifier(NetworkPart(model="resnet20"), ("a", "b", "c")).eval()
+    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c")).eval()
     logits = classifier(_pixels())
     assert logits.shape == (2, 3)
     torch.testing.assert_close(classifier(_pixels().permute(0, 3, 1, 2)), logits)
@@ -33,17 +33,17 @@ def test_both_layouts_give_the_same_logits() -> None:
 
 
 def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
-    part = NetworkPart(model="resnet50", stride_in="1x1", dropout=0.2, normalise="half")
-    classifier = new_classifier(part, ("normal", "blast")).eval()
+    part = NetworkConfig(model="resnet50", stride_in="1x1", dropout=0.2, normalise="half")
+    classifier = build_classifier(part, ("normal", "blast")).eval()
     classifier.save(tmp_path / "model.safetensors", {"epoch": 3})
     again = Classifier.load(tmp_path / "model.safetensors").eval()
     assert again.classes == ("normal", "blast")
-    assert again.about["epoch"] == 3
+    assert again.metadata["epoch"] == 3
     assert again(_pixels()).equal(classifier(_pixels()))
 
 
 def test_weights_lie_under_their_public_names(tmp_path: Path) -> None:
-    new_classifier(NetworkPart(model="resnet18"), ("a", "b")).save(tmp_path / "model.safetensors")
+    build_classifier(NetworkConfig(model="resnet18"), ("a", "b")).save(tmp_path / "model.safetensors")
     tensors, _ = read_tensors(tmp_path / "model.safetensors")
     assert {"conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer4.1.bn2.bias", "fc.bias"} <= set(tensors)
 
@@ -52,7 +52,7 @@ def test_missing_and_damaged_files_are_one_message(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(ParfocalError, match="no weights at"):
         Classifier.load(path)
-    new_classifier(NetworkPart(model="resnet20"), ("a", "b")).save(path)
+    build_classifier(NetworkConfig(model="resnet20"), ("a", "b")).save(path)
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ParfocalError, match="not a whole safetensors file"):
         Classifier.load(path)

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from parfocal.model.classifier import Classifier, new_classifier
-from parfocal.model.compiled import PART, Compiled, converted
-from parfocal.model.links import LinkName
-from parfocal.parts import NetworkPart
+from parfocal.model.classifier import Classifier, build_classifier
+from parfocal.model.compiled import CHUNK_SIZE, OpenVinoNetwork, convert_to_openvino
+from parfocal.model.links import OrdinalHeadName
+from parfocal.parts import NetworkConfig
 
 SIDE = 32
 
 
-def _network(link: LinkName = "none") -> Classifier:
+def _network(link: OrdinalHeadName = "none") -> Classifier:
     torch.manual_seed(3)
-    network = new_classifier(NetworkPart(model="resnet20"), ("a", "b", "c"), link=link).eval()
+    network = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), ordinal_head=link).eval()
     # A fresh network says much the same of any noise, and that too surely to tell one answer from another.
     with torch.inference_mode():
-        scores = network.network(network.normalise(torch.from_numpy(_pixels(64))))
+        scores = network.network(network.normalize(torch.from_numpy(_pixels(64))))
         network.network.fc.weight /= scores.std(dim=0)[:, None]
         network.network.fc.bias.copy_(-(scores.mean(dim=0) / scores.std(dim=0)))
     return network
@@ -42,9 +42,9 @@ def _expected(network: Classifier, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("link", ["none", "grades", "cutpoints"])
-def test_it_says_what_the_network_says(link: LinkName) -> None:
-    network, pixels = _network(link), _pixels(2 * PART + 3)
-    compiled = Compiled(converted(_probabilities(network), SIDE), "float32")
+def test_it_says_what_the_network_says(link: OrdinalHeadName) -> None:
+    network, pixels = _network(link), _pixels(2 * CHUNK_SIZE + 3)
+    compiled = OpenVinoNetwork(convert_to_openvino(_probabilities(network), SIDE), "float32")
     expected = _expected(network, pixels)
     np.testing.assert_allclose(compiled(pixels), expected, atol=1e-4)
     np.testing.assert_allclose(compiled(pixels[:1]), expected[:1], atol=1e-4)
@@ -53,21 +53,21 @@ def test_it_says_what_the_network_says(link: LinkName) -> None:
 
 def test_in_bf16_it_says_nearly_that() -> None:
     network, pixels = _network(), _pixels(8)
-    compiled = Compiled(converted(_probabilities(network), SIDE), "bf16")
+    compiled = OpenVinoNetwork(convert_to_openvino(_probabilities(network), SIDE), "bf16")
     np.testing.assert_allclose(compiled(pixels), _expected(network, pixels), atol=0.03)
 
 
 def test_threads_get_their_own_answers() -> None:
     network = _network()
-    compiled = Compiled(converted(_probabilities(network), SIDE), "float32")
-    asked = [_pixels(count) for count in (1, PART + 1, 2, 1, 5, 1)] * 4
+    compiled = OpenVinoNetwork(convert_to_openvino(_probabilities(network), SIDE), "float32")
+    asked = [_pixels(count) for count in (1, CHUNK_SIZE + 1, 2, 1, 5, 1)] * 4
     with ThreadPoolExecutor(8) as pool:
         for pixels, said in zip(asked, pool.map(compiled, asked), strict=True):
             np.testing.assert_allclose(said, _expected(network, pixels), atol=1e-4)
 
 
 def test_what_is_said_first_stays_when_more_is_asked() -> None:
-    compiled = Compiled(converted(_probabilities(_network()), SIDE), "float32")
+    compiled = OpenVinoNetwork(convert_to_openvino(_probabilities(_network()), SIDE), "float32")
     first = compiled(_pixels(1))
     kept = first.copy()
     compiled(_pixels(1)[:, ::-1])

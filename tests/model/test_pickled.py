@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from parfocal.errors import ParfocalError
-from parfocal.model.pickled import read_pickled
+from parfocal.model.pickled import load_pth
 
 WEIGHTS = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
 WRAPPED = {f"module.{name}": value for name, value in WEIGHTS.items()}
@@ -37,7 +37,7 @@ class Intruder:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_weights_are_found_under_their_public_names(tmp_path: Path, content: dict[str, Any], zipped: bool) -> None:
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    found = read_pickled(tmp_path / "w.pth")
+    found = load_pth(tmp_path / "w.pth")
     assert found.keys() == WEIGHTS.keys()
     assert all(found[name].equal(value) for name, value in WEIGHTS.items())
 
@@ -47,7 +47,7 @@ def test_a_file_that_would_run_code_does_not(tmp_path: Path, zipped: bool) -> No
     content = {"state_dict": WEIGHTS, "extra": Intruder(tmp_path / "made")}
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ParfocalError, match="could run code when it is read"):
-        read_pickled(tmp_path / "w.pth")
+        load_pth(tmp_path / "w.pth")
     assert not (tmp_path / "made").exists()
 
 
@@ -59,15 +59,15 @@ def test_a_file_that_is_cut_or_altered_anywhere_is_one_message(tmp_path: Path, z
     for length in range(0, len(whole) - 1, 37):
         (tmp_path / "cut.pth").write_bytes(whole[:length])
         with pytest.raises(ParfocalError, match=r"cut\.pth"):
-            read_pickled(tmp_path / "cut.pth")
+            load_pth(tmp_path / "cut.pth")
     for place in range(0, len(whole), 5):
         (tmp_path / "cut.pth").write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         with contextlib.suppress(ParfocalError):
-            read_pickled(tmp_path / "cut.pth")
+            load_pth(tmp_path / "cut.pth")
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, [torch.ones(1)], torch.ones(2)])
 def test_a_file_without_named_weights_is_told(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ParfocalError, match="no weights by name"):
-        read_pickled(tmp_path / "w.pth")
+        load_pth(tmp_path / "w.pth")

@@ -13,31 +13,31 @@ from torch import Tensor
 
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.model import resnet, starts
-from parfocal.model.classifier import Classifier, new_classifier
-from parfocal.parts import NetworkPart
-from parfocal.recipe import Recipe, recipe
+from parfocal.model.classifier import Classifier, build_classifier
+from parfocal.parts import NetworkConfig
+from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run
 from tests.model.test_resnet import REFERENCE
-from tests.web import web
+from tests.web import run_web_server
 
 CLASSES = ("normal", "blast")
 
 
 def _weights(model: str, classes: int = 1000, **options: Any) -> dict[str, Tensor]:
     torch.manual_seed(1)
-    return resnet.build(model, classes, **options).state_dict()
+    return resnet.build_resnet(model, classes, **options).state_dict()
 
 
-def _part(init: object, model: str = "resnet20", **keys: Any) -> NetworkPart:
-    return NetworkPart(model=model, init=str(init), **keys)
+def _part(init: object, model: str = "resnet20", **keys: Any) -> NetworkConfig:
+    return NetworkConfig(model=model, init=str(init), **keys)
 
 
 def _run(folder: Path, model: str, keys: dict[str, Any] | None = None) -> Classifier:
     """Write what a run leaves of its weights."""
     changes: dict[str, Any] = {"model": model, **(keys or {})}
-    chosen = recipe(None, **changes)
-    classifier = new_classifier(chosen.network, CLASSES)
-    classifier.save(Run(folder).weights, {"recipe": chosen.model_dump(mode="json"), "epoch": 1})
+    chosen = load_recipe(None, **changes)
+    classifier = build_classifier(chosen.network, CLASSES)
+    classifier.save(Run(folder).weights_path, {"recipe": chosen.model_dump(mode="json"), "epoch": 1})
     chosen.save(folder / "recipe.yaml")
     return classifier
 
@@ -48,17 +48,17 @@ def test_published_weights_load_by_name(model: str, tmp_path: Path, monkeypatch:
     weights = {name: torch.rand(shape) for name, shape in REFERENCE[model]["state"].items()}
     torch.save(weights, tmp_path / "new.pth")
     digits = hashlib.sha256((tmp_path / "new.pth").read_bytes()).hexdigest()[:8]
-    assert starts.PUBLISHED["imagenet"][model]
-    monkeypatch.setitem(starts.PUBLISHED["imagenet"], model, digits)
+    assert starts.PRETRAINED_HASHES["imagenet"][model]
+    monkeypatch.setitem(starts.PRETRAINED_HASHES["imagenet"], model, digits)
     (tmp_path / "new.pth").rename(tmp_path / f"{model}-{digits}.pth")
-    classifier = new_classifier(_part("imagenet", model), CLASSES)
-    fit = starts.start(classifier, _part("imagenet", model))
+    classifier = build_classifier(_part("imagenet", model), CLASSES)
+    fit = starts.load_initial_weights(classifier, _part("imagenet", model))
     assert fit is not None
-    assert (fit.left_as_new, fit.not_used) == (("fc.weight", "fc.bias"), ("fc.weight", "fc.bias"))
+    assert (fit.newly_initialized, fit.unused) == (("fc.weight", "fc.bias"), ("fc.weight", "fc.bias"))
     own = classifier.network.state_dict()
     assert own.keys() == weights.keys()
-    assert all(own[name].equal(value) for name, value in weights.items() if name in fit.fitted)
-    assert len(fit.fitted) == sum(not name.endswith("tracked") for name in own) - 2
+    assert all(own[name].equal(value) for name, value in weights.items() if name in fit.loaded)
+    assert len(fit.loaded) == sum(not name.endswith("tracked") for name in own) - 2
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -67,22 +67,22 @@ def test_a_file_of_ones_own_gives_its_weights_and_its_head_if_as_many_classes(tm
     for count in (2, 5):
         weights = _weights("resnet20", count)
         torch.save({"state_dict": weights}, file) if suffix == "pth" else save_file(weights, file)
-        classifier = new_classifier(_part(file), CLASSES)
+        classifier = build_classifier(_part(file), CLASSES)
         fresh = classifier.network.fc.weight.clone()
-        fit = starts.start(classifier, _part(file))
+        fit = starts.load_initial_weights(classifier, _part(file))
         assert fit is not None
-        assert fit.left_as_new == (() if count == 2 else ("fc.weight", "fc.bias"))
+        assert fit.newly_initialized == (() if count == 2 else ("fc.weight", "fc.bias"))
         assert classifier.network.fc.weight.equal(weights["fc.weight"] if count == 2 else fresh)
         assert classifier.network.get_submodule("layer3.2.bn2").running_var.equal(  # type: ignore[union-attr, operator]
             weights["layer3.2.bn2.running_var"]
         )
-        assert f"Started from {file}: " in fit.line()
+        assert f"Started from {file}: " in fit.describe()
 
 
 def test_weights_keep_the_layout_that_the_network_has(tmp_path: Path) -> None:
     torch.save(_weights("resnet20"), tmp_path / "w.pth")
-    classifier = new_classifier(_part("scratch"), CLASSES).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    starts.start(classifier, _part(tmp_path / "w.pth"))
+    classifier = build_classifier(_part("scratch"), CLASSES).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    starts.load_initial_weights(classifier, _part(tmp_path / "w.pth"))
     assert classifier.network.get_submodule("layer2.0.conv1").weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[union-attr, operator]
 
 
@@ -91,11 +91,11 @@ def test_the_first_convolution_takes_another_number_of_channels(tmp_path: Path, 
     weights = _weights("resnet20", channels=given)
     torch.save(weights, tmp_path / "w.pth")
     classifier = Classifier("resnet20", CLASSES, mean=(0.5,) * wanted, std=(0.5,) * wanted)
-    fit = starts.start(classifier, _part(tmp_path / "w.pth"))
+    fit = starts.load_initial_weights(classifier, _part(tmp_path / "w.pth"))
     assert fit is not None
     assert fit.adapted == ("conv1.weight",)
-    assert "adapted: conv1.weight" in fit.line()
-    before = resnet.build("resnet20", 1000, channels=given)
+    assert "adapted: conv1.weight" in fit.describe()
+    before = resnet.build_resnet("resnet20", 1000, in_channels=given)
     before.load_state_dict(weights)
     grey = torch.rand(2, 1, 16, 16)
     one, other = (
@@ -107,10 +107,10 @@ def test_the_first_convolution_takes_another_number_of_channels(tmp_path: Path, 
 def test_a_run_gives_its_head_only_to_the_same_classes(tmp_path: Path) -> None:
     before = _run(tmp_path / "run", "resnet20")
     for classes in (CLASSES, ("blast", "normal"), ("a", "b", "c")):
-        classifier = new_classifier(_part("scratch"), classes)
-        fit = starts.start(classifier, _part(tmp_path / "run"))
+        classifier = build_classifier(_part("scratch"), classes)
+        fit = starts.load_initial_weights(classifier, _part(tmp_path / "run"))
         assert fit is not None
-        assert ("fc.weight" in fit.fitted) == (classes == CLASSES)
+        assert ("fc.weight" in fit.loaded) == (classes == CLASSES)
         same = classifier.network.fc.weight.shape == before.network.fc.weight.shape
         assert (same and classifier.network.fc.weight.equal(before.network.fc.weight)) == (classes == CLASSES)
         assert classifier.network.conv1.weight.equal(before.network.conv1.weight)
@@ -118,15 +118,15 @@ def test_a_run_gives_its_head_only_to_the_same_classes(tmp_path: Path) -> None:
 
 def test_a_run_gives_its_head_only_to_a_head_that_means_the_same(tmp_path: Path) -> None:
     grades = ("no", "mild", "severe")
-    before = new_classifier(_part("scratch"), grades, link="cutpoints")
+    before = build_classifier(_part("scratch"), grades, ordinal_head="cutpoints")
     with torch.no_grad():
-        before.link.lowest.fill_(-7)  # type: ignore[union-attr]
+        before.ordinal_head.first_cutpoint.fill_(-7)  # type: ignore[union-attr]
     before.save(tmp_path / "w.safetensors")
     for link in ("cutpoints", "grades", "none"):
-        classifier = new_classifier(_part("scratch"), grades, link=link)
-        fit = starts.start(classifier, _part(tmp_path / "w.safetensors"))
+        classifier = build_classifier(_part("scratch"), grades, ordinal_head=link)
+        fit = starts.load_initial_weights(classifier, _part(tmp_path / "w.safetensors"))
         assert fit is not None
-        assert ("fc.weight" in fit.fitted) == ("link.lowest" in fit.fitted) == (link == "cutpoints")
+        assert ("fc.weight" in fit.loaded) == ("link.lowest" in fit.loaded) == (link == "cutpoints")
         assert classifier.network.conv1.weight.equal(before.network.conv1.weight)
         if link == "cutpoints":
             assert classifier.named_weights()["link.lowest"] == -7
@@ -135,15 +135,15 @@ def test_a_run_gives_its_head_only_to_a_head_that_means_the_same(tmp_path: Path)
 def test_among_several_runs_the_one_of_the_same_network_is_taken(tmp_path: Path) -> None:
     for model in ("resnet20", "plain20"):
         _run(tmp_path / model, model)
-    assert starts.start_file(_part(tmp_path, "plain20")) == tmp_path / "plain20" / "model.safetensors"
+    assert starts.fetch_initial_weights(_part(tmp_path, "plain20")) == tmp_path / "plain20" / "model.safetensors"
     with pytest.raises(UsageError, match=r"holds 2 runs, 0 of them of resnet18\. Name one run.*plain20"):
-        starts.start_file(_part(tmp_path, "resnet18"))
+        starts.fetch_initial_weights(_part(tmp_path, "resnet18"))
     (tmp_path / "plain20" / "model.safetensors").unlink()
     with pytest.raises(ParfocalError, match="has no weights yet"):
-        starts.start_file(_part(tmp_path / "plain20", "plain20"))
+        starts.fetch_initial_weights(_part(tmp_path / "plain20", "plain20"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="empty is not a run folder"):
-        starts.start_file(_part(tmp_path / "empty"))
+        starts.fetch_initial_weights(_part(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize(("key", "was", "now"), [("normalise", "half", "imagenet"), ("stride_in", "1x1", "3x3")])
@@ -151,16 +151,16 @@ def test_a_run_that_saw_other_pixels_is_refused(tmp_path: Path, key: str, was: s
     _run(tmp_path / "run", "resnet20", {key: was})
     part = _part(tmp_path / "run")
     with pytest.raises(UsageError, match=rf"was trained with {key}={was}, the recipe has {key}={now}"):
-        starts.start(new_classifier(part, CLASSES), part)
+        starts.load_initial_weights(build_classifier(part, CLASSES), part)
 
 
 def test_a_file_that_hardly_fits_is_refused_with_a_table_and_the_network_it_is_of(tmp_path: Path) -> None:
     torch.save(_weights("resnet50"), tmp_path / "w.pth")
     part = _part(tmp_path / "w.pth", "resnet18")
-    classifier = new_classifier(part, CLASSES)
+    classifier = build_classifier(part, CLASSES)
     before = {name: value.clone() for name, value in classifier.network.state_dict().items()}
     with pytest.raises(ParfocalError) as error:
-        starts.start(classifier, part)
+        starts.load_initial_weights(classifier, part)
     text = str(error.value)
     assert "does not fit resnet18" in text
     assert "They look like those of model=resnet50" in text
@@ -169,14 +169,14 @@ def test_a_file_that_hardly_fits_is_refused_with_a_table_and_the_network_it_is_o
     assert all(classifier.network.state_dict()[name].equal(value) for name, value in before.items())
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(ParfocalError, match="another kind of network"):
-        starts.start(classifier, part)
+        starts.load_initial_weights(classifier, part)
 
 
 def test_a_small_part_of_a_large_file_does_not_count_as_fitting(tmp_path: Path) -> None:
     torch.save(_weights("resnet152"), tmp_path / "w.pth")
     part = _part(tmp_path / "w.pth", "resnet50")
     with pytest.raises(ParfocalError, match="model=resnet152"):
-        starts.start(new_classifier(part, CLASSES), part)
+        starts.load_initial_weights(build_classifier(part, CLASSES), part)
 
 
 def test_a_repository_of_the_hub_gives_its_safetensors_checked_by_its_hash(
@@ -186,23 +186,23 @@ def test_a_repository_of_the_hub_gives_its_safetensors_checked_by_its_hash(
     content = (tmp_path / "made.safetensors").read_bytes()
     monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    with web() as site:
-        monkeypatch.setenv("HF_ENDPOINT", site.address)
+    with run_web_server() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
         site.files["/me/net/resolve/main/model.safetensors"] = content[:-1] + b"!"
         note = f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashlib.sha256(content).hexdigest()}\nsize 1\n"
         site.files["/me/net/raw/main/model.safetensors"] = note.encode()
         with pytest.raises(ParfocalError, match="is not the file that was expected"):
-            starts.start_file(_part("hf:me/net"))
+            starts.fetch_initial_weights(_part("hf:me/net"))
         site.files["/me/net/resolve/main/model.safetensors"] = content
-        classifier = new_classifier(_part("hf:me/net"), CLASSES)
-        fit = starts.start(classifier, _part("hf:me/net"))
+        classifier = build_classifier(_part("hf:me/net"), CLASSES)
+        fit = starts.load_initial_weights(classifier, _part("hf:me/net"))
         with pytest.raises(ParfocalError, match=r"Cannot fetch model\.safetensors from .*me/absent/.*404"):
-            starts.start_file(_part("hf:me/absent"))
+            starts.fetch_initial_weights(_part("hf:me/absent"))
         with pytest.raises(UsageError, match="hf:OWNER/REPOSITORY"):
-            starts.start_file(_part("hf:net"))
+            starts.fetch_initial_weights(_part("hf:net"))
     assert fit is not None
-    assert fit.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
-    assert starts.start_file(_part("hf:me/net")) == tmp_path / "cache" / "me--net" / "model.safetensors"
+    assert fit.file_hash == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert starts.fetch_initial_weights(_part("hf:me/net")) == tmp_path / "cache" / "me--net" / "model.safetensors"
 
 
 def test_without_a_network_one_message_says_what_to_place_where(
@@ -212,7 +212,7 @@ def test_without_a_network_one_message_says_what_to_place_where(
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(ParfocalError) as error:
-        starts.start_file(_part("imagenet", "resnet18"))
+        starts.fetch_initial_weights(_part("imagenet", "resnet18"))
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(error.value)
     assert f"place it at {tmp_path / 'resnet18-f37072fd.pth'}" in str(error.value)
 
@@ -228,25 +228,25 @@ def test_without_a_network_one_message_says_what_to_place_where(
 )
 def test_recipes_that_contradict_themselves_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        recipe(None, **changes)
+        load_recipe(None, **changes)
 
 
 def test_words_that_mean_nothing_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"init=imagnet is not there\. Did you mean 'imagenet'\?.*a run folder"):
-        starts.start_file(_part("imagnet"))
+        starts.fetch_initial_weights(_part("imagnet"))
     with pytest.raises(UsageError, match=r"no imagenet-v2 weights for resnet18; they are published for resnet50"):
-        starts.start_file(_part("imagenet-v2", "resnet18"))
-    assert starts.start_file(_part("scratch")) is None
+        starts.fetch_initial_weights(_part("imagenet-v2", "resnet18"))
+    assert starts.fetch_initial_weights(_part("scratch")) is None
 
 
 def test_a_network_that_cannot_be_built_is_refused_with_no_start_to_fetch_either() -> None:
     with pytest.raises(UsageError, match=r"groups and group_width need .* such as resnet50, not resnet18"):
-        starts.require_start(_part("scratch", "resnet18", groups=2))
-    starts.require_start(_part("scratch", "resnet50", groups=2))
+        starts.validate_initial_weights(_part("scratch", "resnet18", groups=2))
+    starts.validate_initial_weights(_part("scratch", "resnet50", groups=2))
 
 
 def test_what_was_taken_is_plain_data(tmp_path: Path) -> None:
     torch.save(_weights("resnet20"), tmp_path / "w.pth")
-    fit = starts.start(new_classifier(_part("scratch"), CLASSES), _part(tmp_path / "w.pth"))
+    fit = starts.load_initial_weights(build_classifier(_part("scratch"), CLASSES), _part(tmp_path / "w.pth"))
     assert json.loads(json.dumps(vars(fit)))["not_used"] == ["fc.weight", "fc.bias"]
     assert Recipe().network.init == "scratch"

@@ -5,8 +5,8 @@ from typing import Any
 import parfocal
 
 
-def page_of(runs: Any) -> str:
+def read_report(runs: Any) -> str:
     """Compare runs and return the page."""
-    page = parfocal.compare(runs).page
+    page = parfocal.compare(runs).report_path
     assert page is not None
     return page.read_text(encoding="utf-8")

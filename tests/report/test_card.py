@@ -5,26 +5,26 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.evaluation.decision import Decision, Wishes, decided
-from parfocal.evaluation.judgement import judge_fully
+from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
+from parfocal.evaluation.judgement import evaluate_split
 from parfocal.evaluation.predictions import Predictions
-from parfocal.exporting.about import about
-from parfocal.recipe import recipe
-from parfocal.report.card import card
+from parfocal.exporting.about import build_metadata
+from parfocal.recipe import load_recipe
+from parfocal.report.card import build_model_card
 from parfocal.run import Run
 
 CLASSES = ["none", "mild | <b>odd</b>", "severe"]
 
 
-def _predictions(count: int) -> Predictions:
-    dice = np.random.default_rng(count)
-    truth = dice.integers(0, 3, count)
-    probabilities = dice.dirichlet(np.ones(3), count) + 0.4 * np.eye(3)[truth]
-    ids = tuple(map(str, range(count)))
+def _make_predictions(n_images: int) -> Predictions:
+    dice = np.random.default_rng(n_images)
+    truth = dice.integers(0, 3, n_images)
+    probabilities = dice.dirichlet(np.ones(3), n_images) + 0.4 * np.eye(3)[truth]
+    ids = tuple(map(str, range(n_images)))
     return Predictions(ids, ids, truth, probabilities / probabilities.sum(axis=1, keepdims=True), tuple(CLASSES))
 
 
-def _data(splits: tuple[str, ...]) -> dict[str, Any]:
+def _make_data(splits: tuple[str, ...]) -> dict[str, Any]:
     warning = {"severity": "warning", "code": "identical", "text": "2 images are alike: anna.png, bert.png.", "ids": []}
     return {
         "source": "folders of eyes",
@@ -37,23 +37,27 @@ def _data(splits: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _card(folder: Path, *splits: str) -> str:
+def _write_card(folder: Path, *splits: str) -> str:
     """Write the files of a finished run that the card is made of, and return its card."""
-    run, made = Run(folder / "eyes"), recipe(None, ordered=True, referable=2, allow=["conflicting_labels"])
+    run, made = Run(folder / "eyes"), load_recipe(None, ordered=True, referable=2, allow=["conflicting_labels"])
     made.save(run.folder / "recipe.yaml")
-    decision = decided(_predictions(200), Wishes("sensitivity=0.9", 0.9), Decision(), made.judgement, None)
-    decision.save(run.decision)
-    run.write_environment({"recipe_digest": "abc", "precision": "bf16", "data": _data(("train", *splits))})
+    decision = fit_decision(
+        _make_predictions(200), DecisionOptions("sensitivity=0.9", 0.9), Decision(), made.judgement, None
+    )
+    decision.save(run.decision_path)
+    run.write_environment({"recipe_digest": "abc", "precision": "bf16", "data": _make_data(("train", *splits))})
     alarm = {"code": "collapsed", "text": "It says none for 97 % of the images.", "since": 1, "until": 2}
-    judged = {split: judge_fully(_predictions(120), made.judgement, decision) for split in splits}
+    judged = {split: evaluate_split(_make_predictions(120), made.judgement, decision) for split in splits}
     figures = {"parameters": 11_000_000, "epochs": 9, "best_epoch": 7, "selected_by": "kappa", "alarms": [alarm]}
     run.write_metrics({**judged, **figures})
-    return card(run, about(run, made, decision, "float32", False), [("compared with the run", "on 3 images")])
+    return build_model_card(
+        run, build_metadata(run, made, decision, "float32", False), [("compared with the run", "on 3 images")]
+    )
 
 
 def test_figures_stand_beside_the_majority_with_their_intervals(tmp_path: Path) -> None:
-    text = _card(tmp_path, "valid", "test")
-    metrics = Run(tmp_path / "eyes").metrics()["test"]
+    text = _write_card(tmp_path, "valid", "test")
+    metrics = Run(tmp_path / "eyes").read_metrics()["test"]
     low, high = metrics["intervals"]["accuracy"]
     assert f"{metrics['accuracy']:.3f} ({low:.3f}–{high:.3f}) |" in text
     assert f"| accuracy of always saying the largest class | {metrics['majority_accuracy']:.3f} |" in text
@@ -66,7 +70,7 @@ def test_figures_stand_beside_the_majority_with_their_intervals(tmp_path: Path) 
 
 
 def test_limits_are_said(tmp_path: Path) -> None:
-    text = _card(tmp_path, "valid")
+    text = _write_card(tmp_path, "valid")
     limits = text[text.index("## Limits") :]
     assert "There was no test split with known labels" in limits
     assert "Few images to learn from: none (40)" in limits
@@ -76,7 +80,7 @@ def test_limits_are_said(tmp_path: Path) -> None:
 
 
 def test_names_break_no_table_and_files_of_patients_are_not_listed(tmp_path: Path) -> None:
-    text = _card(tmp_path, "valid")
+    text = _write_card(tmp_path, "valid")
     assert "| mild \\| &lt;b>odd&lt;/b> |" in text
     assert "<b>" not in text
     assert "2 images are alike" in text

@@ -14,7 +14,7 @@ from parfocal.data.check import check
 from parfocal.data.finding import Finding
 from parfocal.data.readers import read
 from parfocal.data.table import UNKNOWN, Table
-from parfocal.report.check_page import MOST_IDS, MOST_PICTURES, write_check_page
+from parfocal.report.check_page import MAX_IDS, MAX_THUMBNAILS, write_check_page
 
 
 class _Page(HTMLParser):
@@ -22,9 +22,9 @@ class _Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.pictures: list[dict[str, str]] = []
-        self.addresses: list[str] = []
-        self.gaps: list[str] = []
+        self.images: list[dict[str, str]] = []
+        self.urls: list[str] = []
+        self.placeholders: list[str] = []
         self.tags: list[str] = []
         self.text = ""
         self.source = path.read_text(encoding="utf-8")
@@ -32,42 +32,42 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
-        self.addresses += [given[key] for key in ("src", "href", "action") if key in given]
+        self.urls += [given[key] for key in ("src", "href", "action") if key in given]
         self.tags.append(tag)
         if tag == "img":
-            self.pictures.append(given)
+            self.images.append(given)
         elif given.get("role") == "img":
-            self.gaps.append(given["aria-label"])
+            self.placeholders.append(given["aria-label"])
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
-def _written(folder: Path, table: Table, findings: list[Finding]) -> _Page:
+def _write_page(folder: Path, table: Table, findings: list[Finding]) -> _Page:
     path = folder / "check.html"
     write_check_page(path, table, findings)
     return _Page(path)
 
 
-def _renamed(table: Table, place: int, **changes: str | int) -> Table:
+def _edit_row(table: Table, row: int, **changes: str | int) -> Table:
     rows = table.rows.copy()
     for column, value in changes.items():
-        rows.loc[place, column] = value
+        rows.loc[row, column] = value
     return replace(table, rows=rows)
 
 
 def test_the_page_asks_for_nothing_from_outside_and_all_pictures_have_words(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
-    page = _written(tmp_path, table, [Finding("warning", "alike", "Two look alike.", tuple(table.rows["id"][:2]))])
-    assert len(page.pictures) == 2
-    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
-    assert all(picture["alt"] for picture in page.pictures)
+    page = _write_page(tmp_path, table, [Finding("warning", "alike", "Two look alike.", tuple(table.rows["id"][:2]))])
+    assert len(page.images) == 2
+    assert all(address.startswith("data:image/jpeg;base64,") for address in page.urls)
+    assert all(picture["alt"] for picture in page.images)
     assert not re.search(r"url\(|@import|<script|<link", page.source)
 
 
 def test_it_says_what_was_read_and_how_many_of_each_class(cells: Path, tmp_path: Path) -> None:
-    table = _renamed(read(cells), 0, label=UNKNOWN)
-    page = _written(tmp_path, table, [])
+    table = _edit_row(read(cells), 0, label=UNKNOWN)
+    page = _write_page(tmp_path, table, [])
     assert table.source in page.text
     assert re.search(r"train\s*48\s*24\s*23\s*24\s*1\s", page.text)
     assert "No errors in" in page.text
@@ -81,7 +81,7 @@ def test_the_worst_comes_first_with_what_to_do(cells: Path, tmp_path: Path) -> N
         Finding("warning", "class_absent", "A warning."),
         Finding("error", "one_class", "An error.", (), "Give it two."),
     ]
-    text = _written(tmp_path, table, findings).text
+    text = _write_page(tmp_path, table, findings).text
     assert text.index("An error.") < text.index("Give it two.") < text.index("A warning.") < text.index("A note.")
     assert "1 error and 1 warning in" in text
     assert "Training refuses to start" in text
@@ -92,7 +92,7 @@ def test_pictures_are_small_and_carry_id_label_and_split(cells: Path, tmp_path: 
     wide = np.zeros((60, 240, 3), np.uint8)
     wide[:] = (0, 0, 255)
     cv2.imwrite(str(table.rows["path"][1]), wide)
-    (picture,) = _written(tmp_path, table, [Finding("note", "one", "One.", (table.rows["id"][1],))]).pictures
+    (picture,) = _write_page(tmp_path, table, [Finding("note", "one", "One.", (table.rows["id"][1],))]).images
     data = base64.b64decode(picture["src"].partition(",")[2])
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
@@ -106,9 +106,9 @@ def test_an_unreadable_or_missing_image_is_a_labelled_gap(cells: Path, tmp_path:
     table = read(cells)
     Path(table.rows["path"][0]).unlink()
     Path(table.rows["path"][1]).write_bytes(b"")
-    page = _written(tmp_path, table, check(table))
-    assert any("the file is missing" in gap for gap in page.gaps)
-    assert any("the file is empty" in gap for gap in page.gaps)
+    page = _write_page(tmp_path, table, check(table))
+    assert any("the file is missing" in gap for gap in page.placeholders)
+    assert any("the file is empty" in gap for gap in page.placeholders)
 
 
 @pytest.mark.parametrize(
@@ -116,36 +116,38 @@ def test_an_unreadable_or_missing_image_is_a_labelled_gap(cells: Path, tmp_path:
     ["<img src=x onerror=alert(1)>", "\" autofocus onfocus='x'", "{{ 7 * 7 }}", "a\u202eb & c", "żółw 細胞 🩸", "a\nb"],
 )
 def test_ids_and_texts_may_hold_any_characters(cells: Path, tmp_path: Path, odd: str) -> None:
-    table = _renamed(read(cells), 0, id=odd)
-    page = _written(tmp_path, replace(table, source=odd), [Finding("error", "odd", odd, (odd,), odd)])
-    assert [picture["alt"] for picture in page.pictures] == [f"Image {odd}: normal, train"]
+    table = _edit_row(read(cells), 0, id=odd)
+    page = _write_page(tmp_path, replace(table, source=odd), [Finding("error", "odd", odd, (odd,), odd)])
+    assert [picture["alt"] for picture in page.images] == [f"Image {odd}: normal, train"]
     assert page.text.count(odd) >= 5
-    assert page.addresses == [page.pictures[0]["src"]]
+    assert page.urls == [page.images[0]["src"]]
 
 
 def test_a_name_that_is_no_valid_text_does_not_stop_the_page(cells: Path, tmp_path: Path) -> None:
-    assert "caf?.png" in _written(tmp_path, read(cells), [Finding("note", "odd", "Odd.", ("caf\udce9.png",))]).text
+    assert "caf?.png" in _write_page(tmp_path, read(cells), [Finding("note", "odd", "Odd.", ("caf\udce9.png",))]).text
 
 
 def test_thousands_of_ids_make_no_huge_page(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     known = tuple(table.rows["id"])
     ids = (*known, *(f"images/a-folder-with-a-long-name/{number:08d}.png" for number in range(20_000)), *known)
-    page = _written(tmp_path, table, [Finding("warning", "many", "Many.", ids), Finding("note", "few", "Few.", known)])
-    assert len(page.pictures) == 2 * MOST_PICTURES
-    assert f"The first {MOST_IDS:,} of {20_000 + len(known):,} ids" in page.text
+    page = _write_page(
+        tmp_path, table, [Finding("warning", "many", "Many.", ids), Finding("note", "few", "Few.", known)]
+    )
+    assert len(page.images) == 2 * MAX_THUMBNAILS
+    assert f"The first {MAX_IDS:,} of {20_000 + len(known):,} ids" in page.text
     assert f"{len(known)} ids" in page.text
     assert len(page.source) < 2_000_000
 
 
 def test_ids_that_are_in_no_row_are_listed_without_a_picture(cells: Path, tmp_path: Path) -> None:
-    page = _written(tmp_path, read(cells), [Finding("error", "lost", "Lost.", ("nowhere.png",))])
-    assert page.pictures == []
-    assert page.gaps == []
+    page = _write_page(tmp_path, read(cells), [Finding("error", "lost", "Lost.", ("nowhere.png",))])
+    assert page.images == []
+    assert page.placeholders == []
     assert "nowhere.png" in page.text
 
 
 def test_an_id_in_several_rows_is_shown_once(cells: Path, tmp_path: Path) -> None:
-    table = _renamed(read(cells), 1, id=read(cells).rows["id"][0])
+    table = _edit_row(read(cells), 1, id=read(cells).rows["id"][0])
     (doubled,) = (one for one in check(table) if one.code == "duplicate_rows")
-    assert len(_written(tmp_path, table, [doubled]).pictures) == 1
+    assert len(_write_page(tmp_path, table, [doubled]).images) == 1

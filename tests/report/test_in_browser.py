@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Request
 import parfocal
 from parfocal.report.live import write_live_page
 from parfocal.run import open_runs
-from tests.browser import A4, DESK, PHONE, browser
+from tests.browser import A4, DESKTOP, PHONE, browser
 from tests.evaluation.trained import trained
 
 __all__ = ["browser", "trained"]
@@ -21,31 +21,31 @@ def pages(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(trained / "runs" / "resnet20", folder / "begun")
     (folder / "begun" / "metrics.json").unlink()
-    page = parfocal.compare(trained / "runs", folder / "report.html").page
+    page = parfocal.compare(trained / "runs", folder / "report.html").report_path
     assert page is not None
     return {"report": page, "live": write_live_page(open_runs([folder / "begun"]), folder / "begun" / "report.html")}
 
 
 @pytest.mark.parametrize("name", ["report", "live"])
 @pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desk"])
 def test_everybody_can_use_it(
     browser: Browser, pages: dict[str, Path], name: str, colours: str, size: dict[str, int]
 ) -> None:
-    from tests.browser import faults
+    from tests.browser import find_accessibility_issues
 
     page = browser.new_page(viewport=size, color_scheme=colours)  # type: ignore[arg-type]
     asked: list[Request] = []
     page.on("request", lambda request: asked.append(request))
     page.goto(pages[name].as_uri())
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    assert faults(page) == {}
+    assert find_accessibility_issues(page) == {}
     assert [one.url for one in asked if not one.url.startswith(("file:", "data:"))] == []
     page.close()
 
 
 def test_matrices_are_switched_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
-    page = browser.new_page(viewport=DESK)  # type: ignore[arg-type]
+    page = browser.new_page(viewport=DESKTOP)  # type: ignore[arg-type]
     page.goto(pages["report"].as_uri())
     cell = page.locator(".matrix td[style]").first
     assert cell.inner_text().strip().isdigit()
@@ -56,7 +56,7 @@ def test_matrices_are_switched_by_keyboard(browser: Browser, pages: dict[str, Pa
 
 
 def test_it_is_printed_whole(browser: Browser, pages: dict[str, Path]) -> None:
-    from tests.browser import faults
+    from tests.browser import find_accessibility_issues
 
     page = browser.new_page(viewport=A4)  # type: ignore[arg-type]
     page.goto(pages["report"].as_uri())
@@ -70,5 +70,5 @@ def test_it_is_printed_whole(browser: Browser, pages: dict[str, Path]) -> None:
     # On paper nothing can be opened, and nothing scrolled.
     assert page.locator("details:not([open])").count() > 0
     assert page.get_by_text("training.batch", exact=True).is_visible()
-    assert faults(page) == {}
+    assert find_accessibility_issues(page) == {}
     page.close()

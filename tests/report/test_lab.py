@@ -29,7 +29,7 @@ HEADINGS = """## 1. Introduction
 
 @pytest.fixture(scope="module")
 def report(trained: Path) -> Path:
-    page = write_lab_report([trained / "runs"], trained / "lab" / "report.md").page
+    page = write_lab_report([trained / "runs"], trained / "lab" / "report.md").report_path
     assert page is not None
     return page
 

@@ -12,33 +12,33 @@ import numpy as np
 import pytest
 
 import parfocal
-from parfocal.commands.results import results_table
+from parfocal.commands.results import print_results
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.judgement import judge_fully
-from parfocal.evaluation.operating import Operating
-from parfocal.recipe import recipe
-from parfocal.report.content import best_of
+from parfocal.evaluation.judgement import evaluate_split
+from parfocal.evaluation.operating import OperatingPoint
+from parfocal.recipe import load_recipe
+from parfocal.report.content import find_best_run
 from parfocal.run import Run, open_runs
-from tests.cells import SMALL, draw_cells
-from tests.evaluation.said import made
-from tests.report.reading import page_of
+from tests.cells import SMALL_RECIPE, draw_cells
+from tests.evaluation.said import make_predictions
+from tests.report.reading import read_report
 
 
-class _Addresses(HTMLParser):
+class _LinkCollector(HTMLParser):
     """Collects what a browser would fetch or follow."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
-        self.places: set[str] = set()
-        self.pictures_without_words = 0
+        self.urls: list[str] = []
+        self.anchors: set[str] = set()
+        self.images_without_alt = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        self.places |= {given["id"] or ""} if "id" in given else set()
-        self.found += [value for key in ("src", "href", "action") if (value := given.get(key))]
-        self.pictures_without_words += tag == "img" and not given.get("alt")
+        self.anchors |= {given["id"] or ""} if "id" in given else set()
+        self.urls += [value for key in ("src", "href", "action") if (value := given.get(key))]
+        self.images_without_alt += tag == "img" and not given.get("alt")
 
 
 @pytest.fixture(scope="module")
@@ -46,28 +46,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compared")
     patch = pytest.MonkeyPatch()
     patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
-    changes = {**SMALL, "epochs": 2, "test_curve": True, "model": ["resnet20", "plain20"], "name": "<b>odd & name</b>"}
+    changes = {
+        **SMALL_RECIPE,
+        "epochs": 2,
+        "test_curve": True,
+        "model": ["resnet20", "plain20"],
+        "name": "<b>odd & name</b>",
+    }
     parfocal.train(draw_cells(folder / "cells"), out=folder / "runs", **changes)
     patch.undo()
     return folder / "runs"
 
 
 def test_the_page_asks_for_nothing_from_outside(runs: Path) -> None:
-    page = page_of(runs)
-    addresses = _Addresses()
+    page = read_report(runs)
+    addresses = _LinkCollector()
     addresses.feed(page)
-    assert addresses.found
+    assert addresses.urls
     assert all(
-        address.startswith(("data:image/svg+xml;base64,", "data:image/jpeg;base64,", "#"))
-        for address in addresses.found
+        address.startswith(("data:image/svg+xml;base64,", "data:image/jpeg;base64,", "#")) for address in addresses.urls
     )
-    assert {address[1:] for address in addresses.found if address[0] == "#"} <= addresses.places
-    assert addresses.pictures_without_words == 0
+    assert {address[1:] for address in addresses.urls if address[0] == "#"} <= addresses.anchors
+    assert addresses.images_without_alt == 0
     assert not re.search(r"url\(|@import|<script|<link", page)
 
 
 def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> None:
-    page = page_of(runs)
+    page = read_report(runs)
     assert "is chosen among 2 runs" in page
     assert "always naming the largest class would be right for 50.0%" in page
     assert "Test split: chose nothing" in page
@@ -79,8 +84,8 @@ def test_an_alarm_that_was_over_before_the_kept_epoch_does_not_open_the_page(run
     run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
     for best, opens in ((2, False), (1, True)):
         alarm = {"code": "collapse", "since": 1, "until": 1, "text": "Epoch 1: all are 'blast'."}
-        run.write_metrics({**run.metrics(), "alarms": [alarm], "best_epoch": best})
-        page = page_of(run.folder)
+        run.write_metrics({**run.read_metrics(), "alarms": [alarm], "best_epoch": best})
+        page = read_report(run.folder)
         assert ('id="alarms"' in page) == opens
         assert ("Alarms that were over before the epoch that is kept" in page) != opens
         assert page.count("Epoch 1: all are &#39;blast&#39;.") == 1
@@ -91,16 +96,16 @@ def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
 ) -> None:
     shutil.copytree(runs, tmp_path / "copy")
     plain, residual = open_runs([tmp_path / "copy"])
-    assert "Looks</th>" not in page_of(tmp_path / "copy")
-    replace(Decision.load(residual.decision), looks="eight", together=0.5).save(residual.decision)
-    page = page_of(tmp_path / "copy")
+    assert "Looks</th>" not in read_report(tmp_path / "copy")
+    replace(Decision.load(residual.decision_path), looks="eight", together=0.5).save(residual.decision_path)
+    page = read_report(tmp_path / "copy")
     assert "The runs look at images in different ways (plain20 centre, resnet20 eight)" in page
     assert page.count('<th scope="col" class="word">Looks</th>') == 2
     assert [page.count(f'<td class="word">{looks}</td><td>') for looks in ("centre", "eight")] == [2, 2]
     assert "\nparfocal evaluate runs/again/resnet20 --looks eight --together</code>" in page
     assert page.count("parfocal evaluate runs/again") == 1
-    assert "The looks are eight, where the recipe says centre." in page_of(residual.folder)
-    results_table([plain, residual])
+    assert "The looks are eight, where the recipe says centre." in read_report(residual.folder)
+    print_results([plain, residual])
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[4] for line in said[:3]] == ["images", "centre", "centre"]
     assert "in different ways" in said[-2]
@@ -108,31 +113,31 @@ def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
 
 def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "resnet20", tmp_path / "resnet20")
-    run, grades = Run(tmp_path / "resnet20"), recipe(None, ordered=True).judgement
+    run, grades = Run(tmp_path / "resnet20"), load_recipe(None, ordered=True).judgement
     truth = np.arange(60) % 3
-    point = Decision(operating=Operating("kappa", 0.0, (0.5, 1.5)))
-    judged = judge_fully(made(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3), grades, point)
-    metrics = run.metrics()
+    point = Decision(operating_point=OperatingPoint("kappa", 0.0, (0.5, 1.5)))
+    judged = evaluate_split(make_predictions(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3), grades, point)
+    metrics = run.read_metrics()
     metrics["test"]["operating"] = judged["operating"]
     metrics["test"].pop("patients", None)
     run.write_metrics(metrics)
-    (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", page_of(run.folder))
+    (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", read_report(run.folder))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
     assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
     assert cells[-2:] == ["–", "–"]
     metrics["test"]["patients"], _ = {"left_out": 3}, metrics["test"].pop("operating")
     run.write_metrics(metrics)
-    page = page_of(run.folder)
+    page = read_report(run.folder)
     assert "Other questions, on test" not in page
     assert "3 patients whose images differ in truth are left out" in page
 
 
 def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:
-    changes = {**SMALL, "epochs": 1, "model": ["resnet18", "resnet20"], "batch": 16}
+    changes = {**SMALL_RECIPE, "epochs": 1, "model": ["resnet18", "resnet20"], "batch": 16}
     reported = parfocal.train(
         draw_cells(tmp_path / "cells", 16, 8, 4), "leukemia-adam", out=tmp_path / "runs", **changes
     )
-    page = page_of(reported)
+    page = read_report(reported)
     test, valid = (page.index(f"<caption>{split}") for split in ("Test", "Validation"))
     assert "Reported" not in page[valid : page.index("Reported is the accuracy")]
     rows = page[test:valid].split("<tr")
@@ -172,17 +177,17 @@ def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_
     for path in (tmp_path / "copy").rglob("*"):
         if path.name in ("model.safetensors", "last.ckpt", "report.html") or path.suffix in (".svg", ".png"):
             path.unlink()
-    assert page_of(tmp_path / "copy")
+    assert read_report(tmp_path / "copy")
 
 
 def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "copy")
     opened = open_runs([tmp_path / "copy"])
     for run, valid, test in zip(opened, (0.6, 0.7), (0.9, 0.1), strict=True):
-        metrics = run.metrics()
+        metrics = run.read_metrics()
         metrics["valid"]["accuracy"], metrics["test"]["accuracy"] = valid, test
         run.write_metrics(metrics)
-    assert best_of(opened) == opened[1]
+    assert find_best_run(opened) == opened[1]
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs: Path, tmp_path: Path) -> None:
@@ -193,7 +198,7 @@ def test_runs_that_cannot_be_compared_are_refused(runs: Path, tmp_path: Path) ->
     with pytest.raises(ParfocalError, match=r"plain20 has no metrics\.json: it has not finished"):
         parfocal.compare(tmp_path / "copy")
     other = Run(tmp_path / "copy" / "resnet20")
-    environment = other.environment()
+    environment = other.read_environment()
     environment["data"]["classes"] = ["cat", "dog"]
     other.write_environment(environment)
     with pytest.raises(ParfocalError, match="tell different classes apart"):

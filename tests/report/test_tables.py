@@ -7,25 +7,29 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from parfocal.evaluation.compare import Comparison, Difference, Result, Value
-from parfocal.report.tables import written
+from parfocal.evaluation.compare import Comparison, Difference, MetricValue, Result
+from parfocal.report.tables import format_comparison
 
-NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc", "brier", "loss")
-LOOKS = {"plain_20": "centre", "a": "centre", "b": "eight"}
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc", "brier", "loss")
+TTA = {"plain_20": "centre", "a": "centre", "b": "eight"}
 
 
 @pytest.fixture
 def comparison() -> Comparison:
-    single = Result("plain_20", ("plain_20",), 400, 200, 0.7, {name: Value(0.8, [0.7, 0.9], None) for name in NAMES})
-    gathered = Result("resnet20", ("a", "b"), 400, 200, 0.7, {name: Value(0.9, [0.8, 0.95], 0.01) for name in NAMES})
+    single = Result(
+        "plain_20", ("plain_20",), 400, 200, 0.7, {name: MetricValue(0.8, [0.7, 0.9], None) for name in METRICS}
+    )
+    gathered = Result(
+        "resnet20", ("a", "b"), 400, 200, 0.7, {name: MetricValue(0.9, [0.8, 0.95], 0.01) for name in METRICS}
+    )
     difference = Difference("plain_20", "resnet20", "accuracy", -0.1, [-0.2, -0.05], 0.001, 0.002, True, None)
     return Comparison("test", (single, gathered), (difference,))
 
 
 def test_csv_has_a_row_for_each_figure_and_each_difference(comparison: Comparison) -> None:
-    rows = pd.read_csv(io.StringIO(written(comparison, "csv", LOOKS)), dtype={"runs": "Int64"})
+    rows = pd.read_csv(io.StringIO(format_comparison(comparison, "csv", TTA)), dtype={"runs": "Int64"})
     results, differences = rows[rows["against"].isna()], rows[rows["against"].notna()]
-    assert len(results) == 2 * (len(NAMES) + 1)
+    assert len(results) == 2 * (len(METRICS) + 1)
     accuracy = results[(results["run"] == "resnet20") & (results["figure"] == "accuracy")].iloc[0]
     assert accuracy[["value", "low", "high", "deviation", "runs"]].tolist() == [0.9, 0.8, 0.95, 0.01, 2]
     assert differences[["run", "against", "value"]].to_numpy().tolist() == [["plain_20", "resnet20", -0.1]]
@@ -37,15 +41,15 @@ def test_csv_has_a_row_for_each_figure_and_each_difference(comparison: Compariso
 
 
 def test_json_holds_all_of_it(comparison: Comparison) -> None:
-    found = json.loads(written(comparison, "json", LOOKS))
+    found = json.loads(format_comparison(comparison, "json", TTA))
     assert found["split"] == "test"
     assert found["results"][0]["figures"]["auc"] == {"value": 0.8, "interval": [0.7, 0.9], "deviation": None}
     assert found["differences"][0]["adjusted"] == 0.002
-    assert found["looks"] == LOOKS
+    assert found["looks"] == TTA
 
 
 def test_latex_escapes_names(comparison: Comparison) -> None:
-    text = written(comparison, "latex", LOOKS)
+    text = format_comparison(comparison, "latex", TTA)
     assert text.count(r"\begin{tabular}") == 2
     assert r"plain\_20 & 0.800 (0.700–0.900)" in text
     assert "plain_20 &" not in text.replace(r"\_", "")
@@ -53,13 +57,13 @@ def test_latex_escapes_names(comparison: Comparison) -> None:
 
 def test_latex_says_of_a_small_chance_that_it_is_small(comparison: Comparison) -> None:
     small = replace(comparison.differences[0], adjusted=0.0002)
-    text = written(replace(comparison, differences=(small,)), "latex", LOOKS)
+    text = format_comparison(replace(comparison, differences=(small,)), "latex", TTA)
     assert "& < 0.001 &" in text
     assert "0.000 &" not in text
 
 
 def test_figures_are_shown_with_all_that_is_known() -> None:
-    assert str(Value(None, None, None)) == "–"
-    assert str(Value(0.5, None, None)) == "0.500"
-    assert str(Value(-0.1, [-0.2, 0.05], None)) == "-0.100 (-0.200 to 0.050)"
-    assert str(Value(0.5, [0.4, 0.6], 0.02)) == "0.500 ± 0.020 (0.400–0.600)"
+    assert str(MetricValue(None, None, None)) == "–"
+    assert str(MetricValue(0.5, None, None)) == "0.500"
+    assert str(MetricValue(-0.1, [-0.2, 0.05], None)) == "-0.100 (-0.200 to 0.050)"
+    assert str(MetricValue(0.5, [0.4, 0.6], 0.02)) == "0.500 ± 0.020 (0.400–0.600)"

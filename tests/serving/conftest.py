@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import parfocal
-from parfocal.serving.server import serving
-from tests.cells import SMALL, draw_cells
+from parfocal.serving.server import serve_in_background
+from tests.cells import SMALL_RECIPE, draw_cells
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +17,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
         cells = draw_cells(folder / "cells", valid=24)
-        parfocal.train(cells, out=folder / "runs", **{**SMALL, "epochs": 2, "model": ["resnet20", "plain20"]})
-        parfocal.evaluate(folder / "runs" / "resnet20", operating="sensitivity=0.9", refer=0.8)
+        parfocal.train(cells, out=folder / "runs", **{**SMALL_RECIPE, "epochs": 2, "model": ["resnet20", "plain20"]})
+        parfocal.evaluate(folder / "runs" / "resnet20", operating_point="sensitivity=0.9", refer=0.8)
         parfocal.compare(folder / "runs" / "resnet20")
     return folder
 
@@ -31,7 +31,7 @@ def runs(trained: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def site(runs: list[Path]) -> Iterator[str]:
     """The address of a server with both runs and the usual limits."""
-    with serving(runs) as address:
+    with serve_in_background(runs) as address:
         yield address
 
 

@@ -32,7 +32,7 @@ CHECKS = [
     status_code_conformance,
 ]
 
-PATIENT = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
+SUPPRESSED_CHECKS = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
-from parfocal.serving.server import serving
-from tests.browser import PHONE, browser, faults
-from tests.data.pictures import saved
+from parfocal.serving.server import serve_in_background
+from tests.browser import PHONE, browser, find_accessibility_issues
+from tests.data.pictures import encode_with_pillow
 
 __all__ = ["browser"]
 
@@ -298,7 +298,7 @@ def test_a_start_that_fails_is_told_and_tried_again(page: Page, images: dict[str
 
 
 def test_what_is_unusual_is_said(page: Page) -> None:
-    white = saved(Image.fromarray(np.full((48, 48, 3), 255, np.uint8)), "PNG")
+    white = encode_with_pillow(Image.fromarray(np.full((48, 48, 3), 255, np.uint8)), "PNG")
     _choose(page, _file("white.png", white))
     expect(page.locator("#flags")).to_contain_text("Out of the ordinary")
     expect(page.locator("#meaning")).to_contain_text("this image is unlike")
@@ -328,14 +328,14 @@ def test_a_phone_shows_all_of_it(phone: Page, images: dict[str, bytes]) -> None:
             box = button.bounding_box()
             assert box
             assert min(box["width"], box["height"]) >= 40
-    assert faults(phone) == {}
+    assert find_accessibility_issues(phone) == {}
 
 
 def test_light_colours_can_be_read(page: Page) -> None:
     page.get_by_role("button", name="Eye without disease").click()
     _answered(page, 1)
     expect(page.get_by_role("slider")).to_be_visible()
-    assert faults(page) == {}
+    assert find_accessibility_issues(page) == {}
 
 
 def test_everything_is_done_by_keyboard_alone(page: Page) -> None:
@@ -381,7 +381,7 @@ def test_everything_is_done_by_keyboard_alone(page: Page) -> None:
 
 
 def test_a_token_is_asked_for_once(browser: Browser, runs: list[Path], images: dict[str, bytes]) -> None:
-    with serving(runs[:1], token=TOKEN) as address:
+    with serve_in_background(runs[:1], token=TOKEN) as address:
         for page in _opened(browser, address):
             dialog = page.get_by_role("dialog")
             expect(dialog).to_be_visible()
@@ -398,7 +398,7 @@ def test_a_token_is_asked_for_once(browser: Browser, runs: list[Path], images: d
 
 
 def test_the_token_may_be_given_later(browser: Browser, runs: list[Path], images: dict[str, bytes]) -> None:
-    with serving(runs[:1], token=TOKEN) as address:
+    with serve_in_background(runs[:1], token=TOKEN) as address:
         for page in _opened(browser, address):
             dialog, status = page.get_by_role("dialog"), page.get_by_role("status")
             again = page.get_by_role("button", name="Sign in")
@@ -423,7 +423,7 @@ def test_the_token_may_be_given_later(browser: Browser, runs: list[Path], images
 
 
 def test_a_server_that_is_gone_is_not_a_wrong_token(browser: Browser, runs: list[Path]) -> None:
-    with serving(runs[:1], token=TOKEN) as address:
+    with serve_in_background(runs[:1], token=TOKEN) as address:
         for page in _opened(browser, address):
             said = page.get_by_role("dialog").get_by_role("alert")
             page.route("**/v1/session", lambda route: route.abort())
@@ -456,7 +456,7 @@ def test_the_commands_of_the_description_work(
 ) -> None:
     for name in ("one.jpg", "two.png"):
         (tmp_path / name).write_bytes(images["./new_dataset/test/0.bmp"])
-    with serving(runs[:1], token=TOKEN) as address:
+    with serve_in_background(runs[:1], token=TOKEN) as address:
         for page in _opened(browser, address):
             _close(page)
             page.get_by_role("link", name="For programs: the API").click()
@@ -482,7 +482,7 @@ def test_the_description_is_drawn_from_the_schema(page: Page, site: str) -> None
     for address in ("POST /v1/grade", "POST /v1/explain", "GET /v1/models", "GET /metrics", "Answer"):
         expect(page.get_by_role("heading", name=address, exact=True)).to_be_visible()
     expect(page.locator("main")).to_contain_text("Too much is waiting")
-    assert faults(page) == {}
+    assert find_accessibility_issues(page) == {}
 
 
 def test_a_report_is_shown_whole(page: Page) -> None:
@@ -496,7 +496,7 @@ def test_a_report_is_shown_whole(page: Page) -> None:
 
 def test_a_report_is_found_whatever_its_run_is_called(browser: Browser, runs: list[Path], tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs[0], tmp_path / "a#b 100%"))
-    with serving(run) as address:
+    with serve_in_background(run) as address:
         for page in _opened(browser, address):
             page.get_by_role("link", name="Report of a#b 100%").click()
             expect(page.locator("h1")).to_be_visible()

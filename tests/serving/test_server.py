@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.serving.server import serving
+from parfocal.serving.server import serve_in_background
 
 
 def test_the_command_serves_a_folder_of_runs_at_once_and_ends_well(trained: Path, images: dict[str, bytes]) -> None:
@@ -71,14 +71,14 @@ def test_answers_are_sent_at_once(runs: list[Path], monkeypatch: pytest.MonkeyPa
         plain(self, transport)
 
     monkeypatch.setattr(H11Protocol, "connection_made", made)
-    with serving(runs[:1]) as address:
+    with serve_in_background(runs[:1]) as address:
         httpx.get(f"{address}healthz")
     assert told == [True]
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_the_newer_loopback_address_is_ones_own_too(runs: list[Path]) -> None:
-    with serving(runs[:1], host="::1") as address:
+    with serve_in_background(runs[:1], host="::1") as address:
         assert address.startswith("http://[::1]:")
         assert httpx.get(f"{address}healthz").status_code == 200
 

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parfocal
-from parfocal.data.table import Table, assemble
+from parfocal.data.table import Table, build_rows
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.recipe import Recipe, recipe
-from parfocal.training.batch_size import fitting, pixels_kept, with_batch
-from tests.cells import SMALL
+from parfocal.recipe import Recipe, load_recipe
+from parfocal.training.batch_size import largest_batch_size, resident_pixel_bytes, resolve_batch_size
+from tests.cells import SMALL_RECIPE
 
 
 @given(memory=st.floats(0, 1e11), fixed=st.floats(0, 1e9), each=st.floats(1e5, 1e9))
 def test_what_is_chosen_fits_and_the_next_larger_does_not(memory: float, fixed: float, each: float) -> None:
-    batch = fitting(memory, fixed + 8 * each, fixed + 16 * each)
+    batch = largest_batch_size(memory, fixed + 8 * each, fixed + 16 * each)
     assert batch % 8 == 0
     assert 0 <= batch <= 256
     assert batch == 0 or fixed + batch * each <= memory * 1.0001
@@ -48,17 +48,19 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Any:
 def _table(train: int, valid: int, test: int) -> Table:
     splits = ["train"] * train + ["valid"] * valid + ["test"] * test
     names = [str(number) for number in range(len(splits))]
-    rows = assemble(names, [Path(name) for name in names], [number % 2 for number in range(len(names))], splits, names)
+    rows = build_rows(
+        names, [Path(name) for name in names], [number % 2 for number in range(len(names))], splits, names
+    )
     return Table(rows, ("no", "yes"), ("0", "1"), "drawn")
 
 
 def _auto(**changes: Any) -> Recipe:
     """Return a recipe of images of 30,000 bytes."""
-    return recipe(None, **{**SMALL, "batch": "auto", "size": 100, **changes})
+    return load_recipe(None, **{**SMALL_RECIPE, "batch": "auto", "size": 100, **changes})
 
 
 def test_each_of_several_cards_takes_what_one_alone_was_measured_to_take(card: Any) -> None:
-    assert with_batch(_auto(resident=0), card, _table(10, 2, 0)).training.batch == 4 * 80
+    assert resolve_batch_size(_auto(resident=0), card, _table(10, 2, 0)).training.batch == 4 * 80
 
 
 @pytest.mark.parametrize(
@@ -75,17 +77,19 @@ def test_pixels_that_stay_on_the_card_have_their_room(
     card: Any, counts: tuple[int, int, int], changes: dict[str, Any], kept: int
 ) -> None:
     table = _table(*counts)
-    assert pixels_kept(_auto(**changes), table, 1_000_000_000) == kept
-    assert with_batch(_auto(**changes), card, table).training.batch == 4 * ((850_000_000 - kept) // 10_000_000 // 8 * 8)
+    assert resident_pixel_bytes(_auto(**changes), table, 1_000_000_000) == kept
+    assert resolve_batch_size(_auto(**changes), card, table).training.batch == 4 * (
+        (850_000_000 - kept) // 10_000_000 // 8 * 8
+    )
 
 
 def test_pixels_that_leave_no_room_are_named(card: Any) -> None:
     with pytest.raises(ParfocalError, match=r"images fit on the device beside 0\.8 GB of pixels\. .* or resident=0\."):
-        with_batch(_auto(resident=0.9), card, _table(20_000, 8_000, 0))
+        resolve_batch_size(_auto(resident=0.9), card, _table(20_000, 8_000, 0))
 
 
 def test_on_a_processor_it_is_32_and_going_on_keeps_it(cells: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "batch": "auto", "epochs": 1}
+    changes = {**SMALL_RECIPE, "batch": "auto", "epochs": 1}
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
     assert run.recipe.training.batch == 32
     parfocal.train(cells, out=tmp_path / "runs", resume=True, **changes)
@@ -93,4 +97,4 @@ def test_on_a_processor_it_is_32_and_going_on_keeps_it(cells: Path, tmp_path: Pa
 
 def test_other_words_than_auto_are_refused() -> None:
     with pytest.raises(UsageError, match=r"training\.batch=many"):
-        recipe(None, batch="many")
+        load_recipe(None, batch="many")

@@ -4,33 +4,33 @@ from dataclasses import replace
 
 import pytest
 
-from parfocal.recipe import Recipe, recipe
-from parfocal.training.doctor import Figures, verdict
+from parfocal.recipe import Recipe, load_recipe
+from parfocal.training.doctor import Measurements, diagnose
 
-HEALTHY = Figures(
+HEALTHY = Measurements(
     device="cpu",
-    cores=2,
+    n_cores=2,
     precision="bf16",
     resident=False,
-    loading=3000,
-    bare_loading=3100,
-    step=35,
-    together=34.5,
+    loading_rate=3000,
+    geometry_loading_rate=3100,
+    step_rate=35,
+    epoch_rate=34.5,
     waiting=0.001,
-    work=10.6,
-    matrix={"float32": 190.0, "bf16": 430.0},
-    pixels=1.0,
-    memory=16.0,
+    gflop_per_image=10.6,
+    matmul_gflops={"float32": 190.0, "bf16": 430.0},
+    pixels_gb=1.0,
+    memory_gb=16.0,
 )
 CARD = replace(
     HEALTHY, device="cuda", card_memory=80.0, card_used=20.0, step=8000, matrix={"float32": 4e4, "bf16": 7e5}
 )
-RECIPE = recipe(None, brightness=0.2)
+RECIPE = load_recipe(None, brightness=0.2)
 
 
-def _says(figures: Figures, chosen: Recipe = RECIPE) -> tuple[str, str]:
-    found = verdict(figures, chosen)
-    return found.culprit, "\n".join([found.text, *found.changes])
+def _says(figures: Measurements, chosen: Recipe = RECIPE) -> tuple[str, str]:
+    found = diagnose(figures, chosen)
+    return found.bottleneck, "\n".join([found.message, *found.suggestions])
 
 
 def test_a_loop_as_fast_as_its_step_is_held_up_by_the_step() -> None:
@@ -73,7 +73,7 @@ def test_waiting_for_batches_is_laid_to_loading() -> None:
 
 def test_loading_from_packed_or_too_many_pixels_is_seen() -> None:
     hungry = replace(HEALTHY, waiting=0.4, together=20)
-    assert "store=raw" in _says(hungry, recipe(None, store="jpeg"))[1]
+    assert "store=raw" in _says(hungry, load_recipe(None, store="jpeg"))[1]
     assert "20.0 GB of pixels do not stay in 16.0 GB of memory" in _says(replace(hungry, pixels=20.0))[1]
     assert "GB of pixels" not in _says(replace(hungry, pixels=20.0, memory=0.0))[1]
 
@@ -108,5 +108,5 @@ def test_a_full_card_comes_first() -> None:
 
 @pytest.mark.parametrize(("crop", "smaller"), [(1024, 720), (224, 160), (28, 16), (8, None)])
 def test_a_smaller_crop_is_advised_where_there_is_one(crop: int, smaller: int | None) -> None:
-    text = _says(HEALTHY, recipe(None, size=1024, crop=crop))[1]
+    text = _says(HEALTHY, load_recipe(None, size=1024, crop=crop))[1]
     assert f"crop={smaller}: " in text if smaller else "crop=" not in text

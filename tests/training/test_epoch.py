@@ -9,13 +9,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from parfocal.data.batches import Batches
+from parfocal.data.batches import BatchLoader
 from parfocal.errors import ParfocalError
-from parfocal.parts import TrainingPart, ViewsPart
-from parfocal.recipe import recipe
-from parfocal.training.epoch import Batch, Tally, run_epoch, train_step
+from parfocal.parts import TrainingConfig, ViewsConfig
+from parfocal.recipe import load_recipe
+from parfocal.training.epoch import Batch, EpochState, run_epoch, train_step
 from parfocal.training.learner import Learner
-from parfocal.training.mixing import Blend
+from parfocal.training.mixing import MixedTargets
 
 PIXELS, LABELS = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
 
@@ -26,7 +26,7 @@ def _learner(network: nn.Module) -> Learner:
     return Learner(fabric, network, model, optimise)  # type: ignore[arg-type]
 
 
-def _group(sizes: list[int], blend: Blend | None = None) -> list[Batch]:
+def _group(sizes: list[int], blend: MixedTargets | None = None) -> list[Batch]:
     return [Batch(*both, blend) for both in zip(PIXELS.split(sizes), LABELS.split(sizes), strict=True)]
 
 
@@ -68,13 +68,13 @@ class _Flat(nn.Linear):
 
 def test_an_epoch_is_parted_into_batches_once_and_shows_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, places, asked = np.zeros((21, 8, 8, 3), np.uint8), np.arange(21), []
-    parted = Batches.sizes.fget
+    parted = BatchLoader.batch_sizes.fget
     assert parted is not None
-    monkeypatch.setattr(Batches, "sizes", property(lambda self: (asked.append(1), parted(self))[1]))
-    batches = Batches(pixels, places, places % 3, ViewsPart(crop=8), TrainingPart(), 4)
+    monkeypatch.setattr(BatchLoader, "sizes", property(lambda self: (asked.append(1), parted(self))[1]))
+    batches = BatchLoader(pixels, places, places % 3, ViewsConfig(crop=8), TrainingConfig(), 4)
     learner = _learner(_Flat(8 * 8 * 3, 3))
-    tally = Tally.fresh(learner.fabric.device, batches.steps)
-    shown = [one.images for one in run_epoch(learner, batches, recipe(), 0, lambda _: 1e-3, tally)]
+    tally = EpochState.create(learner.fabric.device, batches.steps_per_epoch)
+    shown = [one.n_images for one in run_epoch(learner, batches, load_recipe(), 0, lambda _: 1e-3, tally)]
     assert len(asked) == 1
     assert np.diff(shown, prepend=0).tolist() == [4, 4, 4, 3, 3, 3]
 
@@ -95,9 +95,9 @@ def test_where_memory_runs_out_smaller_pieces_make_the_same_step(sizes: list[int
     torch.manual_seed(0)
     network = _Cramped(5, 3)
     learner = _learner(network)
-    blend = Blend(LABELS[: sizes[0]].flip(0), 0.7)
+    blend = MixedTargets(LABELS[: sizes[0]].flip(0), 0.7)
     outcomes = train_step(learner, _group(sizes, blend), 0.5)
-    assert learner.pieces == (4 if sizes == [8] else 2)
+    assert learner.n_micro_batches == (4 if sizes == [8] else 2)
     assert [len(logits) for _, logits in outcomes] == sizes
     torch.manual_seed(0)
     roomy = nn.Linear(5, 3)
@@ -128,7 +128,7 @@ def test_memory_that_runs_out_in_the_middle_of_training_is_lived_with(
 ) -> None:
     import parfocal
     from parfocal.model.resnet import ResNet
-    from tests.cells import SMALL
+    from tests.cells import SMALL_RECIPE
 
     forward = ResNet.forward
 
@@ -138,6 +138,6 @@ def test_memory_that_runs_out_in_the_middle_of_training_is_lived_with(
         return forward(self, x)
 
     monkeypatch.setattr(ResNet, "forward", cramped)
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
-    assert run.history()["pieces"].tolist() == [2]
-    assert run.finished
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
+    assert run.read_history()["pieces"].tolist() == [2]
+    assert run.is_finished

@@ -15,7 +15,7 @@ from parfocal.errors import ParfocalError
 from parfocal.model.weights import read_tensors
 from parfocal.run import Run
 from parfocal.training import epoch, interruption
-from tests.cells import SMALL
+from tests.cells import SMALL_RECIPE
 
 ADAM = {"optimiser": "adam", "learning_rate": 0.002, "dropout": 0.2}
 GATHERED = {"accumulate": 4, "ema": 0.9, "mixup": 0.3, "schedule": "one_cycle", "loss": "regression"}
@@ -23,12 +23,12 @@ GATHERED = {"accumulate": 4, "ema": 0.9, "mixup": 0.3, "schedule": "one_cycle", 
 
 def same_to_the_bit(whole: Run, cut: Run) -> None:
     """Hold that two runs ended alike in weights, checkpoint and history, but for what a watch measures."""
-    for one, other in ((whole.weights, cut.weights), (whole.checkpoint, cut.checkpoint)):
+    for one, other in ((whole.weights_path, cut.weights_path), (whole.checkpoint_path, cut.checkpoint_path)):
         first, second = read_tensors(one)[0], read_tensors(other)[0]
         assert first.keys() == second.keys()
         assert all(second[key].equal(value) for key, value in first.items())
     timed = ["images_per_second", "waiting", "seconds"]
-    pd.testing.assert_frame_equal(whole.history().drop(columns=timed), cut.history().drop(columns=timed))
+    pd.testing.assert_frame_equal(whole.read_history().drop(columns=timed), cut.read_history().drop(columns=timed))
 
 
 def at_step(number: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,10 +54,12 @@ def at_step(number: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 def test_asked_to_stop_it_saves_in_the_middle_and_goes_on_to_the_bit(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, changes: Any, at: int, where: str
 ) -> None:
-    changes = {**SMALL, **changes, "epochs": 2}
+    changes = {**SMALL_RECIPE, **changes, "epochs": 2}
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
     at_step(at, lambda: os.kill(os.getpid(), number), monkeypatch)
-    with pytest.raises(interruption.StoppedError, match=rf"Stopped by {signal.Signals(number).name} {where}") as stop:
+    with pytest.raises(
+        interruption.TrainingInterruptedError, match=rf"Stopped by {signal.Signals(number).name} {where}"
+    ) as stop:
         parfocal.train(cells, out=tmp_path / "cut", **changes)
     assert stop.value.exit_code == 128 + number
     assert f"parfocal train {cells} --out {tmp_path / 'cut'} --resume" in str(stop.value)
@@ -76,7 +78,7 @@ def test_killed_after_a_save_in_the_middle_it_goes_on_from_there_to_the_bit(
     def kill() -> None:
         raise Killed
 
-    changes = {**SMALL, **ADAM, "save_every": 1e-9}
+    changes = {**SMALL_RECIPE, **ADAM, "save_every": 1e-9}
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
     at_step(at, kill, monkeypatch)
     with pytest.raises(Killed):
@@ -88,16 +90,16 @@ def test_killed_after_a_save_in_the_middle_it_goes_on_from_there_to_the_bit(
 
 
 def test_a_second_interrupt_stops_at_once() -> None:
-    with interruption.noted() as asked:
+    with interruption.catch_signals() as asked:
         os.kill(os.getpid(), signal.SIGINT)
-        assert asked.signal == signal.SIGINT
+        assert asked.signal_number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_signals_mean_what_they_did_once_training_is_over() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with interruption.noted():
+    with interruption.catch_signals():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -105,7 +107,7 @@ def test_signals_mean_what_they_did_once_training_is_over() -> None:
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {**SMALL, **ADAM}
+    changes = {**SMALL_RECIPE, **ADAM}
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
     fsync, saves = os.fsync, 0
 
@@ -130,7 +132,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(
 def test_killed_between_checkpoint_and_history_the_history_is_mended(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (whole,) = parfocal.train(cells, out=tmp_path / "whole", **SMALL)
+    (whole,) = parfocal.train(cells, out=tmp_path / "whole", **SMALL_RECIPE)
     write, times = Run.write_history, 0
 
     def killed(run: Run, rows: Any) -> None:
@@ -142,6 +144,6 @@ def test_killed_between_checkpoint_and_history_the_history_is_mended(
 
     monkeypatch.setattr(Run, "write_history", killed)
     with pytest.raises(KeyboardInterrupt):
-        parfocal.train(cells, out=tmp_path / "cut", **SMALL)
+        parfocal.train(cells, out=tmp_path / "cut", **SMALL_RECIPE)
     (cut,) = parfocal.train(cells, out=tmp_path / "cut", resume=True)
     same_to_the_bit(whole, cut)

@@ -14,19 +14,19 @@ from torch.nn import functional
 import parfocal
 from parfocal.errors import UsageError
 from parfocal.model.classifier import Classifier
-from parfocal.model.links import LinkName, new_link
-from parfocal.parts import TrainingPart
-from parfocal.recipe import recipe
-from parfocal.training.losses import LINKS, blended, class_weights, loss_of, shown_counts
-from parfocal.training.mixing import Blend
-from tests.cells import SMALL
+from parfocal.model.links import OrdinalHeadName, build_ordinal_head
+from parfocal.parts import TrainingConfig
+from parfocal.recipe import load_recipe
+from parfocal.training.losses import LOSS_HEADS, build_loss, compute_class_weights, epoch_class_counts, mixed_loss
+from parfocal.training.mixing import MixedTargets
+from tests.cells import SMALL_RECIPE
 
 COUNTS = np.array([70, 20, 10])
 LOSSES = ("cross_entropy", "focal", "regression", "cumulative_link")
 
 
-def _part(**changes: Any) -> TrainingPart:
-    return recipe(None, **changes).training
+def _part(**changes: Any) -> TrainingConfig:
+    return load_recipe(None, **changes).training
 
 
 def _batch(count: int = 12, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,90 +37,90 @@ def _batch(count: int = 12, classes: int = 3) -> tuple[torch.Tensor, torch.Tenso
 def test_cross_entropy_with_and_without_smoothing_is_pytorchs() -> None:
     logits, labels = _batch()
     for smoothing in (0.0, 0.1):
-        found = loss_of(_part(smoothing=smoothing), COUNTS)(logits, labels)
+        found = build_loss(_part(smoothing=smoothing), COUNTS)(logits, labels)
         expected = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         torch.testing.assert_close(found, expected)
 
 
 def test_focal_counts_what_is_known_less() -> None:
     logits = torch.tensor([[0.8, 0.2], [0.4, 0.6]]).log()
-    found = loss_of(_part(loss="focal", focus=2), np.array([1, 1]))(logits, torch.tensor([0, 0]))
+    found = build_loss(_part(loss="focal", focus=2), np.array([1, 1]))(logits, torch.tensor([0, 0]))
     assert found.tolist() == pytest.approx([-(0.2**2) * np.log(0.8), -(0.6**2) * np.log(0.4)])
     logits, labels = _batch()
-    plain = loss_of(_part(loss="focal", focus=0), COUNTS)(logits, labels)
+    plain = build_loss(_part(loss="focal", focus=0), COUNTS)(logits, labels)
     torch.testing.assert_close(plain, functional.cross_entropy(logits, labels, reduction="none"))
 
 
 def test_class_weights_are_the_known_ones_and_one_in_the_mean() -> None:
     labels = np.repeat([0, 1, 2], COUNTS)
-    balanced = class_weights(_part(class_weights="balanced"), COUNTS)
+    balanced = compute_class_weights(_part(class_weights="balanced"), COUNTS)
     np.testing.assert_allclose(balanced, compute_class_weight("balanced", classes=np.arange(3), y=labels))
-    root = class_weights(_part(class_weights="square_root"), COUNTS)
+    root = compute_class_weights(_part(class_weights="square_root"), COUNTS)
     np.testing.assert_allclose(root / root[0], np.sqrt(70 / COUNTS))
-    effective = class_weights(_part(class_weights="effective_number"), COUNTS)
+    effective = compute_class_weights(_part(class_weights="effective_number"), COUNTS)
     np.testing.assert_allclose(effective[2] / effective[0], (1 - 0.999**70) / (1 - 0.999**10))
     for weights in (balanced, root, effective):
         assert (weights * COUNTS).sum() == pytest.approx(100)
-    assert class_weights(_part(class_weights="balanced"), np.array([5, 0, 5])).tolist() == [1, 0, 1]
+    assert compute_class_weights(_part(class_weights="balanced"), np.array([5, 0, 5])).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_class_weights_multiply_every_loss(loss: str) -> None:
     logits, labels = _batch()
-    link = new_link(LINKS.get(loss, "none"), 3)
-    plain = loss_of(_part(loss=loss), COUNTS, link)(logits, labels)
-    weighted = loss_of(_part(loss=loss, class_weights="balanced"), COUNTS, link)(logits, labels)
-    weights = torch.tensor(class_weights(_part(class_weights="balanced"), COUNTS), dtype=torch.float32)
+    link = build_ordinal_head(LOSS_HEADS.get(loss, "none"), 3)
+    plain = build_loss(_part(loss=loss), COUNTS, link)(logits, labels)
+    weighted = build_loss(_part(loss=loss, class_weights="balanced"), COUNTS, link)(logits, labels)
+    weights = torch.tensor(compute_class_weights(_part(class_weights="balanced"), COUNTS), dtype=torch.float32)
     torch.testing.assert_close(weighted, plain * weights[labels])
 
 
 def test_weights_go_by_what_is_shown_so_that_nothing_is_balanced_twice() -> None:
     labels = np.repeat([0, 1], [90, 10])
-    assert shown_counts(labels, 3, _part(), 0).tolist() == [90, 10, 0]
-    even = shown_counts(labels, 2, _part(sampling="balanced"), 0)
-    assert class_weights(_part(class_weights="balanced"), even).tolist() == [1, 1]
+    assert epoch_class_counts(labels, 3, _part(), 0).tolist() == [90, 10, 0]
+    even = epoch_class_counts(labels, 2, _part(sampling="balanced"), 0)
+    assert compute_class_weights(_part(class_weights="balanced"), even).tolist() == [1, 1]
 
 
 def test_logit_adjustment_adds_the_logarithm_of_the_shares_in_training_only() -> None:
     logits, labels = _batch()
-    found = loss_of(_part(logit_adjustment=1.5), COUNTS)(logits, labels)
+    found = build_loss(_part(logit_adjustment=1.5), COUNTS)(logits, labels)
     shifted = logits + 1.5 * torch.tensor([0.7, 0.2, 0.1]).log()
     torch.testing.assert_close(found, functional.cross_entropy(shifted, labels, reduction="none"))
 
 
 @pytest.mark.parametrize(("distance", "expected"), [("squared", [0.0625, 4.0]), ("smooth_l1", [0.03125, 1.5])])
 def test_regression_measures_the_grade_from_the_truth(distance: str, expected: list[float]) -> None:
-    link = new_link("grades", 4)
+    link = build_ordinal_head("grades", 4)
     assert link is not None
     logits = link(torch.tensor([[1.25], [3.0]]) - 1.5)
-    found = loss_of(_part(loss="regression", distance=distance), np.ones(4), link)(logits, torch.tensor([1, 1]))
+    found = build_loss(_part(loss="regression", distance=distance), np.ones(4), link)(logits, torch.tensor([1, 1]))
     assert found.tolist() == pytest.approx(expected)
 
 
 @given(share=st.floats(0, 1))
 def test_a_blended_batch_has_the_loss_of_both_truths(share: float) -> None:
     logits, labels = _batch()
-    blend = Blend(labels.roll(1), share)
+    blend = MixedTargets(labels.roll(1), share)
     truth = share * functional.one_hot(labels, 3).float()
-    truth += (1 - share) * functional.one_hot(blend.labels, 3).float()
-    found = blended(loss_of(_part(), COUNTS), logits, labels, blend)
+    truth += (1 - share) * functional.one_hot(blend.partner_labels, 3).float()
+    found = mixed_loss(build_loss(_part(), COUNTS), logits, labels, blend)
     torch.testing.assert_close(found, functional.cross_entropy(logits, truth))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("changes", [{}, {"class_weights": "effective_number", "focus": 0.5}])
 def test_gradients_are_finite_however_far_off_the_network_is(loss: str, changes: dict[str, Any]) -> None:
-    link = new_link(LINKS.get(loss, "none"), 5)
+    link = build_ordinal_head(LOSS_HEADS.get(loss, "none"), 5)
     extra = {} if loss == "regression" else {"smoothing": 0.1, "logit_adjustment": 1.0}
     for size in (0.0, 1.0, 50.0, 1e4):
         scores = (torch.randn(20, 5 if link is None else 1) * size).requires_grad_()
         logits = scores if link is None else link(scores)
         part = _part(loss=loss, **changes, **extra)
-        value = blended(
-            loss_of(part, np.array([9, 4, 3, 2, 0]), link),
+        value = mixed_loss(
+            build_loss(part, np.array([9, 4, 3, 2, 0]), link),
             logits,
             torch.arange(20) % 4,
-            Blend((torch.arange(20) % 4).flip(0), 0.3),
+            MixedTargets((torch.arange(20) % 4).flip(0), 0.3),
         )
         value.backward()
         assert value.isfinite()
@@ -133,13 +133,13 @@ def test_gradients_are_finite_however_far_off_the_network_is(loss: str, changes:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_each_loss_learns_to_order_five_grades(loss: str) -> None:
     torch.manual_seed(0)
-    name: LinkName = LINKS.get(loss, "none")
-    link, counts = new_link(name, 5), np.array([50, 20, 15, 10, 5])
+    name: OrdinalHeadName = LOSS_HEADS.get(loss, "none")
+    link, counts = build_ordinal_head(name, 5), np.array([50, 20, 15, 10, 5])
     grades = torch.repeat_interleave(torch.arange(5), torch.tensor(counts))
     seen = torch.stack([grades + 0.2 * torch.randn(100), torch.randn(100)], dim=1)
     body = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1 if link else 5))
     network = body if link is None else torch.nn.Sequential(body, link)
-    optimise, loss_each = torch.optim.Adam(network.parameters(), 0.02), loss_of(_part(loss=loss), counts, link)
+    optimise, loss_each = torch.optim.Adam(network.parameters(), 0.02), build_loss(_part(loss=loss), counts, link)
     for _ in range(400):
         optimise.zero_grad()
         loss_each(network(seen), grades).mean().backward()
@@ -150,15 +150,15 @@ def test_each_loss_learns_to_order_five_grades(loss: str) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_each_loss_learns_the_small_cells_also_when_they_are_blended(cells: Path, tmp_path: Path, loss: str) -> None:
     changes = {"loss": loss, "epochs": 6, "mixup": 0.2, "cutmix": 1.0, "select": "loss", "class_weights": "balanced"}
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "learning_rate": 0.02, **changes})
-    metrics = run.metrics()["valid"]
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "learning_rate": 0.02, **changes})
+    metrics = run.read_metrics()["valid"]
     assert metrics["accuracy"] >= 0.9
-    assert metrics["loss"] == pytest.approx(run.history()["valid_loss"].min(), rel=1e-3, abs=1e-6)
-    assert Classifier.load(run.weights)(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape == (2, 2)
+    assert metrics["loss"] == pytest.approx(run.read_history()["valid_loss"].min(), rel=1e-3, abs=1e-6)
+    assert Classifier.load(run.weights_path)(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape == (2, 2)
 
 
 def test_what_needs_classes_is_refused_with_regression() -> None:
     with pytest.raises(UsageError, match="need a loss of classes"):
-        recipe(None, loss="regression", smoothing=0.1)
+        load_recipe(None, loss="regression", smoothing=0.1)
     with pytest.raises(UsageError, match="need a loss of classes"):
-        recipe(None, loss="regression", logit_adjustment=1)
+        load_recipe(None, loss="regression", logit_adjustment=1)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from parfocal.data.table import Table, assemble
+from parfocal.data.table import Table, build_rows
 from parfocal.errors import UsageError
 from parfocal.model import resnet
-from parfocal.recipe import recipe
-from parfocal.training.possible import require_possible
+from parfocal.recipe import load_recipe
+from parfocal.training.possible import validate_feasible
 
 POINT: dict[str, Any] = {"model": "resnet18", "crop": 32}
 """A network whose last map is one pixel."""
@@ -19,7 +19,7 @@ POINT: dict[str, Any] = {"model": "resnet18", "crop": 32}
 def _table(images: int) -> Table:
     names = [str(number) for number in range(images)]
     labels = [number % 2 for number in range(images)]
-    rows = assemble(names, [Path(name) for name in names], labels, ["train"] * images, names)
+    rows = build_rows(names, [Path(name) for name in names], labels, ["train"] * images, names)
     return Table(rows, ("no", "yes"), ("0", "1"), "drawn")
 
 
@@ -39,7 +39,7 @@ def _table(images: int) -> Table:
 )
 def test_what_cannot_train_is_refused(images: int, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        require_possible(recipe(None, **changes), _table(images))
+        validate_feasible(load_recipe(None, **changes), _table(images))
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_what_cannot_train_is_refused(images: int, changes: dict[str, Any], said
     ],
 )
 def test_what_can_train_is_not(images: int, changes: dict[str, Any]) -> None:
-    require_possible(recipe(None, **changes), _table(images))
+    validate_feasible(load_recipe(None, **changes), _table(images))
 
 
 def test_one_image_on_a_map_of_one_pixel_is_what_norms_cannot_take() -> None:
-    network = resnet.build("resnet18", classes=2).train()
+    network = resnet.build_resnet("resnet18", n_classes=2).train()
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         network(torch.rand(1, 3, 32, 32))
     assert network(torch.rand(1, 3, 33, 33)).shape == (1, 2)

@@ -15,11 +15,11 @@ import pytest
 import parfocal
 from parfocal.model.weights import read_tensors
 from parfocal.run import Run
-from parfocal.training.interruption import StoppedError
-from tests.cells import SMALL
+from parfocal.training.interruption import TrainingInterruptedError
+from tests.cells import SMALL_RECIPE
 from tests.training.test_interruption import at_step, same_to_the_bit
 
-SLOW = {**SMALL, "epochs": 2, "learning_rate": 0.002}
+SLOW = {**SMALL_RECIPE, "epochs": 2, "learning_rate": 0.002}
 
 
 def _words(changes: dict[str, object]) -> list[str]:
@@ -36,7 +36,7 @@ def _run(command: list[str], **environment: str) -> subprocess.CompletedProcess[
 
 
 def _probabilities(run: Run, split: str) -> pd.DataFrame:
-    return pd.read_csv(run.predictions(split)).filter(like="probability")
+    return pd.read_csv(run.predictions_path(split)).filter(like="probability")
 
 
 def test_two_processes_learn_like_one_and_judge_every_image_once(cells: Path, tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_two_processes_learn_like_one_and_judge_every_image_once(cells: Path, tm
     assert done.stdout.count("Report: ") == 1
     both = Run(tmp_path / "two" / "resnet20")
     for column in ("train_loss", "valid_loss"):
-        np.testing.assert_allclose(both.history()[column], alone.history()[column], rtol=5e-3)
-    assert both.history()["learning_rate"].tolist() == alone.history()["learning_rate"].tolist()
+        np.testing.assert_allclose(both.read_history()[column], alone.read_history()[column], rtol=5e-3)
+    assert both.read_history()["learning_rate"].tolist() == alone.read_history()["learning_rate"].tolist()
     together = {split: _probabilities(both, split) for split in ("valid", "test")}
     assert {split: len(rows) for split, rows in together.items()} == {"valid": 16, "test": 12}
     parfocal.evaluate(both.folder)
@@ -56,7 +56,7 @@ def test_two_processes_learn_like_one_and_judge_every_image_once(cells: Path, tm
 
 
 def test_two_machines_let_stages_go_one_after_another(cells: Path, tmp_path: Path) -> None:
-    (first,) = parfocal.train(cells, out=tmp_path / "first", **{**SMALL, "epochs": 1})
+    (first,) = parfocal.train(cells, out=tmp_path / "first", **{**SMALL_RECIPE, "epochs": 1})
     changes = {**SLOW, "epochs": 3, "nodes": 2, "devices": 1, "freeze": "head", "unfreeze": 1, "init": first.folder}
     command = _command(cells, tmp_path / "two", *_words({**changes, "ema": 0.9, "class_weights": "balanced"}))
     with socket.socket() as free:
@@ -67,8 +67,8 @@ def test_two_machines_let_stages_go_one_after_another(cells: Path, tmp_path: Pat
     faults = [machine.communicate()[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], faults
     run = Run(tmp_path / "two" / "resnet20")
-    assert run.finished
-    before, after = read_tensors(first.weights)[0], read_tensors(run.checkpoint)[0]
+    assert run.is_finished
+    before, after = read_tensors(first.weights_path)[0], read_tensors(run.checkpoint_path)[0]
     same = {key: after[f"network/network.{key}"].equal(value) for key, value in before.items()}
     moved = {key.split(".")[0] for key, kept in same.items() if not kept and "num_batches" not in key}
     assert moved == {"fc", "layer3", "layer2"}
@@ -95,7 +95,7 @@ main()
 def test_one_process_that_is_asked_to_stop_stops_all_and_they_go_on_to_the_bit(cells: Path, tmp_path: Path) -> None:
     script = tmp_path / "asked.py"
     script.write_text(_ASKED)
-    words = _words({**SMALL, "batch": 4, "devices": 2, "optimiser": "adam", "dropout": 0.2})
+    words = _words({**SMALL_RECIPE, "batch": 4, "devices": 2, "optimiser": "adam", "dropout": 0.2})
 
     def run(out: str, stop_at: int, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / out), *words]
@@ -111,7 +111,7 @@ def test_one_process_that_is_asked_to_stop_stops_all_and_they_go_on_to_the_bit(c
 
 def test_a_fault_in_the_data_is_told_once(cells: Path, tmp_path: Path) -> None:
     (cells / "new_dataset" / "train" / "5.bmp").unlink()
-    done = _run(_command(cells, tmp_path / "two", *_words({**SMALL, "devices": 2})))
+    done = _run(_command(cells, tmp_path / "two", *_words({**SMALL_RECIPE, "devices": 2})))
     assert done.returncode == 1
     assert done.stderr.count("Error: ") == 1
     assert "Traceback" not in done.stderr
@@ -151,7 +151,7 @@ def test_a_fault_of_the_first_process_alone_is_told_once_and_ends_all(
     # Where a tracker would have its folder, and judging a file.
     (tmp_path / "two" / "resnet20" / "submission.csv").mkdir(parents=True)
     (tmp_path / "two" / "resnet20" / "tensorboard").touch()
-    words = _words({**SMALL, "batch": 4, "devices": 2, **changes})
+    words = _words({**SMALL_RECIPE, "batch": 4, "devices": 2, **changes})
     command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / "two"), *words]
     done = _run(command, FULL_AT="1" if "ckpt" in fault else "-1")
     assert done.returncode == 1
@@ -166,18 +166,18 @@ def test_a_run_that_one_process_began_is_gone_on_with_by_two(
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **SLOW)
     with monkeypatch.context() as patched:
         at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
-        with pytest.raises(StoppedError, match="in epoch 2, after step 2 of 6"):
+        with pytest.raises(TrainingInterruptedError, match="in epoch 2, after step 2 of 6"):
             parfocal.train(cells, out=tmp_path / "cut", **SLOW)
     done = _run(_command(cells, tmp_path / "cut", "--resume", "devices=2"))
     assert done.returncode == 0, done.stderr
     cut = Run(tmp_path / "cut" / "resnet20")
     assert "Traceback" not in done.stderr
     assert cut.recipe.machine.devices == 2
-    np.testing.assert_allclose(cut.history()["train_loss"], whole.history()["train_loss"], rtol=5e-2)
+    np.testing.assert_allclose(cut.read_history()["train_loss"], whole.read_history()["train_loss"], rtol=5e-2)
 
 
 def test_going_on_trains_on_the_machine_that_is_said_now(cells: Path, tmp_path: Path) -> None:
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     (run.folder / "metrics.json").unlink()
     (again,) = parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3, track=["tensorboard"])
     assert again.recipe.machine.save_every == Run(run.folder).recipe.machine.save_every == 3
@@ -192,10 +192,10 @@ def test_going_on_trains_on_the_machine_that_is_said_now(cells: Path, tmp_path: 
 def test_devices_and_machines_are_those_the_launcher_started(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: tuple[int, int]
 ) -> None:
-    from parfocal.evaluation.inference import started
-    from parfocal.parts import MachinePart
+    from parfocal.evaluation.inference import resolve_devices
+    from parfocal.parts import MachineConfig
 
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    assert started(MachinePart()) == expected
-    assert started(MachinePart(devices=5, nodes=7)) == (5, 7)
+    assert resolve_devices(MachineConfig()) == expected
+    assert resolve_devices(MachineConfig(devices=5, nodes=7)) == (5, 7)

@@ -8,35 +8,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parfocal.model.resnet import ARCHITECTURES
-from parfocal.recipe import keys, recipe
-from parfocal.training.facts import Facts
-from parfocal.training.plan import YOURS, planned
+from parfocal.recipe import list_keys, load_recipe
+from parfocal.training.facts import Fingerprint
+from parfocal.training.plan import SET_BY_USER, plan_from_fingerprint
 
-CELLS = Facts(counts=(2_500, 5_495), groups=60, width=450, height=450, look="cell", box=0.3, spread=0.64, turned="so")
-EYES = Facts(
-    counts=(20_655, 1_955, 4_210, 698, 581),
-    groups=14_050,
+CELLS = Fingerprint(
+    class_counts=(2_500, 5_495),
+    n_groups=60,
+    width=450,
+    height=450,
+    appearance="cell",
+    disc_area=0.3,
+    content_extent=0.64,
+    rotation_reason="so",
+)
+EYES = Fingerprint(
+    class_counts=(20_655, 1_955, 4_210, 698, 581),
+    n_groups=14_050,
     width=3_888,
     height=2_592,
-    look="disc",
-    box=0.74,
-    grades="grades",
-    turned="so",
+    appearance="disc",
+    disc_area=0.74,
+    ordinal_reason="grades",
+    rotation_reason="so",
 )
-SMALL = Facts(counts=(2_000,) * 10, groups=20_000, width=32, height=32)
+SMALL = Fingerprint(class_counts=(2_000,) * 10, n_groups=20_000, width=32, height=32)
 
 
-def _planned(facts: Facts, **said: Any) -> dict[str, Any]:
+def _planned(facts: Fingerprint, **said: Any) -> dict[str, Any]:
     """Return the plan's values by their short keys."""
-    made = planned(facts, said).recipe.model_dump()
+    made = plan_from_fingerprint(facts, said).recipe.model_dump()
     values: dict[str, Any] = {}
-    for key, place in keys().items():
+    for key, place in list_keys().items():
         values[key] = made[place[0]] if len(place) == 1 else made[place[0]][place[1]]
     return values
 
 
-def _reason(facts: Facts, key: str, **said: Any) -> str:
-    return {one: why for one, _, why in planned(facts, said).reasons}[key]
+def _reason(facts: Fingerprint, key: str, **said: Any) -> str:
+    return {one: why for one, _, why in plan_from_fingerprint(facts, said).reasons}[key]
 
 
 def test_cells_are_framed_as_the_documents_found_it_best() -> None:
@@ -134,12 +143,12 @@ def test_what_is_said_stands_and_is_so_explained() -> None:
     assert {key: made[key] for key in said} == said
     assert made["size"] == 300
     assert _planned(EYES, schedule="cosine", **said)["warmup"] <= 2
-    reasons = planned(EYES, said).reasons
-    assert [(key, why) for key, _, why in reasons[:4]] == [(key, YOURS) for key in said]
+    reasons = plan_from_fingerprint(EYES, said).reasons
+    assert [(key, why) for key, _, why in reasons[:4]] == [(key, SET_BY_USER) for key in said]
 
 
 FACTS = st.builds(
-    Facts,
+    Fingerprint,
     counts=st.lists(st.integers(0, 50_000), min_size=1, max_size=10).filter(any).map(tuple),
     groups=st.integers(1, 1_000),
     width=st.integers(1, 8_000),
@@ -179,19 +188,19 @@ SAID = st.fixed_dictionaries(
 
 
 @given(facts=FACTS, said=SAID)
-def test_a_plan_is_always_a_recipe_with_a_reason_for_every_choice(facts: Facts, said: dict[str, Any]) -> None:
-    made = planned(facts, said)
-    plain = recipe(None, name="auto", about=made.recipe.about)
+def test_a_plan_is_always_a_recipe_with_a_reason_for_every_choice(facts: Fingerprint, said: dict[str, Any]) -> None:
+    made = plan_from_fingerprint(facts, said)
+    plain = load_recipe(None, name="auto", about=made.recipe.about)
     values = made.recipe.model_dump()
     decided = {key for key, _, _ in made.reasons}
-    for key, place in keys().items():
+    for key, place in list_keys().items():
         if len(place) == 2:
             changed = values[place[0]][place[1]] != plain.model_dump()[place[0]][place[1]]
             assert key in decided or not changed
     for key, value in said.items():
-        place = keys()[key]
+        place = list_keys()[key]
         assert values[place[0]][place[1]] == value
     assert all(why and len(why) < 120 for _, _, why in made.reasons)
     assert len(decided) == len(made.reasons)
-    assert (values["views"]["rotate"] == 180) == bool(facts.turned)
+    assert (values["views"]["rotate"] == 180) == bool(facts.rotation_reason)
     assert "batch" in said or values["training"]["batch"] >= 2

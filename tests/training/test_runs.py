@@ -20,7 +20,7 @@ from parfocal.evaluation.predictions import Predictions
 from parfocal.model.weights import read_tensors
 from parfocal.training import epoch, trainer
 from parfocal.training.runs import default_folder
-from tests.cells import SMALL
+from tests.cells import SMALL_RECIPE
 
 
 @pytest.mark.parametrize(
@@ -35,24 +35,24 @@ def test_what_cannot_train_is_refused_before_a_run_is_begun(
     cells: Path, tmp_path: Path, wrong: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ParfocalError, match=said):
-        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, **wrong})
+        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, **wrong})
     assert not list((tmp_path / "runs").rglob("recipe.yaml"))
 
 
 def test_a_run_folder_holds_everything(cells: Path, tmp_path: Path) -> None:
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", test_curve=True, **SMALL)
-    assert run.finished
-    history = run.history()
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", test_curve=True, **SMALL_RECIPE)
+    assert run.is_finished
+    history = run.read_history()
     assert history["epoch"].tolist() == [1, 2, 3]
     columns = {"train_loss", "train_accuracy", "valid_accuracy", "test_accuracy", "learning_rate"}
     assert columns | {"images_per_second", "waiting"} <= set(history.columns)
-    metrics = run.metrics()
+    metrics = run.read_metrics()
     assert metrics["valid"]["accuracy"] == pytest.approx(history["valid_accuracy"].max())
     assert metrics["best_epoch"] == history["valid_accuracy"].to_numpy().argmax() + 1
     assert metrics["test"]["count"] == 12
-    assert Predictions.load(run.predictions("test")).classes == ("normal", "blast")
+    assert Predictions.load(run.predictions_path("test")).classes == ("normal", "blast")
     assert list(pd.read_csv(run.folder / "submission.csv").columns) == ["ID", "label"]
-    environment = run.environment()
+    environment = run.read_environment()
     assert environment["seed"] == 0
     assert environment["packages"]["torch"]
     assert len(Table.load(run)) == 76
@@ -60,45 +60,52 @@ def test_a_run_folder_holds_everything(cells: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("select", ["balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"])
 def test_the_best_epoch_is_that_of_the_selected_figure(cells: Path, tmp_path: Path, select: str) -> None:
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "select": select})
-    figures = run.history()[f"valid_{select}"].to_numpy()
-    assert run.metrics()["best_epoch"] == (figures.argmin() if select == "loss" else figures.argmax()) + 1
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "select": select})
+    figures = run.read_history()[f"valid_{select}"].to_numpy()
+    assert run.read_metrics()["best_epoch"] == (figures.argmin() if select == "loss" else figures.argmax()) + 1
 
 
 def test_a_figure_that_valid_cannot_tell_is_refused_before_a_run_is_begun(cells: Path, tmp_path: Path) -> None:
     rows = pd.read_csv(cells / "valid.csv")
     rows[rows["label"] == 0].to_csv(cells / "valid.csv", index=False)
     with pytest.raises(UsageError, match=r"select=auc needs two classes .* no image of blast\."):
-        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "select": "auc"})
+        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "select": "auc"})
     assert not (tmp_path / "runs").exists()
 
 
 def test_small_cells_are_learnt(cells: Path, tmp_path: Path) -> None:
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 8})
-    assert run.metrics()["valid"]["accuracy"] >= 0.9
-    assert run.history()["train_loss"].iloc[-1] < run.history()["train_loss"].iloc[0]
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 8})
+    assert run.read_metrics()["valid"]["accuracy"] >= 0.9
+    assert run.read_history()["train_loss"].iloc[-1] < run.read_history()["train_loss"].iloc[0]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cells: Path, tmp_path: Path) -> None:
     runs = [
-        parfocal.train(cells, out=tmp_path / name, **{**SMALL, "epochs": 1, "dropout": 0.3, "seed": seed})[0]
+        parfocal.train(cells, out=tmp_path / name, **{**SMALL_RECIPE, "epochs": 1, "dropout": 0.3, "seed": seed})[0]
         for name, seed in (("one", 0), ("two", 0), ("other", 1))
     ]
-    weights = [read_tensors(run.weights)[0] for run in runs]
+    weights = [read_tensors(run.weights_path)[0] for run in runs]
     assert all(weights[1][key].equal(value) for key, value in weights[0].items())
     assert not weights[2]["conv1.weight"].equal(weights[0]["conv1.weight"])
 
 
 def test_several_networks_share_everything_else(cells: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "epochs": 1, "model": ["plain20", "resnet20"]}
+    changes = {**SMALL_RECIPE, "epochs": 1, "model": ["plain20", "resnet20"]}
     runs = parfocal.train(cells, out=tmp_path / "runs", **changes)
     assert [run.name for run in runs] == ["plain20", "resnet20"]
-    tables = [run.table.read_text() for run in runs]
+    tables = [run.table_path.read_text() for run in runs]
     assert tables[0] == tables[1]
 
 
 def _train_command(cells: Path, out: Path, *words: str) -> list[str]:
-    changes = {**SMALL, "epochs": 4, "dropout": 0.2, "optimiser": "adam", "learning_rate": 0.002, "schedule": "cosine"}
+    changes = {
+        **SMALL_RECIPE,
+        "epochs": 4,
+        "dropout": 0.2,
+        "optimiser": "adam",
+        "learning_rate": 0.002,
+        "schedule": "cosine",
+    }
     pairs = [f"{key}={value}" for key, value in changes.items()]
     return [sys.executable, "-c", _KILLED_TRAINING, "train", str(cells), *pairs, "--out", str(out), *words]
 
@@ -152,8 +159,8 @@ def test_plateau_average_and_gathered_gradients_go_on_to_the_bit(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, ema: float
 ) -> None:
     changes = {"schedule": "plateau", "fall": 0.5, "fall_after": 1, "ema": ema, "accumulate": 4, "clip": 1.0}
-    changes |= {**SMALL, "epochs": 4, "loss": loss, "mixup": 0.2, "decay": "weights", "weight_decay": 0.01}
-    measure = trainer.measure
+    changes |= {**SMALL_RECIPE, "epochs": 4, "loss": loss, "mixup": 0.2, "decay": "weights", "weight_decay": 0.01}
+    measure = trainer.validate
     # The same accuracy after every epoch is a plateau, whatever this processor makes of the network.
     monkeypatch.setattr(trainer, "measure", lambda *given: {**measure(*given), "valid_accuracy": 0.5})
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **changes)
@@ -168,21 +175,21 @@ def test_plateau_average_and_gathered_gradients_go_on_to_the_bit(
     with pytest.raises(KeyboardInterrupt):
         parfocal.train(cells, out=tmp_path / "cut", **changes)
     (run,) = parfocal.train(cells, out=tmp_path / "cut", resume=True)
-    assert whole.history()["learning_rate"].is_monotonic_decreasing
-    assert whole.history()["learning_rate"].nunique() == 3
+    assert whole.read_history()["learning_rate"].is_monotonic_decreasing
+    assert whole.read_history()["learning_rate"].nunique() == 3
     _same_to_the_bit(whole.folder, run.folder)
 
 
 def test_a_run_in_the_way_is_not_overwritten(cells: Path, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {**SMALL, "epochs": 1}
+    changes: dict[str, Any] = {**SMALL_RECIPE, "epochs": 1}
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
-    before = run.weights.read_bytes()
+    before = run.weights_path.read_bytes()
     with pytest.raises(ParfocalError, match=r"holds a run already\. Go on with --resume"):
         parfocal.train(cells, out=tmp_path / "runs", **changes)
     with pytest.raises(UsageError, match=r"another recipe: training\.epochs was 1, now 2"):
         parfocal.train(cells, out=tmp_path / "runs", resume=True, **{**changes, "epochs": 2})
     parfocal.train(cells, out=tmp_path / "runs", resume=True)
-    assert run.weights.read_bytes() == before
+    assert run.weights_path.read_bytes() == before
 
 
 def test_a_finished_run_stays_as_it_is_and_one_that_is_gone_on_with_tells_where(
@@ -191,15 +198,15 @@ def test_a_finished_run_stays_as_it_is_and_one_that_is_gone_on_with_tells_where(
     def written() -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
 
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
-    begun, before = run.environment(), written()
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
+    begun, before = run.read_environment(), written()
     monkeypatch.setattr(parfocal, "__version__", "elsewhere")
     parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
     assert written() == before
     (run.folder / "metrics.json").unlink()
     parfocal.train(cells, out=tmp_path / "runs", resume=True)
-    assert run.environment() == {**begun, "gone_on": run.environment()["gone_on"]}
-    assert [one["parfocal"] for one in run.environment()["gone_on"]] == ["elsewhere"]
+    assert run.read_environment() == {**begun, "gone_on": run.read_environment()["gone_on"]}
+    assert [one["parfocal"] for one in run.read_environment()["gone_on"]] == ["elsewhere"]
     changed = {name for name, when in written().items() if when != before.get(name)}
     assert not changed & {"table.csv", "views.png", "model.safetensors"}
 
@@ -207,7 +214,7 @@ def test_a_finished_run_stays_as_it_is_and_one_that_is_gone_on_with_tells_where(
 def test_going_on_with_nothing_or_other_rows_is_refused(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match="holds no run to go on with"):
         parfocal.train(cells, out=tmp_path / "runs", resume=True)
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     (run.folder / "metrics.json").unlink()
     pd.read_csv(cells / "train.csv").iloc[:-1].to_csv(cells / "train.csv", index=False)
     with pytest.raises(ParfocalError, match=r"are not those that .* was begun with"):
@@ -226,11 +233,11 @@ def test_a_bad_image_stops_training_or_is_left_out_by_name(cells: Path, tmp_path
     code = {"missing": "missing_files", "corrupt": "unreadable_images"}[fault]
     image.unlink() if fault == "missing" else image.write_bytes(image.read_bytes()[:99])
     with pytest.raises(ParfocalError, match=rf"train/5\.bmp.*allow={code}"):
-        parfocal.train(cells, out=tmp_path / "runs", **SMALL)
+        parfocal.train(cells, out=tmp_path / "runs", **SMALL_RECIPE)
     assert not (tmp_path / "runs").exists()
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1, "allow": [code]})
-    assert "./new_dataset/train/5.bmp" not in run.table.read_text()
-    told = {one["code"]: one for one in run.environment()["data"]["findings"]}
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1, "allow": [code]})
+    assert "./new_dataset/train/5.bmp" not in run.table_path.read_text()
+    told = {one["code"]: one for one in run.read_environment()["data"]["findings"]}
     assert f"Waived by allow={code}" in told[code]["text"]
 
 
@@ -242,7 +249,7 @@ def test_a_waiver_that_leaves_nothing_of_a_split_or_one_class_is_refused(
         for image in images:
             image.unlink() if fault == "missing" else image.write_bytes(b"")
 
-    changes = {**SMALL, "allow": ["missing_files", "unreadable_images"]}
+    changes = {**SMALL_RECIPE, "allow": ["missing_files", "unreadable_images"]}
     spoil([cells / "new_dataset" / "train" / f"{number}.bmp" for number in range(1, 48, 2)])
     with pytest.raises(ParfocalError, match="The train split has one class only"):
         parfocal.train(cells, out=tmp_path / "runs", **changes)
@@ -254,32 +261,32 @@ def test_a_waiver_that_leaves_nothing_of_a_split_or_one_class_is_refused(
 def test_without_a_valid_split_one_is_carved_and_written_down(draw: Callable[..., Path], tmp_path: Path) -> None:
     folder = draw(tmp_path / "cells", train=60)
     (folder / "valid.csv").unlink()
-    (run,) = parfocal.train(folder, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
-    rows = pd.read_csv(run.table)
+    (run,) = parfocal.train(folder, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
+    rows = pd.read_csv(run.table_path)
     assert set(rows["split"]) == {"train", "valid", "test"}
     assert rows.groupby("group")["split"].nunique().max() == 1
-    assert "by group, are valid" in run.environment()["data"]["source"]
+    assert "by group, are valid" in run.read_environment()["data"]["source"]
 
 
 def test_training_that_blows_up_says_what_to_change(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ParfocalError, match=r"blew up in epoch 1, step \d, .*new_dataset/train/\d+\.bmp.*lower learning"
     ):
-        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "learning_rate": 1e30})
+        parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "learning_rate": 1e30})
     with pytest.raises(ParfocalError, match=r"blew up in epoch 1, step \d"):
-        parfocal.train(cells, out=tmp_path / "high", **{**SMALL, "learning_rate": 1e4})
+        parfocal.train(cells, out=tmp_path / "high", **{**SMALL_RECIPE, "learning_rate": 1e4})
     assert not (tmp_path / "runs" / "resnet20" / "last.ckpt").exists()
 
 
 def test_a_run_ends_early_when_its_patience_does_and_going_on_adds_nothing(cells: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "epochs": 9, "patience": 2, "learning_rate": 1e-9, "schedule": "constant"}
+    changes = {**SMALL_RECIPE, "epochs": 9, "patience": 2, "learning_rate": 1e-9, "schedule": "constant"}
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
-    history, metrics = run.history(), run.metrics()
+    history, metrics = run.read_history(), run.read_metrics()
     assert len(history) == metrics["best_epoch"] + 2 < 9
     (run.folder / "metrics.json").unlink()
     parfocal.train(cells, out=tmp_path / "runs", resume=True)
-    pd.testing.assert_frame_equal(run.history(), history)
-    assert run.metrics() == metrics
+    pd.testing.assert_frame_equal(run.read_history(), history)
+    assert run.read_metrics() == metrics
 
 
 def test_a_recipe_that_needs_a_run_before_says_which(cells: Path, tmp_path: Path) -> None:
@@ -298,6 +305,6 @@ def test_runs_lie_in_a_folder_named_after_what_they_are(source: str, experiment:
 
 
 def test_every_json_of_a_run_is_plain(cells: Path, tmp_path: Path) -> None:
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL, "epochs": 1})
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     for path in run.folder.glob("*.json"):
         json.loads(path.read_text(), parse_constant=pytest.fail)

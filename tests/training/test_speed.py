@@ -9,11 +9,11 @@ from torch import Tensor
 
 import parfocal
 from parfocal.errors import UsageError
-from parfocal.model.classifier import new_classifier
+from parfocal.model.classifier import build_classifier
 from parfocal.model.resnet import ResNet
-from parfocal.recipe import recipe
-from parfocal.training.speed import work_of
-from tests.cells import SMALL
+from parfocal.recipe import load_recipe
+from parfocal.training.speed import compute_gflop_per_image
+from tests.cells import SMALL_RECIPE
 
 HARD: dict[str, Any] = {
     "init": "imagenet",
@@ -29,27 +29,36 @@ HARD: dict[str, Any] = {
 @pytest.mark.parametrize("changes", [{}, HARD], ids=["plain", "much asked"])
 def test_everything_is_measured_and_nothing_is_left_behind(cells: Path, changes: dict[str, Any]) -> None:
     before = sorted(cells.rglob("*"))
-    found = parfocal.bench(cells, seconds=0.5, **{**SMALL, **changes})
-    figures = found.figures
-    assert min(figures.loading, figures.bare_loading, figures.step, figures.together, figures.work) > 0
-    assert set(figures.matrix) == {"float32", "bf16"}
-    assert min(figures.matrix.values()) > 0
+    found = parfocal.bench(cells, seconds=0.5, **{**SMALL_RECIPE, **changes})
+    figures = found.measurements
+    assert (
+        min(
+            figures.loading_rate,
+            figures.geometry_loading_rate,
+            figures.step_rate,
+            figures.epoch_rate,
+            figures.gflop_per_image,
+        )
+        > 0
+    )
+    assert set(figures.matmul_gflops) == {"float32", "bf16"}
+    assert min(figures.matmul_gflops.values()) > 0
     assert 0 <= figures.waiting < 1
     assert figures.precision == "float32"
-    assert figures.pixels == pytest.approx(48 * 40 * 40 * 3 / 1e9)
-    assert (figures.bare_loading == figures.loading) == ("brightness" not in changes)
-    assert found.changes
+    assert figures.pixels_gb == pytest.approx(48 * 40 * 40 * 3 / 1e9)
+    assert (figures.geometry_loading_rate == figures.loading_rate) == ("brightness" not in changes)
+    assert found.suggestions
     assert sorted(cells.rglob("*")) == before
 
 
 def test_the_work_of_a_network_is_counted_there_and_back() -> None:
-    chosen = recipe(None, model="resnet18")
-    classifier = new_classifier(chosen.network, ("normal", "blast"))
+    chosen = load_recipe(None, model="resnet18")
+    classifier = build_classifier(chosen.network, ("normal", "blast"))
     # 1.814 thousand million products and sums forward, as published, twice that back, less the pixels' own gradient.
     forward, stem = 2 * 1.814, 2 * 0.118
-    assert work_of(classifier, chosen) == pytest.approx(3 * forward - stem, rel=0.01)
-    held = recipe(None, model="resnet18", init="imagenet", freeze="head")
-    assert work_of(classifier, held) == pytest.approx(forward, rel=0.01)
+    assert compute_gflop_per_image(classifier, chosen) == pytest.approx(3 * forward - stem, rel=0.01)
+    held = load_recipe(None, model="resnet18", init="imagenet", freeze="head")
+    assert compute_gflop_per_image(classifier, held) == pytest.approx(forward, rel=0.01)
     assert classifier.network.conv1.weight.requires_grad
     assert classifier.network.conv1.weight.device.type == "cpu"
 
@@ -63,12 +72,12 @@ def test_a_batch_that_does_not_fit_says_what_would(cells: Path, monkeypatch: pyt
         return forward(self, x)
 
     monkeypatch.setattr(ResNet, "forward", cramped)
-    found = parfocal.bench(cells, seconds=0.5, **SMALL)
-    assert found.culprit == "memory"
-    assert "batches of 8 fit only in 2 pieces" in found.text
-    assert "batch=4 accumulate=2" in found.changes[0]
+    found = parfocal.bench(cells, seconds=0.5, **SMALL_RECIPE)
+    assert found.bottleneck == "memory"
+    assert "batches of 8 fit only in 2 pieces" in found.message
+    assert "batch=4 accumulate=2" in found.suggestions[0]
 
 
 def test_no_time_is_refused(cells: Path) -> None:
     with pytest.raises(UsageError, match="no time"):
-        parfocal.bench(cells, seconds=0, **SMALL)
+        parfocal.bench(cells, seconds=0, **SMALL_RECIPE)

@@ -10,29 +10,29 @@ from torch import nn
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.model import resnet
-from parfocal.model.classifier import new_classifier
+from parfocal.model.classifier import build_classifier
 from parfocal.model.weights import read_tensors
-from parfocal.parts import NetworkPart, TrainingPart
+from parfocal.parts import NetworkConfig, TrainingConfig
 from parfocal.run import Run
 from parfocal.training import epoch as one_epoch
-from parfocal.training.optimise import optimiser
-from parfocal.training.stages import hold
-from tests.cells import SMALL
-from tests.report.reading import page_of
+from parfocal.training.optimise import build_optimizer
+from parfocal.training.stages import freeze_stages
+from tests.cells import SMALL_RECIPE
+from tests.report.reading import read_report
 
-STARTED: dict[str, Any] = {**SMALL, "weight_decay": 0.01}
+STARTED: dict[str, Any] = {**SMALL_RECIPE, "weight_decay": 0.01}
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(3)
-    torch.save(resnet.build("resnet20", 1000).state_dict(), tmp_path / "start.pth")
+    torch.save(resnet.build_resnet("resnet20", 1000).state_dict(), tmp_path / "start.pth")
     return tmp_path / "start.pth"
 
 
 def _moved(run: Run, file: Path) -> set[str]:
     """Name the stages of which any weight or statistic differs from the file's."""
-    first, (last, _) = torch.load(file, weights_only=True), read_tensors(run.checkpoint)
+    first, (last, _) = torch.load(file, weights_only=True), read_tensors(run.checkpoint_path)
     now = {name.removeprefix("network/network."): value for name, value in last.items()}
     return {name.split(".")[0] for name in first if name[:2] != "fc" and not now[name].equal(first[name])}
 
@@ -52,16 +52,16 @@ def test_held_stages_are_bit_equal_after_training(
     changes = {**STARTED, "epochs": 1, "init": str(weights), "freeze": freeze}
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
     assert _moved(run, weights) == free
-    assert run.start.exists()
+    assert run.initial_weights_path.exists()
 
 
 def test_more_stages_are_let_go_as_epochs_pass() -> None:
-    network = nn.Sequential(resnet.build("resnet18", 2))
-    part = TrainingPart(freeze="head", unfreeze=2)
+    network = nn.Sequential(resnet.build_resnet("resnet18", 2))
+    part = TrainingConfig(freeze="head", unfreeze=2)
     expected = ["fc", "layer4", "layer3", "layer2", "layer1", "conv1"]
     for epoch in range(14):
         network.train()
-        hold(network, part, epoch)
+        freeze_stages(network, part, epoch)
         training = {name.split(".")[1] for name, weight in network.named_parameters() if weight.requires_grad}
         assert training - {"bn1"} == set(expected[: 1 + epoch // 2])
         norms = {
@@ -94,15 +94,15 @@ def test_killed_and_gone_on_with_while_stages_are_let_go_it_ends_the_same(
     assert _moved(whole, weights) == {"layer3", "layer2", "layer1"}
     weights.unlink()
     (cut,) = parfocal.train(cells, out=tmp_path / "cut", resume=True)
-    for one, other in ((whole.weights, cut.weights), (whole.checkpoint, cut.checkpoint)):
+    for one, other in ((whole.weights_path, cut.weights_path), (whole.checkpoint_path, cut.checkpoint_path)):
         first, second = read_tensors(one)[0], read_tensors(other)[0]
         assert first.keys() == second.keys()
         assert all(second[name].equal(value) for name, value in first.items())
 
 
 def test_the_rate_falls_from_stage_to_stage() -> None:
-    network = resnet.build("resnet18", 2)
-    made = optimiser(network, TrainingPart(rate_factor=0.5))
+    network = resnet.build_resnet("resnet18", 2)
+    made = build_optimizer(network, TrainingConfig(rate_factor=0.5))
     assert [group["factor"] for group in made.param_groups] == [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
     assert made.param_groups[0]["params"][0] is network.fc.weight
     counted = sum(weight.numel() for group in made.param_groups for weight in group["params"])
@@ -112,11 +112,11 @@ def test_the_rate_falls_from_stage_to_stage() -> None:
 def test_steps_are_as_long_as_the_rate_of_their_stage(cells: Path, tmp_path: Path) -> None:
     moved: list[float] = []
     for factor in (1.0, 1e-30):
-        changes = {**SMALL, "epochs": 1, "rate_factor": factor, "seed": 5}
+        changes = {**SMALL_RECIPE, "epochs": 1, "rate_factor": factor, "seed": 5}
         (run,) = parfocal.train(cells, out=tmp_path / str(factor), **changes)
         torch.manual_seed(5)
-        fresh = resnet.build("resnet20", 2).conv1.weight
-        moved.append((read_tensors(run.weights)[0]["conv1.weight"] - fresh).abs().max().item())
+        fresh = resnet.build_resnet("resnet20", 2).conv1.weight
+        moved.append((read_tensors(run.weights_path)[0]["conv1.weight"] - fresh).abs().max().item())
     assert moved[0] > 1e-3
     assert moved[1] == 0
 
@@ -135,20 +135,20 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
     changes = {**STARTED, "epochs": 1, "init": ["scratch", str(weights)]}
     runs = parfocal.train(cells, out=tmp_path / "runs", **changes)
     assert all(run.folder.parent == tmp_path / "runs" for run in runs)
-    assert [run.start.exists() for run in runs] == [False, True]
+    assert [run.initial_weights_path.exists() for run in runs] == [False, True]
     (again,) = parfocal.train(cells, out=tmp_path / "next", **{**STARTED, "epochs": 1, "init": str(runs[0].folder)})
-    assert '"left_as_new": []' in again.start.read_text()
-    page = page_of([run.folder for run in runs])
+    assert '"left_as_new": []' in again.initial_weights_path.read_text()
+    page = read_report([run.folder for run in runs])
     assert f"{runs[1].name}: Started from {weights}" in page
     assert f"{runs[0].name}: Started from" not in page
 
 
 @pytest.mark.parametrize("decay", ["all", "weights"])
 def test_cutpoints_between_grades_learn_with_the_head(decay: str) -> None:
-    classifier = new_classifier(NetworkPart(model="resnet20"), ("a", "b", "c"), link="cutpoints")
-    part = TrainingPart(rate_factor=0.5, decay=decay)  # type: ignore[arg-type]
-    groups = optimiser(classifier, part).param_groups
+    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), ordinal_head="cutpoints")
+    part = TrainingConfig(rate_factor=0.5, decay=decay)  # type: ignore[arg-type]
+    groups = build_optimizer(classifier, part).param_groups
     factors = {id(weight): group["factor"] for group in groups for weight in group["params"]}
     assert set(factors) == {id(weight) for weight in classifier.parameters()}
-    assert classifier.link is not None
-    assert {factors[id(weight)] for weight in classifier.link.parameters()} == {1}
+    assert classifier.ordinal_head is not None
+    assert {factors[id(weight)] for weight in classifier.ordinal_head.parameters()} == {1}

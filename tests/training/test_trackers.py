@@ -9,7 +9,7 @@ import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.run import Run
 from parfocal.training import trackers
-from tests.cells import SMALL
+from tests.cells import SMALL_RECIPE
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def interrupted(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patched:
             patched.setattr(Run, "write_history", cut)
             with pytest.raises(KeyboardInterrupt):
-                parfocal.train(cells, out=tmp_path / "runs", track=[tracker], **{**SMALL, "epochs": 4})
+                parfocal.train(cells, out=tmp_path / "runs", track=[tracker], **{**SMALL_RECIPE, "epochs": 4})
         (run,) = parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
         return run
 
@@ -39,7 +39,7 @@ def interrupted(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def _kept(run: Run) -> dict[int, float]:
     """Return the accuracies on valid of the epochs that were told: the third was cut before."""
-    return {row["epoch"]: row["valid_accuracy"] for row in run.history().to_dict("records") if row["epoch"] != 3}
+    return {row["epoch"]: row["valid_accuracy"] for row in run.read_history().to_dict("records") if row["epoch"] != 3}
 
 
 def test_tensorboard_has_the_epochs_of_a_run(interrupted: Any) -> None:
@@ -73,7 +73,7 @@ def test_weights_and_biases_has_the_last_figures_of_a_run(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", track=["wandb"], **{**SMALL, "epochs": 2})
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", track=["wandb"], **{**SMALL_RECIPE, "epochs": 2})
     (file,) = (run.folder / "wandb").glob("offline-run-*/run-*.wandb")
     content = file.read_bytes()
     assert b"valid/accuracy" in content
@@ -85,7 +85,7 @@ def test_a_tracker_that_cannot_be_opened_is_an_error_before_any_epoch(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at/all")
     with pytest.raises(ParfocalError, match=r"track=mlflow cannot be opened: .*nowhere"):
-        parfocal.train(cells, out=tmp_path / "runs", track=["mlflow"], **SMALL)
+        parfocal.train(cells, out=tmp_path / "runs", track=["mlflow"], **SMALL_RECIPE)
 
 
 def test_a_tracker_that_is_lost_on_the_way_does_not_end_training(
@@ -98,8 +98,8 @@ def test_a_tracker_that_is_lost_on_the_way_does_not_end_training(
     said: list[str] = []
     monkeypatch.setattr(trackers, "say", said.append)
     monkeypatch.setattr(trackers.TensorBoardLogger, "log_metrics", lost)
-    (run,) = parfocal.train(cells, out=tmp_path / "runs", track=["tensorboard"], **SMALL)
-    assert run.finished
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", track=["tensorboard"], **SMALL_RECIPE)
+    assert run.is_finished
     assert said == ["Warning: tensorboard is told no more of resnet20: nobody answers"]
 
 
@@ -108,4 +108,4 @@ def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(monkeyp
     with pytest.raises(
         UsageError, match=r"track=mlflow needs the package mlflow-skinny: pip install 'parfocal\[track\]'"
     ):
-        trackers.require_trackers(("mlflow",))
+        trackers.validate_loggers(("mlflow",))

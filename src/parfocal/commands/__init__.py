@@ -36,20 +36,20 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"parfocal {parfocal.__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+def _main_options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Train, compare and use residual networks on medical images."""
 
 
-VERBS = (
+COMMANDS = (
     demo,
     synthesise,
     check,
@@ -66,7 +66,7 @@ VERBS = (
     recipes,
 )
 
-for verb in VERBS:
+for verb in COMMANDS:
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 
 

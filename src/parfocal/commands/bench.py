@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from parfocal.training.doctor import Figures
+    from parfocal.training.doctor import Measurements
 
 
 def bench(
@@ -26,35 +26,45 @@ def bench(
     """
     from dataclasses import asdict
 
-    from parfocal.commands.tables import plain_table
+    from parfocal.commands.tables import print_table
     from parfocal.files import write_json
+    from parfocal.recipe import load_recipe as find_recipe
     from parfocal.recipe import parse_changes
-    from parfocal.recipe import recipe as find_recipe
     from parfocal.training.speed import bench as measure
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
     found = measure(data, chosen, seconds=seconds)
-    plain_table("measured", "rate", "unit", rows=_rows(found.figures))
-    typer.echo(f"\n{found.text}")
+    print_table("measured", "rate", "unit", rows=_table_rows(found.measurements))
+    typer.echo(f"\n{found.message}")
     typer.echo("What to change, the most promising first:")
-    for change in found.changes:
+    for change in found.suggestions:
         typer.echo(f"- {change}")
     if out:
         write_json(out, {**asdict(found), "recipe": chosen.model_dump(mode="json")})
         typer.echo(f"Figures: {out}")
 
 
-def _rows(figures: "Figures") -> list[tuple[str, str, str]]:
+def _table_rows(measurements: "Measurements") -> list[tuple[str, str, str]]:
     rows = [
-        ("loading alone", f"{figures.loading:,.1f}", "images/s"),
-        ("step alone", f"{figures.step:,.1f}", "images/s"),
-        ("both together", f"{figures.together:,.1f}", "images/s"),
-        ("waiting for batches", f"{figures.waiting:.1%}", "of the time"),
-        ("network's work", f"{figures.work:,.1f}", "GFLOP an image, there and back"),
-        ("work done by the step", f"{figures.step * figures.work:,.0f}", f"GFLOP/s in {figures.precision}"),
-        *((f"matrices in {name}", f"{rate:,.0f}", "GFLOP/s") for name, rate in figures.matrix.items()),
-        ("share of that", f"{figures.share:.0%}", f"of {figures.precision}'s"),
+        ("loading alone", f"{measurements.loading_rate:,.1f}", "images/s"),
+        ("step alone", f"{measurements.step_rate:,.1f}", "images/s"),
+        ("both together", f"{measurements.epoch_rate:,.1f}", "images/s"),
+        ("waiting for batches", f"{measurements.waiting:.1%}", "of the time"),
+        ("network's work", f"{measurements.gflop_per_image:,.1f}", "GFLOP an image, there and back"),
+        (
+            "work done by the step",
+            f"{measurements.step_rate * measurements.gflop_per_image:,.0f}",
+            f"GFLOP/s in {measurements.precision}",
+        ),
+        *((f"matrices in {name}", f"{rate:,.0f}", "GFLOP/s") for name, rate in measurements.matmul_gflops.items()),
+        ("share of that", f"{measurements.flops_utilization:.0%}", f"of {measurements.precision}'s"),
     ]
-    if figures.card_memory:
-        rows.append(("memory", f"{figures.card_used:.1f}", f"of {figures.card_memory:.1f} GB on the graphics card"))
+    if measurements.gpu_memory_gb:
+        rows.append(
+            (
+                "memory",
+                f"{measurements.gpu_used_gb:.1f}",
+                f"of {measurements.gpu_memory_gb:.1f} GB on the graphics card",
+            )
+        )
     return rows

@@ -23,21 +23,21 @@ def check(
 
     Example: `parfocal check smears -o check.html`
     """
-    from parfocal.commands.tables import plain_table
+    from parfocal.commands.tables import print_table
     from parfocal.data.check import check as find_faults
-    from parfocal.data.finding import waived
-    from parfocal.data.split import read_with_splits
+    from parfocal.data.finding import apply_waivers
+    from parfocal.data.split import read_and_split
     from parfocal.files import write_json
+    from parfocal.recipe import load_recipe as find_recipe
     from parfocal.recipe import parse_changes
-    from parfocal.recipe import recipe as find_recipe
     from parfocal.report.check_page import write_check_page
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
-    table = read_with_splits(data, chosen)
-    findings = waived(find_faults(table, chosen.images, chosen.seed), chosen.data.allow)
+    table = read_and_split(data, chosen)
+    findings = apply_waivers(find_faults(table, chosen.images, chosen.seed), chosen.data.allow)
     typer.echo(f"{len(table)} rows from {table.source}.")
-    rows = [(one.severity, one.code, f"{one.text} {one.mend}".strip()) for one in findings]
-    plain_table("severity", "code", "finding", rows=rows)
+    rows = [(one.severity, one.code, f"{one.message} {one.remedy}".strip()) for one in findings]
+    print_table("severity", "code", "finding", rows=rows)
     if out:
         content = {"source": table.source, "findings": [finding.as_dict() for finding in findings]}
         write_json(out.with_suffix(".json"), content)

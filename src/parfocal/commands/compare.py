@@ -12,7 +12,7 @@ def compare(
         Path | None,
         typer.Option("--out", "-o", help="The page, or the table. [default: report.html above the runs; the terminal]"),
     ] = None,
-    form: Annotated[
+    output_format: Annotated[
         Literal["html", "lab", "csv", "json", "latex"],
         typer.Option("--format", help="A page, the lab's report as Markdown, or a table."),
     ] = "html",
@@ -23,21 +23,21 @@ def compare(
 
     Example: `parfocal compare runs/demo/resnet18 runs/demo/resnet50 -o comparison.html`
     """
-    from parfocal.commands.results import compared_tables
-    from parfocal.evaluation.compare import compared
+    from parfocal.commands.results import print_comparison
+    from parfocal.evaluation.compare import compare_runs
     from parfocal.files import write_text
     from parfocal.report.lab import write_lab_report
     from parfocal.report.page import compare as write_page
-    from parfocal.report.tables import written
-    from parfocal.report.words import looks_by_run
+    from parfocal.report.tables import format_comparison
+    from parfocal.report.words import read_tta_by_run
     from parfocal.run import open_runs
 
-    if form in ("html", "lab"):
-        comparison = write_page(runs, out) if form == "html" else write_lab_report(runs, out)
-        compared_tables(open_runs(runs), comparison)
-        typer.echo(f"Report: {comparison.page}")
+    if output_format in ("html", "lab"):
+        comparison = write_page(runs, out) if output_format == "html" else write_lab_report(runs, out)
+        print_comparison(open_runs(runs), comparison)
+        typer.echo(f"Report: {comparison.report_path}")
         return
-    text = written(compared(runs), form, looks_by_run(open_runs(runs)))
+    text = format_comparison(compare_runs(runs), output_format, read_tta_by_run(open_runs(runs)))
     if out:
         write_text(out, text)
         typer.echo(f"Table: {out}")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from parfocal.recipe import Recipe
 
 NETWORKS = ["resnet18", "resnet50", "resnet152"]
-IMAGES = 1600
+N_IMAGES = 1600
 RECIPE: "str | Recipe" = "demo"
 
 
@@ -22,21 +22,21 @@ def demo(
 
     Example: `parfocal demo`
     """
-    from parfocal.commands.results import results_table
-    from parfocal.data.synthetic import synthesise
-    from parfocal.report.live import live
+    from parfocal.commands.results import print_results
+    from parfocal.data.synthetic import synthesize
+    from parfocal.report.live import make_live_callback
     from parfocal.report.page import compare
     from parfocal.training.runs import train
 
     data = out / "smears"
     if not data.exists():
-        synthesise("smear", data, IMAGES)
-    typer.echo(f"{IMAGES} synthetic smears: {data}")
-    runs = train(data, RECIPE, out=out, resume=True, after_epoch=live(), model=NETWORKS)
+        synthesize("smear", data, N_IMAGES)
+    typer.echo(f"{N_IMAGES} synthetic smears: {data}")
+    runs = train(data, RECIPE, out=out, resume=True, after_epoch=make_live_callback(), model=NETWORKS)
     for run in runs:
         compare(run.folder)
-    page = compare(runs).page
-    results_table(runs)
+    page = compare(runs).report_path
+    print_results(runs)
     typer.echo(f"\nReport:       {page}")
     for run in runs:
         typer.echo(f"Submission:   {run.folder / 'submission.csv'}")

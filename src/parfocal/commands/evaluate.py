@@ -15,10 +15,10 @@ def evaluate(
     refer: Annotated[
         float | None, typer.Option(help="Refer to a human what is unsure, at this coverage, such as 0.95; 0: nothing.")
     ] = None,
-    looks: Annotated[
+    tta: Annotated[
         str | None, typer.Option(help="How images are looked at: centre, five, ten, flips, eight; none: as trained.")
     ] = None,
-    together: Annotated[
+    fellow_eyes: Annotated[
         bool | None,
         typer.Option("--together/--apart", help="Also judge each image with the others of its patient (both eyes)."),
     ] = None,
@@ -26,7 +26,7 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Judge on other data: a folder of label files or images, a sheet, a .npz file.")
     ] = None,
-    classes: Annotated[
+    class_map: Annotated[
         str, typer.Option("--map", metavar="OLD=NEW,…", help="Of --data: whose class is which; OLD= leaves one out.")
     ] = "",
     out: Annotated[
@@ -41,40 +41,42 @@ def evaluate(
     Example: `parfocal evaluate runs/demo --operating sensitivity=0.95`
     """
     from parfocal.commands.results import (
-        comparison_table,
-        decision_tables,
-        difference_table,
-        elsewhere_table,
-        results_table,
+        print_compared_results,
+        print_decisions,
+        print_differences,
+        print_external_results,
+        print_results,
     )
     from parfocal.errors import UsageError
-    from parfocal.evaluation.decision import Wishes
-    from parfocal.evaluation.elsewhere import evaluate_elsewhere, parsed_classes
-    from parfocal.evaluation.ensemble import ensemble as judge_together
+    from parfocal.evaluation.decision import DecisionOptions
+    from parfocal.evaluation.elsewhere import evaluate_external, parse_class_map
+    from parfocal.evaluation.ensemble import build_ensemble as judge_together
     from parfocal.evaluation.evaluate import evaluate as judge_runs
     from parfocal.run import Run, open_runs
 
-    wished = any(one is not None for one in (operating, refer, looks, together))
+    wished = any(one is not None for one in (operating, refer, tta, fellow_eyes))
     if data and (wished or ensemble):
         raise UsageError("With --data nothing is chosen: the run's own looks, temperature and thresholds are judged.")
-    if classes and not data:
+    if class_map and not data:
         raise UsageError("--map says whose class is which in --data, and there is none.")
-    if ensemble and looks:
+    if ensemble and tta:
         raise UsageError("The runs of an ensemble look each in its own way: evaluate them with --looks first.")
     if out and not ensemble:
         raise UsageError("-o names the folder of an ensemble; without --ensemble each run keeps its own figures.")
     if data:
-        elsewhere_table({run.name: evaluate_elsewhere(run, data, parsed_classes(classes)) for run in open_runs(runs)})
+        print_external_results(
+            {run.name: evaluate_external(run, data, parse_class_map(class_map)) for run in open_runs(runs)}
+        )
     elif ensemble:
         opened = open_runs(runs)
         folder = out or opened[0].folder.parent / "ensemble"
-        comparison = judge_together(opened, folder, Wishes(operating, refer, together=together))
-        comparison_table(comparison)
+        comparison = judge_together(opened, folder, DecisionOptions(operating, refer, fuse_eyes=fellow_eyes))
+        print_compared_results(comparison)
         typer.echo()
-        difference_table(comparison)
-        decision_tables([Run(folder)])
+        print_differences(comparison)
+        print_decisions([Run(folder)])
         typer.echo(f"Ensemble: {folder}")
     else:
-        judged = judge_runs(runs, operating=operating, refer=refer, looks=looks, together=together)
-        results_table(judged)
-        decision_tables(judged)
+        judged = judge_runs(runs, operating_point=operating, refer=refer, tta=tta, fuse_eyes=fellow_eyes)
+        print_results(judged)
+        print_decisions(judged)

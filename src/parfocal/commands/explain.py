@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from parfocal.explaining.explain import Explained
+    from parfocal.explaining.explain import Explanation
 
 
 def explain(
-    words: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="RUN... IMAGES|SPLIT",
@@ -39,16 +39,16 @@ def explain(
     Example: `parfocal explain runs/demo/resnet18 test -o where`
     """
     from parfocal.errors import UsageError
-    from parfocal.evaluation.predict import told_apart
+    from parfocal.evaluation.predict import split_runs_and_images
     from parfocal.explaining.explain import explain as explain_images
 
-    runs, images = told_apart(words)
+    runs, images = split_runs_and_images(arguments)
     if not images:
         raise UsageError("Name a split (valid, test) or images after the runs.")
-    result = explain_images(runs, images, out, method=method, stage=stage, each=each, ids=ids, masks=masks)
-    _peaks(result)
-    _within(result)
-    _margins(result)
+    result = explain_images(runs, images, out, method=method, stage=stage, n_per_kind=each, ids=ids, masks=masks)
+    _print_peaks(result)
+    _print_region_overlap(result)
+    _print_border_swap(result)
     for path in result.sheets:
         typer.echo(f"Sheet: {path}")
     typer.echo(f"Maps and figures: {result.folder}")
@@ -58,12 +58,12 @@ def explain(
         raise typer.Exit(1)
 
 
-def _peaks(result: "Explained") -> None:
+def _print_peaks(result: "Explanation") -> None:
     """Print the highest value of each map that is shown."""
     from parfocal.commands.tables import new_table, show
 
     table = new_table("run", "image", "why", "truth", "answer", "probability", "map of", "peak", "at")
-    for row in result.figures.to_dict("records"):
+    for row in result.heatmaps.to_dict("records"):
         words = [str(row[name]) for name in ("run", "id", "kind", "truth", "answer")]
         where = f"{row['peak_x']:.0f}, {row['peak_y']:.0f}"
         table.add_row(*words, f"{row['probability']:.3f}", str(row["map"]), f"{row['peak']:.2f}", where)
@@ -71,32 +71,32 @@ def _peaks(result: "Explained") -> None:
         show(table)
 
 
-def _within(result: "Explained") -> None:
+def _print_region_overlap(result: "Explanation") -> None:
     """Print how the maps of the truth lie to the masks, and what random maps would reach."""
     from parfocal.commands.tables import new_table, show
 
     table = new_table("run", "masks of", "images", "peak hits", "at random", "share within", "at random")
-    for name, lying in result.lying.items():
-        for part, one in lying.within.items():
+    for name, lying in result.localization.items():
+        for part, one in lying.mask_overlaps.items():
             share = "–" if one.share is None else f"{one.share:.1%}"
-            rates = (f"{one.hits:.1%}", f"{one.random_hits:.1%}", share, f"{one.random_share:.1%}")
-            table.add_row(name, part, str(one.images), *rates)
+            rates = (f"{one.hit_rate:.1%}", f"{one.random_hit_rate:.1%}", share, f"{one.random_share:.1%}")
+            table.add_row(name, part, str(one.n_images), *rates)
     if table.row_count:
         show()
         show(table)
 
 
-def _margins(result: "Explained") -> None:
+def _print_border_swap(result: "Explanation") -> None:
     """Print what lies on the border and the black surround, with a warning where answers hang on the border."""
     from parfocal.commands.tables import new_table, show
 
     shares = ("on the border", "its area", "on black", "its area")
     table = new_table("run", "images", *shares, "changed by the border", "by the middle")
-    margins = {name: one.margin for name, one in result.lying.items() if one.margin is not None}
+    margins = {name: one.border_swap for name, one in result.localization.items() if one.border_swap is not None}
     for name, one in margins.items():
-        figures = (one.border_share, one.border_area, one.surround_share, one.surround_area)
-        figures += (one.border_changes, one.middle_changes)
-        table.add_row(name, str(one.images), *(f"{value:.1%}" for value in figures))
+        figures = (one.border_share, one.border_area, one.background_share, one.background_area)
+        figures += (one.border_change_rate, one.center_change_rate)
+        table.add_row(name, str(one.n_images), *(f"{value:.1%}" for value in figures))
     if table.row_count:
         show()
         show(table)

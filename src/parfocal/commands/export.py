@@ -38,27 +38,29 @@ def export(
 
     Example: `parfocal export runs/demo/resnet18 --to onnx`
     """
-    from parfocal.exporting.export import Disagreement
+    from parfocal.exporting.export import VerificationError
     from parfocal.exporting.export import export as write
 
     try:
         done = write(run, to, out, precision=precision, int8=int8, images=images or (), card=card)
-    except Disagreement as error:
-        _show(error.exported)
+    except VerificationError as error:
+        _print_verification(error.exported)
         raise
-    _show(done)
+    _print_verification(done)
     typer.echo(f"Exported: {done.path}")
     typer.echo(f"Card: {done.card}")
 
 
-def _show(exported: "Exported") -> None:
-    from parfocal.commands.tables import plain_table
+def _print_verification(exported: "Exported") -> None:
+    from parfocal.commands.tables import print_table
 
     rows: list[Any] = []
-    for name, said in exported.said.items():
+    for name, said in exported.results.items():
         right = "–" if said.accuracy is None else f"{said.accuracy:.4f}"
-        rows.append((name, f"{said.speed:.1f}", right))
-    count = len(next(iter(exported.said.values())).labels)
-    plain_table(f"on {count} images of {exported.where}", "images/s", "accuracy", rows=rows)
-    found = exported.agreement
-    typer.echo(f"Largest difference of a probability from the run: {found.largest:.6f}; other answers: {found.changed}")
+        rows.append((name, f"{said.images_per_second:.1f}", right))
+    count = len(next(iter(exported.results.values())).predicted)
+    print_table(f"on {count} images of {exported.source}", "images/s", "accuracy", rows=rows)
+    found = exported.verification
+    typer.echo(
+        f"Largest difference of a probability from the run: {found.max_difference:.6f}; other answers: {found.n_changed}"
+    )

@@ -19,14 +19,14 @@ def plan(
 
     Example: `parfocal plan smears epochs=20 -o mine.yaml`
     """
-    from parfocal.commands.tables import plain_table
-    from parfocal.documented import words
+    from parfocal.commands.tables import print_table
+    from parfocal.documented import format_value
     from parfocal.recipe import parse_changes
     from parfocal.training.plan import plan as make_plan
 
     made = make_plan(data, **parse_changes(changes or []))
     typer.echo(f"{made.recipe.about}\n")
-    plain_table("key", "value", "reason", rows=[(key, words(value), why) for key, value, why in made.reasons])
+    print_table("key", "value", "reason", rows=[(key, format_value(value), why) for key, value, why in made.reasons])
     if out:
         made.recipe.save(out)
         typer.echo(f"\nRecipe: {out}")

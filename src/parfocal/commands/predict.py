@@ -8,7 +8,7 @@ import typer
 
 
 def predict(
-    words: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="RUN... IMAGE...",
@@ -29,15 +29,15 @@ def predict(
     """
     from parfocal.errors import UsageError
     from parfocal.evaluation.predict import predict as predict_images
-    from parfocal.evaluation.predict import told_apart
+    from parfocal.evaluation.predict import split_runs_and_images
 
-    runs, images = told_apart(words)
+    runs, images = split_runs_and_images(arguments)
     if not images:
         raise UsageError("Name the images after the runs: files, folders, CSV files, or - for paths on standard input.")
     outcome = predict_images(runs, sys.stdin if images == ["-"] else images, out, sample)
-    by = f" by the mean of {', '.join(outcome.networks)}" if len(outcome.networks) > 1 else ""
-    typer.echo(f"{outcome.count} images predicted{by}: {outcome.path}")
-    for name, count in outcome.flagged.items():
+    by = f" by the mean of {', '.join(outcome.run_names)}" if len(outcome.run_names) > 1 else ""
+    typer.echo(f"{outcome.n_rows} images predicted{by}: {outcome.path}")
+    for name, count in outcome.flag_counts.items():
         typer.echo(f"{name.capitalize()}: {count}")
     for name, reason in outcome.unreadable.items():
         typer.echo(f"Not read: {name}: {reason}", err=True)

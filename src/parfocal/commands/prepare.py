@@ -21,8 +21,8 @@ def prepare(
     """
     from parfocal.data.readers import read
     from parfocal.data.store import prepare as fill_store
+    from parfocal.recipe import load_recipe as find_recipe
     from parfocal.recipe import parse_changes
-    from parfocal.recipe import recipe as find_recipe
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
     store = fill_store(read(data, chosen), chosen.images)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 
-def synthesise(
+def synthesize(
     kind: Annotated[str, typer.Argument(help="smear or fundus.")],
     folder: Annotated[Path, typer.Argument(help="An empty or new folder.")],
     images: Annotated[int | None, typer.Option(help="How many images, over all splits.")] = None,
@@ -16,6 +16,6 @@ def synthesise(
 
     Example: `parfocal synthesise smear smears --images 2000`
     """
-    from parfocal.data.synthetic import synthesise as draw
+    from parfocal.data.synthetic import synthesize as draw
 
     typer.echo(f"Drawn: {draw(kind, folder, images, seed)}")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 
-def plain_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:
+def print_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text below headings."""
     table = new_table(*headings)
     for row in rows:

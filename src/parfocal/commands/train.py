@@ -24,33 +24,33 @@ def train(
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """
     from parfocal.errors import ParfocalError
-    from parfocal.recipe import parse_changes, variants
+    from parfocal.recipe import expand_recipes, parse_changes
     from parfocal.recipe_file import AUTO
 
     settled = parse_changes(changes or [])
     if recipe != AUTO:
         # Here only for what is wrong with it, which is told before the seconds that the next imports take.
-        variants(recipe, **settled)
+        expand_recipes(recipe, **settled)
 
-    from parfocal.commands.results import compared_tables, results_table
-    from parfocal.report.live import live
+    from parfocal.commands.results import print_comparison, print_results
+    from parfocal.report.live import make_live_callback
     from parfocal.report.page import compare
-    from parfocal.training.processes import is_first
+    from parfocal.training.processes import is_rank_zero
     from parfocal.training.runs import train as run_training
 
     try:
-        runs = run_training(data, recipe, out=out, resume=resume, after_epoch=live(), **settled)
+        runs = run_training(data, recipe, out=out, resume=resume, after_epoch=make_live_callback(), **settled)
     except KeyboardInterrupt:
         raise ParfocalError("Stopped. The same command with --resume goes on where it was.") from None
-    if not is_first():
+    if not is_rank_zero():
         return
     comparison = [compare(run.folder) for run in runs][-1]
     if len(runs) == 1:
-        results_table(runs)
+        print_results(runs)
     else:
         comparison = compare(runs)
-        compared_tables(runs, comparison)
+        print_comparison(runs, comparison)
     for run in runs:
-        for alarm in run.metrics()["alarms"]:
+        for alarm in run.read_metrics()["alarms"]:
             typer.echo(f"Warning: {run.name}: {alarm['text']}")
-    typer.echo(f"Report: {comparison.page}")
+    typer.echo(f"Report: {comparison.report_path}")

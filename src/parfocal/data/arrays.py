@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 
 
-def file_of(path: str | Path) -> Path:
+def get_container_file(path: str | Path) -> Path:
     """Return the file on disk that a path means, for an image that is a file or lies in one."""
     return Path(str(path).partition("#")[0]) if ".npz#" in str(path) else Path(path)
 
 
-def array_picture(path: Path) -> np.ndarray | None:
+def read_array_image(path: Path) -> np.ndarray | None:
     """Return the RGB pixels of a path into an `.npz` file; None for any other path, ValueError with the reason."""
     file, hash_sign, place = str(path).partition("#")
     if not hash_sign or not file.endswith(".npz"):
         return None
     member, _, row = place.partition("/")
-    images = _member(file, Path(file).stat().st_mtime_ns, member)
+    images = _load_member(file, Path(file).stat().st_mtime_ns, member)
     number = int(row)
     if number >= len(images):
         raise ValueError(f"{member} has {len(images)} images, there is no number {number}")
@@ -31,7 +31,7 @@ def array_picture(path: Path) -> np.ndarray | None:
 
 
 @lru_cache(maxsize=4)
-def _member(file: str, changed: int, member: str) -> np.ndarray:
+def _load_member(file: str, modified: int, member: str) -> np.ndarray:
     """Load one array; `changed` makes a file that was written anew another one."""
     try:
         with np.load(file, allow_pickle=False) as arrays:

@@ -13,47 +13,51 @@ import torch
 from torch import Tensor
 
 from parfocal.data.device_views import render_batch
-from parfocal.data.sampling import epoch_order, occurrences, shown
-from parfocal.data.store import Stack
-from parfocal.data.views import Views, drawn, render, still
+from parfocal.data.sampling import assign_view_indices, compute_samples_per_class, draw_epoch_order
+from parfocal.data.store import ImageArray
+from parfocal.data.views import Views, draw_views, eval_views, render
 from parfocal.errors import UsageError
-from parfocal.parts import TrainingPart, ViewsPart
+from parfocal.parts import TrainingConfig, ViewsConfig
 
 # More threads than these would mostly hold batches that wait.
-_MOST_THREADS = 8
+_MAX_THREADS = 8
 
 
-def cores() -> int:
+def count_cpu_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def smallest_of(images: int, batch: int) -> int:
+def smallest_batch_size(n_images: int, batch_size: int) -> int:
     """Return how many images the smallest batch of an epoch has; the others have one more at most."""
-    return images // max(1, -(-images // batch))
+    return n_images // max(1, -(-n_images // batch_size))
 
 
-def require_images(images: int, batch: int, least: int, why: str, otherwise: str) -> None:
+def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: str, remedy: str) -> None:
     """Refuse a `batch` that parts an epoch's images so that some batch has fewer than the `least`.
 
     The error names the smallest batch that works; `why` says who needs so many, `otherwise` what else would help.
     """
-    smallest = smallest_of(images, batch)
-    if smallest >= least:
+    smallest = smallest_batch_size(n_images, batch_size)
+    if smallest >= min_images:
         return
-    works = next((one for one in range(least, images + 1) if smallest_of(images, one) >= least), None)
-    advice = f"The smallest batch that works is batch={works}; or {otherwise}." if works else f"Instead, {otherwise}."
-    raise UsageError(f"batch={batch} parts {images:,} images into batches of {smallest} and more; {why}. {advice}")
+    works = next(
+        (one for one in range(min_images, n_images + 1) if smallest_batch_size(n_images, one) >= min_images), None
+    )
+    advice = f"The smallest batch that works is batch={works}; or {remedy}." if works else f"Instead, {remedy}."
+    raise UsageError(
+        f"batch={batch_size} parts {n_images:,} images into batches of {smallest} and more; {reason}. {advice}"
+    )
 
 
-def require_shares(images: int, batch: int, processes: int) -> None:
+def check_batch_covers_processes(n_images: int, batch_size: int, n_processes: int) -> None:
     """Refuse a `batch` of which some process would at times have no image, and take fewer steps than the others."""
-    why = f"each of {processes} processes needs an image of every batch"
-    require_images(images, batch, processes, why, "use fewer devices")
+    why = f"each of {n_processes} processes needs an image of every batch"
+    check_batch_size(n_images, batch_size, n_processes, why, "use fewer devices")
 
 
 @dataclass
-class Batches:
+class BatchLoader:
     """The batches of one split: `places` in the Store's `pixels`, and their `labels`.
 
     Batch sizes differ by at most one, so none is left too small for batch norm. Of several processes, each renders its
@@ -62,103 +66,110 @@ class Batches:
     rendering.
     """
 
-    pixels: Stack
-    places: np.ndarray
+    pixels: ImageArray
+    indices: np.ndarray
     labels: np.ndarray
-    views: ViewsPart
-    training: TrainingPart
-    batch: int
+    views_config: ViewsConfig
+    training_config: TrainingConfig
+    batch_size: int
     seed: int = 0
-    threads: int = field(default_factory=lambda: min(cores(), _MOST_THREADS))
+    n_threads: int = field(default_factory=lambda: min(count_cpu_cores(), _MAX_THREADS))
     rank: int = 0
-    ranks: int = 1
-    resident: torch.device | None = None
-    names: tuple[str, ...] = ()
-    waited: float = field(default=0.0, init=False)
+    world_size: int = 1
+    device: torch.device | None = None
+    ids: tuple[str, ...] = ()
+    wait_seconds: float = field(default=0.0, init=False)
 
     @property
-    def shown(self) -> int:
+    def epoch_size(self) -> int:
         """How many images a training epoch shows, over all processes."""
-        return int(shown(np.bincount(self.labels), self.training, epoch=0).sum())
+        return int(compute_samples_per_class(np.bincount(self.labels), self.training_config, epoch=0).sum())
 
     @property
-    def steps(self) -> int:
+    def steps_per_epoch(self) -> int:
         """How many batches a training epoch has."""
-        return -(-self.shown // self.batch)
+        return -(-self.epoch_size // self.batch_size)
 
     @property
-    def sizes(self) -> np.ndarray:
+    def batch_sizes(self) -> np.ndarray:
         """How many images each batch of a training epoch has, over all processes."""
-        return np.array([len(part) for part in self._parts(self.shown)])
+        return np.array([len(part) for part in self._split_batches(self.epoch_size)])
 
-    def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def train_batches(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels, labels) of a training epoch from batch `first` on; order and views hang on (seed, epoch)."""
-        require_shares(self.shown, self.batch, self.ranks)
-        order = epoch_order(self.labels, self.training, seed=self.seed, epoch=number)
-        numbers = occurrences(order, len(self.places))
-        views = drawn(int(numbers.max(initial=-1)) + 1, self._size, self.views, seed=self.seed, epoch=number)
-        return self._rendered(order, numbers, views, self._own(len(order))[first:])
+        check_batch_covers_processes(self.epoch_size, self.batch_size, self.world_size)
+        order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
+        numbers = assign_view_indices(order, len(self.indices))
+        views = draw_views(
+            int(numbers.max(initial=-1)) + 1, self._image_size, self.views_config, seed=self.seed, epoch=epoch
+        )
+        return self._render_batches(order, numbers, views, self._split_rank_batches(len(order))[first_batch:])
 
-    def evaluation(self, look: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def eval_batches(self, tta_view: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels, labels) in the order of the split, each image looked at straight."""
-        order = np.arange(len(self.places))
-        return self._rendered(order, order, still(len(order), self._size, self.views, look), self._own(len(order)))
+        order = np.arange(len(self.indices))
+        return self._render_batches(
+            order,
+            order,
+            eval_views(len(order), self._image_size, self.views_config, tta_view),
+            self._split_rank_batches(len(order)),
+        )
 
-    def own_rows(self) -> np.ndarray:
+    def rank_rows(self) -> np.ndarray:
         """Return which rows of the split `evaluation` yields in this process, in its order."""
-        return np.concatenate([*self._own(len(self.places)), np.empty(0, np.int64)]).astype(np.int64)
+        return np.concatenate([*self._split_rank_batches(len(self.indices)), np.empty(0, np.int64)]).astype(np.int64)
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def batch_rows(self, epoch: int, step: int) -> np.ndarray:
         """Return which rows of the split a batch of an epoch shows."""
-        order = epoch_order(self.labels, self.training, seed=self.seed, epoch=epoch)
-        return order[self._parts(len(order))[step]]
+        order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
+        return order[self._split_batches(len(order))[step]]
 
     @property
-    def _size(self) -> int:
+    def _image_size(self) -> int:
         return self.pixels.shape[1]
 
-    def _parts(self, count: int) -> list[np.ndarray]:
+    def _split_batches(self, n_images: int) -> list[np.ndarray]:
         """Part the numbers up to a count into batches, over all processes."""
-        return np.array_split(np.arange(count), max(1, -(-count // self.batch)))
+        return np.array_split(np.arange(n_images), max(1, -(-n_images // self.batch_size)))
 
-    def _own(self, count: int) -> list[np.ndarray]:
+    def _split_rank_batches(self, n_images: int) -> list[np.ndarray]:
         """Return what this process renders of each batch."""
-        own = [part[self.rank :: self.ranks] for part in self._parts(count)]
+        own = [part[self.rank :: self.world_size] for part in self._split_batches(n_images)]
         return [part for part in own if len(part)]
 
-    def _rendered(
-        self, order: np.ndarray, numbers: np.ndarray, views: Views, own: list[np.ndarray]
+    def _render_batches(
+        self, order: np.ndarray, view_indices: np.ndarray, views: Views, batches: list[np.ndarray]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Render each batch as one task; the order of tasks, not of threads, decides the order of batches."""
-        self.waited = 0.0
-        parts = deque(own)
-        if self.resident is not None and views.last is None:
+        self.wait_seconds = 0.0
+        parts = deque(batches)
+        if self.device is not None and views.custom_transform is None:
             for part in parts:
-                yield self._rendered_there(order[part], numbers[part], views)
+                yield self._render_on_device(order[part], view_indices[part], views)
             return
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="views") as pool:
+        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="views") as pool:
             waiting: deque[Future[Tensor]] = deque()
             chosen: deque[np.ndarray] = deque()
             while parts or waiting:
-                while parts and len(waiting) <= self.threads:
+                while parts and len(waiting) <= self.n_threads:
                     chosen.append(parts.popleft())
-                    waiting.append(pool.submit(self._render, order[chosen[-1]], numbers[chosen[-1]], views))
+                    waiting.append(pool.submit(self._render_on_cpu, order[chosen[-1]], view_indices[chosen[-1]], views))
                 started = time.perf_counter()
                 pixels = waiting.popleft().result()
-                self.waited += time.perf_counter() - started
+                self.wait_seconds += time.perf_counter() - started
                 yield pixels, torch.from_numpy(self.labels[order[chosen.popleft()]])
 
     @cached_property
-    def _there(self) -> Tensor:
+    def _device_pixels(self) -> Tensor:
         """All pixels of the split, copied to the device once."""
-        return torch.from_numpy(np.asarray(self.pixels[self.places])).to(self.resident)
+        return torch.from_numpy(np.asarray(self.pixels[self.indices])).to(self.device)
 
-    def _rendered_there(self, rows: np.ndarray, numbers: np.ndarray, views: Views) -> tuple[Tensor, Tensor]:
-        places = torch.from_numpy(rows).to(self.resident, non_blocking=True)
-        return render_batch(self._there[places], views, numbers), torch.from_numpy(self.labels[rows])
+    def _render_on_device(self, rows: np.ndarray, view_indices: np.ndarray, views: Views) -> tuple[Tensor, Tensor]:
+        places = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        return render_batch(self._device_pixels[places], views, view_indices), torch.from_numpy(self.labels[rows])
 
-    def _render(self, rows: np.ndarray, numbers: np.ndarray, views: Views) -> Tensor:
-        out = np.empty((len(rows), views.side, views.side, 3), np.uint8)
-        for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
-            render(self.pixels[self.places[row]], views[number], out[place])
+    def _render_on_cpu(self, rows: np.ndarray, view_indices: np.ndarray, views: Views) -> Tensor:
+        out = np.empty((len(rows), views.crop_size, views.crop_size, 3), np.uint8)
+        for place, (row, number) in enumerate(zip(rows, view_indices, strict=True)):
+            render(self.pixels[self.indices[row]], views[number], out[place])
         return torch.from_numpy(out)

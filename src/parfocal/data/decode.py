@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from parfocal.data.arrays import array_picture
+from parfocal.data.arrays import read_array_image
 from parfocal.data.dicom import is_dicom, read_dicom
-from parfocal.data.framing import frame, reduction
-from parfocal.data.headers import SUFFIXES, Header, Unreadable, read_header
-from parfocal.parts import ImagesPart
+from parfocal.data.framing import choose_jpeg_reduction, preprocess
+from parfocal.data.headers import SUFFIXES, Header, UnreadableImageError, read_header
+from parfocal.parts import ImagesConfig
 
 # Many images are decoded side by side in threads, so OpenCV's own threads would only get in each other's way.
 cv2.setNumThreads(1)
@@ -24,15 +24,15 @@ Pixels = np.ndarray
 NOTES = ("grey", "16-bit", "alpha", "cmyk", "palette", "rotated", "animated", "dicom", "wrong-suffix")
 """Every word that Facts.notes may hold, in the order in which it holds them."""
 
-LARGEST_FILE = 2 << 30
+MAX_FILE_BYTES = 2 << 30
 
-_KIND = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
-_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_FORMAT_OF_SUFFIX = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
+_REDUCED_FLAGS = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _ROTATIONS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 7: cv2.ROTATE_180, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageInfo:
     """What was learnt about a file while it was decoded.
 
     Width and height are those of the picture as it is looked at, turned as EXIF says. `bytes` is the size of the file.
@@ -46,20 +46,20 @@ class Facts:
     notes: str = ""
 
 
-def index_row(path: str, outcome: Facts | str) -> dict[str, object]:
+def build_index_row(path: str, result: ImageInfo | str) -> dict[str, object]:
     """Return what an index says of a file: its facts, or why there are none."""
-    if isinstance(outcome, str):
-        return {"path": path, "width": 0, "height": 0, "bytes": 0, "digest": "", "notes": "", "error": outcome}
-    return {"path": path, **asdict(outcome), "error": ""}
+    if isinstance(result, str):
+        return {"path": path, "width": 0, "height": 0, "bytes": 0, "digest": "", "notes": "", "error": result}
+    return {"path": path, **asdict(result), "error": ""}
 
 
-def prepare_image(source: Path | bytes, images: ImagesPart) -> tuple[Pixels, Facts]:
+def prepare_image(source: Path | bytes, config: ImagesConfig) -> tuple[Pixels, ImageInfo]:
     """Return the framed RGB pixels (size, size, 3) of an image file, or of its bytes, and the facts about it."""
-    picture, facts = read_picture(source, images)
-    return frame(picture, images), facts
+    picture, facts = read_image(source, config)
+    return preprocess(picture, config), facts
 
 
-def read_picture(source: Path | bytes, images: ImagesPart | None = None) -> tuple[Pixels, Facts]:
+def read_image(source: Path | bytes, config: ImagesConfig | None = None) -> tuple[Pixels, ImageInfo]:
     """Return the RGB uint8 pixels of an image file, or of its bytes, and the facts about it; or raise Unreadable.
 
     A JPEG is decoded at reduced scale where `images` would throw the rest away. Alpha is laid over black. Numbers of
@@ -67,110 +67,110 @@ def read_picture(source: Path | bytes, images: ImagesPart | None = None) -> tupl
     brightest pixel is, so the images of a set stay comparable. Floats are taken as 0 to 1, or as 0 to 255 where one is
     above 1; anything beyond has no known white and is refused.
     """
-    if isinstance(source, Path) and (stored := _stored(source)) is not None:
-        return stored, _facts(stored, (stored.shape[1], stored.shape[0]), stored.nbytes, ())
-    data = source if isinstance(source, bytes) else _bytes(source)
+    if isinstance(source, Path) and (stored := _read_from_array(source)) is not None:
+        return stored, _build_image_info(stored, (stored.shape[1], stored.shape[0]), stored.nbytes, ())
+    data = source if isinstance(source, bytes) else _read_bytes(source)
     suffix = "" if isinstance(source, bytes) else source.suffix.lower()
     if is_dicom(data, suffix):
         picture, notes = read_dicom(data)
         kind, upright = "DICOM", (picture.shape[1], picture.shape[0])
     else:
         header = read_header(data)
-        picture, notes, kind = _decoded(data, header, images), header.notes, header.kind
+        picture, notes, kind = _decode(data, header, config), header.notes, header.format
         upright = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
-    if _KIND.get(suffix, kind) != kind:
+    if _FORMAT_OF_SUFFIX.get(suffix, kind) != kind:
         notes |= {"wrong-suffix"}
-    return picture, _facts(picture, upright, len(data), notes)
+    return picture, _build_image_info(picture, upright, len(data), notes)
 
 
-def _stored(path: Path) -> Pixels | None:
+def _read_from_array(path: Path) -> Pixels | None:
     """Return an image that lies in an array; None for the path of a file."""
     try:
-        return array_picture(path)
+        return read_array_image(path)
     except FileNotFoundError:
-        raise Unreadable("the file is missing") from None
+        raise UnreadableImageError("the file is missing") from None
     except (OSError, ValueError) as error:
-        raise Unreadable(str(error)) from None
+        raise UnreadableImageError(str(error)) from None
 
 
-def _facts(picture: Pixels, size: tuple[int, int], count: int, notes: Iterable[str]) -> Facts:
-    content = hashlib.sha256(repr(picture.shape).encode())
-    content.update(np.ascontiguousarray(picture).data)
-    return Facts(*size, count, content.hexdigest()[:32], " ".join(note for note in NOTES if note in notes))
+def _build_image_info(image: Pixels, size: tuple[int, int], n_bytes: int, notes: Iterable[str]) -> ImageInfo:
+    content = hashlib.sha256(repr(image.shape).encode())
+    content.update(np.ascontiguousarray(image).data)
+    return ImageInfo(*size, n_bytes, content.hexdigest()[:32], " ".join(note for note in NOTES if note in notes))
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise Unreadable("is a directory")
+            raise UnreadableImageError("is a directory")
         # A pipe or a device would be waited for, or read, without end.
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("not a file but a pipe, socket or device")
-        if status.st_size > LARGEST_FILE:
-            raise Unreadable(f"a file of more than {LARGEST_FILE >> 30} GiB")
+            raise UnreadableImageError("not a file but a pipe, socket or device")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UnreadableImageError(f"a file of more than {MAX_FILE_BYTES >> 30} GiB")
         return path.read_bytes()
     except FileNotFoundError:
-        raise Unreadable("the file is missing") from None
+        raise UnreadableImageError("the file is missing") from None
     except (OSError, ValueError) as error:
-        raise Unreadable((getattr(error, "strerror", None) or str(error)).lower()) from None
+        raise UnreadableImageError((getattr(error, "strerror", None) or str(error)).lower()) from None
 
 
-def _decoded(data: bytes, header: Header, images: ImagesPart | None) -> Pixels:
-    by = reduction(header.width, header.height, images) if images and header.kind == "JPEG" else 1
+def _decode(data: bytes, header: Header, config: ImagesConfig | None) -> Pixels:
+    by = choose_jpeg_reduction(header.width, header.height, config) if config and header.format == "JPEG" else 1
     whole = header.bits > 8 or "alpha" in header.notes
-    flags = cv2.IMREAD_UNCHANGED if whole else _REDUCED.get(by, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_UNCHANGED if whole else _REDUCED_FLAGS.get(by, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except MemoryError:
-        raise Unreadable("too large for the memory there is") from None
+        raise UnreadableImageError("too large for the memory there is") from None
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
-            raise Unreadable("too large for the memory there is") from None
+            raise UnreadableImageError("too large for the memory there is") from None
         picture = None
     shape = -(-header.height // by), -(-header.width // by)
     # OpenCV turns a TIFF by itself, whatever it is told.
-    turned = header.kind == "TIFF"
+    turned = header.format == "TIFF"
     if picture is None or picture.shape[:2] != (shape[::-1] if turned and header.orientation > 4 else shape):
-        raise Unreadable(f"a damaged {header.kind}, or of a kind that is not read")
-    picture = _rgb(picture, header)
-    return picture if turned else _upright(picture, header.orientation)
+        raise UnreadableImageError(f"a damaged {header.format}, or of a kind that is not read")
+    picture = _to_rgb(picture, header)
+    return picture if turned else _apply_orientation(picture, header.orientation)
 
 
-def _rgb(picture: Pixels, header: Header) -> Pixels:
+def _to_rgb(image: Pixels, header: Header) -> Pixels:
     """Bring what the decoder returned to three channels of 8 bits, red first."""
-    if header.clear is not None and picture.ndim == 2:
+    if header.transparent_gray is not None and image.ndim == 2:
         # OpenCV makes an alpha of a transparent colour, but not of a transparent grey.
-        picture[picture == header.clear] = 0
-    if picture.dtype != np.uint8:
-        picture = _eight_bits(picture, header.bits)
-    if header.inverted:
-        picture = 255 - picture
-    if picture.ndim == 2:
-        return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-    colours = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
-    if picture.shape[2] == 4 and "alpha" in header.notes and not header.premultiplied:
-        alpha = np.ascontiguousarray(picture[..., 3])
+        image[image == header.transparent_gray] = 0
+    if image.dtype != np.uint8:
+        image = _to_uint8(image, header.bits)
+    if header.white_is_zero:
+        image = 255 - image
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    colours = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    if image.shape[2] == 4 and "alpha" in header.notes and not header.premultiplied:
+        alpha = np.ascontiguousarray(image[..., 3])
         return cv2.multiply(colours, cv2.merge([alpha, alpha, alpha]), scale=1 / 255)
     return colours
 
 
-def _eight_bits(picture: Pixels, bits: int) -> Pixels:
+def _to_uint8(image: Pixels, bits: int) -> Pixels:
     """Scale by the full range of the type; 10, 12 and 14 bits come in numbers of 16."""
-    if picture.dtype == np.uint16:
-        return cv2.convertScaleAbs(picture, alpha=255 / ((1 << bits) - 1))
-    if picture.dtype.kind == "u":
-        return np.rint(picture * (255 / np.iinfo(picture.dtype).max)).astype(np.uint8)
-    low, high = float(picture.min()), float(picture.max())
-    if picture.dtype.kind != "f" or not 0 <= low <= high <= 255:
-        raise Unreadable(f"numbers from {low:g} to {high:g}; only 0 to 1 and 0 to 255 have a known white")
-    return np.rint(picture * (255 if high <= 1 else 1)).astype(np.uint8)
+    if image.dtype == np.uint16:
+        return cv2.convertScaleAbs(image, alpha=255 / ((1 << bits) - 1))
+    if image.dtype.kind == "u":
+        return np.rint(image * (255 / np.iinfo(image.dtype).max)).astype(np.uint8)
+    low, high = float(image.min()), float(image.max())
+    if image.dtype.kind != "f" or not 0 <= low <= high <= 255:
+        raise UnreadableImageError(f"numbers from {low:g} to {high:g}; only 0 to 1 and 0 to 255 have a known white")
+    return np.rint(image * (255 if high <= 1 else 1)).astype(np.uint8)
 
 
-def _upright(picture: Pixels, orientation: int) -> Pixels:
+def _apply_orientation(image: Pixels, orientation: int) -> Pixels:
     """Turn and mirror as an EXIF orientation of 1 to 8 says."""
     if orientation in (5, 7):
-        picture = cv2.transpose(picture)
+        image = cv2.transpose(image)
     if orientation in (2, 4):
-        return cv2.flip(picture, 1 if orientation == 2 else 0)
-    return cv2.rotate(picture, _ROTATIONS[orientation]) if orientation in _ROTATIONS else picture
+        return cv2.flip(image, 1 if orientation == 2 else 0)
+    return cv2.rotate(image, _ROTATIONS[orientation]) if orientation in _ROTATIONS else image

@@ -10,37 +10,37 @@ from torch import Tensor, nn
 from parfocal.data.views import Views
 
 
-def render_batch(pixels: Tensor, views: Views, numbers: np.ndarray) -> Tensor:
+def render_batch(pixels: Tensor, views: Views, indices: np.ndarray) -> Tensor:
     """Return what views show of Store images (N, H, W, 3) uint8, as (N, side, side, 3) uint8 on the same device."""
     device, (count, height, width, _) = pixels.device, pixels.shape
-    geometry = torch.from_numpy(views.geometry[numbers]).to(device, non_blocking=True)
-    grid = _grid(geometry, views.side, height, width)
+    geometry = torch.from_numpy(views.geometry[indices]).to(device, non_blocking=True)
+    grid = _sampling_grid(geometry, views.crop_size, height, width)
     channels = pixels.permute(0, 3, 1, 2).float()
     seen = nn.functional.grid_sample(channels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    if views.colour is not None:
-        matrix = torch.from_numpy(views.colour[numbers]).to(device, non_blocking=True)
+    if views.color is not None:
+        matrix = torch.from_numpy(views.color[indices]).to(device, non_blocking=True)
         # The renderer of the CPU rounds between the two steps; so does this, to agree with it.
         flat = seen.round().reshape(count, 3, -1)
         seen = torch.baddbmm(matrix[:, :, 3:], matrix[:, :, :3], flat).reshape(seen.shape)
     out = seen.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    if views.erased is not None:
-        boxes = torch.from_numpy(views.erased[numbers]).to(device, non_blocking=True)
-        out[_inside(boxes, views.side)] = 0
+    if views.erase_boxes is not None:
+        boxes = torch.from_numpy(views.erase_boxes[indices]).to(device, non_blocking=True)
+        out[_box_masks(boxes, views.crop_size)] = 0
     return out
 
 
-def _grid(geometry: Tensor, side: int, height: int, width: int) -> Tensor:
+def _sampling_grid(geometry: Tensor, crop_size: int, height: int, width: int) -> Tensor:
     """Return for each pixel of each view where it looks, in the −1–1 coordinates of `grid_sample`."""
-    axis = torch.arange(side, device=geometry.device, dtype=torch.float32)
+    axis = torch.arange(crop_size, device=geometry.device, dtype=torch.float32)
     down, across = torch.meshgrid(axis, axis, indexing="ij")
     places = torch.stack([across, down, torch.ones_like(across)], dim=-1).reshape(-1, 3)
     source = places @ geometry.transpose(1, 2)
     size = torch.tensor([width, height], device=geometry.device, dtype=torch.float32)
-    return ((2 * source + 1) / size - 1).reshape(len(geometry), side, side, 2)
+    return ((2 * source + 1) / size - 1).reshape(len(geometry), crop_size, crop_size, 2)
 
 
-def _inside(boxes: Tensor, side: int) -> Tensor:
-    axis = torch.arange(side, device=boxes.device)
+def _box_masks(boxes: Tensor, crop_size: int) -> Tensor:
+    axis = torch.arange(crop_size, device=boxes.device)
     left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
     across, down = (axis >= left) & (axis < right), (axis >= top) & (axis < bottom)
     return down[:, :, None] & across[:, None, :]

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
-from parfocal.parts import WAIVERS
+from parfocal.parts import ALLOWABLE_FINDINGS
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -22,43 +22,43 @@ class Finding:
 
     severity: Severity
     code: str
-    text: str
+    message: str
     ids: tuple[str, ...] = ()
-    mend: str = ""
+    remedy: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)
 
 
-def fault(code: str, text: str, ids: Iterable[str], mend: str) -> Finding:
+def make_error(code: str, message: str, ids: Iterable[str], remedy: str) -> Finding:
     """Return an error, with the waiver beside the remedy where there is one."""
-    waiver = f", or accept it with allow={code}." if code in WAIVERS else "."
-    return Finding("error", code, text, tuple(ids), mend + waiver)
+    waiver = f", or accept it with allow={code}." if code in ALLOWABLE_FINDINGS else "."
+    return Finding("error", code, message, tuple(ids), remedy + waiver)
 
 
-def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings in the order of their severity, otherwise as they come."""
     return sorted(findings, key=lambda one: SEVERITIES.index(one.severity))
 
 
-def waived(findings: Sequence[Finding], allow: tuple[str, ...]) -> list[Finding]:
+def apply_waivers(findings: Sequence[Finding], allow: tuple[str, ...]) -> list[Finding]:
     """Return the findings with those accepted knowingly turned from errors to warnings that say so."""
     return [
-        Finding("warning", one.code, f"{one.text} Waived by allow={one.code}.", one.ids)
+        Finding("warning", one.code, f"{one.message} Waived by allow={one.code}.", one.ids)
         if one.severity == "error" and one.code in allow
         else one
         for one in findings
     ]
 
 
-def left_out(table: Table, findings: Sequence[Finding], code: str) -> Table:
+def drop_rows(table: Table, findings: Sequence[Finding], code: str) -> Table:
     """Return the table less the rows that findings with a code are about."""
-    return table.without({one for finding in findings if finding.code == code for one in finding.ids})
+    return table.drop_ids({one for finding in findings if finding.code == code for one in finding.ids})
 
 
-def refuse(findings: Sequence[Finding]) -> None:
+def raise_errors(findings: Sequence[Finding]) -> None:
     """Raise one error that lists every finding that training must not start with."""
     errors = [one for one in findings if one.severity == "error"]
     if errors:
-        raise ParfocalError("\n".join(f"{one.text} {one.mend}" for one in errors))
+        raise ParfocalError("\n".join(f"{one.message} {one.remedy}" for one in errors))

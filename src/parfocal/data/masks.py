@@ -7,20 +7,20 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from parfocal.data.decode import Pixels, read_picture
-from parfocal.data.framing import framed_like
+from parfocal.data.decode import Pixels, read_image
+from parfocal.data.framing import crop_and_resize
 from parfocal.data.layouts.places import IMAGE_SUFFIXES
-from parfocal.data.views import seen, still
+from parfocal.data.views import eval_views, render_one
 from parfocal.errors import ParfocalError
 from parfocal.recipe import Recipe
 
-PARTS = "parts.csv"
+REGIONS_FILE = "parts.csv"
 """The file in a folder of masks that names their values: `value,part`."""
 
-_MOST_PARTS = 16
+_MAX_REGIONS = 16
 
 
-class Masks:
+class MaskFolder:
     """A folder of masks: pictures called as their images are, 0 where nothing is, other values for its parts.
 
     They lie in the folder itself, or in one called after the split. `parts.csv` names the values.
@@ -30,41 +30,43 @@ class Masks:
         if not folder.is_dir():
             raise ParfocalError(f"There is no folder of masks at {folder}.")
         self.folder = folder
-        self.names: Mapping[int, str] = {}
-        if (folder / PARTS).is_file():
+        self.region_names: Mapping[int, str] = {}
+        if (folder / REGIONS_FILE).is_file():
             try:
-                rows = pd.read_csv(folder / PARTS)
-                self.names = {int(row["value"]): str(row["part"]) for _, row in rows.iterrows()}
+                rows = pd.read_csv(folder / REGIONS_FILE)
+                self.region_names = {int(row["value"]): str(row["part"]) for _, row in rows.iterrows()}
             except (KeyError, ValueError):
-                raise ParfocalError(f"{folder / PARTS} must have the columns value (a number) and part.") from None
+                raise ParfocalError(
+                    f"{folder / REGIONS_FILE} must have the columns value (a number) and part."
+                ) from None
 
-    def find(self, image: Path, split: str = "") -> Path | None:
+    def find(self, image_path: Path, split: str = "") -> Path | None:
         """Return where the mask of an image lies, if there is one."""
         below = [self.folder / split, self.folder] if split else [self.folder]
-        places = (folder / f"{image.stem}{suffix}" for folder in below for suffix in (".png", *IMAGE_SUFFIXES))
+        places = (folder / f"{image_path.stem}{suffix}" for folder in below for suffix in (".png", *IMAGE_SUFFIXES))
         return next((path for path in places if path.is_file()), None)
 
-    def seen(self, mask: Path, image: Path, recipe: Recipe) -> dict[str, np.ndarray]:
+    def render_regions(self, mask_path: Path, image_path: Path, recipe: Recipe) -> dict[str, np.ndarray]:
         """Return which share of each pixel that a recipe's network sees belongs to each part, (side, side) by its name.
 
         Raise Unreadable where one of the two files cannot be read.
         """
-        picture, facts = read_picture(image, recipe.images)
-        drawn, own = read_picture(mask)
+        picture, facts = read_image(image_path, recipe.images)
+        drawn, own = read_image(mask_path)
         if (own.width, own.height) != (facts.width, facts.height):
             sizes = f"{own.width}×{own.height}, its image {facts.width}×{facts.height}"
-            raise ParfocalError(f"{mask} is {sizes}. A mask must be as large as its image.")
+            raise ParfocalError(f"{mask_path} is {sizes}. A mask must be as large as its image.")
         values = [int(value) for value in np.unique(drawn[..., 0]) if value]
-        if len(values) > _MOST_PARTS:
-            raise ParfocalError(f"{mask} has {len(values)} values: not a mask, or one that was saved as JPEG.")
-        named = {self.names.get(value, f"value {value}"): drawn[..., 0] == value for value in values}
-        return {name: _seen(where, picture, recipe) for name, where in named.items()}
+        if len(values) > _MAX_REGIONS:
+            raise ParfocalError(f"{mask_path} has {len(values)} values: not a mask, or one that was saved as JPEG.")
+        named = {self.region_names.get(value, f"value {value}"): drawn[..., 0] == value for value in values}
+        return {name: _render_region(where, picture, recipe) for name, where in named.items()}
 
 
-def _seen(where: np.ndarray, picture: Pixels, recipe: Recipe) -> np.ndarray:
+def _render_region(region: np.ndarray, image: Pixels, recipe: Recipe) -> np.ndarray:
     """Bring a part to what the network sees: first to the scale at which the picture was decoded, then as it is."""
-    height, width = picture.shape[:2]
-    scaled = cv2.resize(where.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
-    framed = framed_like(scaled, picture, recipe.images)
-    views = still(1, recipe.images.size, recipe.views)
-    return seen(np.repeat(framed[..., None], 3, axis=2), views, 0)[..., 0] / np.float32(255)
+    height, width = image.shape[:2]
+    scaled = cv2.resize(region.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
+    framed = crop_and_resize(scaled, image, recipe.images)
+    views = eval_views(1, recipe.images.size, recipe.views)
+    return render_one(np.repeat(framed[..., None], 3, axis=2), views, 0)[..., 0] / np.float32(255)

@@ -7,31 +7,33 @@ from itertools import islice
 from os import cpu_count
 from typing import TypeVar
 
-from parfocal.progress import progress
+from parfocal.progress import show_progress
 
 Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
 
-_AHEAD = 8
+_ITEMS_AHEAD_PER_THREAD = 8
 
 
-def in_order(
-    items: Iterable[Item], work: Callable[[Item], Outcome], label: str, workers: int | None = None, before: int = 0
-) -> Generator[Outcome, None, None]:
+def map_ordered(
+    items: Iterable[Item], function: Callable[[Item], Result], label: str, workers: int | None = None, n_done: int = 0
+) -> Generator[Result, None, None]:
     """Yield what `work` makes of each item; `before` counts items that were done earlier, for the bar.
 
     Items that come one by one, so that nobody knows how many there will be, are taken only as far ahead as is needed.
     """
     threads = workers or cpu_count() or 1
-    total = before + len(items) if isinstance(items, Sized) else None
-    with ThreadPoolExecutor(threads) as pool, progress(label, total) as done:
-        done(before)
+    total = n_done + len(items) if isinstance(items, Sized) else None
+    with ThreadPoolExecutor(threads) as pool, show_progress(label, total) as done:
+        done(n_done)
         remaining = iter(items)
-        waiting: deque[Future[Outcome]] = deque(pool.submit(work, item) for item in islice(remaining, _AHEAD * threads))
+        waiting: deque[Future[Result]] = deque(
+            pool.submit(function, item) for item in islice(remaining, _ITEMS_AHEAD_PER_THREAD * threads)
+        )
         try:
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(work, item) for item in islice(remaining, 1))
+                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
                 done(1)
         finally:
             # An interruption should not wait for what has not begun.

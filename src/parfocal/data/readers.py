@@ -8,38 +8,38 @@ from typing import Any
 
 from parfocal.data.layouts import cifar, columns, folders, labs, medmnist, published
 from parfocal.data.table import Table
-from parfocal.errors import ParfocalError, UsageError, listing
-from parfocal.parts import ColumnsPart, DataPart
+from parfocal.errors import ParfocalError, UsageError, join_limited
+from parfocal.parts import ColumnsConfig, DataConfig
 from parfocal.recipe import Recipe
-from parfocal.recipe import recipe as find_recipe
+from parfocal.recipe import load_recipe as find_recipe
 
 
 @dataclass(frozen=True)
 class Layout:
     """One way in which labels lie on disk: how it is recognised (the reason, or nothing), and how it is read."""
 
-    about: str
-    recognise: Callable[[Path], str]
-    read: Callable[[Path, DataPart, ColumnsPart], Table]
-    files: bool = False
+    description: str
+    recognize: Callable[[Path], str]
+    read: Callable[[Path, DataConfig, ColumnsConfig], Table]
+    accepts_file: bool = False
 
 
 LAYOUTS: dict[str, Layout] = {
     "fundus-lab": Layout(
-        "train_img.csv and train_label.csv without headers", labs.recognise_fundus_lab, labs.read_fundus_lab
+        "train_img.csv and train_label.csv without headers", labs.recognize_fundus_lab, labs.read_fundus_lab
     ),
-    "eyepacs": Layout("trainLabels.csv with image,level", published.recognise_eyepacs, published.read_eyepacs),
-    "aptos": Layout("train.csv with id_code,diagnosis", published.recognise_aptos, published.read_aptos),
+    "eyepacs": Layout("trainLabels.csv with image,level", published.recognize_eyepacs, published.read_eyepacs),
+    "aptos": Layout("train.csv with id_code,diagnosis", published.recognize_aptos, published.read_aptos),
     "leukemia-lab": Layout(
-        "train.csv and valid.csv with Path,label", labs.recognise_leukemia_lab, labs.read_leukemia_lab
+        "train.csv and valid.csv with Path,label", labs.recognize_leukemia_lab, labs.read_leukemia_lab
     ),
-    "cnmc": Layout("fold_*/all and fold_*/hem", published.recognise_cnmc, published.read_cnmc),
-    "cifar10": Layout("cifar-10-python.tar.gz", cifar.recognise_cifar10, cifar.read_cifar10, files=True),
-    "medmnist": Layout("one .npz file", medmnist.recognise_medmnist, medmnist.read_medmnist, files=True),
+    "cnmc": Layout("fold_*/all and fold_*/hem", published.recognize_cnmc, published.read_cnmc),
+    "cifar10": Layout("cifar-10-python.tar.gz", cifar.recognize_cifar10, cifar.read_cifar10, accepts_file=True),
+    "medmnist": Layout("one .npz file", medmnist.recognize_medmnist, medmnist.read_medmnist, accepts_file=True),
     "columns": Layout(
-        "a sheet with columns of images and labels", columns.recognise_columns, columns.read_columns, files=True
+        "a sheet with columns of images and labels", columns.recognize_columns, columns.read_columns, accepts_file=True
     ),
-    "folders": Layout("a folder for each class", folders.recognise_folders, folders.read_folders),
+    "folders": Layout("a folder for each class", folders.recognize_folders, folders.read_folders),
 }
 
 
@@ -54,29 +54,29 @@ def read(source: Path | str, recipe: str | Path | Recipe | None = None, **change
         raise ParfocalError(f"{place} is not there. Give the folder of the label files, or a sheet or .npz file.")
     if part.format != "auto":
         name, why = part.format, "named by format"
-        if place.is_file() and not LAYOUTS[name].files:
+        if place.is_file() and not LAYOUTS[name].accepts_file:
             raise UsageError(f"{place} is a file; the layout {name} is a folder.")
     else:
-        name, why = _recognised(place, wanted)
+        name, why = _recognize(place, wanted)
     table = LAYOUTS[name].read(place, part, wanted)
     if table.rows.empty:
-        raise ParfocalError(f"{place} holds no images in the layout {name} ({LAYOUTS[name].about}).")
+        raise ParfocalError(f"{place} holds no images in the layout {name} ({LAYOUTS[name].description}).")
     table = replace(table, source=f"{table.source}; recognised by {why}" if part.format == "auto" else table.source)
-    return _grouped(table, wanted.group_from) if wanted.group_from else table
+    return _extract_groups(table, wanted.group_from) if wanted.group_from else table
 
 
-def _recognised(place: Path, wanted: ColumnsPart) -> tuple[str, str]:
+def _recognize(source: Path, columns_config: ColumnsConfig) -> tuple[str, str]:
     """Return the first layout that knows the place, and by what; columns that are named call for a sheet."""
-    if wanted.path or wanted.label:
+    if columns_config.path or columns_config.label:
         return "columns", "the columns that were named"
     for name, layout in LAYOUTS.items():
-        if (layout.files or place.is_dir()) and (why := layout.recognise(place)):
+        if (layout.accepts_file or source.is_dir()) and (why := layout.recognize(source)):
             return name, why
-    known = "; ".join(f"{name} ({layout.about})" for name, layout in LAYOUTS.items())
-    raise ParfocalError(f"{place} holds no labels in a layout that is known. Known layouts: {known}.")
+    known = "; ".join(f"{name} ({layout.description})" for name, layout in LAYOUTS.items())
+    raise ParfocalError(f"{source} holds no labels in a layout that is known. Known layouts: {known}.")
 
 
-def _grouped(table: Table, pattern: str) -> Table:
+def _extract_groups(table: Table, pattern: str) -> Table:
     """Take each row's group from its id by a regular expression."""
     try:
         expression = re.compile(pattern)
@@ -85,6 +85,8 @@ def _grouped(table: Table, pattern: str) -> Table:
     found = [expression.search(one) for one in table.rows["id"]]
     missed = [one for one, match in zip(table.rows["id"], found, strict=True) if not match]
     if missed:
-        raise ParfocalError(f"columns.group_from={pattern!r} finds no group in {len(missed)} ids: {listing(missed)}.")
+        raise ParfocalError(
+            f"columns.group_from={pattern!r} finds no group in {len(missed)} ids: {join_limited(missed)}."
+        )
     groups = [match[1 if expression.groups else 0] for match in found if match]
     return replace(table, rows=table.rows.assign(group=groups))

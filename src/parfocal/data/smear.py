@@ -20,8 +20,8 @@ CYTOPLASM, NUCLEUS = 127, 255
 """Values of a cell's mask; the ground is 0."""
 
 _SIDE = 450
-_ANGLES = 720
-_TEXTURE = 1024
+_N_ANGLES = 720
+_TEXTURE_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Patient:
     """What all cells of a patient share: stain, scale and camera. None of it depends on the illness."""
 
     name: str
-    ill: bool
+    has_leukemia: bool
     blast_share: float
     nucleus_density: np.ndarray
     cytoplasm_density: np.ndarray
@@ -38,145 +38,147 @@ class Patient:
     noise: float
 
 
-def draw_patient(name: str, ill: bool, dice: np.random.Generator) -> Patient:
+def draw_patient(name: str, has_leukemia: bool, rng: np.random.Generator) -> Patient:
     """Draw a patient's traits; an ill one's cells are mostly blasts, a healthy one's never."""
-    blast_share = float(dice.uniform(0.75, 0.97))
-    nucleus = np.array([0.80, 1.45, 0.52]) * dice.normal(1, 0.06, 3) * dice.normal(1, 0.08)
-    cytoplasm = np.array([0.30, 0.52, 0.17]) * dice.normal(1, 0.10, 3) * dice.normal(1, 0.12)
+    blast_share = float(rng.uniform(0.75, 0.97))
+    nucleus = np.array([0.80, 1.45, 0.52]) * rng.normal(1, 0.06, 3) * rng.normal(1, 0.08)
+    cytoplasm = np.array([0.30, 0.52, 0.17]) * rng.normal(1, 0.10, 3) * rng.normal(1, 0.12)
     return Patient(
         name=name,
-        ill=ill,
-        blast_share=blast_share if ill else 0.0,
+        has_leukemia=has_leukemia,
+        blast_share=blast_share if has_leukemia else 0.0,
         nucleus_density=nucleus.astype(np.float32),
         cytoplasm_density=cytoplasm.astype(np.float32),
-        scale=float(dice.normal(1, 0.06)),
-        blur=float(dice.uniform(0.7, 1.7)),
-        noise=float(dice.uniform(1.5, 4.0)),
+        scale=float(rng.normal(1, 0.06)),
+        blur=float(rng.uniform(0.7, 1.7)),
+        noise=float(rng.uniform(1.5, 4.0)),
     )
 
 
-def draw_signals(blast: bool, dice: np.random.Generator) -> np.ndarray:
+def draw_signals(is_blast: bool, rng: np.random.Generator) -> np.ndarray:
     """Draw the four signals of a cell: share of nucleus, irregularity, fineness of chromatin, nucleoli."""
-    return dice.normal((1 if blast else -1) * SEPARATION / 2, 1, 4)
+    return rng.normal((1 if is_blast else -1) * SEPARATION / 2, 1, 4)
 
 
-def draw_cell(patient: Patient, signals: np.ndarray, size: int, dice: np.random.Generator) -> tuple[Pixels, Pixels]:
+def draw_cell(patient: Patient, signals: np.ndarray, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Draw one cell as RGB pixels (size, size, 3) and its mask (size, size)."""
     share, irregular, fine, nucleoli = (1 / (1 + np.exp(-1.1 * signals))).tolist()
-    radius = float(np.clip(118 * patient.scale * dice.normal(1, 0.07), 85, 165))
-    cell_rim = radius * _rim(dice, waves=(2, 3, 4, 5), strength=0.035)
-    cell_rim *= _stretch(dice, 0.08)
+    radius = float(np.clip(118 * patient.scale * rng.normal(1, 0.07), 85, 165))
+    cell_rim = radius * _draw_outline(rng, waves=(2, 3, 4, 5), strength=0.035)
+    cell_rim *= _draw_stretch(rng, 0.08)
     ratio = 0.50 + 0.45 * share
-    nucleus_rim = _rim(dice, waves=(2, 3, 4), strength=0.012 + 0.085 * irregular)
-    nucleus_rim *= _notch(dice, 0.42 * max(0.0, irregular - 0.25))
+    nucleus_rim = _draw_outline(rng, waves=(2, 3, 4), strength=0.012 + 0.085 * irregular)
+    nucleus_rim *= _draw_notch(rng, 0.42 * max(0.0, irregular - 0.25))
     nucleus_radius = radius * math.sqrt(ratio)
     nucleus_rim *= nucleus_radius / math.sqrt(np.mean(nucleus_rim**2))
     half = int(min(cell_rim.max() * 1.02 + 4, _SIDE / 2 - 6))
     room = 0.7 * (radius - nucleus_radius)
-    offset = (room * dice.uniform(-0.7, 0.7), room * dice.uniform(-0.7, 0.7))
+    offset = (room * rng.uniform(-0.7, 0.7), room * rng.uniform(-0.7, 0.7))
 
-    inside_cell = _inside(cell_rim, half, (0.0, 0.0), softness=1.2)
-    inside_nucleus = _inside(nucleus_rim, half, offset, softness=2.0) * _inside(cell_rim * 0.975, half, (0, 0), 1.5)
-    nucleus = 1 + _chromatin(dice, half, fine) - _nucleoli(dice, half, offset, nucleus_radius, nucleoli)
-    cytoplasm = 1 + 0.12 * _texture(dice, half, 5) + 0.06 * _texture(dice, half, 2)
+    inside_cell = _soft_mask(cell_rim, half, (0.0, 0.0), softness=1.2)
+    inside_nucleus = _soft_mask(nucleus_rim, half, offset, softness=2.0) * _soft_mask(
+        cell_rim * 0.975, half, (0, 0), 1.5
+    )
+    nucleus = 1 + _draw_chromatin(rng, half, fine) - _draw_nucleoli(rng, half, offset, nucleus_radius, nucleoli)
+    cytoplasm = 1 + 0.12 * _draw_texture(rng, half, 5) + 0.06 * _draw_texture(rng, half, 2)
     density = (inside_nucleus * np.maximum(nucleus, 0.15))[..., None] * patient.nucleus_density
     density += ((1 - 0.7 * inside_nucleus) * cytoplasm)[..., None] * patient.cytoplasm_density
-    light = 245 * np.exp(-density) * _illumination(dice, half)[..., None]
+    light = 245 * np.exp(-density) * _draw_illumination(rng, half)[..., None]
     light = cv2.GaussianBlur(np.clip(light, 0, 255).astype(np.uint8), (0, 0), patient.blur)
-    grain = np.stack([_texture(dice, half, 0) for _ in range(3)], axis=-1)
+    grain = np.stack([_draw_texture(rng, half, 0) for _ in range(3)], axis=-1)
     light = cv2.addWeighted(light, 1, grain, patient.noise, 0, dtype=cv2.CV_8U)
     light[inside_cell < 0.5] = 0
     mask = np.where(inside_nucleus > 0.5, NUCLEUS, CYTOPLASM).astype(np.uint8)
     mask[inside_cell < 0.5] = 0
-    return _placed(light, mask, size, dice)
+    return _place_in_frame(light, mask, size, rng)
 
 
-def _rim(dice: np.random.Generator, waves: tuple[int, ...], strength: float) -> np.ndarray:
+def _draw_outline(rng: np.random.Generator, waves: tuple[int, ...], strength: float) -> np.ndarray:
     """Return a radius for each angle, about 1, wavy at the given numbers of waves."""
-    angle = np.linspace(0, 2 * np.pi, _ANGLES, endpoint=False)
-    rim = np.ones(_ANGLES)
+    angle = np.linspace(0, 2 * np.pi, _N_ANGLES, endpoint=False)
+    rim = np.ones(_N_ANGLES)
     for wave in waves:
-        rim += strength * dice.normal() * np.cos(wave * angle + dice.uniform(0, 2 * np.pi)) / np.sqrt(wave / 2)
+        rim += strength * rng.normal() * np.cos(wave * angle + rng.uniform(0, 2 * np.pi)) / np.sqrt(wave / 2)
     return np.clip(rim, 0.6, 1.4)
 
 
-def _stretch(dice: np.random.Generator, strength: float) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, _ANGLES, endpoint=False)
-    return 1 + strength * dice.uniform(0, 1) * np.cos(2 * (angle - dice.uniform(0, np.pi)))
+def _draw_stretch(rng: np.random.Generator, strength: float) -> np.ndarray:
+    angle = np.linspace(0, 2 * np.pi, _N_ANGLES, endpoint=False)
+    return 1 + strength * rng.uniform(0, 1) * np.cos(2 * (angle - rng.uniform(0, np.pi)))
 
 
-def _notch(dice: np.random.Generator, depth: float) -> np.ndarray:
+def _draw_notch(rng: np.random.Generator, depth: float) -> np.ndarray:
     """Return factors that cut a cleft into a nucleus."""
-    angle = np.linspace(-np.pi, np.pi, _ANGLES, endpoint=False)
-    cut = 1 - depth * np.exp(-((angle / dice.uniform(0.22, 0.40)) ** 2))
-    return np.roll(cut, int(dice.integers(_ANGLES)))
+    angle = np.linspace(-np.pi, np.pi, _N_ANGLES, endpoint=False)
+    cut = 1 - depth * np.exp(-((angle / rng.uniform(0.22, 0.40)) ** 2))
+    return np.roll(cut, int(rng.integers(_N_ANGLES)))
 
 
 @cache
-def _polar() -> tuple[np.ndarray, np.ndarray]:
+def _polar_grid() -> tuple[np.ndarray, np.ndarray]:
     """Return radius and angle index about the middle of a field twice the frame, computed once."""
     y, x = np.mgrid[-_SIDE:_SIDE, -_SIDE:_SIDE].astype(np.float32)
-    index = np.floor((np.arctan2(y, x) / (2 * np.pi) % 1) * _ANGLES).astype(np.int16) % _ANGLES
+    index = np.floor((np.arctan2(y, x) / (2 * np.pi) % 1) * _N_ANGLES).astype(np.int16) % _N_ANGLES
     return np.hypot(x, y), index
 
 
-def _inside(rim: np.ndarray, half: int, offset: tuple[float, float], softness: float) -> np.ndarray:
+def _soft_mask(outline: np.ndarray, half: int, offset: tuple[float, float], softness: float) -> np.ndarray:
     """Return how far inside a rim about `offset` each pixel of the box lies, 0 to 1 across a soft edge."""
-    radius, index = _polar()
+    radius, index = _polar_grid()
     left, top = _SIDE - half - round(offset[0]), _SIDE - half - round(offset[1])
     box = (slice(top, top + 2 * half), slice(left, left + 2 * half))
-    edge = rim.astype(np.float32)[index[box]] - radius[box]
+    edge = outline.astype(np.float32)[index[box]] - radius[box]
     return np.clip(edge / (2 * softness) + 0.5, 0, 1)
 
 
 @cache
-def _noise(sigma: int) -> np.ndarray:
+def _noise_field(sigma: int) -> np.ndarray:
     """Return one large field of noise as smooth as `sigma`, mean 0 and deviation 1, from which boxes are cut."""
-    field = np.random.default_rng(sigma).standard_normal((_TEXTURE, _TEXTURE), dtype=np.float32)
+    field = np.random.default_rng(sigma).standard_normal((_TEXTURE_SIDE, _TEXTURE_SIDE), dtype=np.float32)
     if sigma:
         field = cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     return (field - field.mean()) / field.std()
 
 
-def _texture(dice: np.random.Generator, half: int, sigma: int) -> np.ndarray:
-    top, left = dice.integers(0, _TEXTURE - 2 * half, 2)
-    return _noise(sigma)[top : top + 2 * half, left : left + 2 * half]
+def _draw_texture(rng: np.random.Generator, half: int, sigma: int) -> np.ndarray:
+    top, left = rng.integers(0, _TEXTURE_SIDE - 2 * half, 2)
+    return _noise_field(sigma)[top : top + 2 * half, left : left + 2 * half]
 
 
-def _chromatin(dice: np.random.Generator, half: int, fine: float) -> np.ndarray:
+def _draw_chromatin(rng: np.random.Generator, half: int, fineness: float) -> np.ndarray:
     """Return how the stain varies over a nucleus: in clumps, or fine and even."""
-    clumps = np.tanh(1.6 * _texture(dice, half, 9))
-    return (0.36 * (1 - fine)) * clumps + (0.05 + 0.07 * fine) * _texture(dice, half, 3)
+    clumps = np.tanh(1.6 * _draw_texture(rng, half, 9))
+    return (0.36 * (1 - fineness)) * clumps + (0.05 + 0.07 * fineness) * _draw_texture(rng, half, 3)
 
 
-def _nucleoli(
-    dice: np.random.Generator, half: int, offset: tuple[float, float], radius: float, strength: float
+def _draw_nucleoli(
+    rng: np.random.Generator, half: int, offset: tuple[float, float], radius: float, strength: float
 ) -> np.ndarray:
     """Return how much paler the nucleoli make a nucleus."""
     paler = np.zeros((2 * half, 2 * half), np.float32)
     for _ in range(1 + int(strength > 0.45) + int(strength > 0.75)):
-        angle, distance = dice.uniform(0, 2 * np.pi), radius * np.sqrt(dice.uniform(0, 0.36))
+        angle, distance = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform(0, 0.36))
         centre = (half + offset[0] + distance * np.cos(angle), half + offset[1] + distance * np.sin(angle))
-        size = radius * dice.uniform(0.13, 0.19)
-        axes = (max(2, int(size * dice.uniform(0.8, 1.2))), max(2, int(size)))
-        cv2.ellipse(paler, (int(centre[0]), int(centre[1])), axes, float(dice.uniform(0, 180)), 0, 360, 1.0, -1)
+        size = radius * rng.uniform(0.13, 0.19)
+        axes = (max(2, int(size * rng.uniform(0.8, 1.2))), max(2, int(size)))
+        cv2.ellipse(paler, (int(centre[0]), int(centre[1])), axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
     return 0.62 * strength * cv2.GaussianBlur(paler, (0, 0), 3.0)
 
 
-def _illumination(dice: np.random.Generator, half: int) -> np.ndarray:
-    down, across, level = dice.normal((0, 0, 1), (0.06, 0.06, 0.04)).tolist()
+def _draw_illumination(rng: np.random.Generator, half: int) -> np.ndarray:
+    down, across, level = rng.normal((0, 0, 1), (0.06, 0.06, 0.04)).tolist()
     ramp = np.linspace(-1, 1, 2 * half, dtype=np.float32)
     return level + down * ramp[:, None] + across * ramp[None, :]
 
 
-def _placed(light: Pixels, mask: Pixels, size: int, dice: np.random.Generator) -> tuple[Pixels, Pixels]:
+def _place_in_frame(image: Pixels, mask: Pixels, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Put the drawn box near the middle of the frame and bring the frame to its size."""
     frame, frame_mask = np.zeros((_SIDE, _SIDE, 3), np.uint8), np.zeros((_SIDE, _SIDE), np.uint8)
     side = len(mask)
     free = (_SIDE - side) // 2
-    top, left = (free + int(np.clip(dice.normal(0, 5), -free, free)) for _ in range(2))
+    top, left = (free + int(np.clip(rng.normal(0, 5), -free, free)) for _ in range(2))
     box = (slice(top, top + side), slice(left, left + side))
-    frame[box], frame_mask[box] = light, mask
+    frame[box], frame_mask[box] = image, mask
     if size != _SIDE:
         frame = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
         frame_mask = cv2.resize(frame_mask, (size, size), interpolation=cv2.INTER_NEAREST)

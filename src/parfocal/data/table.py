@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from parfocal.errors import ParfocalError
-from parfocal.files import whole
+from parfocal.files import atomic_write
 from parfocal.run import Run
 
 SPLITS = ("train", "valid", "test")
@@ -30,7 +30,7 @@ class Table:
     classes: tuple[str, ...]
     codes: tuple[str, ...]
     source: str
-    lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    submission_lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,52 +46,52 @@ class Table:
         """The different files of all rows, in the order in which they first come."""
         return list(dict.fromkeys(self.rows["path"]))
 
-    def places_in(self, index: pd.DataFrame) -> np.ndarray:
+    def find_positions_in(self, index: pd.DataFrame) -> np.ndarray:
         """Return for each row the place of its file in an index, which has one row a file."""
         place = {path: number for number, path in enumerate(index["path"])}
         return np.array([place[path] for path in self.rows["path"]], dtype=np.int64)
 
-    def positions(self, split: str) -> np.ndarray:
+    def get_positions(self, split: str) -> np.ndarray:
         """Return the row numbers of one split."""
         return np.flatnonzero(self.rows["split"].to_numpy() == split)
 
-    def of(self, split: str) -> pd.DataFrame:
+    def get_rows(self, split: str) -> pd.DataFrame:
         """Return the rows of one split."""
-        return self.rows.iloc[self.positions(split)]
+        return self.rows.iloc[self.get_positions(split)]
 
-    def labels(self, split: str) -> np.ndarray:
+    def get_labels(self, split: str) -> np.ndarray:
         """Return the labels of one split, -1 where unknown."""
-        return self.rows["label"].to_numpy()[self.positions(split)].astype(np.int64)
+        return self.rows["label"].to_numpy()[self.get_positions(split)].astype(np.int64)
 
-    def labelled(self, split: str) -> bool:
+    def is_labeled(self, split: str) -> bool:
         """Say whether the split has rows and every one of them has a label."""
-        labels = self.labels(split)
+        labels = self.get_labels(split)
         return len(labels) > 0 and bool((labels != UNKNOWN).all())
 
-    def counts(self, split: str) -> dict[str, int]:
+    def count_classes(self, split: str) -> dict[str, int]:
         """Return how many rows of each class a split has."""
-        labels = self.labels(split)
+        labels = self.get_labels(split)
         return {name: int((labels == index).sum()) for index, name in enumerate(self.classes)}
 
-    def without(self, ids: set[str]) -> Self:
+    def drop_ids(self, ids: set[str]) -> Self:
         """Return the table less the rows with these ids."""
-        lists = {name: tuple(one for one in wanted if one not in ids) for name, wanted in self.lists.items()}
+        lists = {name: tuple(one for one in wanted if one not in ids) for name, wanted in self.submission_lists.items()}
         return replace(self, rows=self.rows[~self.rows["id"].isin(ids)].reset_index(drop=True), lists=lists)
 
     def save(self, path: Path) -> None:
         """Write the rows as CSV; each list becomes a column that holds the place of its ids."""
         rows = self.rows[_COLUMNS].copy()
         rows.insert(3, "class", [self.classes[label] if label != UNKNOWN else "" for label in rows["label"]])
-        for name, wanted in self.lists.items():
+        for name, wanted in self.submission_lists.items():
             places = {one: place for place, one in enumerate(wanted)}
             rows[f"order:{name}"] = rows["id"].map(places).astype("Int64")
-        with whole(path) as beside:
+        with atomic_write(path) as beside:
             rows.to_csv(beside, index=False)
 
     @classmethod
     def load(cls, run: Run) -> Self:
         """Read the table that a run was made with."""
-        path, about = run.table, run.environment()["data"]
+        path, about = run.table_path, run.read_environment()["data"]
         if not path.is_file():
             raise ParfocalError(f"{path} is missing; the run folder is not whole.")
         text = {"id": str, "path": str, "group": str, "split": str, "fold": str, "digest": str}
@@ -104,7 +104,7 @@ class Table:
         return cls(rows[_COLUMNS], tuple(about["classes"]), tuple(about["codes"]), about["source"], lists)
 
 
-def assemble(
+def build_rows(
     ids: list[str],
     paths: list[Path],
     labels: list[int] | np.ndarray,

@@ -6,16 +6,16 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, ORIENTATION, CHANNELS, STRIP_ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, EXTRA_CHANNELS, SAMPLE_FORMAT = 322, 323, 324, 325, 338, 339
 
-_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """The types of tag that hold whole numbers, and how `struct` names them; no other type is needed here."""
-_PLACES = {STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES}
+_PER_STRIP_TAGS = {STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES}
 """The tags with a number for each strip or tile; of the others the first number is all that is wanted."""
-_WANTED = _PLACES | {
+_KNOWN_TAGS = _PER_STRIP_TAGS | {
     WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, CHANNELS, STRIP_ROWS, PLANES, TILE_WIDTH, TILE_HEIGHT,
     EXTRA_CHANNELS, SAMPLE_FORMAT,
 }  # fmt: skip
-_MOST_TAGS = 4096
-_MOST_PLACES = 1 << 18
+_MAX_TAGS = 4096
+_MAX_VALUES = 1 << 18
 """Many tags may point at the same bytes, so that a small file could ask for any amount of memory."""
 
 Tags = dict[int, tuple[int, ...]]
@@ -37,9 +37,9 @@ def read_directory(data: bytes) -> tuple[Tags, bool]:
     else:
         raise ValueError("no TIFF version")
     # What is told of 4 bytes begins at the 4th, what of 8 at the 8th.
-    place = _place(data, order, room, room)
+    place = _read_offset(data, order, room, room)
     (entries,) = struct.unpack_from(order + count, data, place)
-    if entries > _MOST_TAGS:
+    if entries > _MAX_TAGS:
         raise ValueError("too many tags")
     place += struct.calcsize(order + count)
     tags: Tags = {}
@@ -47,75 +47,77 @@ def read_directory(data: bytes) -> tuple[Tags, bool]:
         tag, kind, amount = struct.unpack_from(order + entry, data, place)
         place += struct.calcsize(order + entry)
         # Where a tag is there twice, the first counts.
-        if tag in _WANTED and tag not in tags and kind in _WHOLE_NUMBERS and amount:
-            if amount > _MOST_PLACES:
+        if tag in _KNOWN_TAGS and tag not in tags and kind in _INTEGER_TYPES and amount:
+            if amount > _MAX_VALUES:
                 raise ValueError("it is in too many parts")
-            letter = _WHOLE_NUMBERS[kind]
-            start = place if amount * struct.calcsize(order + letter) <= room else _place(data, order, room, place)
-            tags[tag] = struct.unpack_from(f"{order}{amount if tag in _PLACES else 1}{letter}", data, start)
+            letter = _INTEGER_TYPES[kind]
+            start = (
+                place if amount * struct.calcsize(order + letter) <= room else _read_offset(data, order, room, place)
+            )
+            tags[tag] = struct.unpack_from(f"{order}{amount if tag in _PER_STRIP_TAGS else 1}{letter}", data, start)
         place += room
-    return tags, _place(data, order, room, place) != 0
+    return tags, _read_offset(data, order, room, place) != 0
 
 
-def exif_orientation(data: bytes) -> int:
+def read_exif_orientation(data: bytes) -> int:
     """Return how a picture is to be turned, 1 to 8, by EXIF; 1, as it is, where that cannot be read."""
     try:
         tags, _ = read_directory(data.removeprefix(b"Exif\0\0"))
     except (struct.error, ValueError, OverflowError):
         return 1
-    return orientation(tags)
+    return get_orientation(tags)
 
 
-def orientation(tags: Tags) -> int:
+def get_orientation(tags: Tags) -> int:
     """Return how a picture is to be turned, 1 to 8."""
-    turn = one(tags, ORIENTATION, 1)
+    turn = get_value(tags, ORIENTATION, 1)
     return turn if 1 <= turn <= 8 else 1
 
 
-def one(tags: Tags, tag: int, otherwise: int) -> int:
+def get_value(tags: Tags, tag: int, default: int) -> int:
     """Return the first number of a tag."""
-    return (tags.get(tag) or (otherwise,))[0]
+    return (tags.get(tag) or (default,))[0]
 
 
-def whole(tags: Tags, size: int) -> bool:
+def is_complete(tags: Tags, file_size: int) -> bool:
     """Say whether all pixels lie within a file of this size; ValueError where their places are not all told."""
     offsets = tags.get(STRIP_OFFSETS) or tags.get(TILE_OFFSETS)
     lengths = tags.get(STRIP_BYTES) or tags.get(TILE_BYTES) or ()
-    if not offsets or len(offsets) < _places(tags) or len(lengths) not in (0, len(offsets)):
+    if not offsets or len(offsets) < _count_strips_or_tiles(tags) or len(lengths) not in (0, len(offsets)):
         raise ValueError("it does not say where all its pixels are")
-    if max(map(sum, zip(offsets, lengths, strict=True)) if lengths else offsets) > size:
+    if max(map(sum, zip(offsets, lengths, strict=True)) if lengths else offsets) > file_size:
         return False
-    if one(tags, COMPRESSION, 1) != 1:
+    if get_value(tags, COMPRESSION, 1) != 1:
         return True
     # Luminance and chroma may share bytes, down to little more than one a pixel.
-    channels = 1 if one(tags, PHOTOMETRIC, 1) == 6 else one(tags, CHANNELS, 1)
-    row = (one(tags, WIDTH, 0) * channels * one(tags, BITS, 1) + 7) // 8
-    return (sum(lengths) if lengths else size - min(offsets)) >= row * one(tags, HEIGHT, 0)
+    channels = 1 if get_value(tags, PHOTOMETRIC, 1) == 6 else get_value(tags, CHANNELS, 1)
+    row = (get_value(tags, WIDTH, 0) * channels * get_value(tags, BITS, 1) + 7) // 8
+    return (sum(lengths) if lengths else file_size - min(offsets)) >= row * get_value(tags, HEIGHT, 0)
 
 
-def _places(tags: Tags) -> int:
+def _count_strips_or_tiles(tags: Tags) -> int:
     """Return in how many strips or tiles the pixels must lie."""
-    width, height = one(tags, WIDTH, 0), one(tags, HEIGHT, 0)
-    planes = one(tags, CHANNELS, 1) if one(tags, PLANES, 1) == 2 else 1
+    width, height = get_value(tags, WIDTH, 0), get_value(tags, HEIGHT, 0)
+    planes = get_value(tags, CHANNELS, 1) if get_value(tags, PLANES, 1) == 2 else 1
     if STRIP_OFFSETS in tags:
-        return planes * -(-height // max(1, one(tags, STRIP_ROWS, height)))
-    across = -(-width // max(1, one(tags, TILE_WIDTH, width)))
-    return planes * across * -(-height // max(1, one(tags, TILE_HEIGHT, height)))
+        return planes * -(-height // max(1, get_value(tags, STRIP_ROWS, height)))
+    across = -(-width // max(1, get_value(tags, TILE_WIDTH, width)))
+    return planes * across * -(-height // max(1, get_value(tags, TILE_HEIGHT, height)))
 
 
-def unusual(tags: Tags) -> str:
+def describe_unsupported(tags: Tags) -> str:
     """Say what about a TIFF the decoder would get wrong without a word; nothing for most."""
-    bits, channels, colour = one(tags, BITS, 1), one(tags, CHANNELS, 1), one(tags, PHOTOMETRIC, 1)
+    bits, channels, colour = get_value(tags, BITS, 1), get_value(tags, CHANNELS, 1), get_value(tags, PHOTOMETRIC, 1)
     if colour not in (0, 1, 2, 3, 5, 6):
         return f"of colour space {colour}, which is not read; save it as PNG"
     if channels > (1 if colour <= 1 or colour == 3 else 4):
         return f"of {channels} channels, which are not told apart; save it as PNG"
-    if bits > 8 and channels > 1 and one(tags, PLANES, 1) != 1:
+    if bits > 8 and channels > 1 and get_value(tags, PLANES, 1) != 1:
         return "that keeps its channels apart; save it as PNG"
-    if one(tags, SAMPLE_FORMAT, 1) == 2:
+    if get_value(tags, SAMPLE_FORMAT, 1) == 2:
         return "of signed numbers, whose black and white are unknown; save it as 16-bit grey"
     return ""
 
 
-def _place(data: bytes, order: str, room: int, at: int) -> int:
-    return struct.unpack_from(order + ("I" if room == 4 else "Q"), data, at)[0]
+def _read_offset(data: bytes, byte_order: str, offset_size: int, position: int) -> int:
+    return struct.unpack_from(byte_order + ("I" if offset_size == 4 else "Q"), data, position)[0]

@@ -16,14 +16,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from parfocal.data.colours import drawn_colours
+from parfocal.data.colours import draw_colors
 from parfocal.data.decode import Pixels
-from parfocal.data.dice import Dice
-from parfocal.data.geometry import LOOKS, drawn_geometry, straight
+from parfocal.data.dice import EpochDraws
+from parfocal.data.geometry import TTA_VIEWS, draw_geometry, eval_geometry
 from parfocal.errors import UsageError
-from parfocal.parts import ViewsPart
+from parfocal.parts import ViewsConfig
 
-OwnStep = Callable[[Pixels, int], Pixels]
+CustomTransform = Callable[[Pixels, int], Pixels]
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class View:
     """
 
     geometry: np.ndarray
-    colour: np.ndarray | None = None
-    erased: np.ndarray | None = None
-    last: OwnStep | None = None
+    color: np.ndarray | None = None
+    erase_box: np.ndarray | None = None
+    custom_transform: CustomTransform | None = None
     seed: int = 0
 
 
@@ -46,38 +46,43 @@ class Views:
     """A View for each of many images, as arrays, and the side of what they show."""
 
     geometry: np.ndarray
-    colour: np.ndarray | None
-    side: int
-    erased: np.ndarray | None = None
-    last: OwnStep | None = None
+    color: np.ndarray | None
+    crop_size: int
+    erase_boxes: np.ndarray | None = None
+    custom_transform: CustomTransform | None = None
     seed: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.geometry)
 
-    def __getitem__(self, number: int) -> View:
-        colour = None if self.colour is None else self.colour[number]
-        erased = None if self.erased is None else self.erased[number]
-        seed = hash((*self.seed, int(number))) % 2**31 if self.last else 0
-        return View(self.geometry[number], colour, erased, self.last, seed)
+    def __getitem__(self, index: int) -> View:
+        colour = None if self.color is None else self.color[index]
+        erased = None if self.erase_boxes is None else self.erase_boxes[index]
+        seed = hash((*self.seed, int(index))) % 2**31 if self.custom_transform else 0
+        return View(self.geometry[index], colour, erased, self.custom_transform, seed)
 
 
-def still(count: int, size: int, part: ViewsPart, look: int = 0) -> Views:
+def eval_views(n_images: int, size: int, config: ViewsConfig, tta_view: int = 0) -> Views:
     """Return the views of evaluation: the central square of Store images of side `size`, or another look of several."""
-    return Views(straight(count, size, part, look), None, part.crop)
+    return Views(eval_geometry(n_images, size, config, tta_view), None, config.crop)
 
 
-def looks(part: ViewsPart) -> range:
+def tta_views(config: ViewsConfig) -> range:
     """Return the numbers of the looks whose answers evaluation averages: 1, 4 or 8 flips and turns, 5 or 10 crops."""
-    return range(len(LOOKS[part.evaluation]))
+    return range(len(TTA_VIEWS[config.evaluation]))
 
 
-def drawn(count: int, size: int, part: ViewsPart, *, seed: int, epoch: int) -> Views:
+def draw_views(n_images: int, size: int, config: ViewsConfig, *, seed: int, epoch: int) -> Views:
     """Draw the views of one training epoch for `count` Store images of side `size`."""
-    dice = Dice(count, seed, epoch)
-    last = own_step(part.also) if part.also else None
+    dice = EpochDraws(n_images, seed, epoch)
+    last = load_custom_transform(config.also) if config.also else None
     return Views(
-        drawn_geometry(dice, size, part), drawn_colours(dice, part), part.crop, _erased(dice, part), last, (seed, epoch)
+        draw_geometry(dice, size, config),
+        draw_colors(dice, config),
+        config.crop,
+        _draw_erase_boxes(dice, config),
+        last,
+        (seed, epoch),
     )
 
 
@@ -92,23 +97,23 @@ def render(image: Pixels, view: View, out: Pixels) -> None:
         borderMode=cv2.BORDER_CONSTANT,
     )
     cv2.cvtColor(seen, cv2.COLOR_RGBA2RGB, dst=out)
-    if view.colour is not None:
-        cv2.transform(out, view.colour, dst=out)
-    if view.last is not None:
-        out[:] = view.last(out.copy(), view.seed)
-    if view.erased is not None:
-        left, top, right, bottom = view.erased
+    if view.color is not None:
+        cv2.transform(out, view.color, dst=out)
+    if view.custom_transform is not None:
+        out[:] = view.custom_transform(out.copy(), view.seed)
+    if view.erase_box is not None:
+        left, top, right, bottom = view.erase_box
         out[top:bottom, left:right] = 0
 
 
-def seen(image: Pixels, views: Views, number: int) -> Pixels:
+def render_one(image: Pixels, views: Views, index: int) -> Pixels:
     """Return what one of many views shows of a Store image."""
-    out = np.empty((views.side, views.side, 3), np.uint8)
-    render(image, views[number], out)
+    out = np.empty((views.crop_size, views.crop_size, 3), np.uint8)
+    render(image, views[index], out)
     return out
 
 
-def own_step(name: str) -> OwnStep:
+def load_custom_transform(name: str) -> CustomTransform:
     """Find the step `module:function`: `image -> image`, taking `seed=` if it can, or called as Albumentations is."""
     module, colon, attribute = name.partition(":")
     try:
@@ -119,32 +124,35 @@ def own_step(name: str) -> OwnStep:
         raise UsageError(f"also={name} is not of the form module:function, or that is nothing to call.")
     own: Callable[..., Any] = step
     if hasattr(own, "set_random_seed"):
-        return _seeded(own)
+        return _wrap_albumentations(own)
     if "seed" in inspect.signature(own).parameters:
         return lambda image, seed: own(image, seed=seed)
     return lambda image, _: own(image)
 
 
-def _seeded(composed: Any) -> OwnStep:
+def _wrap_albumentations(transform: Any) -> CustomTransform:
     """Call an Albumentations step with its numbers drawn from the view's seed, a copy of it for each thread."""
     copies = threading.local()
 
     def step(image: Pixels, seed: int) -> Pixels:
         if not hasattr(copies, "own"):
-            copies.own = copy.deepcopy(composed)
+            copies.own = copy.deepcopy(transform)
         copies.own.set_random_seed(seed)
         return copies.own(image=image)["image"]
 
     return step
 
 
-def _erased(dice: Dice, part: ViewsPart) -> np.ndarray | None:
+def _draw_erase_boxes(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
     """Draw a box for each image, empty where nothing is erased."""
-    if not part.erase:
+    if not config.erase:
         return None
-    area = part.crop**2 * part.erase_area * dice.of("erase_area")
-    ratio = np.exp(np.log(3) * dice.spread("erase_aspect"))
-    width, height = (np.minimum(np.sqrt(area * by), part.crop) for by in (ratio, 1 / ratio))
-    happens = dice.of("erase") < part.erase
-    left, top = (dice.of("erase_across") * (part.crop - width), dice.of("erase_down") * (part.crop - height))
+    area = config.crop**2 * config.erase_area * draws.uniform("erase_area")
+    ratio = np.exp(np.log(3) * draws.signed("erase_aspect"))
+    width, height = (np.minimum(np.sqrt(area * by), config.crop) for by in (ratio, 1 / ratio))
+    happens = draws.uniform("erase") < config.erase
+    left, top = (
+        draws.uniform("erase_across") * (config.crop - width),
+        draws.uniform("erase_down") * (config.crop - height),
+    )
     return np.where(happens, [left, top, left + width, top + height], 0).T.round().astype(np.int64)

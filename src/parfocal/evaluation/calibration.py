@@ -4,43 +4,43 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.evaluation.confusion import ratio
+from parfocal.evaluation.confusion import divide
 
-BINS = 15
+N_BINS = 15
 """Confidence from 0 to 1 is cut into so many bins of equal width, each without its lower end."""
 
 
-def brier(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Give each image's squared distance between its probabilities and the truth; of two classes, half of it."""
     distance = (probabilities - np.eye(probabilities.shape[1])[truth]) ** 2
     return distance.sum(axis=1) / (2 if probabilities.shape[1] == 2 else 1)
 
 
-def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Give each image's loss, minus the logarithm of the probability of the truth; never infinite."""
     of_truth = probabilities[np.arange(len(truth)), truth] / probabilities.sum(axis=1)
     least = np.finfo(np.float64).eps
     return -np.log(np.clip(of_truth, least, 1 - least))
 
 
-def bin_of(confidence: np.ndarray) -> np.ndarray:
+def assign_bins(confidence: np.ndarray) -> np.ndarray:
     """Give the bin of each confidence, the highest probability of an image."""
-    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
 
 
-def calibration_error(right: np.ndarray, confidence: np.ndarray, images: np.ndarray) -> np.ndarray:
+def expected_calibration_error(n_correct: np.ndarray, confidence: np.ndarray, n_images: np.ndarray) -> np.ndarray:
     """Give the expected calibration error from sums over each bin (…, bins): right answers, confidence, images."""
-    return ratio(np.abs(right - confidence).sum(axis=-1), images.sum(axis=-1))
+    return divide(np.abs(n_correct - confidence).sum(axis=-1), n_images.sum(axis=-1))
 
 
-def reliability(truth: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
+def compute_reliability_diagram(truth: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
     """Return for each bin that holds images their number, their mean confidence and the share that is right."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    bins = bin_of(confidence)
+    bins = assign_bins(confidence)
     return [
         {
-            "from": number / BINS,
-            "to": (number + 1) / BINS,
+            "from": number / N_BINS,
+            "to": (number + 1) / N_BINS,
             "count": int((bins == number).sum()),
             "confidence": float(confidence[bins == number].mean()),
             "accuracy": float(right[bins == number].mean()),

@@ -9,29 +9,29 @@ from typing import Any, Self
 import numpy as np
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.operating import Operating, checked, operating_point
-from parfocal.evaluation.ordinary import Ordinary
+from parfocal.evaluation.operating import OperatingPoint, check_goal, fit_operating_point
+from parfocal.evaluation.ordinary import OodMonitor
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.referral import Referral, check_coverage, fitted_referral
-from parfocal.evaluation.temperature import fitted_temperature, tempered
-from parfocal.evaluation.together import fitted_weight
+from parfocal.evaluation.referral import ConformalReferral, check_coverage, fit_referral
+from parfocal.evaluation.temperature import apply_temperature, fit_temperature
+from parfocal.evaluation.together import fit_fellow_eye_weight
 from parfocal.files import write_json
-from parfocal.parts import JudgementPart
+from parfocal.parts import EvaluationConfig
 
 
 @dataclass(frozen=True)
-class Wishes:
+class DecisionOptions:
     """What is asked of the answers; None leaves what was asked before, and `none` or 0 takes it back."""
 
-    operating: str | None = None
+    operating_point: str | None = None
     refer: float | None = None
-    looks: str | None = None
-    together: bool | None = None
+    tta: str | None = None
+    fuse_eyes: bool | None = None
 
-    def check(self, part: JudgementPart, classes: int) -> None:
+    def check(self, config: EvaluationConfig, n_classes: int) -> None:
         """Refuse what could not be decided of so many classes, before a network is asked; looks are the recipe's."""
-        if self.operating and self.operating != "none":
-            checked(self.operating, part, classes)
+        if self.operating_point and self.operating_point != "none":
+            check_goal(self.operating_point, config, n_classes)
         if self.refer:
             check_coverage(self.refer)
 
@@ -46,24 +46,28 @@ class Decision:
     """
 
     temperature: float = 1.0
-    operating: Operating | None = None
-    referral: Referral | None = None
-    ordinary: Ordinary | None = None
-    looks: str = ""
-    together: float | None = None
-    images: int = 0
+    operating_point: OperatingPoint | None = None
+    referral: ConformalReferral | None = None
+    ood: OodMonitor | None = None
+    tta: str = ""
+    fellow_eye_weight: float | None = None
+    n_images: int = 0
 
-    def calibrated(self, predictions: Predictions) -> Predictions:
+    def calibrate(self, predictions: Predictions) -> Predictions:
         """Return predictions with the temperature applied."""
-        return replace(predictions, probabilities=tempered(predictions.probabilities, self.temperature))
+        return replace(predictions, probabilities=apply_temperature(predictions.probabilities, self.temperature))
 
-    def labels(self, calibrated: np.ndarray, part: JudgementPart) -> np.ndarray:
+    def predict_labels(self, calibrated: np.ndarray, config: EvaluationConfig) -> np.ndarray:
         """Return the class that each image is answered with."""
-        return calibrated.argmax(axis=1) if self.operating is None else self.operating.labels(calibrated, part)
+        return (
+            calibrated.argmax(axis=1)
+            if self.operating_point is None
+            else self.operating_point.predict_labels(calibrated, config)
+        )
 
-    def answers(self, predictions: Predictions, part: JudgementPart) -> dict[str, int]:
+    def predict_labels_by_id(self, predictions: Predictions, config: EvaluationConfig) -> dict[str, int]:
         """Return the class that each image of predictions is answered with, by its id."""
-        labels = self.labels(self.calibrated(predictions).probabilities, part)
+        labels = self.predict_labels(self.calibrate(predictions).probabilities, config)
         return dict(zip(predictions.ids, labels.tolist(), strict=True))
 
     def save(self, path: Path) -> None:
@@ -79,9 +83,9 @@ class Decision:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(
                 content["temperature"],
-                _made(Operating, content["operating"]),
-                _made(Referral, content["referral"]),
-                _made(Ordinary, content["ordinary"]),
+                _build(OperatingPoint, content["operating"]),
+                _build(ConformalReferral, content["referral"]),
+                _build(OodMonitor, content["ordinary"]),
                 content["looks"],
                 content["together"],
                 content["images"],
@@ -92,33 +96,37 @@ class Decision:
             ) from None
 
 
-def decided(
-    valid: Predictions, wishes: Wishes, before: Decision, part: JudgementPart, ordinary: Ordinary | None
+def fit_decision(
+    valid: Predictions, options: DecisionOptions, previous: Decision, config: EvaluationConfig, ood: OodMonitor | None
 ) -> Decision:
     """Decide from predictions of validation; what is not wished for anew is decided as it was `before`."""
-    temperature = fitted_temperature(valid.truth, valid.probabilities)
-    calibrated = replace(valid, probabilities=tempered(valid.probabilities, temperature))
-    stated = before.operating.wish if before.operating and wishes.operating is None else wishes.operating
-    covered = before.referral.coverage if before.referral and wishes.refer is None else wishes.refer
-    joined = before.together is not None if wishes.together is None else wishes.together
+    temperature = fit_temperature(valid.truth, valid.probabilities)
+    calibrated = replace(valid, probabilities=apply_temperature(valid.probabilities, temperature))
+    stated = (
+        previous.operating_point.goal
+        if previous.operating_point and options.operating_point is None
+        else options.operating_point
+    )
+    covered = previous.referral.coverage if previous.referral and options.refer is None else options.refer
+    joined = previous.fellow_eye_weight is not None if options.fuse_eyes is None else options.fuse_eyes
     return Decision(
         temperature,
-        operating_point(calibrated, stated, part) if stated and stated != "none" else None,
-        fitted_referral(calibrated.truth, calibrated.probabilities, covered) if covered else None,
-        ordinary,
-        looks_of(wishes, before),
-        fitted_weight(valid) if joined else None,
+        fit_operating_point(calibrated, stated, config) if stated and stated != "none" else None,
+        fit_referral(calibrated.truth, calibrated.probabilities, covered) if covered else None,
+        ood,
+        resolve_tta(options, previous),
+        fit_fellow_eye_weight(valid) if joined else None,
         len(valid),
     )
 
 
-def looks_of(wishes: Wishes, before: Decision) -> str:
+def resolve_tta(options: DecisionOptions, previous: Decision) -> str:
     """Return how images are to be looked at: as is wished, or else as before; nothing for the recipe's way."""
-    if wishes.looks is None:
-        return before.looks
-    return "" if wishes.looks == "none" else wishes.looks
+    if options.tta is None:
+        return previous.tta
+    return "" if options.tta == "none" else options.tta
 
 
-def _made(kind: Any, content: Mapping[str, Any] | None) -> Any:
+def _build(kind: Any, content: Mapping[str, Any] | None) -> Any:
     lists = {key: tuple(value) if isinstance(value, list) else value for key, value in (content or {}).items()}
     return None if content is None else kind(**lists)

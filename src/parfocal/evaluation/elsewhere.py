@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.data.arrays import file_of
+from parfocal.data.arrays import get_container_file
 from parfocal.data.check_images import check_pixels
-from parfocal.data.finding import refuse
+from parfocal.data.finding import raise_errors
 from parfocal.data.readers import read
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import UNKNOWN, Table
-from parfocal.errors import ParfocalError, UsageError, listing, nearest
+from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.evaluate import looked_at, predict_table
-from parfocal.evaluation.inference import fabric_for
-from parfocal.evaluation.judgement import judge_fully
+from parfocal.evaluation.evaluate import predict_table, with_tta
+from parfocal.evaluation.inference import build_fabric
+from parfocal.evaluation.judgement import evaluate_split
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.whereabouts import table_of
+from parfocal.evaluation.whereabouts import locate_table
 from parfocal.files import write_json
 from parfocal.model.classifier import Classifier
-from parfocal.progress import say
+from parfocal.progress import print_line
 from parfocal.run import Run
 
 
-def evaluate_elsewhere(run: Run, data: Path | str, classes: Mapping[str, str] | None = None) -> dict[str, Any]:
+def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Judge a run on every labelled image of other data, and write predictions and metrics into `RUN/external/NAME`.
 
     NAME is the data's, with a number where other data of that name, or another map, was judged before.
@@ -36,38 +36,38 @@ def evaluate_elsewhere(run: Run, data: Path | str, classes: Mapping[str, str] | 
     that is not named must be called the same. Nothing is chosen here: looks, temperature and thresholds are the run's.
     """
     source = read(data)
-    decision, classifier = Decision.load(run.decision), Classifier.load(run.weights)
-    table = mapped(source, classifier.classes, classes or {})
+    decision, classifier = Decision.load(run.decision_path), Classifier.load(run.weights_path)
+    table = map_classes(source, classifier.classes, class_map or {})
     store = prepare(table, run.recipe.images)
-    refuse([one for one in check_pixels(table, store.index) if one.code == "unreadable_images"])
-    _refuse_own(run, table, store)
-    fabric = fabric_for(run.recipe.training.precision)
-    said = predict_table(classifier, table, store, looked_at(run.recipe, decision.looks), fabric)["test"]
-    about = {"data": str(Path(data).resolve()), "source": table.source, "map": dict(classes or {})}
-    folder = _folder(run, about)
+    raise_errors([one for one in check_pixels(table, store.index) if one.code == "unreadable_images"])
+    _check_unseen(run, table, store)
+    fabric = build_fabric(run.recipe.training.precision)
+    said = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
+    about = {"data": str(Path(data).resolve()), "source": table.source, "map": dict(class_map or {})}
+    folder = _find_folder(run, about)
     said.save(folder / "predictions.csv")
-    judged = judge_fully(Predictions.load(folder / "predictions.csv"), run.recipe.judgement, decision)
+    judged = evaluate_split(Predictions.load(folder / "predictions.csv"), run.recipe.judgement, decision)
     metrics = {**about, **judged}
     write_json(folder / "metrics.json", metrics)
     return metrics
 
 
-def mapped(table: Table, classes: tuple[str, ...], names: Mapping[str, str]) -> Table:
+def map_classes(table: Table, classes: tuple[str, ...], class_map: Mapping[str, str]) -> Table:
     """Return the labelled rows of a table as one test split, its labels those of other classes."""
     known = {**dict(zip(table.codes, table.classes, strict=True)), **{one: one for one in table.classes}}
-    for old, new in names.items():
+    for old, new in class_map.items():
         if old not in known:
-            raise UsageError(f"--map {old}={new}: the data has no class {old!r}. {nearest(old, table.classes)}")
+            raise UsageError(f"--map {old}={new}: the data has no class {old!r}. {did_you_mean(old, table.classes)}")
         if new and new not in classes:
-            raise UsageError(f"--map {old}={new}: the run has no class {new!r}. {nearest(new, classes)}")
-    by_name = {known[old]: new for old, new in names.items()}
+            raise UsageError(f"--map {old}={new}: the run has no class {new!r}. {did_you_mean(new, classes)}")
+    by_name = {known[old]: new for old, new in class_map.items()}
     targets = [by_name.get(one, one) for one in table.classes]
     labels = table.rows["label"].to_numpy()
     there = [one for number, one in enumerate(table.classes) if (labels == number).any()]
     lost = [one for one in there if by_name.get(one, one) and by_name.get(one, one) not in classes]
     if lost:
         raise UsageError(
-            f"The data's classes {listing(lost)} are none of the run's: {', '.join(classes)}. "
+            f"The data's classes {join_limited(lost)} are none of the run's: {', '.join(classes)}. "
             f"Say which they are, or leave them out: --map {','.join(f'{one}=' for one in lost)}"
         )
     places = np.array([classes.index(one) if one in classes else UNKNOWN for one in targets] + [UNKNOWN])
@@ -78,7 +78,7 @@ def mapped(table: Table, classes: tuple[str, ...], names: Mapping[str, str]) -> 
     return replace(table, rows=rows, classes=classes, codes=classes, lists={})
 
 
-def parsed_classes(text: str) -> dict[str, str]:
+def parse_class_map(text: str) -> dict[str, str]:
     """Read `old=new,…`; `old=` leaves a class out."""
     pairs = [word.partition("=") for word in text.split(",") if word]
     if any(not equals for _, equals, _ in pairs):
@@ -86,30 +86,30 @@ def parsed_classes(text: str) -> dict[str, str]:
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 
-def _folder(run: Run, about: Mapping[str, Any]) -> Path:
+def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
     """Return where figures of data belong: named after it, and numbered where those of other data or maps lie there."""
-    data = Path(about["data"])
+    data = Path(metadata["data"])
     name = data.name if data.is_dir() else data.stem
     folder, number = run.folder / "external" / name, 1
-    while not _is_for(folder, about):
+    while not _is_available(folder, metadata):
         number += 1
         folder = folder.with_name(f"{name}-{number}")
     return folder
 
 
-def _is_for(folder: Path, about: Mapping[str, Any]) -> bool:
+def _is_available(folder: Path, metadata: Mapping[str, Any]) -> bool:
     """Say whether a folder is free, or holds figures of the same data under the same map."""
     if not (folder / "metrics.json").is_file():
         return True
     there = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return all(there.get(key) == about[key] for key in ("data", "map"))
+    return all(there.get(key) == metadata[key] for key in ("data", "map"))
 
 
-def _refuse_own(run: Run, table: Table, store: Store) -> None:
+def _check_unseen(run: Run, table: Table, store: Store) -> None:
     """Refuse images that the run was trained or chosen on, by their pixels, as long as its own files are there."""
-    own = table_of(run)
-    if not all(file_of(path).is_file() for path in own.rows["path"]):
-        say(f"The images that {run.name} was trained on are gone; copies of them cannot be looked for.")
+    own = locate_table(run)
+    if not all(get_container_file(path).is_file() for path in own.rows["path"]):
+        print_line(f"The images that {run.name} was trained on are gone; copies of them cannot be looked for.")
         return
     seen = own.rows.loc[own.rows["split"] != "test", "path"]
     digests = prepare(own, run.recipe.images).index.set_index("path")["digest"]
@@ -117,5 +117,5 @@ def _refuse_own(run: Run, table: Table, store: Store) -> None:
     if len(shared):
         raise ParfocalError(
             f"{len(shared)} images of {table.source} are among those that {run.name} was trained or chosen on: "
-            f"{listing(shared, 2)}. Evaluate on data that it has not seen."
+            f"{join_limited(shared, 2)}. Evaluate on data that it has not seen."
         )

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from parfocal.evaluation.predictions import Predictions
-from parfocal.files import whole
+from parfocal.files import atomic_write
 from parfocal.run import Run
 
 
 @contextmanager
-def filed(run: Run, said: Mapping[str, Predictions]) -> Iterator[dict[str, Predictions]]:
+def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Iterator[dict[str, Predictions]]:
     """Yield predictions by split as their files will hold them; the files get their names if the block succeeds.
 
     Figures are taken of what is yielded, so that they can be taken anew from the files. Where the block refuses, those
@@ -17,8 +17,8 @@ def filed(run: Run, said: Mapping[str, Predictions]) -> Iterator[dict[str, Predi
     """
     with ExitStack() as files:
         held: dict[str, Predictions] = {}
-        for split, one in said.items():
-            beside = files.enter_context(whole(run.predictions(split)))
+        for split, one in predictions.items():
+            beside = files.enter_context(atomic_write(run.predictions_path(split)))
             one.save(beside)
             held[split] = Predictions.load(beside)
         yield held

@@ -6,50 +6,54 @@ from typing import Literal
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.grades import cut, expected_grades, tuned_thresholds
+from parfocal.evaluation.grades import apply_thresholds, compute_expected_grades, tune_thresholds
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.referable import referable
-from parfocal.parts import JudgementPart
+from parfocal.evaluation.referable import binarize_grades
+from parfocal.parts import EvaluationConfig
 
-Aim = Literal["sensitivity", "specificity", "cost", "kappa"]
-AIMS = "sensitivity=0.95, specificity=0.9, cost=5 (one missed for so many false alarms), or kappa (between grades)"
+Criterion = Literal["sensitivity", "specificity", "cost", "kappa"]
+CRITERIA = "sensitivity=0.95, specificity=0.9, cost=5 (one missed for so many false alarms), or kappa (between grades)"
 
 
 @dataclass(frozen=True)
-class Operating:
+class OperatingPoint:
     """What was wanted, and the thresholds that give it on validation.
 
     For `kappa` they lie between grades, and the mean grade is cut by them. Else there is one, and what is at least as
     probable is positive: the second of two classes, or grades from the recipe's `referable` on.
     """
 
-    aim: Aim
-    wanted: float
+    criterion: Criterion
+    target: float
     thresholds: tuple[float, ...]
 
     @property
-    def wish(self) -> str:
+    def goal(self) -> str:
         """The aim as it is stated: `sensitivity=0.95`."""
-        return self.aim if self.aim == "kappa" else f"{self.aim}={self.wanted:g}"
+        return self.criterion if self.criterion == "kappa" else f"{self.criterion}={self.target:g}"
 
-    def positive(self, probabilities: np.ndarray, part: JudgementPart) -> np.ndarray | None:
+    def is_positive(self, probabilities: np.ndarray, config: EvaluationConfig) -> np.ndarray | None:
         """Return which images are positive; None where grades are what is told apart."""
-        return None if self.aim == "kappa" else score(probabilities, part) >= self.thresholds[0]
+        return (
+            None
+            if self.criterion == "kappa"
+            else compute_positive_probability(probabilities, config) >= self.thresholds[0]
+        )
 
-    def labels(self, probabilities: np.ndarray, part: JudgementPart) -> np.ndarray:
+    def predict_labels(self, probabilities: np.ndarray, config: EvaluationConfig) -> np.ndarray:
         """Return the class that each image is answered with."""
-        if self.aim == "kappa":
-            return cut(expected_grades(probabilities), np.array(self.thresholds))
+        if self.criterion == "kappa":
+            return apply_thresholds(compute_expected_grades(probabilities), np.array(self.thresholds))
         if probabilities.shape[1] == 2:
-            return (score(probabilities, part) >= self.thresholds[0]).astype(np.int64)
+            return (compute_positive_probability(probabilities, config) >= self.thresholds[0]).astype(np.int64)
         return probabilities.argmax(axis=1)
 
 
-def parsed(wish: str) -> tuple[Aim, float]:
+def parse_goal(goal: str) -> tuple[Criterion, float]:
     """Return the aim and the number of a wish such as `sensitivity=0.95`."""
     # From Python anything can be handed over, such as a number without its aim.
-    aim, _, text = str(wish).partition("=")
-    if wish == "kappa":
+    aim, _, text = str(goal).partition("=")
+    if goal == "kappa":
         return "kappa", 0.0
     try:
         wanted = float(text)
@@ -59,47 +63,47 @@ def parsed(wish: str) -> tuple[Aim, float]:
         return aim, wanted
     if aim == "cost" and 0 < wanted < np.inf:
         return "cost", wanted
-    raise UsageError(f"operating={wish} is not a wish. Wishes are: {AIMS}; or none.")
+    raise UsageError(f"operating={goal} is not a wish. Wishes are: {CRITERIA}; or none.")
 
 
-def checked(wish: str, part: JudgementPart, classes: int) -> tuple[Aim, float]:
+def check_goal(goal: str, config: EvaluationConfig, n_classes: int) -> tuple[Criterion, float]:
     """Return the aim and the number of a wish, or refuse one that the recipe and so many classes cannot meet."""
-    aim, wanted = parsed(wish)
-    if aim == "kappa" and not part.ordered:
+    aim, wanted = parse_goal(goal)
+    if aim == "kappa" and not config.ordered:
         raise UsageError("operating=kappa tunes thresholds between grades; say ordered=true in the recipe.")
-    if aim != "kappa" and not part.referable and classes != 2:
+    if aim != "kappa" and not config.referable and n_classes != 2:
         raise UsageError(
-            f"An operating point needs a question of two answers, and there are {classes} classes. Name "
+            f"An operating point needs a question of two answers, and there are {n_classes} classes. Name "
             "the first referable grade in the recipe (ordered=true referable=2), or say operating=kappa."
         )
     return aim, wanted
 
 
-def score(probabilities: np.ndarray, part: JudgementPart) -> np.ndarray:
+def compute_positive_probability(probabilities: np.ndarray, config: EvaluationConfig) -> np.ndarray:
     """Return how probable the positive answer is: the second of two classes, or the referable grades together."""
-    return probabilities[:, (part.referable or 1) :].sum(axis=1)
+    return probabilities[:, (config.referable or 1) :].sum(axis=1)
 
 
-def asked(predictions: Predictions, part: JudgementPart) -> Predictions:
+def binarize(predictions: Predictions, config: EvaluationConfig) -> Predictions:
     """Return predictions of the question that has a positive answer, which `checked` has made sure there is."""
-    return referable(predictions, part.referable) if part.referable else predictions
+    return binarize_grades(predictions, config.referable) if config.referable else predictions
 
 
-def operating_point(predictions: Predictions, wish: str, part: JudgementPart) -> Operating:
+def fit_operating_point(predictions: Predictions, goal: str, config: EvaluationConfig) -> OperatingPoint:
     """Choose the thresholds that a wish asks for, from predictions of validation."""
-    aim, wanted = checked(wish, part, len(predictions.classes))
+    aim, wanted = check_goal(goal, config, len(predictions.classes))
     if aim == "kappa":
-        grades = expected_grades(predictions.probabilities)
-        found = tuned_thresholds(grades, predictions.truth, len(predictions.classes))
-        return Operating(aim, wanted, tuple(map(float, found)))
-    positive = asked(predictions, part).truth == 1
+        grades = compute_expected_grades(predictions.probabilities)
+        found = tune_thresholds(grades, predictions.truth, len(predictions.classes))
+        return OperatingPoint(aim, wanted, tuple(map(float, found)))
+    positive = binarize(predictions, config).truth == 1
     if not positive.any() or positive.all():
-        raise ParfocalError(f"operating={wish} needs images of both answers on validation; there are of one only.")
-    scores = score(predictions.probabilities, part)
-    return Operating(aim, wanted, (_threshold(scores, positive, aim, wanted),))
+        raise ParfocalError(f"operating={goal} needs images of both answers on validation; there are of one only.")
+    scores = compute_positive_probability(predictions.probabilities, config)
+    return OperatingPoint(aim, wanted, (_choose_threshold(scores, positive, aim, wanted),))
 
 
-def _threshold(scores: np.ndarray, positive: np.ndarray, aim: Aim, wanted: float) -> float:
+def _choose_threshold(scores: np.ndarray, positive: np.ndarray, criterion: Criterion, target: float) -> float:
     """Return the threshold that meets the aim, halfway between two scores, so that rounding flips no image."""
     distinct = np.unique(scores)
     between = (distinct[:-1] + distinct[1:]) / 2
@@ -107,10 +111,10 @@ def _threshold(scores: np.ndarray, positive: np.ndarray, aim: Aim, wanted: float
     thresholds = np.concatenate([[min(0.0, distinct[0])], between, [max(1.0, distinct[-1]) + 1e-6]])
     missed = np.searchsorted(np.sort(scores[positive]), thresholds)
     alarms = (~positive).sum() - np.searchsorted(np.sort(scores[~positive]), thresholds)
-    if aim == "sensitivity":
-        met = np.flatnonzero(positive.sum() - missed >= wanted * positive.sum() - 1e-9)
+    if criterion == "sensitivity":
+        met = np.flatnonzero(positive.sum() - missed >= target * positive.sum() - 1e-9)
         return float(thresholds[met[-1]])
-    if aim == "specificity":
-        met = np.flatnonzero((~positive).sum() - alarms >= wanted * (~positive).sum() - 1e-9)
+    if criterion == "specificity":
+        met = np.flatnonzero((~positive).sum() - alarms >= target * (~positive).sum() - 1e-9)
         return float(thresholds[met[0]])
-    return float(thresholds[np.argmin(wanted * missed + alarms)])
+    return float(thresholds[np.argmin(target * missed + alarms)])

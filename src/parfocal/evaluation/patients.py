@@ -7,10 +7,10 @@ import numpy as np
 from parfocal.evaluation.predictions import Predictions
 
 # So little of the mean probabilities decides between equal votes and changes no figure that is read.
-_HAIR = 1e-9
+_TIE_BREAK_WEIGHT = 1e-9
 
 
-def by_group(predictions: Predictions, ordered: bool) -> tuple[dict[str, Predictions], int]:
+def aggregate_by_group(predictions: Predictions, ordered: bool) -> tuple[dict[str, Predictions], int]:
     """Return labelled predictions for groups, by how images were joined, and how many groups were left out.
 
     Of classes in order a group is what its worst image is: `worst` holds the chance that the highest grade of its
@@ -23,28 +23,33 @@ def by_group(predictions: Predictions, ordered: bool) -> tuple[dict[str, Predict
     np.maximum.at(highest, group, predictions.truth)
     if ordered:
         within = np.clip(np.cumsum(predictions.probabilities, axis=1), np.finfo(np.float64).tiny, 1)
-        all_within = np.exp(_summed(np.log(within), group, len(names)))
+        all_within = np.exp(_sum_by_group(np.log(within), group, len(names)))
         all_within[:, -1] = 1
-        return {"worst": _of(predictions, names, highest, np.diff(all_within, axis=1, prepend=0))}, 0
+        return {
+            "worst": _build_group_predictions(predictions, names, highest, np.diff(all_within, axis=1, prepend=0))
+        }, 0
     lowest = np.full(len(names), len(predictions.classes))
     np.minimum.at(lowest, group, predictions.truth)
     one, images = highest == lowest, np.bincount(group)[:, None]
     votes = np.eye(len(predictions.classes))[predictions.predicted]
-    mean, vote = (_summed(values, group, len(names)) / images for values in (predictions.probabilities, votes))
+    mean, vote = (_sum_by_group(values, group, len(names)) / images for values in (predictions.probabilities, votes))
     tied = (vote == vote.max(axis=1, keepdims=True)).sum(axis=1) > 1
-    vote[tied] += _HAIR * (mean[tied] - vote[tied])
+    vote[tied] += _TIE_BREAK_WEIGHT * (mean[tied] - vote[tied])
     joined = {
-        way: _of(predictions, names[one], highest[one], values[one]) for way, values in (("mean", mean), ("vote", vote))
+        way: _build_group_predictions(predictions, names[one], highest[one], values[one])
+        for way, values in (("mean", mean), ("vote", vote))
     }
     return joined, int((~one).sum())
 
 
-def _summed(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    sums = np.zeros((groups, values.shape[1]))
+def _sum_by_group(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    sums = np.zeros((n_groups, values.shape[1]))
     np.add.at(sums, group, values)
     return sums
 
 
-def _of(predictions: Predictions, names: np.ndarray, truth: np.ndarray, probabilities: np.ndarray) -> Predictions:
-    own = tuple(map(str, names))
+def _build_group_predictions(
+    predictions: Predictions, group_names: np.ndarray, truth: np.ndarray, probabilities: np.ndarray
+) -> Predictions:
+    own = tuple(map(str, group_names))
     return replace(predictions, ids=own, groups=own, truth=truth, probabilities=probabilities)

@@ -7,22 +7,24 @@ import numpy as np
 
 from parfocal.errors import UsageError
 from parfocal.evaluation.predictions import Predictions
-from parfocal.parts import JudgementPart
+from parfocal.parts import EvaluationConfig
 
 
-def require_grade(part: JudgementPart, classes: Sequence[str]) -> None:
+def validate_referable_grade(config: EvaluationConfig, classes: Sequence[str]) -> None:
     """Refuse a recipe that refers from a grade on that the data does not have."""
-    if part.referable >= len(classes):
+    if config.referable >= len(classes):
         raise UsageError(
-            f"referable={part.referable}, but the classes are {', '.join(classes)}, counted from 0. Say referable=0."
+            f"referable={config.referable}, but the classes are {', '.join(classes)}, counted from 0. Say referable=0."
         )
 
 
-def referable(predictions: Predictions, least: int) -> Predictions:
+def binarize_grades(predictions: Predictions, lowest_referable_grade: int) -> Predictions:
     """Return predictions of two classes, of which the second is class number `least` and all after it."""
-    chance = predictions.probabilities[:, least:].sum(axis=1)
-    truth = np.where(predictions.truth < 0, predictions.truth, predictions.truth >= least).astype(np.int64)
-    name = predictions.classes[least]
+    chance = predictions.probabilities[:, lowest_referable_grade:].sum(axis=1)
+    truth = np.where(predictions.truth < 0, predictions.truth, predictions.truth >= lowest_referable_grade).astype(
+        np.int64
+    )
+    name = predictions.classes[lowest_referable_grade]
     return replace(
         predictions,
         truth=truth,

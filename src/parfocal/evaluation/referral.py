@@ -15,19 +15,19 @@ _ROUNDING = 1e-7
 
 
 @dataclass(frozen=True)
-class Referral:
+class ConformalReferral:
     """The coverage that was stated, and the least probability of a class that belongs to an image's set."""
 
     coverage: float
-    least: float
+    min_probability: float
 
-    def sets(self, probabilities: np.ndarray) -> np.ndarray:
+    def prediction_sets(self, probabilities: np.ndarray) -> np.ndarray:
         """Return which classes are in each image's set (N, classes)."""
-        return probabilities >= self.least
+        return probabilities >= self.min_probability
 
-    def referred(self, probabilities: np.ndarray) -> np.ndarray:
+    def is_referred(self, probabilities: np.ndarray) -> np.ndarray:
         """Return which images are for a human: those whose set has no class, or more than one."""
-        return self.sets(probabilities).sum(axis=1) != 1
+        return self.prediction_sets(probabilities).sum(axis=1) != 1
 
 
 def check_coverage(coverage: float) -> None:
@@ -36,7 +36,7 @@ def check_coverage(coverage: float) -> None:
         raise UsageError(f"refer={coverage} is not a coverage. Say one between 0 and 1, such as 0.95.")
 
 
-def fitted_referral(truth: np.ndarray, probabilities: np.ndarray, coverage: float) -> Referral:
+def fit_referral(truth: np.ndarray, probabilities: np.ndarray, coverage: float) -> ConformalReferral:
     """Return the referral that covers as stated, from probabilities of validation."""
     check_coverage(coverage)
     of_truth = np.sort(probabilities[np.arange(len(truth)), truth])
@@ -47,4 +47,4 @@ def fitted_referral(truth: np.ndarray, probabilities: np.ndarray, coverage: floa
             f"refer={coverage:g} cannot be promised from {len(truth)} images of validation; "
             f"{int(np.ceil(1 / (1 - coverage) - 1 - 1e-9))} are the least."
         )
-    return Referral(coverage, float(of_truth[left_out - 1] - _ROUNDING))
+    return ConformalReferral(coverage, float(of_truth[left_out - 1] - _ROUNDING))

@@ -8,14 +8,14 @@ from scipy.optimize import minimize_scalar
 _BOUNDS = (0.05, 20.0)
 
 
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return probabilities made less certain by a temperature above 1, more by one below; their order stays."""
     logarithms = np.log(np.clip(probabilities, np.finfo(np.float64).tiny, None)) / temperature
     powers = np.exp(logarithms - logarithms.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def fitted_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the temperature at which the truth is likeliest.
 
     A weak pull towards 1, as of one more image, keeps a network that is right on all of a few images from becoming

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from parfocal.evaluation.calibration import log_loss
+from parfocal.evaluation.calibration import log_losses
 from parfocal.evaluation.predictions import Predictions
 
 
-def together(predictions: Predictions, weight: float) -> Predictions:
+def fuse_fellow_eyes(predictions: Predictions, weight: float) -> Predictions:
     """Return predictions in which the others of an image's group have so much weight, and the image itself the rest.
 
     The logarithms of the probabilities are averaged. An image that is alone in its group stays as it is.
@@ -26,13 +26,13 @@ def together(predictions: Predictions, weight: float) -> Predictions:
     return replace(predictions, probabilities=powers / powers.sum(axis=1, keepdims=True))
 
 
-def fitted_weight(valid: Predictions) -> float:
+def fit_fellow_eye_weight(valid: Predictions) -> float:
     """Return the weight of the others, from 0 to 1, at which the truth of validation is likeliest."""
     if len(set(valid.groups)) == len(valid):
         return 0.0
 
     def loss(weight: float) -> float:
-        return float(log_loss(valid.truth, together(valid, weight).probabilities).mean())
+        return float(log_losses(valid.truth, fuse_fellow_eyes(valid, weight).probabilities).mean())
 
     found: Any = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
     return float(found.x) if found.fun < loss(0.0) else 0.0

@@ -12,15 +12,15 @@ from typing import Literal
 import numpy as np
 import torch
 
-from parfocal.data.decode import Pixels, Unreadable, prepare_image
-from parfocal.data.passes import in_order
-from parfocal.data.views import seen, still
-from parfocal.errors import ParfocalError, UsageError, listing, nearest
-from parfocal.evaluation.inference import ready
-from parfocal.evaluation.whereabouts import table_of
-from parfocal.explaining.opinions import gradient_maps, occlusion_maps
+from parfocal.data.decode import Pixels, UnreadableImageError, prepare_image
+from parfocal.data.passes import map_ordered
+from parfocal.data.views import eval_views, render_one
+from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
+from parfocal.evaluation.inference import to_channels_last
+from parfocal.evaluation.whereabouts import locate_table
+from parfocal.explaining.opinions import compute_gradcam_maps, compute_occlusion_maps
 from parfocal.model.classifier import Classifier
-from parfocal.progress import progress
+from parfocal.progress import show_progress
 from parfocal.recipe import Recipe
 from parfocal.run import Run
 
@@ -30,11 +30,11 @@ METHODS: tuple[Method, ...] = ("cam", "gradcam", "occlusion")
 SCORE = "score"
 """What the only map of a network is called that gives one score for all grades."""
 
-_BATCH = 32
+_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Maps:
+class ClassMaps:
     """What several images say for and against each answer of one network, and where.
 
     `answers` names the maps: the classes, or only `score` where the network gives one score, which counts towards the
@@ -44,7 +44,7 @@ class Maps:
     read, with reasons.
     """
 
-    answers: tuple[str, ...]
+    names: tuple[str, ...]
     values: np.ndarray
     outputs: np.ndarray
     bias: np.ndarray
@@ -56,12 +56,12 @@ class Maps:
     def __len__(self) -> int:
         return len(self.values)
 
-    def taken(self, rows: Sequence[int]) -> "Maps":
+    def subset(self, rows: Sequence[int]) -> "ClassMaps":
         """Return the maps of some of the images."""
         chosen = np.asarray(rows, dtype=int)
         ids = tuple(self.ids[row] for row in rows) if self.ids else ()
         parts = (self.values[chosen], self.outputs[chosen], self.bias, self.pixels[chosen])
-        return Maps(self.answers, *parts, self.exact, ids, self.unreadable)
+        return ClassMaps(self.names, *parts, self.exact, ids, self.unreadable)
 
     @property
     def evidence(self) -> np.ndarray:
@@ -70,40 +70,40 @@ class Maps:
         What a place says for all classes alike changes no probability, so the mean over the classes is taken away. A
         score has no others and stays as it is: above 0 is for higher grades, below for lower ones.
         """
-        return self.values if self.answers == (SCORE,) else self.values - self.values.mean(axis=1, keepdims=True)
+        return self.values if self.names == (SCORE,) else self.values - self.values.mean(axis=1, keepdims=True)
 
-    def of(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    def for_labels(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the evidence for one class of each image, (images, rows, columns); of a score, its map."""
-        rows = np.zeros(len(self), dtype=int) if self.answers == (SCORE,) else np.asarray(labels, dtype=int)
+        rows = np.zeros(len(self), dtype=int) if self.names == (SCORE,) else np.asarray(labels, dtype=int)
         return self.evidence[np.arange(len(self)), rows]
 
 
 @torch.inference_mode(False)
-def class_maps(classifier: Classifier, pixels: Pixels, method: str = "cam", stage: str = "") -> Maps:
+def compute_class_maps(classifier: Classifier, pixels: Pixels, method: str = "cam", stage: str = "") -> ClassMaps:
     """Return the maps of images as the network sees them: uint8, (images, side, side, 3).
 
     `cam` is exact and costs one pass. The others are second opinions: `gradcam` looks at any stage (`stage3` is finer
     than the last), `occlusion` at how much each answer falls when a part of the image is blurred.
     """
     if method not in METHODS:
-        raise UsageError(f"There is no method {method!r}. {nearest(method, METHODS)}")
+        raise UsageError(f"There is no method {method!r}. {did_you_mean(method, METHODS)}")
     if stage and method != "gradcam":
         raise UsageError(f"stage={stage} is for gradcam; {method} has no choice of stage.")
-    network = ready(classifier).eval()
+    network = to_channels_last(classifier).eval()
     device = network.mean.device
-    answers = classifier.classes if classifier.link is None else (SCORE,)
+    answers = classifier.classes if classifier.ordinal_head is None else (SCORE,)
     values: list[np.ndarray] = []
     outputs: list[np.ndarray] = []
-    with progress("Explaining", len(pixels)) as done:
-        for start in range(0, len(pixels), _BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + _BATCH])).to(device)
-            said, where = _maps(network, batch, method, stage)
+    with show_progress("Explaining", len(pixels)) as done:
+        for start in range(0, len(pixels), _BATCH_SIZE):
+            batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + _BATCH_SIZE])).to(device)
+            said, where = _compute_batch_maps(network, batch, method, stage)
             values.append(where.float().cpu().numpy())
             outputs.append(said.float().cpu().numpy())
             done(len(batch))
     bias = network.network.fc.bias.detach().float().cpu().numpy()
     empty = np.empty((0, len(answers)), np.float32)
-    return Maps(
+    return ClassMaps(
         answers,
         np.concatenate(values) if values else empty[..., None, None],
         np.concatenate(outputs) if outputs else empty,
@@ -113,57 +113,61 @@ def class_maps(classifier: Classifier, pixels: Pixels, method: str = "cam", stag
     )
 
 
-def maps_of(run: Run, ids: Sequence[str], split: str = "test", method: str = "cam", stage: str = "") -> Maps:
+def compute_split_maps(
+    run: Run, ids: Sequence[str], split: str = "test", method: str = "cam", stage: str = ""
+) -> ClassMaps:
     """Return the maps of some images of a run's split, read from their files as the run's network sees them.
 
     An unknown split or id is an error; images that cannot be read are left out and listed in `unreadable`.
     """
-    classifier = Classifier.load(run.weights)
-    pixels, kept, unreadable = seen_files(run.recipe, files_of(run, split, ids))
-    return replace(class_maps(classifier, pixels, method, stage), ids=kept, unreadable=unreadable)
+    classifier = Classifier.load(run.weights_path)
+    pixels, kept, unreadable = load_eval_views(run.recipe, locate_images(run, split, ids))
+    return replace(compute_class_maps(classifier, pixels, method, stage), ids=kept, unreadable=unreadable)
 
 
-def files_of(run: Run, split: str, ids: Sequence[str] | None = None) -> dict[str, Path]:
+def locate_images(run: Run, split: str, ids: Sequence[str] | None = None) -> dict[str, Path]:
     """Return where images of a run's split lie, by id: those asked for in that order, or all."""
-    table = table_of(run)
+    table = locate_table(run)
     if split not in table.splits:
-        raise UsageError(f"{run.name} has no split {split!r}. {nearest(split, table.splits)}")
-    rows = table.of(split)
+        raise UsageError(f"{run.name} has no split {split!r}. {did_you_mean(split, table.splits)}")
+    rows = table.get_rows(split)
     places = {one: Path(path) for one, path in zip(rows["id"], rows["path"], strict=True)}
     if ids is None:
         return places
     missing = [one for one in ids if one not in places]
     if missing:
         like = f"They look like {next(iter(places))}."
-        raise ParfocalError(f"{run.name} has no such ids in {split}: {listing(missing)}. {like}")
+        raise ParfocalError(f"{run.name} has no such ids in {split}: {join_limited(missing)}. {like}")
     return {one: places[one] for one in ids}
 
 
-def seen_files(recipe: Recipe, files: dict[str, Path]) -> tuple[Pixels, tuple[str, ...], dict[str, str]]:
+def load_eval_views(recipe: Recipe, files: dict[str, Path]) -> tuple[Pixels, tuple[str, ...], dict[str, str]]:
     """Return image files as a recipe's network sees them, straight, with their ids, and the unreadable with reasons."""
-    views = still(1, recipe.images.size, recipe.views)
+    views = eval_views(1, recipe.images.size, recipe.views)
 
     def look(one: str) -> Pixels | str:
         try:
-            return seen(prepare_image(files[one], recipe.images)[0], views, 0)
-        except Unreadable as reason:
+            return render_one(prepare_image(files[one], recipe.images)[0], views, 0)
+        except UnreadableImageError as reason:
             return str(reason)
 
-    found = dict(zip(files, in_order(list(files), look, "Reading"), strict=True))
+    found = dict(zip(files, map_ordered(list(files), look, "Reading"), strict=True))
     good = {one: pixels for one, pixels in found.items() if not isinstance(pixels, str)}
     side = recipe.views.crop
     pixels = np.stack(list(good.values())) if good else np.empty((0, side, side, 3), np.uint8)
     return pixels, tuple(good), {one: reason for one, reason in found.items() if isinstance(reason, str)}
 
 
-def _maps(network: Classifier, pixels: torch.Tensor, method: str, stage: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _compute_batch_maps(
+    network: Classifier, pixels: torch.Tensor, method: str, stage: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the head says of a batch, and the maps of that."""
     if method == "gradcam":
-        return gradient_maps(network, pixels, stage)
+        return compute_gradcam_maps(network, pixels, stage)
     if method == "occlusion":
-        return occlusion_maps(network, pixels)
+        return compute_occlusion_maps(network, pixels)
     with torch.inference_mode():
-        features = network.network.features(network.normalise(pixels))
+        features = network.network.forward_features(network.normalize(pixels))
         head = network.network.fc
         where = torch.einsum("nfhw,af->nahw", features, head.weight)
         return where.mean(dim=(2, 3)) + head.bias, where

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 
 from parfocal.data.decode import Pixels
-from parfocal.evaluation.inference import EVALUATION_BATCH
-from parfocal.explaining.cam import SCORE, Maps
-from parfocal.explaining.places import border, cells, middle, surround
+from parfocal.evaluation.inference import EVALUATION_BATCH_SIZE
+from parfocal.explaining.cam import SCORE, ClassMaps
+from parfocal.explaining.places import background_mask, border_mask, center_mask, compute_cell_coverage
 from parfocal.model.classifier import Classifier
 
-LEAST_IMAGES = 20
+MIN_IMAGES = 20
 """Of fewer images nothing is said."""
 
-WARNED_ABOVE = 0.05
+WARNING_THRESHOLD = 0.05
 """The share of answers below which the border may change them without a warning."""
 
 
 @dataclass(frozen=True)
-class Margin:
+class BorderSwapResult:
     """How maps lie to the outer twelfth of the images and to their black surround, and what the border decides.
 
     `border_share` and `surround_share` are the mean share of a map's strength there; a map scattered evenly has the
@@ -31,53 +31,53 @@ class Margin:
     `middle_changes` when a square of the same area in the middle is.
     """
 
-    images: int
+    n_images: int
     border_share: float
     border_area: float
-    surround_share: float
-    surround_area: float
-    border_changes: float
-    middle_changes: float
+    background_share: float
+    background_area: float
+    border_change_rate: float
+    center_change_rate: float
 
     @property
     def warning(self) -> str:
         """What to tell the user where the border decides as much as the middle, or nothing."""
-        if self.border_changes <= WARNED_ABOVE or self.border_changes < self.middle_changes:
+        if self.border_change_rate <= WARNING_THRESHOLD or self.border_change_rate < self.center_change_rate:
             return ""
         return (
-            f"{self.border_changes:.0%} of the answers change when the border is that of another image, and "
-            f"{self.middle_changes:.0%} when as much of the middle is. Look for scale bars, marks and framing that "
+            f"{self.border_change_rate:.0%} of the answers change when the border is that of another image, and "
+            f"{self.center_change_rate:.0%} when as much of the middle is. Look for scale bars, marks and framing that "
             "tell the class; `parfocal check` does too."
         )
 
 
-def margin_of(network: Classifier, maps: Maps) -> Margin | None:
+def border_swap_test(network: Classifier, maps: ClassMaps) -> BorderSwapResult | None:
     """Measure the margin by a network's maps of at least 20 images; of fewer return None.
 
     Each image's border, and the middle, are exchanged for those of the image half a round further on.
     """
-    if len(maps) < LEAST_IMAGES:
+    if len(maps) < MIN_IMAGES:
         return None
     side = maps.pixels.shape[1]
-    edge = border(side)
-    answers = _answers(network, maps.pixels)
+    edge = border_mask(side)
+    answers = _predict(network, maps.pixels)
     others = np.roll(maps.pixels, len(maps) // 2, axis=0)
     border_changes, middle_changes = (
-        float((answers != _answers(network, np.where(region[None, :, :, None], others, maps.pixels))).mean())
-        for region in (edge, middle(side))
+        float((answers != _predict(network, np.where(region[None, :, :, None], others, maps.pixels))).mean())
+        for region in (edge, center_mask(side))
     )
-    evidence = maps.of(answers)
-    strength = np.abs(evidence) if maps.answers == (SCORE,) else np.clip(evidence, 0, None)
-    black = [surround(pixels) for pixels in maps.pixels]
-    border_share, border_area = _shares(strength, [edge] * len(maps))
-    surround_share, surround_area = _shares(strength, black)
+    evidence = maps.for_labels(answers)
+    strength = np.abs(evidence) if maps.names == (SCORE,) else np.clip(evidence, 0, None)
+    black = [background_mask(pixels) for pixels in maps.pixels]
+    border_share, border_area = _mean_shares(strength, [edge] * len(maps))
+    surround_share, surround_area = _mean_shares(strength, black)
     shares = (border_share, border_area, surround_share, surround_area)
-    return Margin(len(maps), *shares, border_changes, middle_changes)
+    return BorderSwapResult(len(maps), *shares, border_changes, middle_changes)
 
 
-def _shares(strength: np.ndarray, regions: list[np.ndarray]) -> tuple[float, float]:
+def _mean_shares(strength: np.ndarray, regions: list[np.ndarray]) -> tuple[float, float]:
     """Return the mean share of the maps' strength that lies on a region of each, and the mean share of its area."""
-    covered = np.stack([cells(one, strength.shape[1:]) for one in regions])
+    covered = np.stack([compute_cell_coverage(one, strength.shape[1:]) for one in regions])
     total = strength.sum(axis=(1, 2))
     there = (strength * covered).sum(axis=(1, 2))
     shares = there[total > 0] / total[total > 0]
@@ -85,8 +85,8 @@ def _shares(strength: np.ndarray, regions: list[np.ndarray]) -> tuple[float, flo
 
 
 @torch.inference_mode()
-def _answers(network: Classifier, pixels: Pixels) -> np.ndarray:
-    starts = range(0, len(pixels), EVALUATION_BATCH)
+def _predict(network: Classifier, pixels: Pixels) -> np.ndarray:
+    starts = range(0, len(pixels), EVALUATION_BATCH_SIZE)
     device = network.mean.device
-    batches = (torch.from_numpy(pixels[start : start + EVALUATION_BATCH]).to(device) for start in starts)
+    batches = (torch.from_numpy(pixels[start : start + EVALUATION_BATCH_SIZE]).to(device) for start in starts)
     return torch.cat([network(batch).argmax(dim=1) for batch in batches]).cpu().numpy()

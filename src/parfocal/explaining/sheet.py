@@ -8,57 +8,59 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from parfocal.data.table import UNKNOWN
-from parfocal.explaining.cam import SCORE, Maps
-from parfocal.explaining.choice import Shown
-from parfocal.explaining.heat import overlay
+from parfocal.explaining.cam import SCORE, ClassMaps
+from parfocal.explaining.choice import SelectedImage
+from parfocal.explaining.heat import overlay_heatmap
 
-MOST_ON_A_SHEET = 24
+MAX_IMAGES_PER_SHEET = 24
 
-_PANEL = 1.55
+_PANEL_SIZE = 1.55
 _GAP = 0.08
-_WORDS = 0.38
-_BETWEEN = 0.35
-_HEADING = 0.3
-_FOOT = 0.75
-_ACROSS = 12
-_LETTERS = 24
+_CAPTION_HEIGHT = 0.38
+_BLOCK_GAP = 0.35
+_HEADING_HEIGHT = 0.3
+_FOOTER_HEIGHT = 0.75
+_MAX_PANELS_PER_ROW = 12
+_MAX_NAME_LENGTH = 24
 
 
 @dataclass(frozen=True)
-class Opinion:
+class RunExplanation:
     """What one network says of the images of a sheet: its answers, how probable each class is, and maps."""
 
     name: str
     classes: tuple[str, ...]
-    labels: np.ndarray
+    predicted: np.ndarray
     probabilities: np.ndarray
-    maps: Maps
+    maps: ClassMaps
 
-    def evidence(self, number: int, truth: int) -> dict[str, np.ndarray]:
+    def select_maps(self, index: int, truth: int) -> dict[str, np.ndarray]:
         """Return the maps of an image that are shown, by the class they speak for: the answer, and the truth or else
         the runner-up. Of a network with one score it is the only map.
         """
-        if self.maps.answers == (SCORE,):
-            return {SCORE: self.maps.evidence[number, 0]}
-        answer = int(self.labels[number])
-        order = np.argsort(-self.probabilities[number], kind="stable").tolist()
+        if self.maps.names == (SCORE,):
+            return {SCORE: self.maps.evidence[index, 0]}
+        answer = int(self.predicted[index])
+        order = np.argsort(-self.probabilities[index], kind="stable").tolist()
         second = truth if truth not in (UNKNOWN, answer) else next(one for one in order if one != answer)
-        return {self.classes[one]: self.maps.evidence[number, one] for one in (answer, second)}
+        return {self.classes[one]: self.maps.evidence[index, one] for one in (answer, second)}
 
 
-def sheet(shown: Sequence[Shown], opinions: Sequence[Opinion], scale: float, first: int = 0) -> Figure:
+def draw_sheet(
+    images: Sequence[SelectedImage], explanations: Sequence[RunExplanation], scale: float, first: int = 0
+) -> Figure:
     """Draw images, the first of which has this number in the opinions, each with the maps of every network.
 
     Warm speaks for the class that is named, cold against it, and nothing looks like nothing; `scale` is full strength.
     """
-    panels = 1 + sum(1 if one.maps.answers == (SCORE,) else 2 for one in opinions)
-    kinds = [one.kind for one in shown]
-    blocks = max(1, min(_ACROSS // panels, max(map(kinds.count, kinds))))
-    lines = _lines(shown, blocks)
-    block = panels * (_PANEL + _GAP) + _BETWEEN
+    panels = 1 + sum(1 if one.maps.names == (SCORE,) else 2 for one in explanations)
+    kinds = [one.kind for one in images]
+    blocks = max(1, min(_MAX_PANELS_PER_ROW // panels, max(map(kinds.count, kinds))))
+    lines = _layout_rows(images, blocks)
+    block = panels * (_PANEL_SIZE + _GAP) + _BLOCK_GAP
     width = max(blocks * block, 5.5)
-    heights = [(_HEADING if heading else 0) + _PANEL + _WORDS for heading, _ in lines]
-    height = sum(heights) + _FOOT
+    heights = [(_HEADING_HEIGHT if heading else 0) + _PANEL_SIZE + _CAPTION_HEIGHT for heading, _ in lines]
+    height = sum(heights) + _FOOTER_HEIGHT
     figure = Figure(figsize=(width, height))
     top = height
     for (heading, numbers), tall in zip(lines, heights, strict=True):
@@ -66,67 +68,72 @@ def sheet(shown: Sequence[Shown], opinions: Sequence[Opinion], scale: float, fir
             figure.text(0.1 / width, (top - 0.2) / height, heading.capitalize(), fontsize=11, weight="bold")
         for place, number in enumerate(numbers):
             corner = (place * block + _GAP, top - tall)
-            _block(figure, corner, shown[number], opinions, first + number, scale)
+            _draw_block(figure, corner, images[number], explanations, first + number, scale)
         top -= tall
-    _scale_bar(figure, scale, any(one.maps.answers == (SCORE,) for one in opinions))
+    _draw_scale_bar(figure, scale, any(one.maps.names == (SCORE,) for one in explanations))
     return figure
 
 
-def _lines(shown: Sequence[Shown], blocks: int) -> list[tuple[str, list[int]]]:
+def _layout_rows(images: Sequence[SelectedImage], blocks_per_row: int) -> list[tuple[str, list[int]]]:
     """Deal the images to lines, a new one with a heading for each kind."""
     lines: list[tuple[str, list[int]]] = []
     before = ""
-    for kind in dict.fromkeys(one.kind for one in shown):
-        numbers = [number for number, one in enumerate(shown) if one.kind == kind]
-        for start in range(0, len(numbers), blocks):
-            lines.append((kind if kind != before else "", numbers[start : start + blocks]))
+    for kind in dict.fromkeys(one.kind for one in images):
+        numbers = [number for number, one in enumerate(images) if one.kind == kind]
+        for start in range(0, len(numbers), blocks_per_row):
+            lines.append((kind if kind != before else "", numbers[start : start + blocks_per_row]))
             before = kind
     return lines
 
 
-def _block(
-    figure: Figure, corner: tuple[float, float], one: Shown, opinions: Sequence[Opinion], number: int, scale: float
+def _draw_block(
+    figure: Figure,
+    corner: tuple[float, float],
+    image: SelectedImage,
+    explanations: Sequence[RunExplanation],
+    index: int,
+    scale: float,
 ) -> None:
     """Draw an image and its maps side by side, words above each."""
-    classes = opinions[0].classes
-    truth = "" if one.truth == UNKNOWN else f"\ntruth: {classes[one.truth]}"
-    picture = opinions[0].maps.pixels[number]
-    _panel(figure, corner, 0, picture, _short(one.id) + truth)
+    classes = explanations[0].classes
+    truth = "" if image.truth == UNKNOWN else f"\ntruth: {classes[image.truth]}"
+    picture = explanations[0].maps.pixels[index]
+    _draw_panel(figure, corner, 0, picture, _shorten(image.id) + truth)
     panel = 1
-    for opinion in opinions:
-        answer = int(opinion.labels[number])
-        says = f"{classes[answer]} {opinion.probabilities[number, answer]:.0%}"
-        says = f"{_short(opinion.name)}: {says}" if len(opinions) > 1 else f"says {says}"
-        for name, evidence in opinion.evidence(number, one.truth).items():
-            words = f"{says}\n{_short(name)}: peak {evidence.max():.2f}"
-            _panel(figure, corner, panel, overlay(opinion.maps.pixels[number], evidence, scale), words)
+    for opinion in explanations:
+        answer = int(opinion.predicted[index])
+        says = f"{classes[answer]} {opinion.probabilities[index, answer]:.0%}"
+        says = f"{_shorten(opinion.name)}: {says}" if len(explanations) > 1 else f"says {says}"
+        for name, evidence in opinion.select_maps(index, image.truth).items():
+            words = f"{says}\n{_shorten(name)}: peak {evidence.max():.2f}"
+            _draw_panel(figure, corner, panel, overlay_heatmap(opinion.maps.pixels[index], evidence, scale), words)
             says = ""
             panel += 1
 
 
-def _panel(figure: Figure, corner: tuple[float, float], place: int, pixels: np.ndarray, words: str) -> None:
+def _draw_panel(figure: Figure, corner: tuple[float, float], column: int, pixels: np.ndarray, caption: str) -> None:
     width, height = figure.get_size_inches()
-    left, bottom = corner[0] + place * (_PANEL + _GAP), corner[1]
-    axes = figure.add_axes((left / width, bottom / height, _PANEL / width, _PANEL / height))
+    left, bottom = corner[0] + column * (_PANEL_SIZE + _GAP), corner[1]
+    axes = figure.add_axes((left / width, bottom / height, _PANEL_SIZE / width, _PANEL_SIZE / height))
     axes.imshow(pixels, interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(words, fontsize=7, loc="left", pad=2)
+    axes.set_title(caption, fontsize=7, loc="left", pad=2)
 
 
-def _scale_bar(figure: Figure, scale: float, scores: bool) -> None:
+def _draw_scale_bar(figure: Figure, scale: float, has_score: bool) -> None:
     """Draw what the colours mean at the foot."""
     width, height = figure.get_size_inches()
     ramp = np.tile(np.linspace(-scale, scale, 512, dtype=np.float32), (2, 1))
-    pixels = overlay(np.full((512, 512, 3), 128, np.uint8), ramp, scale)
+    pixels = overlay_heatmap(np.full((512, 512, 3), 128, np.uint8), ramp, scale)
     axes = figure.add_axes((0.1 / width, 0.38 / height, 4.5 / width, 0.16 / height))
     axes.imshow(pixels, aspect="auto", extent=(-scale, scale, 0, 1))
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
     words = "speaks against the class that is named, and for it"
-    words += "; of a score, for lower and for higher grades" if scores else ""
+    words += "; of a score, for lower and for higher grades" if has_score else ""
     axes.set_title(words, fontsize=7, loc="left", pad=2)
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     last = PurePath(name).name or name
-    return last if len(last) <= _LETTERS else f"…{last[1 - _LETTERS :]}"
+    return last if len(last) <= _MAX_NAME_LENGTH else f"…{last[1 - _MAX_NAME_LENGTH :]}"

@@ -6,21 +6,21 @@ from typing import Any
 
 import parfocal
 from parfocal.evaluation.decision import Decision
-from parfocal.model.compiled import Numbers
+from parfocal.model.compiled import Precision
 from parfocal.recipe import Recipe
 from parfocal.run import Run
 
-USE = "For research and teaching. Not a medical device."
+INTENDED_USE = "For research and teaching. Not a medical device."
 
 
-def about(run: Run, recipe: Recipe, decision: Decision, numbers: Numbers, integers: bool) -> dict[str, Any]:
+def build_metadata(run: Run, recipe: Recipe, decision: Decision, precision: Precision, int8: bool) -> dict[str, Any]:
     """Return plain data about an export; `recipe` is that of the run, with the looks that were decided."""
-    data, size = run.environment()["data"], recipe.images.size
+    data, size = run.read_environment()["data"], recipe.images.size
     return {
         "parfocal": parfocal.__version__,
         "run": run.name,
         "model": recipe.network.model,
-        "use": USE,
+        "use": INTENDED_USE,
         "classes": data["classes"],
         "codes": data["codes"],
         "input": {"name": "pixels", "type": "uint8", "shape": ["images", size, size, 3], "channels": "RGB"},
@@ -32,21 +32,21 @@ def about(run: Run, recipe: Recipe, decision: Decision, numbers: Numbers, intege
         "temperature": decision.temperature,
         "ordered": recipe.judgement.ordered,
         "referable": recipe.judgement.referable,
-        "answer": answer(data["classes"], recipe, decision),
-        "operating": _plain(decision.operating),
-        "referral": _plain(decision.referral),
-        "ordinary": _plain(decision.ordinary),
-        "precision": numbers,
-        "int8": integers,
+        "answer": describe_decision_rule(data["classes"], recipe, decision),
+        "operating": _as_dict(decision.operating_point),
+        "referral": _as_dict(decision.referral),
+        "ordinary": _as_dict(decision.ood),
+        "precision": precision,
+        "int8": int8,
     }
 
 
-def answer(classes: Sequence[str], recipe: Recipe, decision: Decision) -> str:
+def describe_decision_rule(classes: Sequence[str], recipe: Recipe, decision: Decision) -> str:
     """Say in words how a class follows from the probabilities."""
-    operating, likeliest = decision.operating, "the most probable class"
+    operating, likeliest = decision.operating_point, "the most probable class"
     if operating is None:
         return likeliest
-    if operating.aim == "kappa":
+    if operating.criterion == "kappa":
         return "the mean grade (each grade times its probability, summed), cut by the operating point's thresholds"
     least = f"{operating.thresholds[0]:.6g}"
     if len(classes) == 2:
@@ -55,5 +55,5 @@ def answer(classes: Sequence[str], recipe: Recipe, decision: Decision) -> str:
     return f"{likeliest}; positive where the probabilities of {above} and above add up to at least {least}"
 
 
-def _plain(decided: Any) -> dict[str, Any] | None:
-    return None if decided is None else asdict(decided)
+def _as_dict(value: Any) -> dict[str, Any] | None:
+    return None if value is None else asdict(value)

@@ -16,18 +16,25 @@ import torch
 from torch import nn
 
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.exporting.graph import Graph
-from parfocal.files import explained
+from parfocal.exporting.graph import ExportGraph
+from parfocal.files import explain_write_errors
 from parfocal.model.classifier import Classifier
-from parfocal.model.compiled import PART, Compiled, Numbers, converted, quiet_openvino, traced
+from parfocal.model.compiled import (
+    CHUNK_SIZE,
+    OpenVinoNetwork,
+    Precision,
+    convert_to_openvino,
+    import_openvino,
+    trace_network,
+)
 from parfocal.model.weights import write_tensors
-from parfocal.parts import ViewsPart
+from parfocal.parts import ViewsConfig
 
-Form = Literal["onnx", "openvino", "torchscript", "safetensors"]
-Says = Callable[[np.ndarray], np.ndarray]
+FormatName = Literal["onnx", "openvino", "torchscript", "safetensors"]
+PredictFunction = Callable[[np.ndarray], np.ndarray]
 """From uint8 pixels of prepared images (N, size, size, 3) to calibrated probabilities (N, classes)."""
 
-KEY = "parfocal"
+METADATA_KEY = "parfocal"
 """Under which what is told about a network stands in each format's own metadata, as JSON."""
 
 
@@ -36,11 +43,11 @@ class Format:
     """One format: its suffix, the packages it needs, and what networks of it can compute in."""
 
     suffix: str
-    needs: tuple[str, ...]
-    numbers: tuple[Numbers, ...]
+    packages: tuple[str, ...]
+    precisions: tuple[Precision, ...]
 
 
-FORMATS: dict[Form, Format] = {
+FORMATS: dict[FormatName, Format] = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), ("float32",)),
     "openvino": Format(".xml", ("openvino",), ("float32", "bf16")),
     "torchscript": Format(".pt", (), ("float32", "bf16")),
@@ -48,71 +55,73 @@ FORMATS: dict[Form, Format] = {
 }
 
 
-def can_be_written(form: Form, numbers: Numbers, integers: bool) -> None:
+def check_format(format_name: FormatName, precision: Precision, int8: bool) -> None:
     """Refuse what a format cannot hold, and name what is not installed."""
-    if numbers not in FORMATS[form].numbers:
+    if precision not in FORMATS[format_name].precisions:
         raise UsageError("--precision bf16 is not for onnx: ONNX Runtime has no bf16 convolutions on CPUs.")
-    if integers and form != "openvino":
-        raise UsageError(f"--int8 is for openvino, not for {form}.")
-    for package in (*FORMATS[form].needs, *(("nncf",) if integers else ())):
+    if int8 and format_name != "openvino":
+        raise UsageError(f"--int8 is for openvino, not for {format_name}.")
+    for package in (*FORMATS[format_name].packages, *(("nncf",) if int8 else ())):
         if find_spec(package) is None:
             raise ParfocalError(f"{package} is not installed. Install it with: pip install 'parfocal[export]'")
 
 
-def write(graph: Graph, form: Form, numbers: Numbers, about: Mapping[str, Any], path: Path) -> None:
+def write_export(
+    graph: ExportGraph, format_name: FormatName, precision: Precision, metadata: Mapping[str, Any], path: Path
+) -> None:
     """Write a network and what is told about it; whole or not at all."""
-    text = json.dumps(about, ensure_ascii=False)
-    if form == "safetensors":
+    text = json.dumps(metadata, ensure_ascii=False)
+    if format_name == "safetensors":
         tensors = {
-            name: weight.bfloat16() if numbers == "bf16" and weight.is_floating_point() else weight
+            name: weight.bfloat16() if precision == "bf16" and weight.is_floating_point() else weight
             for name, weight in graph.classifier.named_weights().items()
         }
-        write_tensors(path, tensors, {**graph.classifier.about, "export": about})
+        write_tensors(path, tensors, {**graph.classifier.metadata, "export": metadata})
         return
-    if form == "openvino":
-        write_openvino(converted(graph, graph.size), numbers, about, path)
+    if format_name == "openvino":
+        write_openvino(convert_to_openvino(graph, graph.size), precision, metadata, path)
         return
-    with _beside(path) as folder:
-        if form == "onnx":
+    with _staging_folder(path) as folder:
+        if format_name == "onnx":
             _write_onnx(graph, text, folder / path.name)
         else:
-            _write_torchscript(graph, numbers, text, folder / path.name)
+            _write_torchscript(graph, precision, text, folder / path.name)
 
 
-def write_openvino(model: Any, numbers: Numbers, about: Mapping[str, Any], path: Path) -> None:
+def write_openvino(model: Any, precision: Precision, metadata: Mapping[str, Any], path: Path) -> None:
     """Write a graph of OpenVINO's as the two files that it keeps one in, with weights of 16 bits for bf16."""
-    model.set_rt_info(json.dumps(about, ensure_ascii=False), [KEY])
-    with _beside(path) as folder:
-        quiet_openvino().save_model(model, folder / path.name, compress_to_fp16=numbers == "bf16")
+    model.set_rt_info(json.dumps(metadata, ensure_ascii=False), [METADATA_KEY])
+    with _staging_folder(path) as folder:
+        import_openvino().save_model(model, folder / path.name, compress_to_fp16=precision == "bf16")
 
 
-def files_of(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
     """Return the files that an export consists of; the one that is opened comes last."""
     return [path.with_suffix(".bin"), path] if path.suffix == ".xml" else [path]
 
 
-def told(path: Path, form: Form) -> dict[str, Any]:
+def read_metadata(path: Path, format_name: FormatName) -> dict[str, Any]:
     """Return what a file tells about its network."""
-    return json.loads(_READERS[form](path)[1])
+    return json.loads(_READERS[format_name](path)[1])
 
 
-def opened(path: Path, form: Form) -> Says:
+def load_export(path: Path, format_name: FormatName) -> PredictFunction:
     """Load an exported network in its own runtime."""
-    return _READERS[form](path)[0]
+    return _READERS[format_name](path)[0]
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _staging_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside a file; what an export consists of takes its place from there if the block succeeds."""
-    with explained(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield Path(folder)
-            for file in files_of(Path(folder) / path.name):
+            for file in list_files(Path(folder) / path.name):
                 file.replace(path.with_name(file.name))
 
 
-def _write_onnx(graph: Graph, text: str, path: Path) -> None:
+def _write_onnx(graph: ExportGraph, metadata_json: str, path: Path) -> None:
     # Of operations of packages that are not there nothing needs to be said.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -127,49 +136,49 @@ def _write_onnx(graph: Graph, text: str, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    program.model.metadata_props[KEY] = text
+    program.model.metadata_props[METADATA_KEY] = metadata_json
     program.save(path)
 
 
-def _write_torchscript(graph: Graph, numbers: Numbers, text: str, path: Path) -> None:
-    with torch.autocast("cpu", torch.bfloat16, enabled=numbers == "bf16", cache_enabled=False):
-        steps = traced(graph, graph.size)
+def _write_torchscript(graph: ExportGraph, precision: Precision, metadata_json: str, path: Path) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+        steps = trace_network(graph, graph.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(steps, path, _extra_files={KEY: text})
+        torch.jit.save(steps, path, _extra_files={METADATA_KEY: metadata_json})
 
 
-def _read_onnx(path: Path) -> tuple[Says, str]:
+def _read_onnx(path: Path) -> tuple[PredictFunction, str]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    text = session.get_modelmeta().custom_metadata_map[KEY]
-    return in_parts(lambda pixels: np.asarray(session.run(None, {"pixels": pixels})[0])), text
+    text = session.get_modelmeta().custom_metadata_map[METADATA_KEY]
+    return predict_in_batches(lambda pixels: np.asarray(session.run(None, {"pixels": pixels})[0])), text
 
 
-def _read_openvino(path: Path) -> tuple[Says, str]:
-    model = quiet_openvino().Core().read_model(path)
-    text = model.get_rt_info([KEY]).astype(str)
-    return Compiled(model, json.loads(text)["precision"]), text
+def _read_openvino(path: Path) -> tuple[PredictFunction, str]:
+    model = import_openvino().Core().read_model(path)
+    text = model.get_rt_info([METADATA_KEY]).astype(str)
+    return OpenVinoNetwork(model, json.loads(text)["precision"]), text
 
 
-def _read_torchscript(path: Path) -> tuple[Says, str]:
-    extra = {KEY: ""}
+def _read_torchscript(path: Path) -> tuple[PredictFunction, str]:
+    extra = {METADATA_KEY: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         steps = torch.jit.load(path, _extra_files=extra)
-    return in_parts(_in_torch(steps)), extra[KEY]
+    return predict_in_batches(_torch_predictor(steps)), extra[METADATA_KEY]
 
 
-def _read_safetensors(path: Path) -> tuple[Says, str]:
+def _read_safetensors(path: Path) -> tuple[PredictFunction, str]:
     classifier = Classifier.load(path).eval()
-    about = classifier.about["export"]
-    views = ViewsPart(crop=about["crop"], evaluation=about["looks"])
-    graph = Graph(classifier, about["size"], views, about["temperature"])
-    return in_parts(_in_torch(graph)), json.dumps(about)
+    about = classifier.metadata["export"]
+    views = ViewsConfig(crop=about["crop"], evaluation=about["looks"])
+    graph = ExportGraph(classifier, about["size"], views, about["temperature"])
+    return predict_in_batches(_torch_predictor(graph)), json.dumps(about)
 
 
-_READERS: dict[Form, Callable[[Path], tuple[Says, str]]] = {
+_READERS: dict[FormatName, Callable[[Path], tuple[PredictFunction, str]]] = {
     "onnx": _read_onnx,
     "openvino": _read_openvino,
     "torchscript": _read_torchscript,
@@ -177,7 +186,7 @@ _READERS: dict[Form, Callable[[Path], tuple[Says, str]]] = {
 }
 
 
-def _in_torch(network: nn.Module) -> Says:
+def _torch_predictor(network: nn.Module) -> PredictFunction:
     @torch.inference_mode()
     def says(pixels: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(pixels)).numpy()
@@ -185,6 +194,8 @@ def _in_torch(network: nn.Module) -> Says:
     return says
 
 
-def in_parts(says: Says) -> Says:
+def predict_in_batches(predict: PredictFunction) -> PredictFunction:
     """Ask about any number of images a few at a time."""
-    return lambda pixels: np.concatenate([says(pixels[start : start + PART]) for start in range(0, len(pixels), PART)])
+    return lambda pixels: np.concatenate(
+        [predict(pixels[start : start + CHUNK_SIZE]) for start in range(0, len(pixels), CHUNK_SIZE)]
+    )

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parfocal.model.compiled import quiet_openvino
-from parfocal.progress import progress
+from parfocal.model.compiled import import_openvino
+from parfocal.progress import show_progress
 
 if TYPE_CHECKING:
     import openvino
 
 
-def in_integers(model: "openvino.Model", pixels: np.ndarray) -> "openvino.Model":
+def quantize(model: "openvino.Model", pixels: np.ndarray) -> "openvino.Model":
     """Return a graph that computes in int8 where it can, its ranges measured on these images by NNCF."""
-    quiet_openvino()
+    import_openvino()
     # NNCF draws bars of its own wherever it runs.
-    with progress("Measuring ranges", None), redirect_stdout(StringIO()):
+    with show_progress("Measuring ranges", None), redirect_stdout(StringIO()):
         import nncf
 
         images = nncf.Dataset([pixels[row : row + 1] for row in range(len(pixels))])

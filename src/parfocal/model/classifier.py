@@ -14,23 +14,23 @@ from torch import Tensor, nn
 import parfocal
 from parfocal.errors import ParfocalError
 from parfocal.model import resnet
-from parfocal.model.links import LinkName, new_link
+from parfocal.model.links import OrdinalHeadName, build_ordinal_head
 from parfocal.model.weights import read_tensors, write_tensors
-from parfocal.parts import NetworkPart
+from parfocal.parts import NetworkConfig
 
-SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Mean and standard deviation of the pixels, by the recipe's word for them."""
 
-LINK = "link."
+ORDINAL_HEAD_PREFIX = "link."
 """Before the names of a link's weights."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class Normalization:
     """How pixels, in the 0–1 scale, become what a network takes: less `mean`, over `std`, then mixed by `whiten`."""
 
     mean: tuple[float, ...]
@@ -38,13 +38,18 @@ class Scale:
     whiten: tuple[tuple[float, ...], ...] | None = None
 
 
-def new_classifier(
-    part: NetworkPart, classes: Sequence[str], measured: Scale | None = None, link: LinkName = "none"
+def build_classifier(
+    config: NetworkConfig,
+    classes: Sequence[str],
+    dataset_normalization: Normalization | None = None,
+    ordinal_head: OrdinalHeadName = "none",
 ) -> "Classifier":
     """Build the network a recipe describes, with fresh weights; `measured` is the scale of its own training pixels."""
-    scale = measured or Scale(*SCALES[part.normalise])
-    options = part.model_dump(exclude={"model", "normalise", "init"})
-    return Classifier(part.model, classes, mean=scale.mean, std=scale.std, whiten=scale.whiten, link=link, **options)
+    scale = dataset_normalization or Normalization(*NORMALIZATIONS[config.normalise])
+    options = config.model_dump(exclude={"model", "normalise", "init"})
+    return Classifier(
+        config.model, classes, mean=scale.mean, std=scale.std, whiten=scale.whiten, ordinal_head=ordinal_head, **options
+    )
 
 
 class Classifier(nn.Module):
@@ -68,51 +73,51 @@ class Classifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         whiten: Sequence[Sequence[float]] | None = None,
-        link: LinkName = "none",
+        ordinal_head: OrdinalHeadName = "none",
         **options: Any,
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
-        self.about: dict[str, Any] = {
+        self.metadata: dict[str, Any] = {
             "model": model,
             "classes": list(classes),
             "mean": list(mean),
             "std": list(std),
             "whiten": [list(row) for row in whiten] if whiten else None,
-            "link": link,
+            "link": ordinal_head,
             "options": options,
         }
-        self.channels = len(mean)
-        self.link = new_link(link, len(self.classes))
-        outputs = len(self.classes) if self.link is None else 1
-        self.network = resnet.build(model, outputs, channels=self.channels, **options)
+        self.in_channels = len(mean)
+        self.ordinal_head = build_ordinal_head(ordinal_head, len(self.classes))
+        outputs = len(self.classes) if self.ordinal_head is None else 1
+        self.network = resnet.build_resnet(model, outputs, in_channels=self.in_channels, **options)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
         mix = torch.tensor([list(row) for row in whiten])[:, :, None, None] if whiten else None
         self.register_buffer("whiten", mix, persistent=False)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels in either layout into what the network proper takes: (N, C, H, W), mean 0, deviation 1."""
-        if pixels.shape[-1] == self.channels:
+        if pixels.shape[-1] == self.in_channels:
             pixels = pixels.permute(0, 3, 1, 2)
-        elif pixels.shape[1] != self.channels:
-            raise ValueError(f"Pixels must be (N, H, W, {self.channels}) or (N, {self.channels}, H, W).")
+        elif pixels.shape[1] != self.in_channels:
+            raise ValueError(f"Pixels must be (N, H, W, {self.in_channels}) or (N, {self.in_channels}, H, W).")
         scaled = (pixels.to(self.mean.dtype) - self.mean) / self.std
         return scaled if self.whiten is None else nn.functional.conv2d(scaled, self.whiten)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Give logits (N, classes) for uint8 pixels (N, H, W, C) or (N, C, H, W)."""
-        outputs = self.network(self.normalise(pixels))
-        return outputs if self.link is None else self.link(outputs)
+        outputs = self.network(self.normalize(pixels))
+        return outputs if self.ordinal_head is None else self.ordinal_head(outputs)
 
     def named_weights(self) -> dict[str, Tensor]:
         """Return the weights themselves, not copies, under their public names; those of the link begin with `link.`."""
-        linked = {} if self.link is None else self.link.state_dict(prefix=LINK)
+        linked = {} if self.ordinal_head is None else self.ordinal_head.state_dict(prefix=ORDINAL_HEAD_PREFIX)
         return {**self.network.state_dict(), **linked}
 
-    def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    def save(self, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
         """Write the weights under their public names; `about` and the class names go into the file's metadata."""
-        content = {**self.about, "version": parfocal.__version__, **(about or {})}
+        content = {**self.metadata, "version": parfocal.__version__, **(metadata or {})}
         write_tensors(path, self.named_weights(), content)
 
     @classmethod
@@ -130,9 +135,13 @@ class Classifier(nn.Module):
             link=content.get("link", "none"),
             **content["options"],
         )
-        linked = {key.removeprefix(LINK): state.pop(key) for key in list(state) if key.startswith(LINK)}
+        linked = {
+            key.removeprefix(ORDINAL_HEAD_PREFIX): state.pop(key)
+            for key in list(state)
+            if key.startswith(ORDINAL_HEAD_PREFIX)
+        }
         classifier.network.load_state_dict(state)
-        if classifier.link is not None:
-            classifier.link.load_state_dict(linked)
-        classifier.about = content
+        if classifier.ordinal_head is not None:
+            classifier.ordinal_head.load_state_dict(linked)
+        classifier.metadata = content
         return classifier

@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-LinkName = Literal["none", "grades", "cutpoints"]
+OrdinalHeadName = Literal["none", "grades", "cutpoints"]
 
-_LEAST_GAP = 1e-3
+_MIN_GAP = 1e-3
 
 
-class Grades(nn.Module):
+class RegressionHead(nn.Module):
     """A score that is a grade: the most probable class is the one between whose thresholds the grade lies.
 
     Neighbouring classes are as probable as one another where the grade is at the threshold between them, and the odds
@@ -19,44 +19,44 @@ class Grades(nn.Module):
     """
 
     thresholds: Tensor
-    spread: Tensor
+    scale: Tensor
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, n_classes: int) -> None:
         super().__init__()
-        self.register_buffer("thresholds", torch.arange(classes - 1) + 0.5)
+        self.register_buffer("thresholds", torch.arange(n_classes - 1) + 0.5)
         self.register_buffer("spread", torch.ones(()))
-        self.middle = (classes - 1) / 2
+        self.center = (n_classes - 1) / 2
 
     def forward(self, scores: Tensor) -> Tensor:
         """Give logits (N, classes) for scores (N, 1), which count from the middle grade."""
-        return self.logits(scores.float() + self.middle)
+        return self.compute_logits(scores.float() + self.center)
 
-    def logits(self, grades: Tensor) -> Tensor:
+    def compute_logits(self, grades: Tensor) -> Tensor:
         """Give logits (N, classes) for grades (N, 1)."""
-        steps = (grades - self.thresholds) / self.spread
+        steps = (grades - self.thresholds) / self.scale
         return torch.cat([torch.zeros_like(grades), steps.cumsum(dim=1)], dim=1)
 
-    def grades(self, logits: Tensor) -> Tensor:
+    def compute_grades(self, logits: Tensor) -> Tensor:
         """Give back the grades (N,) behind logits, or behind the logarithms of probabilities."""
         # The two likeliest neighbours say it best: far from the grade, probabilities drown in rounding.
         lower = logits.detach()[:, :-1].logaddexp(logits.detach()[:, 1:]).argmax(dim=1, keepdim=True)
         step = logits.gather(1, lower + 1) - logits.gather(1, lower)
-        return (step * self.spread + self.thresholds[lower]).squeeze(1)
+        return (step * self.scale + self.thresholds[lower]).squeeze(1)
 
 
-class Cutpoints(nn.Module):
+class CumulativeLinkHead(nn.Module):
     """A score with learnt cutpoints: a grade's probability is the difference of the logistic function at its two."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, n_classes: int) -> None:
         super().__init__()
-        self.lowest = nn.Parameter(torch.tensor([(2 - classes) / 2]))
-        self.gaps = nn.Parameter(torch.full((classes - 2,), math.log(math.e - 1)))
+        self.first_cutpoint = nn.Parameter(torch.tensor([(2 - n_classes) / 2]))
+        self.gaps = nn.Parameter(torch.full((n_classes - 2,), math.log(math.e - 1)))
 
     @property
     def cutpoints(self) -> Tensor:
         """The cutpoints (classes - 1), always in order."""
-        above = (_LEAST_GAP + nn.functional.softplus(self.gaps)).cumsum(dim=0)
-        return torch.cat([self.lowest, self.lowest + above])
+        above = (_MIN_GAP + nn.functional.softplus(self.gaps)).cumsum(dim=0)
+        return torch.cat([self.first_cutpoint, self.first_cutpoint + above])
 
     def forward(self, scores: Tensor) -> Tensor:
         """Give logits (N, classes), the logarithms of the probabilities, for scores (N, 1)."""
@@ -69,8 +69,8 @@ class Cutpoints(nn.Module):
         return torch.cat([ends[0], between, ends[1]], dim=1)
 
 
-def new_link(name: LinkName, classes: int) -> Grades | Cutpoints | None:
+def build_ordinal_head(name: OrdinalHeadName, n_classes: int) -> RegressionHead | CumulativeLinkHead | None:
     """Return a new link by name; `none` where the network itself gives a logit for each class."""
     if name == "none":
         return None
-    return Grades(classes) if name == "grades" else Cutpoints(classes)
+    return RegressionHead(n_classes) if name == "grades" else CumulativeLinkHead(n_classes)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from parfocal.errors import UsageError, nearest
+from parfocal.errors import UsageError, did_you_mean
 
 Stem = Literal["imagenet", "small"]
 StrideIn = Literal["3x3", "1x1"]
@@ -31,7 +31,7 @@ class Architecture:
     shortcut: bool = True
 
     @property
-    def reduction(self) -> int:
+    def output_stride(self) -> int:
         """How many pixels of the input the last map has one of, along a side."""
         return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.stages) - 1)
 
@@ -55,11 +55,11 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def build(
+def build_resnet(
     name: str,
-    classes: int,
+    n_classes: int,
     *,
-    channels: int = 3,
+    in_channels: int = 3,
     stem: Stem | None = None,
     stride_in: StrideIn = "3x3",
     groups: int | None = None,
@@ -74,11 +74,11 @@ def build(
     weights) or the first 1×1 (as in the original paper). `groups` and `group_width` override the table's.
     `zero_last_norm` starts every block as the identity. `dropout` acts on the pooled features before the head.
     """
-    architecture = shape_of(name, stem=stem, stride_in=stride_in, groups=groups, group_width=group_width)
-    return ResNet(architecture, classes, channels=channels, zero_last_norm=zero_last_norm, dropout=dropout)
+    architecture = resolve_architecture(name, stem=stem, stride_in=stride_in, groups=groups, group_width=group_width)
+    return ResNet(architecture, n_classes, in_channels=in_channels, zero_last_norm=zero_last_norm, dropout=dropout)
 
 
-def shape_of(
+def resolve_architecture(
     name: str,
     *,
     stem: Stem | None = None,
@@ -89,16 +89,16 @@ def shape_of(
     """Return the architecture called `name` with changes, as `build` takes them; refuse what cannot be built."""
     changes = {"stem": stem, "groups": groups, "group_width": group_width}
     given = {key: value for key, value in changes.items() if value is not None}
-    shape = replace(look_up(name), stride_in=stride_in, **given)
+    shape = replace(get_architecture(name), stride_in=stride_in, **given)
     if shape.block == "basic" and (shape.groups != 1 or shape.group_width != 64):
         raise UsageError(f"groups and group_width need a network of bottleneck blocks, such as resnet50, not {name}.")
     return shape
 
 
-def look_up(name: str) -> Architecture:
+def get_architecture(name: str) -> Architecture:
     """Return the architecture called `name`; an unknown name is an error that says the nearest."""
     if name not in ARCHITECTURES:
-        raise UsageError(f"There is no network {name!r}. {nearest(name, ARCHITECTURES)}")
+        raise UsageError(f"There is no network {name!r}. {did_you_mean(name, ARCHITECTURES)}")
     return ARCHITECTURES[name]
 
 
@@ -107,15 +107,15 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, shape: Architecture) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, architecture: Architecture) -> None:
         super().__init__()
-        self.conv1 = _convolution(inputs, width, 3, stride)
+        self.conv1 = _convolution(in_channels, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _convolution(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut = shape.shortcut
-        self.downsample = _downsample(inputs, width, stride) if shape.shortcut else None
+        self.shortcut = architecture.shortcut
+        self.downsample = _downsample(in_channels, width, stride) if architecture.shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Give the block's features for the features `x`."""
@@ -131,20 +131,20 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, shape: Architecture) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, architecture: Architecture) -> None:
         super().__init__()
-        inner = width * shape.group_width // 64 * shape.groups
+        inner = width * architecture.group_width // 64 * architecture.groups
         outputs = width * self.expansion
-        first, second = (stride, 1) if shape.stride_in == "1x1" else (1, stride)
-        self.conv1 = _convolution(inputs, inner, 1, first)
+        first, second = (stride, 1) if architecture.stride_in == "1x1" else (1, stride)
+        self.conv1 = _convolution(in_channels, inner, 1, first)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = _convolution(inner, inner, 3, second, shape.groups)
+        self.conv2 = _convolution(inner, inner, 3, second, architecture.groups)
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = _convolution(inner, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut = shape.shortcut
-        self.downsample = _downsample(inputs, outputs, stride) if shape.shortcut else None
+        self.shortcut = architecture.shortcut
+        self.downsample = _downsample(in_channels, outputs, stride) if architecture.shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Give the block's features for the features `x`."""
@@ -160,15 +160,15 @@ class ResNet(nn.Module):
     """A stem, stages of blocks, global average pooling and a linear head; made by `build`."""
 
     def __init__(
-        self, architecture: Architecture, classes: int, *, channels: int, zero_last_norm: bool, dropout: float
+        self, architecture: Architecture, n_classes: int, *, in_channels: int, zero_last_norm: bool, dropout: float
     ) -> None:
         super().__init__()
         block = BasicBlock if architecture.block == "basic" else Bottleneck
         width = architecture.widths[0]
         self.conv1 = (
-            nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+            nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
             if architecture.stem == "imagenet"
-            else _convolution(channels, width, 3)
+            else _convolution(in_channels, width, 3)
         )
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -184,20 +184,20 @@ class ResNet(nn.Module):
             self.add_module(name, nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(inputs, classes)
-        self.apply(_initialise)
+        self.fc = nn.Linear(inputs, n_classes)
+        self.apply(_initialize)
         if zero_last_norm:
             self._zero_last_norms()
 
-    def features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
         """Give the last stage's feature map for normalised pixels (N, channels, H, W)."""
-        return self.through(self.stage_names, self.stem(x))
+        return self.forward_stages(self.stage_names, self.forward_stem(x))
 
-    def stem(self, x: Tensor) -> Tensor:
+    def forward_stem(self, x: Tensor) -> Tensor:
         """Give what the first stage takes for normalised pixels (N, channels, H, W)."""
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
-    def through(self, stages: Sequence[str], x: Tensor) -> Tensor:
+    def forward_stages(self, stages: Sequence[str], x: Tensor) -> Tensor:
         """Give the feature map behind some consecutive stages, for what the first of them takes."""
         for name in stages:
             x = self.get_submodule(name)(x)
@@ -205,7 +205,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give logits (N, classes) for normalised pixels (N, channels, H, W)."""
-        pooled = torch.flatten(self.avgpool(self.features(x)), 1)
+        pooled = torch.flatten(self.avgpool(self.forward_features(x)), 1)
         return self.fc(self.dropout(pooled))
 
     def _zero_last_norms(self) -> None:
@@ -216,16 +216,18 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn3.weight)
 
 
-def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=False)
+def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False
+    )
 
 
-def _downsample(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and inputs == outputs:
+def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.Sequential(_convolution(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parfocal.download import digest_of, download
-from parfocal.errors import ParfocalError, UsageError, listing, nearest
-from parfocal.files import cache_folder
+from parfocal.download import compute_file_hash, download
+from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
+from parfocal.files import get_cache_folder
 from parfocal.model import resnet
-from parfocal.model.classifier import LINK, Classifier
-from parfocal.model.pickled import read_pickled
-from parfocal.model.weights import read_tensors_of_others
-from parfocal.parts import NetworkPart
-from parfocal.run import Run, runs_in
+from parfocal.model.classifier import ORDINAL_HEAD_PREFIX, Classifier
+from parfocal.model.pickled import load_pth
+from parfocal.model.weights import read_safetensors
+from parfocal.parts import NetworkConfig
+from parfocal.run import Run, find_runs
 
-PUBLISHED: dict[str, dict[str, str]] = {
+PRETRAINED_HASHES: dict[str, dict[str, str]] = {
     "imagenet": {
         "resnet18": "f37072fd",
         "resnet34": "b627a593",
@@ -40,13 +40,13 @@ PUBLISHED: dict[str, dict[str, str]] = {
 }
 """The beginning of the SHA-256 of torchvision's files, which their names carry: `resnet18-f37072fd.pth`."""
 
-_PUBLISHED_AT = "https://download.pytorch.org/models"
-_FIRST, _HEAD = "conv1.weight", ("fc.", LINK)
-_LINES = 12
+_PRETRAINED_URL = "https://download.pytorch.org/models"
+_FIRST_CONV, _HEAD_PREFIXES = "conv1.weight", ("fc.", ORDINAL_HEAD_PREFIX)
+_MAX_ROWS = 12
 
 
 @dataclass(frozen=True)
-class Fit:
+class LoadReport:
     """Which weights of a file a network took, by name.
 
     `adapted` is the first convolution brought to another number of channels, `left_as_new` what the network keeps of
@@ -55,92 +55,92 @@ class Fit:
 
     init: str
     file: str
-    digest: str
-    fitted: tuple[str, ...]
+    file_hash: str
+    loaded: tuple[str, ...]
     adapted: tuple[str, ...]
-    left_as_new: tuple[str, ...]
-    not_used: tuple[str, ...]
+    newly_initialized: tuple[str, ...]
+    unused: tuple[str, ...]
 
-    def line(self) -> str:
+    def describe(self) -> str:
         """Say in one line what was taken."""
-        taken = len(self.fitted) + len(self.adapted)
-        told = [("adapted", self.adapted), ("new", self.left_as_new), ("not used", self.not_used)]
-        rest = "".join(f"; {word}: {listing(names, 3)}" for word, names in told if names)
-        return f"Started from {self.file}: {taken} of {taken + len(self.left_as_new)} weights{rest}."
+        taken = len(self.loaded) + len(self.adapted)
+        told = [("adapted", self.adapted), ("new", self.newly_initialized), ("not used", self.unused)]
+        rest = "".join(f"; {word}: {join_limited(names, 3)}" for word, names in told if names)
+        return f"Started from {self.file}: {taken} of {taken + len(self.newly_initialized)} weights{rest}."
 
 
-def start_file(part: NetworkPart) -> Path | None:
+def fetch_initial_weights(config: NetworkConfig) -> Path | None:
     """Return the file that a recipe's `init` means, fetched where it is published; None to start from scratch."""
-    resnet.look_up(part.model)
-    if part.init == "scratch":
+    resnet.get_architecture(config.model)
+    if config.init == "scratch":
         return None
-    if part.init in PUBLISHED:
-        return _published(part)
-    if part.init.startswith("hf:"):
-        return _from_hub(part.init.removeprefix("hf:"))
-    place = Path(part.init).expanduser()
+    if config.init in PRETRAINED_HASHES:
+        return _download_pretrained(config)
+    if config.init.startswith("hf:"):
+        return _download_from_hub(config.init.removeprefix("hf:"))
+    place = Path(config.init).expanduser()
     if place.is_dir():
-        return _of_run(place, part.model)
+        return _find_run_weights(place, config.model)
     if not place.is_file():
         raise UsageError(
-            f"init={part.init} is not there. {nearest(part.init, ('scratch', *PUBLISHED))} "
+            f"init={config.init} is not there. {did_you_mean(config.init, ('scratch', *PRETRAINED_HASHES))} "
             "Or say hf:OWNER/REPOSITORY, or name a .pth or .safetensors file or a run folder."
         )
     return place
 
 
-def require_start(part: NetworkPart) -> None:
+def validate_initial_weights(config: NetworkConfig) -> None:
     """Refuse a network that cannot be built; fetch what it starts from, and refuse what does not fit it."""
-    resnet.shape_of(part.model, stem=part.stem, groups=part.groups, group_width=part.group_width)
-    if file := start_file(part):
+    resnet.resolve_architecture(config.model, stem=config.stem, groups=config.groups, group_width=config.group_width)
+    if file := fetch_initial_weights(config):
         with torch.device("meta"):
-            options = part.model_dump(exclude={"model", "normalise", "init"})
-            own = resnet.build(part.model, classes=2, **options).state_dict()
-        tensors, about = _read(file, part)
-        _fit(part, file, own, tensors, about is None)
+            options = config.model_dump(exclude={"model", "normalise", "init"})
+            own = resnet.build_resnet(config.model, n_classes=2, **options).state_dict()
+        tensors, about = _read_weights(file, config)
+        _match_weights(config, file, own, tensors, about is None)
 
 
-def start(classifier: Classifier, part: NetworkPart) -> Fit | None:
+def load_initial_weights(classifier: Classifier, config: NetworkConfig) -> LoadReport | None:
     """Give a network the weights that its recipe starts from; None where it starts from scratch."""
-    file = start_file(part)
+    file = fetch_initial_weights(config)
     if file is None:
         return None
     own = classifier.named_weights()
-    tensors, about = _read(file, part)
-    fit = _fit(part, file, own, tensors, _same_head(about, classifier.about))
+    tensors, about = _read_weights(file, config)
+    fit = _match_weights(config, file, own, tensors, _has_same_head(about, classifier.metadata))
     with torch.no_grad():
-        for name in fit.fitted:
+        for name in fit.loaded:
             own[name].copy_(tensors[name])
         for name in fit.adapted:
-            own[name].copy_(_in_channels(tensors[name], own[name].shape[1]))
+            own[name].copy_(_adapt_channels(tensors[name], own[name].shape[1]))
     return fit
 
 
-def at_hand(init: str, model: str) -> bool:
+def is_cached(init: str, model: str) -> bool:
     """Say whether the published weights of a network are there already, so that nothing needs to be fetched."""
-    return _published_file(init, model).is_file()
+    return _get_cached_path(init, model).is_file()
 
 
-def _published(part: NetworkPart) -> Path:
-    names = PUBLISHED[part.init]
-    if part.model not in names:
+def _download_pretrained(config: NetworkConfig) -> Path:
+    names = PRETRAINED_HASHES[config.init]
+    if config.model not in names:
         raise UsageError(
-            f"There are no {part.init} weights for {part.model}; they are published for {', '.join(names)}."
+            f"There are no {config.init} weights for {config.model}; they are published for {', '.join(names)}."
         )
-    file = _published_file(part.init, part.model)
-    return download(f"{_PUBLISHED_AT}/{file.name}", file, f"sha256:{names[part.model]}")
+    file = _get_cached_path(config.init, config.model)
+    return download(f"{_PRETRAINED_URL}/{file.name}", file, f"sha256:{names[config.model]}")
 
 
-def _published_file(init: str, model: str) -> Path:
-    return cache_folder("weights", "PARFOCAL_WEIGHTS") / f"{model}-{PUBLISHED[init][model]}.pth"
+def _get_cached_path(init: str, model: str) -> Path:
+    return get_cache_folder("weights", "PARFOCAL_WEIGHTS") / f"{model}-{PRETRAINED_HASHES[init][model]}.pth"
 
 
-def _from_hub(repository: str) -> Path:
+def _download_from_hub(repository: str) -> Path:
     """Fetch `model.safetensors` of a repository; the hub's note in its place says the hash."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise UsageError(f"init=hf:{repository} is not of the form hf:OWNER/REPOSITORY.")
     at = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repository}"
-    folder = cache_folder("weights", "PARFOCAL_WEIGHTS") / repository.replace("/", "--")
+    folder = get_cache_folder("weights", "PARFOCAL_WEIGHTS") / repository.replace("/", "--")
     file, note = folder / "model.safetensors", folder / "model.safetensors.note"
     if not file.exists() and not note.exists():
         try:
@@ -152,102 +152,138 @@ def _from_hub(repository: str) -> Path:
     return download(f"{at}/resolve/main/model.safetensors", file, found[0].decode() if found else "")
 
 
-def _of_run(folder: Path, model: str) -> Path:
+def _find_run_weights(folder: Path, model: str) -> Path:
     """Return the weights of a run, or of the one run with the same network among several."""
-    inside = [Run(folder)] if (folder / "recipe.yaml").is_file() else runs_in(folder)
+    inside = [Run(folder)] if (folder / "recipe.yaml").is_file() else find_runs(folder)
     runs = inside if len(inside) == 1 else [run for run in inside if run.recipe.network.model == model]
     if len(runs) != 1:
         held = f"holds {len(inside)} runs, {len(runs)} of them of {model}" if inside else "is not a run folder"
-        raise UsageError(f"init={folder} {held}. Name one run. Runs there: {listing(run.folder for run in inside)}.")
-    if not runs[0].weights.is_file():
+        raise UsageError(
+            f"init={folder} {held}. Name one run. Runs there: {join_limited(run.folder for run in inside)}."
+        )
+    if not runs[0].weights_path.is_file():
         raise ParfocalError(f"{runs[0].folder} has no weights yet. Let it finish an epoch first.")
-    return runs[0].weights
+    return runs[0].weights_path
 
 
-def _read(file: Path, part: NetworkPart) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read a file's weights and, where Parfocal wrote it, the data about them.
 
     What names and shapes do not show is refused here: weights that saw other pixels, or halve them elsewhere.
     """
-    tensors, about = read_tensors_of_others(file) if file.suffix == ".safetensors" else (read_pickled(file), None)
+    tensors, about = read_safetensors(path) if path.suffix == ".safetensors" else (load_pth(path), None)
     trained = (about or {}).get("recipe", {}).get("network", {})
     for key in ("normalise", "stride_in"):
-        was, now = trained.get(key), getattr(part, key)
+        was, now = trained.get(key), getattr(config, key)
         if was not in (None, now):
-            raise UsageError(f"{file} was trained with {key}={was}, the recipe has {key}={now}. Say {key}={was}.")
+            raise UsageError(f"{path} was trained with {key}={was}, the recipe has {key}={now}. Say {key}={was}.")
     return tensors, about
 
 
-def _fit(
-    part: NetworkPart,
-    file: Path,
-    own: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
+def _match_weights(
+    config: NetworkConfig,
+    path: Path,
+    network_weights: Mapping[str, Tensor],
+    file_weights: Mapping[str, Tensor],
     same_head: bool,
-) -> Fit:
-    own, given = _weights(own), _weights(given)
-    fitted = [name for name in own if name in given and given[name].shape == own[name].shape]
-    fitted = [name for name in fitted if same_head or not name.startswith(_HEAD)]
-    adapted = [_FIRST] if _FIRST in given and _differs_in_channels(given[_FIRST], own[_FIRST]) else []
+) -> LoadReport:
+    network_weights, file_weights = _drop_counters(network_weights), _drop_counters(file_weights)
+    fitted = [
+        name
+        for name in network_weights
+        if name in file_weights and file_weights[name].shape == network_weights[name].shape
+    ]
+    fitted = [name for name in fitted if same_head or not name.startswith(_HEAD_PREFIXES)]
+    adapted = (
+        [_FIRST_CONV]
+        if _FIRST_CONV in file_weights and _differs_in_channels(file_weights[_FIRST_CONV], network_weights[_FIRST_CONV])
+        else []
+    )
     taken = {*fitted, *adapted}
-    left, unused = [name for name in own if name not in taken], [name for name in given if name not in taken]
-    if 2 * len(taken) < max(len(own), len(given)):
-        raise ParfocalError(_misfit(part, file, own, given, taken))
-    return Fit(
-        part.init, str(file.resolve()), digest_of(file), tuple(fitted), tuple(adapted), tuple(left), tuple(unused)
+    left, unused = (
+        [name for name in network_weights if name not in taken],
+        [name for name in file_weights if name not in taken],
+    )
+    if 2 * len(taken) < max(len(network_weights), len(file_weights)):
+        raise ParfocalError(_format_mismatch(config, path, network_weights, file_weights, taken))
+    return LoadReport(
+        config.init,
+        str(path.resolve()),
+        compute_file_hash(path),
+        tuple(fitted),
+        tuple(adapted),
+        tuple(left),
+        tuple(unused),
     )
 
 
-def _same_head(about: Mapping[str, Any] | None, own: Mapping[str, Any]) -> bool:
+def _has_same_head(file_metadata: Mapping[str, Any] | None, network_metadata: Mapping[str, Any]) -> bool:
     """Say whether a file's head means what the network's does; of a foreign file only its shape is known."""
-    return about is None or all(about.get(key, "none") == own[key] for key in ("classes", "link"))
+    return file_metadata is None or all(
+        file_metadata.get(key, "none") == network_metadata[key] for key in ("classes", "link")
+    )
 
 
-def _weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _drop_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave out the counters of norms, which older files do not have and nothing depends on."""
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def _differs_in_channels(given: Tensor, own: Tensor) -> bool:
-    alike = given.ndim == 4 and given.shape[0] == own.shape[0] and given.shape[2:] == own.shape[2:]
-    return alike and given.shape[1] != own.shape[1]
+def _differs_in_channels(file_weight: Tensor, network_weight: Tensor) -> bool:
+    alike = (
+        file_weight.ndim == 4
+        and file_weight.shape[0] == network_weight.shape[0]
+        and file_weight.shape[2:] == network_weight.shape[2:]
+    )
+    return alike and file_weight.shape[1] != network_weight.shape[1]
 
 
-def _in_channels(weight: Tensor, channels: int) -> Tensor:
+def _adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
     """Spread a first convolution evenly over another number of channels; a grey image gives what it gave before."""
     total = weight.float().sum(dim=1, keepdim=True)
-    return (total / channels).expand(-1, channels, -1, -1)
+    return (total / in_channels).expand(-1, in_channels, -1, -1)
 
 
-def _misfit(
-    part: NetworkPart, file: Path, own: Mapping[str, Tensor], given: Mapping[str, Tensor], taken: set[str]
+def _format_mismatch(
+    config: NetworkConfig,
+    path: Path,
+    network_weights: Mapping[str, Tensor],
+    file_weights: Mapping[str, Tensor],
+    loaded: set[str],
 ) -> str:
-    names = [name for name in dict.fromkeys([*own, *given]) if name not in taken]
-    rows = [(name, _shape(given.get(name)), _shape(own.get(name))) for name in names[:_LINES]]
+    names = [name for name in dict.fromkeys([*network_weights, *file_weights]) if name not in loaded]
+    rows = [
+        (name, _format_shape(file_weights.get(name)), _format_shape(network_weights.get(name)))
+        for name in names[:_MAX_ROWS]
+    ]
     widths = [max(len(row[place]) for row in rows) for place in range(2)]
     table = "\n".join(f"  {name:<{widths[0]}}  {file:<{widths[1]}}  {network}" for name, file, network in rows)
-    more = f"\n  and {len(names) - _LINES} more" if len(names) > _LINES else ""
-    likely = _likely(given)
+    more = f"\n  and {len(names) - _MAX_ROWS} more" if len(names) > _MAX_ROWS else ""
+    likely = _guess_architecture(file_weights)
     advice = f"They look like those of model={likely}." if likely else "They are of another kind of network."
     return (
-        f"{file} does not fit {part.model}: {len(taken)} of its {len(given)} weights are used, for {len(taken)} of the "
-        f"network's {len(own)}. {advice} What does not fit (name, in the file, in the network):\n{table}{more}"
+        f"{path} does not fit {config.model}: {len(loaded)} of its {len(file_weights)} weights are used, for {len(loaded)} of the "
+        f"network's {len(network_weights)}. {advice} What does not fit (name, in the file, in the network):\n{table}{more}"
     )
 
 
-def _shape(tensor: Tensor | None) -> str:
+def _format_shape(tensor: Tensor | None) -> str:
     return "–" if tensor is None else "×".join(map(str, tensor.shape)) or "one value"
 
 
-def _likely(given: Mapping[str, Tensor]) -> str:
+def _guess_architecture(file_weights: Mapping[str, Tensor]) -> str:
     """Return the network whose weights have just these names and shapes, but for the head and the first convolution."""
-    shapes = _body(given)
+    shapes = _get_backbone_shapes(file_weights)
     for name in resnet.ARCHITECTURES:
         with torch.device("meta"):
-            if _body(_weights(resnet.build(name, classes=2).state_dict())) == shapes:
+            if _get_backbone_shapes(_drop_counters(resnet.build_resnet(name, n_classes=2).state_dict())) == shapes:
                 return name
     return ""
 
 
-def _body(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
-    return {name: tuple(value.shape) for name, value in state.items() if name != _FIRST and not name.startswith(_HEAD)}
+def _get_backbone_shapes(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
+    return {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if name != _FIRST_CONV and not name.startswith(_HEAD_PREFIXES)
+    }

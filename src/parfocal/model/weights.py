@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from parfocal.errors import ParfocalError
-from parfocal.files import explained, whole
+from parfocal.files import atomic_write, explain_write_errors
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and plain data about them."""
     content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    with explained(path), whole(path) as beside:
+    with explain_write_errors(path), atomic_write(path) as beside:
         try:
-            save_file(content, beside, metadata={"format": "pt", "parfocal": json.dumps(about)})
+            save_file(content, beside, metadata={"format": "pt", "parfocal": json.dumps(metadata)})
         except SafetensorError as error:
             # The library reports a full disk as an error of its own; the number is the operating system's.
             number = str(error).rpartition("os error ")[2].rstrip(")")
@@ -27,15 +27,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and the plain data about them, as written by `write_tensors`."""
-    tensors, about = read_tensors_of_others(path, "Train the run again.")
+    tensors, about = read_safetensors(path, "Train the run again.")
     if about is None:
         raise ParfocalError(f"{path} holds tensors but no description of them; Parfocal did not write it.")
     return tensors, about
 
 
-def read_tensors_of_others(
-    path: Path, remedy: str = "Fetch it again."
-) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def read_safetensors(path: Path, remedy: str = "Fetch it again.") -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read tensors of any safetensors file, and the plain data about them if Parfocal wrote it."""
     try:
         with safe_open(path, framework="pt") as file:

@@ -3,6 +3,6 @@
 import base64
 
 
-def data_address(kind: str, content: bytes) -> str:
+def data_uri(image_format: str, data: bytes) -> str:
     """Return the address of a picture of a kind such as `jpeg` or `svg+xml`."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"

@@ -6,22 +6,22 @@ from typing import Any
 import cv2
 import pandas as pd
 
-from parfocal.data.decode import Unreadable, prepare_image
-from parfocal.data.finding import SEVERITIES, Finding, gravest_first
-from parfocal.data.passes import in_order
+from parfocal.data.decode import UnreadableImageError, prepare_image
+from parfocal.data.finding import SEVERITIES, Finding, sort_by_severity
+from parfocal.data.passes import map_ordered
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.files import write_text
-from parfocal.parts import ImagesPart
-from parfocal.report.addresses import data_address
+from parfocal.parts import ImagesConfig
+from parfocal.report.addresses import data_uri
 from parfocal.report.render import render
 
-MOST_PICTURES = 12
+MAX_THUMBNAILS = 12
 """So many pictures are shown of each finding."""
 
-MOST_IDS = 5000
+MAX_IDS = 5000
 """So many ids are listed of each finding; the page says how many it leaves out."""
 
-_THUMBNAIL = ImagesPart(fit="pad", size=96)
+_THUMBNAIL_CONFIG = ImagesConfig(fit="pad", size=96)
 
 
 def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
@@ -34,45 +34,45 @@ def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
         source=table.source,
         images=len(table),
         classes=table.classes,
-        splits=[_split(table, split) for split in table.splits],
+        splits=[_summarize_split(table, split) for split in table.splits],
         numbers={severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES},
-        findings=_shown(table, gravest_first(findings)),
+        findings=_build_finding_contexts(table, sort_by_severity(findings)),
     )
     write_text(path, page)
 
 
-def _split(table: Table, split: str) -> dict[str, Any]:
-    rows = table.of(split)
+def _summarize_split(table: Table, split: str) -> dict[str, Any]:
+    rows = table.get_rows(split)
     return {
         "name": split,
         "images": len(rows),
         "groups": rows["group"].nunique(),
         "unlabelled": int((rows["label"] == UNKNOWN).sum()),
-        "counts": list(table.counts(split).values()),
+        "counts": list(table.count_classes(split).values()),
     }
 
 
-def _shown(table: Table, findings: list[Finding]) -> list[dict[str, Any]]:
+def _build_finding_contexts(table: Table, findings: list[Finding]) -> list[dict[str, Any]]:
     """Return for each finding what the page says of it."""
     known = set(table.rows["id"])
     ids = [tuple(dict.fromkeys(finding.ids)) for finding in findings]
-    pictured = [[one for one in named if one in known][:MOST_PICTURES] for named in ids]
+    pictured = [[one for one in named if one in known][:MAX_THUMBNAILS] for named in ids]
     wanted = table.rows[table.rows["id"].isin(set().union(*pictured))].drop_duplicates("id")
-    pictures = _pictures(wanted, table.classes)
+    pictures = _build_thumbnails(wanted, table.classes)
     return [
         {
             "finding": finding,
             "pictures": [pictures[one] for one in with_picture],
-            "ids": named[:MOST_IDS],
+            "ids": named[:MAX_IDS],
             "count": len(named),
         }
         for finding, named, with_picture in zip(findings, ids, pictured, strict=True)
     ]
 
 
-def _pictures(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, str]]:
+def _build_thumbnails(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Return for each id its label, its split, and a small JPEG as an address or the reason why there is none."""
-    thumbnails = list(in_order(rows["path"].tolist(), _thumbnail, "Drawing thumbnails"))
+    thumbnails = list(map_ordered(rows["path"].tolist(), _encode_thumbnail, "Drawing thumbnails"))
     labels = ["no label" if label == UNKNOWN else classes[label] for label in rows["label"]]
     return {
         one: {"id": one, "label": label, "split": split, "data": data, "reason": reason}
@@ -80,10 +80,10 @@ def _pictures(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[st
     }
 
 
-def _thumbnail(path: str) -> tuple[str, str]:
+def _encode_thumbnail(path: str) -> tuple[str, str]:
     try:
-        pixels, _ = prepare_image(Path(path), _THUMBNAIL)
-    except Unreadable as reason:
+        pixels, _ = prepare_image(Path(path), _THUMBNAIL_CONFIG)
+    except UnreadableImageError as reason:
         return "", str(reason)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return data_address("jpeg", data.tobytes()), ""
+    return data_uri("jpeg", data.tobytes()), ""

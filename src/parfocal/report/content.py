@@ -7,169 +7,171 @@ from typing import Any
 
 import cv2
 
-from parfocal.documented import departures, reported
-from parfocal.evaluation.compare import FIGURES, Comparison
+from parfocal.documented import find_deviations, find_reported_accuracy
+from parfocal.evaluation.compare import COMPARED_METRICS, Comparison
 from parfocal.evaluation.decision import Decision
-from parfocal.recipe import Recipe, differences
-from parfocal.report.addresses import data_address
-from parfocal.report.figures import colours
-from parfocal.report.pictures import kept_pictures
+from parfocal.recipe import Recipe, find_differences
+from parfocal.report.addresses import data_uri
+from parfocal.report.figures import assign_colors
+from parfocal.report.pictures import load_mistakes
 from parfocal.report.words import (
     SPLIT_NAMES,
-    figure_of,
-    figures_told,
-    judged_splits,
-    looks_told,
-    looks_words,
-    too_few,
-    words_of,
+    describe_few_groups,
+    describe_tta,
+    find_tta_to_show,
+    format_metric,
+    format_metric_name,
+    read_labeled_metrics,
+    select_table_metrics,
 )
 from parfocal.run import Run
 
 LOWER_IS_BETTER = {"loss"}
 
-_NOT_A_COLUMN = {"network.model", "about"}
+_HIDDEN_KEYS = {"network.model", "about"}
 # Pictures of mistakes are shown of all runs up to so many; of more, of the best one only.
-_MOST_WITH_PICTURES = 4
+_MAX_RUNS_WITH_IMAGES = 4
 _MOSAIC_WIDTH = 900
 
 
-def best_of(runs: Sequence[Run]) -> Run:
+def find_best_run(runs: Sequence[Run]) -> Run:
     """Return the run that the validation split prefers, by the figure its recipe selects epochs with."""
     select = runs[0].recipe.training.select
     sign = -1 if select in LOWER_IS_BETTER else 1
-    return max(runs, key=lambda run: sign * (run.metrics()["valid"][select] or 0))
+    return max(runs, key=lambda run: sign * (run.read_metrics()["valid"][select] or 0))
 
 
-def content(
-    runs: Sequence[Run], comparison: Comparison, figures: Mapping[str, Path], scores: Mapping[str, str]
+def build_report_context(
+    runs: Sequence[Run], comparison: Comparison, figures: Mapping[str, Path], curve_titles: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return everything that the page shows of finished runs.
 
     `figures` says where each figure lies that was drawn of them, and `scores` holds the titles of those of classes.
     """
-    best = best_of(runs)
-    pictured = runs if len(runs) <= _MOST_WITH_PICTURES else [best]
+    best = find_best_run(runs)
+    pictured = runs if len(runs) <= _MAX_RUNS_WITH_IMAGES else [best]
     recipes = [run.recipe for run in runs]
-    changed = sorted({key for one in recipes for key in differences(recipes[0], one)} - _NOT_A_COLUMN)
+    changed = sorted({key for one in recipes for key in find_differences(recipes[0], one)} - _HIDDEN_KEYS)
     shown = [
-        _of_run(run, colour, figures, changed, comparison.split)
-        for run, colour in zip(runs, colours(runs), strict=True)
+        _build_run_context(run, colour, figures, changed, comparison.split)
+        for run, colour in zip(runs, assign_colors(runs), strict=True)
     ]
     return {
         "runs": shown,
         "best": next(one for one in shown if one["name"] == best.name),
-        "answer": answer(runs, comparison),
+        "answer": build_headline(runs, comparison),
         "comparison": comparison,
         "split": comparison.split,
-        "told": figures_told(comparison),
-        "data": runs[0].environment()["data"],
+        "told": select_table_metrics(comparison),
+        "data": runs[0].read_environment()["data"],
         "allowed": sorted({one for recipe in recipes for one in recipe.data.allow}),
-        "few": too_few(runs),
-        "looks": looks_told(runs),
+        "few": describe_few_groups(runs),
+        "looks": find_tta_to_show(runs),
         "gathered": any(len(one.runs) > 1 for one in comparison.results),
-        "questions": any(map(_has_questions, (one["judged_here"] for one in shown))),
-        "drawn_figures": {name: embedded(figures[name]) for name in ("accuracy", "learning", "classes")},
-        "degradation": embedded(figures.get("error")),
-        "scores": {title: embedded(figures[name]) for name, title in scores.items()},
-        "saw": _mosaic(best.folder / "views.png"),
-        "pictures": {run.name: kept_pictures(run) for run in pictured},
+        "questions": any(map(_has_derived_metrics, (one["judged_here"] for one in shown))),
+        "drawn_figures": {name: embed_svg(figures[name]) for name in ("accuracy", "learning", "classes")},
+        "degradation": embed_svg(figures.get("error")),
+        "scores": {title: embed_svg(figures[name]) for name, title in curve_titles.items()},
+        "saw": _encode_mosaic(best.folder / "views.png"),
+        "pictures": {run.name: load_mistakes(run) for run in pictured},
         "reported": {split for one in shown for split in one["reported"]},
         "splits": [split for split in SPLIT_NAMES if any(split in one["judged"] for one in shown)],
         "changed": changed,
     }
 
 
-def answer(runs: Sequence[Run], comparison: Comparison) -> dict[str, str]:
+def build_headline(runs: Sequence[Run], comparison: Comparison) -> dict[str, str]:
     """Return the report's first words: which network, how good, how sure, against what, and how far ahead."""
-    best, split = best_of(runs), comparison.split
-    select, judged = best.recipe.training.select, best.metrics()[split]
+    best, split = find_best_run(runs), comparison.split
+    select, judged = best.recipe.training.select, best.read_metrics()[split]
     where = f"{judged['count']:,} {SPLIT_NAMES[split]} images"
     name = select if select in judged else "accuracy"
     chosen = f" is chosen among {len(runs)} runs" if len(runs) > 1 else ""
     interval = judged.get("intervals", {}).get("accuracy")
     sure = f" (95 % interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
     return {
-        "title": f"{best.name}{chosen}: {words_of(name)} {figure_of(judged, name)} on {SPLIT_NAMES[split]}",
+        "title": f"{best.name}{chosen}: {format_metric_name(name)} {format_metric(judged, name)} on {SPLIT_NAMES[split]}",
         "right": f"It is right for {judged['accuracy']:.1%} of {where}{sure}; always naming the largest class would be "
         f"right for {judged['majority_accuracy']:.1%}.",
-        "chose": _what_chose(best.recipe, split),
-        "looks": looks_words(runs),
-        "ahead": _ahead(best, comparison, name if name in FIGURES else "accuracy"),
+        "chose": _describe_model_selection(best.recipe, split),
+        "looks": describe_tta(runs),
+        "ahead": _describe_differences(best, comparison, name if name in COMPARED_METRICS else "accuracy"),
     }
 
 
-def embedded(path: Path | None) -> str:
+def embed_svg(path: Path | None) -> str:
     """Return an SVG file as an address that holds it; nothing where it was not drawn."""
-    return data_address("svg+xml", path.read_bytes()) if path else ""
+    return data_uri("svg+xml", path.read_bytes()) if path else ""
 
 
-def again(run: Run) -> str:
+def format_rerun_commands(run: Run) -> str:
     """Return the commands that make a run anew, and its figures where something was decided after training."""
-    data, decision = run.environment()["data"]["folder"], Decision.load(run.decision)
+    data, decision = run.read_environment()["data"]["folder"], Decision.load(run.decision_path)
     train = ["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/again"]
     wished = {
-        "--looks": decision.looks,
-        "--operating": decision.operating.wish if decision.operating else "",
+        "--looks": decision.tta,
+        "--operating": decision.operating_point.goal if decision.operating_point else "",
         "--refer": f"{decision.referral.coverage:g}" if decision.referral else "",
     }
     asked = [word for option, wish in wished.items() if wish for word in (option, wish)]
-    asked += ["--together"] if decision.together is not None else []
+    asked += ["--together"] if decision.fellow_eye_weight is not None else []
     evaluate = ["parfocal", "evaluate", f"runs/again/{run.recipe.network.model}", *asked]
     return "\n".join(map(shlex.join, [train, evaluate] if asked else [train]))
 
 
-def _what_chose(recipe: Recipe, split: str) -> str:
+def _describe_model_selection(recipe: Recipe, split: str) -> str:
     select = recipe.training.select
     lower = ", lower being better" if select in LOWER_IS_BETTER else ""
-    told = f"Validation chose the epoch, by {words_of(select)}{lower}"
+    told = f"Validation chose the epoch, by {format_metric_name(select)}{lower}"
     return f"{told}; test chose nothing." if split == "test" else f"{told}, so its own figures are a little too good."
 
 
-def _ahead(best: Run, comparison: Comparison, figure: str) -> str:
+def _describe_differences(best: Run, comparison: Comparison, metric: str) -> str:
     """Say how far the best is from the others, and whether chance alone would do that."""
-    if comparison.without_differences:
-        return f"{comparison.without_differences}, so their differences are not tested."
+    if comparison.not_compared_reason:
+        return f"{comparison.not_compared_reason}, so their differences are not tested."
     family = next((one.name for one in comparison.results if best.name in one.runs), best.name)
     told: list[str] = []
     for one in comparison.differences:
-        if one.figure == figure and family in (one.one, one.other):
-            sign, other = (1, one.other) if one.one == family else (-1, one.one)
+        if one.metric == metric and family in (one.first, one.second):
+            sign, other = (1, one.second) if one.first == family else (-1, one.first)
             interval = sorted(sign * end + 0.0 for end in one.interval) if one.interval else None
             sure = f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
-            beyond = "larger than chance" if one.larger_than_chance else "no larger than chance may make it"
+            beyond = "larger than chance" if one.significant else "no larger than chance may make it"
             told.append(f"from {other} by {sign * one.value:+.3f}{sure}, {beyond}")
-    return f"In {words_of(figure)} {family} differs {'; '.join(told)}." if told else ""
+    return f"In {format_metric_name(metric)} {family} differs {'; '.join(told)}." if told else ""
 
 
-def _of_run(run: Run, colour: str, figures: Mapping[str, Path], changed: Sequence[str], split: str) -> dict[str, Any]:
-    plain, metrics = run.recipe.model_dump(mode="json"), run.metrics()
+def _build_run_context(
+    run: Run, color: str, figures: Mapping[str, Path], changed: Sequence[str], split: str
+) -> dict[str, Any]:
+    plain, metrics = run.recipe.model_dump(mode="json"), run.read_metrics()
     return {
         "name": run.name,
-        "colour": colour,
+        "colour": color,
         "metrics": metrics,
         # What was over before the epoch that is kept says little of what is judged here.
         "alarmed": any(alarm["until"] >= metrics["best_epoch"] for alarm in metrics["alarms"]),
-        "judged": judged_splits(run),
-        "judged_here": judged_splits(run)[split],
-        "environment": run.environment(),
+        "judged": read_labeled_metrics(run),
+        "judged_here": read_labeled_metrics(run)[split],
+        "environment": run.read_environment(),
         "recipe": plain,
-        "calibration": embedded(figures.get(f"calibration-{run.name}")),
-        "says": embedded(figures.get(f"says-{run.name}")),
-        "start": run.began(),
-        "differs": {key: _at(plain, key) for key in changed},
-        "again": again(run),
-        "reported": reported(run.recipe),
-        "departures": sorted(departures(run.recipe)),
+        "calibration": embed_svg(figures.get(f"calibration-{run.name}")),
+        "says": embed_svg(figures.get(f"says-{run.name}")),
+        "start": run.read_load_report(),
+        "differs": {key: _get_nested(plain, key) for key in changed},
+        "again": format_rerun_commands(run),
+        "reported": find_reported_accuracy(run.recipe),
+        "departures": sorted(find_deviations(run.recipe)),
     }
 
 
-def _has_questions(judged: Mapping[str, Any]) -> bool:
+def _has_derived_metrics(metrics: Mapping[str, Any]) -> bool:
     """Say whether a judgement has figures of other questions; patients may all be left out of theirs."""
-    return bool({"referable", "operating"} & set(judged) or set(judged.get("patients", {})) - {"left_out"})
+    return bool({"referable", "operating"} & set(metrics) or set(metrics.get("patients", {})) - {"left_out"})
 
 
-def _mosaic(path: Path) -> str:
+def _encode_mosaic(path: Path) -> str:
     """Return what the network saw as the address of a smaller picture."""
     picture = cv2.imread(str(path)) if path.is_file() else None
     if picture is None:
@@ -179,10 +181,10 @@ def _mosaic(path: Path) -> str:
         side = (_MOSAIC_WIDTH, round(height * _MOSAIC_WIDTH / width))
         picture = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 82])
-    return data_address("jpeg", data.tobytes())
+    return data_uri("jpeg", data.tobytes())
 
 
-def _at(plain: dict[str, Any], key: str) -> Any:
+def _get_nested(config: dict[str, Any], key: str) -> Any:
     for step in key.split("."):
-        plain = plain[step]
-    return plain
+        config = config[step]
+    return config

@@ -9,22 +9,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parfocal.documented import words
-from parfocal.evaluation.compare import Comparison, compared
+from parfocal.documented import format_value
+from parfocal.evaluation.compare import Comparison, compare_runs
 from parfocal.files import write_text
-from parfocal.model.resnet import look_up
-from parfocal.recipe import Recipe, described, recipe
-from parfocal.report.content import again, answer
-from parfocal.report.page import comparable, draw_figures, usual_place
+from parfocal.model.resnet import get_architecture
+from parfocal.recipe import Recipe, describe_keys, load_recipe
+from parfocal.report.content import build_headline, format_rerun_commands
+from parfocal.report.page import check_comparable, default_report_path, draw_figures
 from parfocal.report.render import render
-from parfocal.report.words import figure_of, judged_splits, words_of
+from parfocal.report.words import format_metric, format_metric_name, read_labeled_metrics
 from parfocal.run import Run, open_runs
 
-_LEARNT = ("batch", "learning_rate", "epochs", "optimiser", "momentum", "weight_decay", "schedule", "loss", "init")
+_TRAINING_KEYS = (
+    "batch",
+    "learning_rate",
+    "epochs",
+    "optimiser",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "loss",
+    "init",
+)
 
-_NETWORK = ("network", "blocks", "in each stage", "shortcuts", "weights", "begins with")
-_CHOICE = ("key", "value", "meaning")
-_HIGHEST = (
+_NETWORK_HEADINGS = ("network", "blocks", "in each stage", "shortcuts", "weights", "begins with")
+_SETTING_HEADINGS = ("key", "value", "meaning")
+_ACCURACY_HEADINGS = (
     "network",
     "test accuracy",
     "epoch, chosen on validation",
@@ -37,118 +47,127 @@ _HIGHEST = (
 def write_lab_report(runs: Iterable[Path | str | Run], out: Path | str | None = None) -> Comparison:
     """Write the lab's report of finished runs as Markdown, with its figures beside it; `page` says where it lies."""
     opened = open_runs(run.folder if isinstance(run, Run) else run for run in runs)
-    comparable(opened)
-    page = Path(out) if out is not None else usual_place(opened).with_suffix(".md")
-    comparison = replace(compared(opened), page=page)
+    check_comparable(opened)
+    page = Path(out) if out is not None else default_report_path(opened).with_suffix(".md")
+    comparison = replace(compare_runs(opened), page=page)
     draw_figures(opened, comparison.split, page.parent / "figures")
-    write_text(page, lab_report(opened, comparison))
+    write_text(page, build_lab_report(opened, comparison))
     return comparison
 
 
-def lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
+def build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
     """Return the report's text; its figures are looked for in `figures/` beside it."""
-    first, data = runs[0].recipe, runs[0].environment()["data"]
+    first, data = runs[0].recipe, runs[0].read_environment()["data"]
     return render(
         "lab.md",
         names=", ".join(run.name for run in runs),
         runs=[run.name for run in runs],
         data=data,
         rows=", ".join(f"{split} {count:,}" for split, count in data["rows"].items()),
-        answer=answer(runs, comparison),
+        answer=build_headline(runs, comparison),
         batch=first.training.batch,
-        networks=_table(_NETWORK, map(_network, runs)),
-        splits=_table(("split", "images", "patients or groups", *data["classes"]), _splits(data)),
-        matrices=[(run.name, _matrix(run, comparison.split)) for run in runs],
+        networks=_format_table(_NETWORK_HEADINGS, map(_build_network_row, runs)),
+        splits=_format_table(("split", "images", "patients or groups", *data["classes"]), _build_split_rows(data)),
+        matrices=[(run.name, _format_confusion_matrix(run, comparison.split)) for run in runs],
         split=comparison.split,
-        preprocessing=_table(_CHOICE, _choices(first, ("images.", "views.", "network.normalise"))),
-        method=_table(_CHOICE, _choices(first, ("training.", "network.", "judgement."))),
-        highest=_table(_HIGHEST, map(_highest, runs)),
-        learnt=_table(("network", *_LEARNT), map(_learnt, runs)),
+        preprocessing=_format_table(
+            _SETTING_HEADINGS, _build_setting_rows(first, ("images.", "views.", "network.normalise"))
+        ),
+        method=_format_table(_SETTING_HEADINGS, _build_setting_rows(first, ("training.", "network.", "judgement."))),
+        highest=_format_table(_ACCURACY_HEADINGS, map(_build_accuracy_row, runs)),
+        learnt=_format_table(("network", *_TRAINING_KEYS), map(_build_training_row, runs)),
         folders=" ".join(os.path.relpath(run.folder) for run in runs),
         submissions=[os.path.relpath(one) for run in runs if (one := run.folder / "submission.csv").is_file()],
-        remarks=_remarks(runs, comparison),
-        again=[again(run) for run in runs],
+        remarks=_build_remarks(runs, comparison),
+        again=[format_rerun_commands(run) for run in runs],
     )
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _format_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a Markdown table; a bar in a cell would end it, and is escaped."""
     cells = [[str(one).replace("|", "\\|").replace("\n", " ") for one in row] for row in (headings, *rows)]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], f"|{'---|' * len(headings)}", *lines[1:]])
 
 
-def _network(run: Run) -> tuple[Any, ...]:
-    shape, begun = look_up(run.recipe.network.model), run.began()
+def _build_network_row(run: Run) -> tuple[Any, ...]:
+    shape, begun = get_architecture(run.recipe.network.model), run.read_load_report()
     start = begun["text"] if begun else "random weights"
     stages = ", ".join(map(str, shape.stages))
-    return run.name, shape.block, stages, "yes" if shape.shortcut else "no", f"{run.metrics()['parameters']:,}", start
+    return (
+        run.name,
+        shape.block,
+        stages,
+        "yes" if shape.shortcut else "no",
+        f"{run.read_metrics()['parameters']:,}",
+        start,
+    )
 
 
-def _splits(data: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _build_split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [
         (split, count, data["groups"][split], *(data["counts"].get(split, {}).get(one, "–") for one in data["classes"]))
         for split, count in data["rows"].items()
     ]
 
 
-def _matrix(run: Run, split: str) -> str:
-    judged = judged_splits(run)[split]
+def _format_confusion_matrix(run: Run, split: str) -> str:
+    judged = read_labeled_metrics(run)[split]
     rows: list[tuple[str, ...]] = []
     for name, row in zip(judged["classes"], judged["confusion"], strict=True):
         total = sum(row)
         rows.append((name, *(f"{count} ({count / total:.1%})" if total else "–" for count in row)))
-    return _table(("truth \\ prediction", *judged["classes"]), rows)
+    return _format_table(("truth \\ prediction", *judged["classes"]), rows)
 
 
-def _choices(one: Recipe, of: tuple[str, ...]) -> list[tuple[str, str, str]]:
+def _build_setting_rows(run_recipe: Recipe, prefixes: tuple[str, ...]) -> list[tuple[str, str, str]]:
     """Return what a recipe decides otherwise than the defaults do, among the keys that begin so."""
-    usual, rows = recipe(None), []
-    for key, _, meaning in described():
-        value, default = _at(one, key), _at(usual, key)
-        if key.startswith(of) and (value != default or key in ("images.fit", "images.size", "views.crop")):
-            rows.append((f"`{key}`", words(value), meaning))
+    usual, rows = load_recipe(None), []
+    for key, _, meaning in describe_keys():
+        value, default = _get_nested(run_recipe, key), _get_nested(usual, key)
+        if key.startswith(prefixes) and (value != default or key in ("images.fit", "images.size", "views.crop")):
+            rows.append((f"`{key}`", format_value(value), meaning))
     return rows
 
 
-def _at(one: Recipe, key: str) -> Any:
-    value: Any = one
+def _get_nested(run_recipe: Recipe, key: str) -> Any:
+    value: Any = run_recipe
     for step in key.split("."):
         value = getattr(value, step)
     return value
 
 
-def _highest(run: Run) -> tuple[Any, ...]:
-    metrics, judged = run.metrics(), judged_splits(run)
+def _build_accuracy_row(run: Run) -> tuple[Any, ...]:
+    metrics, judged = run.read_metrics(), read_labeled_metrics(run)
     highest = metrics.get("chosen_on_test")
     return (
         run.name,
-        figure_of(judged["test"], "accuracy") if "test" in judged else "no test split with labels",
+        format_metric(judged["test"], "accuracy") if "test" in judged else "no test split with labels",
         metrics["best_epoch"],
         f"{highest['accuracy']:.3f} (epoch {highest['epoch']})" if highest else "not measured",
-        figure_of(judged["valid"], "accuracy"),
+        format_metric(judged["valid"], "accuracy"),
         f"{judged['test' if 'test' in judged else 'valid']['majority_accuracy']:.3f}",
     )
 
 
-def _learnt(run: Run) -> tuple[str, ...]:
+def _build_training_row(run: Run) -> tuple[str, ...]:
     part = run.recipe.training
     values = {**part.model_dump(mode="json"), "init": run.recipe.network.init}
-    return (run.name, *(words(values[key]) for key in _LEARNT))
+    return (run.name, *(format_value(values[key]) for key in _TRAINING_KEYS))
 
 
-def _remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
+def _build_remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
     """Return what the runs show that is worth a word: differences, alarms, faults of the data, time."""
     found = [
-        f"{one.one} and {one.other} differ in {words_of(one.figure)} by {one.shown}, "
-        + ("more than chance would." if one.larger_than_chance else "no more than chance may.")
+        f"{one.first} and {one.second} differ in {format_metric_name(one.metric)} by {one.metric_value}, "
+        + ("more than chance would." if one.significant else "no more than chance may.")
         for one in comparison.differences
-        if one.figure in ("accuracy", "balanced_accuracy")
+        if one.metric in ("accuracy", "balanced_accuracy")
     ]
     for run in runs:
-        metrics = run.metrics()
+        metrics = run.read_metrics()
         found += [f"{run.name}: {alarm['text']}" for alarm in metrics["alarms"]]
         minutes, rate = metrics["seconds"] / 60, metrics["images_per_second"]
         found.append(f"{run.name} trained for {minutes:.1f} minutes at {rate:,.0f} images a second.")
-    found += [one["text"] for one in runs[0].environment()["data"]["findings"] if one["severity"] != "note"]
+    found += [one["text"] for one in runs[0].read_environment()["data"]["findings"] if one["severity"] != "note"]
     return found

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from parfocal.report.figures import PALETTE, STYLE, legend
+from parfocal.report.figures import PALETTE, STYLE, add_legend
 
 
-def confusion_figure(title: str, judged: dict[str, Any]) -> Figure:
+def draw_confusion_matrix(title: str, metrics: dict[str, Any]) -> Figure:
     """Draw the confusion matrix of a judged split twice, as counts and as shares of each true class."""
-    counts = np.array(judged["confusion"])
+    counts = np.array(metrics["confusion"])
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = 2.2 + 0.62 * len(counts)
@@ -22,13 +22,13 @@ def confusion_figure(title: str, judged: dict[str, Any]) -> Figure:
         figure = Figure(figsize=(2 * side + 0.8, side + 0.3), layout="constrained")
         left, right = figure.subplots(1, 2)
         figure.suptitle(fill(title, 60))
-        _matrix(left, shares, [[f"{value:,}" for value in row] for row in counts], judged["classes"], "Counts")
+        _draw_matrix(left, shares, [[f"{value:,}" for value in row] for row in counts], metrics["classes"], "Counts")
         texts = [[f"{value:.1%}" if totals[row, 0] else "–" for value in shares[row]] for row in range(len(counts))]
-        _matrix(right, shares, texts, judged["classes"], "Share of each true class")
+        _draw_matrix(right, shares, texts, metrics["classes"], "Share of each true class")
     return figure
 
 
-def distribution_figure(counts: dict[str, dict[str, int]]) -> Figure:
+def draw_class_distribution(counts: dict[str, dict[str, int]]) -> Figure:
     """Draw the share of each class in each split as bars, with the number of images above them."""
     with mpl.rc_context({**STYLE, "axes.grid.axis": "y"}):
         classes = list(next(iter(counts.values())))
@@ -44,11 +44,11 @@ def distribution_figure(counts: dict[str, dict[str, int]]) -> Figure:
         axes.set_ylabel("Share of the split")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.margins(y=0.12)
-        legend(figure, axes.get_legend_handles_labels()[0])
+        add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
-def _matrix(axes: Axes, shares: np.ndarray, texts: list[list[str]], classes: list[str], title: str) -> None:
+def _draw_matrix(axes: Axes, shares: np.ndarray, texts: list[list[str]], classes: list[str], title: str) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, fontsize=10)
     axes.set_xticks(

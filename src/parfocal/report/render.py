@@ -7,9 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 import parfocal
-from parfocal.errors import listing
-from parfocal.evaluation.compare import Difference, Value
-from parfocal.report.words import chance_words, title_of
+from parfocal.errors import join_limited
+from parfocal.evaluation.compare import Difference, MetricValue
+from parfocal.report.words import format_metric_title, format_p_value
 
 
 def render(template: str, **content: Any) -> str:
@@ -23,39 +23,39 @@ def render(template: str, **content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "percent": _percent,
-        "number": _number,
-        "duration": _duration,
-        "listing": listing,
-        "interval": _interval,
-        "value": _value,
-        "chance": chance_words,
-        "words": title_of,
+        "percent": _format_percent,
+        "number": _format_number,
+        "duration": _format_duration,
+        "listing": join_limited,
+        "interval": _format_metric,
+        "value": _format_value,
+        "chance": format_p_value,
+        "words": format_metric_title,
     }
     page = environment.get_template(template).render(version=parfocal.__version__, **content)
     # File names that are no valid text reach here as lone surrogates, which UTF-8 cannot hold.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _percent(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _interval(judged: Mapping[str, Any], name: str) -> str:
+def _format_metric(metrics: Mapping[str, Any], name: str) -> str:
     """Write a figure with its interval below it; runs judged by an older Parfocal may lack it."""
-    return _value(Value.judged(judged, name)) if name in judged else str(Value(None))
+    return _format_value(MetricValue.from_metrics(metrics, name)) if name in metrics else str(MetricValue(None))
 
 
-def _value(one: Value | Difference) -> str:
-    figure, _, interval = str(one if isinstance(one, Value) else one.shown).partition(" (")
+def _format_value(value: MetricValue | Difference) -> str:
+    figure, _, interval = str(value if isinstance(value, MetricValue) else value.metric_value).partition(" (")
     return Markup("{}<small>{}</small>").format(figure, interval.rstrip(")")) if interval else figure

@@ -6,16 +6,16 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from parfocal.data.decode import Unreadable
-from parfocal.evaluation.ensemble import MEMBERS, members
+from parfocal.data.decode import UnreadableImageError
+from parfocal.evaluation.ensemble import MEMBERS_FILE, open_members
 from parfocal.run import Run
-from parfocal.serving.engine import Graded, Network, Said
+from parfocal.serving.engine import ImagePredictions, NetworkPrediction, ServedNetwork
 from parfocal.serving.uploads import Upload
 
-FIGURES = ("accuracy", "balanced_accuracy", "auc")
+METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
-class Answer(BaseModel):
+class Prediction(BaseModel):
     """What one network says of one image."""
 
     network: str
@@ -28,18 +28,18 @@ class Answer(BaseModel):
     unusual: list[str] = Field(description="in what the image is out of the ordinary")
 
 
-class Image(BaseModel):
+class ImageResult(BaseModel):
     """One image of a request: what each network says, or why it cannot be read."""
 
     name: str
-    answers: list[Answer]
+    answers: list[Prediction]
     unreadable: str | None = None
 
 
-class Grades(BaseModel):
+class PredictResponse(BaseModel):
     """The images of a request, in their order."""
 
-    images: list[Image]
+    images: list[ImageResult]
 
 
 class Explanation(BaseModel):
@@ -56,7 +56,7 @@ class Explanation(BaseModel):
     heat: dict[str, str] = Field(description="maps by class, clear where nothing speaks: PNG of the same size")
 
 
-class Operating(BaseModel):
+class OperatingPointInfo(BaseModel):
     """Where a network answers positive."""
 
     wish: str = Field(description="what was wanted on validation")
@@ -64,7 +64,7 @@ class Operating(BaseModel):
     threshold: float = Field(description="the least probability of a positive answer")
 
 
-class Loaded(BaseModel):
+class NetworkInfo(BaseModel):
     """A network that answers here."""
 
     name: str
@@ -76,14 +76,14 @@ class Loaded(BaseModel):
     validated: int = Field(
         description="images of validation on which probabilities were calibrated; 0 if they were not"
     )
-    operating: Operating | None
+    operating: OperatingPointInfo | None
     coverage: float | None = Field(description="how often the truth is among the classes that are probable enough")
     ordinary: bool = Field(description="whether unusual images are marked")
     figures: dict[str, dict[str, float | None]] = Field(description="accuracy, balanced accuracy and AUC by split")
     report: str = Field(description="where its report is")
 
 
-class Refusal(BaseModel):
+class ErrorResponse(BaseModel):
     """Why a request was not answered."""
 
     detail: str
@@ -97,78 +97,86 @@ class Health(BaseModel):
     waiting: int
 
 
-def images_said(uploads: Sequence[Upload], said: Sequence[Graded | BaseException], networks: Sequence[Network]) -> Any:
+def build_response(
+    uploads: Sequence[Upload],
+    predictions: Sequence[ImagePredictions | BaseException],
+    networks: Sequence[ServedNetwork],
+) -> Any:
     """Return what is said of uploads as plain data, in the shape of `Grades`."""
-    return {"images": [_image(upload, one, networks) for upload, one in zip(uploads, said, strict=True)]}
+    return {
+        "images": [_build_image_result(upload, one, networks) for upload, one in zip(uploads, predictions, strict=True)]
+    }
 
 
-def reasons(uploads: Sequence[Upload], said: Sequence[Graded | BaseException]) -> str:
+def describe_unreadable(uploads: Sequence[Upload], errors: Sequence[ImagePredictions | BaseException]) -> str:
     """Say why none of the uploads could be read."""
-    if len(said) == 1:
-        return f"The image cannot be read: {said[0]}."
+    if len(errors) == 1:
+        return f"The image cannot be read: {errors[0]}."
     names = [upload.name or f"image {number}" for number, upload in enumerate(uploads, 1)]
-    each = [f"{name}: {one}" for name, one in zip(names, said, strict=True)]
-    return f"None of the {len(said)} images can be read. {'; '.join(each[:5])}."
+    each = [f"{name}: {one}" for name, one in zip(names, errors, strict=True)]
+    return f"None of the {len(errors)} images can be read. {'; '.join(each[:5])}."
 
 
-def loaded(network: Network) -> dict[str, Any]:
+def describe_network(network: ServedNetwork) -> dict[str, Any]:
     """Return what is to be known about a network, in the shape of `Loaded`."""
-    answering, decision = network.answering, network.answering.decision
-    first = members(network.folder)[0] if (network.folder / MEMBERS).is_file() else Run(network.folder)
+    answering, decision = network.predictor, network.predictor.decision
+    first = open_members(network.folder)[0] if (network.folder / MEMBERS_FILE).is_file() else Run(network.folder)
     return {
         "name": network.name,
         "classes": list(answering.classes),
         "codes": list(answering.codes),
-        "members": list(answering.names),
+        "members": list(answering.run_names),
         "model": first.recipe.network.model,
         "size": first.recipe.images.size,
-        "validated": decision.images,
-        "operating": _operating(network),
+        "validated": decision.n_images,
+        "operating": _describe_operating_point(network),
         "coverage": decision.referral.coverage if decision.referral else None,
-        "ordinary": decision.ordinary is not None,
-        "figures": _figures(Run(network.folder)),
+        "ordinary": decision.ood is not None,
+        "figures": _read_metrics(Run(network.folder)),
         "report": f"/runs/{quote(network.name, safe='')}",
     }
 
 
-def _image(upload: Upload, said: Graded | BaseException, networks: Sequence[Network]) -> dict[str, Any]:
-    if isinstance(said, Unreadable):
-        return {"name": upload.name, "answers": [], "unreadable": str(said)}
-    assert isinstance(said, Mapping)
-    answers = [_answer(said[network.name], network) for network in networks]
+def _build_image_result(
+    upload: Upload, predictions: ImagePredictions | BaseException, networks: Sequence[ServedNetwork]
+) -> dict[str, Any]:
+    if isinstance(predictions, UnreadableImageError):
+        return {"name": upload.name, "answers": [], "unreadable": str(predictions)}
+    assert isinstance(predictions, Mapping)
+    answers = [_build_prediction(predictions[network.name], network) for network in networks]
     return {"name": upload.name, "answers": answers, "unreadable": None}
 
 
-def _answer(said: Said, network: Network) -> dict[str, Any]:
-    classes = network.answering.classes
-    probabilities = dict(zip(classes, said.probabilities.tolist(), strict=True))
-    label = classes[said.label]
+def _build_prediction(prediction: NetworkPrediction, network: ServedNetwork) -> dict[str, Any]:
+    classes = network.predictor.classes
+    probabilities = dict(zip(classes, prediction.probabilities.tolist(), strict=True))
+    label = classes[prediction.label]
     return {
         "network": network.name,
         "label": label,
-        "code": network.answering.codes[said.label],
+        "code": network.predictor.codes[prediction.label],
         "probability": probabilities[label],
         "probabilities": probabilities,
-        "positive": said.positive,
-        "referred": said.referred,
-        "unusual": list(said.unusual),
+        "positive": prediction.positive,
+        "referred": prediction.referred,
+        "unusual": list(prediction.unusual),
     }
 
 
-def _operating(network: Network) -> dict[str, Any] | None:
-    answering, operating = network.answering, network.answering.decision.operating
-    if not answering.asks:
+def _describe_operating_point(network: ServedNetwork) -> dict[str, Any] | None:
+    answering, operating = network.predictor, network.predictor.decision.operating_point
+    if not answering.has_positive_class:
         return None
-    classes, referable = answering.classes, answering.part.referable
+    classes, referable = answering.classes, answering.config.referable
     positive = f"{classes[referable]} or above" if referable else classes[1]
     if operating is None:
         return {"wish": "the likelier answer", "positive": positive, "threshold": 0.5}
-    return {"wish": operating.wish, "positive": positive, "threshold": operating.thresholds[0]}
+    return {"wish": operating.goal, "positive": positive, "threshold": operating.thresholds[0]}
 
 
-def _figures(run: Run) -> dict[str, dict[str, float | None]]:
+def _read_metrics(run: Run) -> dict[str, dict[str, float | None]]:
     """Return the main figures of the splits whose truth is known."""
-    if not run.finished:
+    if not run.is_finished:
         return {}
-    judged = {name: one for name, one in run.metrics().items() if name in ("valid", "test") and one["labelled"]}
-    return {name: {key: one[key] for key in FIGURES} for name, one in judged.items()}
+    judged = {name: one for name, one in run.read_metrics().items() if name in ("valid", "test") and one["labelled"]}
+    return {name: {key: one[key] for key in METRICS} for name, one in judged.items()}

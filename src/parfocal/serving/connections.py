@@ -9,18 +9,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from parfocal.serving.gate import Exchange
 from parfocal.serving.limits import Limits
 
-_TOO_SLOW = b'{"detail":"The request came too slowly."}'
-_ANSWER = (
+_TIMEOUT_BODY = b'{"detail":"The request came too slowly."}'
+_TIMEOUT_RESPONSE = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(_TOO_SLOW), _TOO_SLOW)
+    b"content-length: %d\r\n\r\n%s" % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
 )
 
 
-async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
-    await Exchange(scope, receive, send).refuse(503, "Too many connections at once; try again in a moment.")
+async def _reject_connection(scope: Scope, receive: Receive, send: Send) -> None:
+    await Exchange(scope, receive, send).reject(503, "Too many connections at once; try again in a moment.")
 
 
-def patient_protocol(limits: Limits) -> type[H11Protocol]:
+def build_protocol(limits: Limits) -> type[H11Protocol]:
     """Return uvicorn's protocol with an end to waiting for a request or for an answer to be fetched, and to crowds."""
 
     class PatientProtocol(H11Protocol):
@@ -29,9 +29,9 @@ def patient_protocol(limits: Limits) -> type[H11Protocol]:
 
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                self.app = _crowded
-            if len(self.connections) > 2 * limits.connections:
+            if len(self.connections) > limits.max_connections:
+                self.app = _reject_connection
+            if len(self.connections) > 2 * limits.max_connections:
                 # A process may open only so many; beyond, not even a reason can be given.
                 transport.abort()
             self._time_the_head()
@@ -48,7 +48,7 @@ def patient_protocol(limits: Limits) -> type[H11Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._fetch = self.loop.call_later(limits.patience, self.transport.abort)
+            self._fetch = self.loop.call_later(limits.timeout_seconds, self.transport.abort)
 
         def resume_writing(self) -> None:
             super().resume_writing()
@@ -58,14 +58,14 @@ def patient_protocol(limits: Limits) -> type[H11Protocol]:
         def _time_the_head(self) -> None:
             waits = self.conn.their_state is h11.IDLE
             if waits and self._head is None:
-                self._head = self.loop.call_later(limits.patience, self._give_up)
+                self._head = self.loop.call_later(limits.timeout_seconds, self._give_up)
             elif not waits and self._head is not None:
                 self._head.cancel()
                 self._head = None
 
         def _give_up(self) -> None:
             if not self.transport.is_closing():
-                self.transport.write(_ANSWER)
+                self.transport.write(_TIMEOUT_RESPONSE)
                 self.transport.close()
 
     return PatientProtocol

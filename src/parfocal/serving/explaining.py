@@ -7,80 +7,83 @@ import cv2
 import numpy as np
 
 from parfocal.data.decode import Pixels, prepare_image
-from parfocal.data.headers import at_most
-from parfocal.data.views import seen, still
-from parfocal.evaluation.ensemble import MEMBERS
-from parfocal.explaining.cam import Maps, class_maps
-from parfocal.explaining.heat import heat, overlay, shared_scale
+from parfocal.data.headers import limit_image_size
+from parfocal.data.views import eval_views, render_one
+from parfocal.evaluation.ensemble import MEMBERS_FILE
+from parfocal.explaining.cam import ClassMaps, compute_class_maps
+from parfocal.explaining.heat import compute_shared_scale, overlay_heatmap, render_heatmap
 from parfocal.model.classifier import Classifier
-from parfocal.report.addresses import data_address
+from parfocal.report.addresses import data_uri
 from parfocal.run import Run
-from parfocal.serving.engine import Network
-from parfocal.serving.limits import Limits, Refused
+from parfocal.serving.engine import ServedNetwork
+from parfocal.serving.limits import Limits, RequestError
 
-_MOST_WAITING = 32
+_MAX_WAITING = 32
 
 
-class Explaining:
+class Explainer:
     """Makes the maps of images, in a thread that is apart from the answers."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._pool = ThreadPoolExecutor(1, "explaining")
         self._classifiers: dict[str, Classifier] = {}
-        self._waiting = 0
+        self._n_waiting = 0
 
-    async def maps(self, image: bytes, network: Network) -> Maps:
+    async def compute_maps(self, image: bytes, network: ServedNetwork) -> ClassMaps:
         """Return the exact maps of one image for every class of a network; or raise Refused or Unreadable."""
-        if (network.folder / MEMBERS).is_file():
-            raise Refused(422, f"{network.name} is an ensemble, which has no map of its own. Serve its members.")
-        if self._waiting >= _MOST_WAITING:
-            raise Refused(503, f"{self._waiting} heat maps are waiting already; try again in a moment.")
-        self._waiting += 1
+        if (network.folder / MEMBERS_FILE).is_file():
+            raise RequestError(422, f"{network.name} is an ensemble, which has no map of its own. Serve its members.")
+        if self._n_waiting >= _MAX_WAITING:
+            raise RequestError(503, f"{self._n_waiting} heat maps are waiting already; try again in a moment.")
+        self._n_waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._maps, image, network)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute_maps, image, network)
         finally:
-            self._waiting -= 1
+            self._n_waiting -= 1
 
-    def _maps(self, image: bytes, network: Network) -> Maps:
+    def _compute_maps(self, image: bytes, network: ServedNetwork) -> ClassMaps:
         run = Run(network.folder)
         if network.name not in self._classifiers:
-            self._classifiers[network.name] = Classifier.load(run.weights)
+            self._classifiers[network.name] = Classifier.load(run.weights_path)
         images, views = run.recipe.images, run.recipe.views
-        with at_most(self._limits.pixels):
+        with limit_image_size(self._limits.max_pixels):
             prepared = prepare_image(image, images)[0]
-        pixels = seen(prepared, still(1, images.size, views), 0)
-        return class_maps(self._classifiers[network.name], pixels[None])
+        pixels = render_one(prepared, eval_views(1, images.size, views), 0)
+        return compute_class_maps(self._classifiers[network.name], pixels[None])
 
 
-def map_values(maps: Maps, network: Network, label: int) -> dict[str, object]:
+def build_explanation(maps: ClassMaps, network: ServedNetwork, label: int) -> dict[str, object]:
     """Return the maps of one image as plain data, in the shape of `Explanation`."""
     evidence, pixels = maps.evidence[0], maps.pixels[0]
-    scale = shared_scale(evidence)
+    scale = compute_shared_scale(evidence)
     return {
         "network": network.name,
-        "label": network.answering.classes[label],
+        "label": network.predictor.classes[label],
         "scale": scale,
-        "values": dict(zip(maps.answers, evidence.tolist(), strict=True)),
-        "peak": dict(zip(maps.answers, evidence.max(axis=(1, 2)).tolist(), strict=True)),
-        "image": _as_address(pixels),
+        "values": dict(zip(maps.names, evidence.tolist(), strict=True)),
+        "peak": dict(zip(maps.names, evidence.max(axis=(1, 2)).tolist(), strict=True)),
+        "image": _png_data_uri(pixels),
         "heat": {
-            name: _as_address(heat(one, scale, len(pixels))) for name, one in zip(maps.answers, evidence, strict=True)
+            name: _png_data_uri(render_heatmap(one, scale, len(pixels)))
+            for name, one in zip(maps.names, evidence, strict=True)
         },
     }
 
 
-def map_picture(maps: Maps, label: int) -> bytes:
+def render_overlay(maps: ClassMaps, label: int) -> bytes:
     """Return the image with the map for one class over it, as a PNG file."""
-    return _png(overlay(maps.pixels[0], maps.of([label])[0], shared_scale(maps.evidence)))
+    return _encode_png(
+        overlay_heatmap(maps.pixels[0], maps.for_labels([label])[0], compute_shared_scale(maps.evidence))
+    )
 
 
-def _png(pixels: Pixels) -> bytes:
+def _encode_png(pixels: Pixels) -> bytes:
     order = [2, 1, 0, 3][: pixels.shape[2]]
     done, data = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))
     assert done
     return data.tobytes()
 
 
-def _as_address(pixels: Pixels) -> str:
-    return data_address("png", _png(pixels))
+def _png_data_uri(pixels: Pixels) -> str:
+    return data_uri("png", _encode_png(pixels))

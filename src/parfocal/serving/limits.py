@@ -7,30 +7,30 @@ from dataclasses import dataclass
 class Limits:
     """Sizes in bytes, times in seconds."""
 
-    upload: int = 48 << 20
+    max_upload_bytes: int = 48 << 20
     """One image file."""
-    request: int = 96 << 20
+    max_request_bytes: int = 96 << 20
     """One request."""
-    images: int = 64
+    max_images: int = 64
     """The images of one request."""
-    pixels: int = 40_000_000
+    max_pixels: int = 40_000_000
     """One image, once decoded."""
-    waiting: int = 256
+    max_waiting_images: int = 256
     """Images that are accepted and not answered yet, of all clients together."""
-    held: int = 512 << 20
+    max_buffered_bytes: int = 512 << 20
     """Uploads in memory, of all clients together."""
-    requests: int = 256
+    max_requests: int = 256
     """Requests that are being received or answered."""
-    connections: int = 384
+    max_connections: int = 384
     """Open connections."""
-    patience: float = 20.0
+    timeout_seconds: float = 20.0
     """How long the head of a request may take, how long its body beyond what its size explains, and how long an
     answer may wait to be fetched."""
-    pace: int = 64 << 10
+    min_bytes_per_second: int = 64 << 10
     """Bytes a second: the slowest that a large upload may be."""
 
 
-class Refused(Exception):  # noqa: N818
+class RequestError(Exception):
     """A request that is answered with a status of 4xx or 503 and the reason."""
 
     def __init__(self, status: int, reason: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from parfocal.model.weights import read_tensors, write_tensors
-from parfocal.training.epoch import Tally
+from parfocal.training.epoch import EpochState
 from parfocal.training.learner import Learner
 
 
@@ -19,8 +19,8 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
-    spent: float = 0.0
-    judging: float = 0.0
+    elapsed_seconds: float = 0.0
+    validation_seconds: float = 0.0
 
     @property
     def epoch(self) -> int:
@@ -28,12 +28,12 @@ class Progress:
         return len(self.history)
 
 
-def save(path: Path, learner: Learner, progress: Progress, tally: Tally | None = None) -> None:
+def save_checkpoint(path: Path, learner: Learner, progress: Progress, epoch_state: EpochState | None = None) -> None:
     """Write all of a learner's state, how far the run is, and in the middle of an epoch how far that is."""
-    state = learner.optimise.state_dict()
+    state = learner.optimizer.state_dict()
     tensors = {f"network/{key}": value for key, value in learner.classifier.state_dict().items()}
-    if learner.average is not None:
-        tensors |= {f"average/{key}": value for key, value in learner.average.state_dict().items()}
+    if learner.ema_model is not None:
+        tensors |= {f"average/{key}": value for key, value in learner.ema_model.state_dict().items()}
     plain: dict[str, dict[str, Any]] = {}
     for number, values in state["state"].items():
         for key, value in values.items():
@@ -41,38 +41,43 @@ def save(path: Path, learner: Learner, progress: Progress, tally: Tally | None =
                 tensors[f"optimiser/{number}/{key}"] = value
             else:
                 plain.setdefault(str(number), {})[key] = value
-    about = {"groups": state["param_groups"], "state": plain, "progress": vars(progress), "pieces": learner.pieces}
-    if tally is not None:
-        counted = vars(tally)
+    about = {
+        "groups": state["param_groups"],
+        "state": plain,
+        "progress": vars(progress),
+        "pieces": learner.n_micro_batches,
+    }
+    if epoch_state is not None:
+        counted = vars(epoch_state)
         tensors |= {f"tally/{key}": value for key, value in counted.items() if isinstance(value, Tensor)}
         about["tally"] = {key: value for key, value in counted.items() if not isinstance(value, Tensor)}
     write_tensors(path, tensors, about)
 
 
-def load(path: Path, learner: Learner) -> tuple[Progress, Tally | None]:
+def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, EpochState | None]:
     """Put the state of a file written by `save` back in place; return how far the run is, and its epoch if begun."""
     tensors, about = read_tensors(path)
-    learner.classifier.load_state_dict(_below("network/", tensors))
-    if learner.average is not None:
-        learner.average.load_state_dict(_below("average/", tensors))
+    learner.classifier.load_state_dict(_select_prefix("network/", tensors))
+    if learner.ema_model is not None:
+        learner.ema_model.load_state_dict(_select_prefix("average/", tensors))
     state: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in about["state"].items()}
     for key, value in tensors.items():
         if key.startswith("optimiser/"):
             _, number, name = key.split("/")
             layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
             state.setdefault(int(number), {})[name] = value.to(memory_format=layout)
-    learner.optimise.load_state_dict({"state": state, "param_groups": about["groups"]})
-    learner.pieces = about["pieces"]
+    learner.optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
+    learner.n_micro_batches = about["pieces"]
     progress = Progress(**about["progress"])
     if "tally" not in about:
         return progress, None
-    counted = {key: value.to(learner.fabric.device) for key, value in _below("tally/", tensors).items()}
-    tally = Tally(counted["loss"], counted["right"], counted["bad"], **about["tally"])
+    counted = {key: value.to(learner.fabric.device) for key, value in _select_prefix("tally/", tensors).items()}
+    tally = EpochState(counted["loss"], counted["right"], counted["bad"], **about["tally"])
     if learner.fabric.global_rank:
         # The sums are those of all processes, and the first one brings them.
-        tally = replace(tally, loss=torch.zeros_like(tally.loss), right=torch.zeros_like(tally.right))
+        tally = replace(tally, loss=torch.zeros_like(tally.loss_sum), right=torch.zeros_like(tally.n_correct))
     return progress, tally
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _select_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

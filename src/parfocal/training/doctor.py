@@ -5,20 +5,20 @@ from typing import Literal
 
 from parfocal.recipe import Recipe
 
-Culprit = Literal["memory", "loading", "sharing", "step", "others"]
+Bottleneck = Literal["memory", "loading", "sharing", "step", "others"]
 
 # Below these, what is lost is noise or not worth a change.
-_WAITING, _KEPT, _WORTH_IT = 0.05, 0.9, 1.2
+_MAX_WAITING, _MIN_RELATIVE_SPEED, _MIN_GAIN = 0.05, 0.9, 1.2
 # Loading that is so much faster than the step takes next to nothing of the cores they share.
-_FAR_FASTER = 20
+_NEGLIGIBLE_LOADING_RATIO = 20
 # Above this share of the memory a step fails at the next larger image; below the other a batch could be larger.
-_FULL, _ROOMY = 0.92, 0.4
+_GPU_FULL, _GPU_ROOMY = 0.92, 0.4
 # A step that reaches this share of the matrix rate has little left to give.
-_NEAR_THE_MOST = 0.6
+_HIGH_UTILIZATION = 0.6
 
 
 @dataclass(frozen=True)
-class Figures:
+class Measurements:
     """What a machine does with a recipe.
 
     `loading`, `step` and `together` are images a second: batches rendered with nothing else to do, the training step
@@ -30,123 +30,129 @@ class Figures:
     """
 
     device: str
-    cores: int
+    n_cores: int
     precision: Literal["bf16", "float32"]
     resident: bool
-    loading: float
-    bare_loading: float
-    step: float
-    together: float
+    loading_rate: float
+    geometry_loading_rate: float
+    step_rate: float
+    epoch_rate: float
     waiting: float
-    work: float
-    matrix: dict[str, float]
-    pixels: float
-    memory: float
-    card_memory: float = 0.0
-    card_used: float = 0.0
-    pieces: int = 1
+    gflop_per_image: float
+    matmul_gflops: dict[str, float]
+    pixels_gb: float
+    memory_gb: float
+    gpu_memory_gb: float = 0.0
+    gpu_used_gb: float = 0.0
+    n_micro_batches: int = 1
 
     @property
-    def share(self) -> float:
+    def flops_utilization(self) -> float:
         """The share of the matrix rate that the bare step reaches."""
-        return self.step * self.work / self.matrix[self.precision]
+        return self.step_rate * self.gflop_per_image / self.matmul_gflops[self.precision]
 
     @property
-    def kept(self) -> float:
+    def relative_speed(self) -> float:
         """The share of the bare step's speed that is left when batches are rendered beside it."""
-        return self.together / self.step
+        return self.epoch_rate / self.step_rate
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Diagnosis:
     """What holds training up, in a sentence, and what to change, the most promising first."""
 
-    figures: Figures
-    culprit: Culprit
-    text: str
-    changes: tuple[str, ...]
+    measurements: Measurements
+    bottleneck: Bottleneck
+    message: str
+    suggestions: tuple[str, ...]
 
 
-def verdict(figures: Figures, recipe: Recipe) -> Verdict:
+def diagnose(measurements: Measurements, recipe: Recipe) -> Diagnosis:
     """Say what holds training up."""
-    if figures.pieces > 1:
-        text = f"Memory holds you up: batches of {recipe.training.batch} fit only in {figures.pieces} pieces."
-        return Verdict(figures, "memory", text, _less_memory(recipe))
-    if figures.card_used > _FULL * figures.card_memory > 0:
-        used = figures.card_used / figures.card_memory
+    if measurements.n_micro_batches > 1:
+        text = f"Memory holds you up: batches of {recipe.training.batch} fit only in {measurements.n_micro_batches} pieces."
+        return Diagnosis(measurements, "memory", text, _suggest_less_memory(recipe))
+    if measurements.gpu_used_gb > _GPU_FULL * measurements.gpu_memory_gb > 0:
+        used = measurements.gpu_used_gb / measurements.gpu_memory_gb
         text = f"Memory holds you up: a step takes {used:.0%} of the graphics card's."
-        return Verdict(figures, "memory", text, _less_memory(recipe))
-    if figures.waiting > _WAITING:
-        text = f"Loading holds you up: the step waits for batches {figures.waiting:.0%} of the time."
-        return Verdict(figures, "loading", text, _faster_loading(figures, recipe))
-    if figures.kept < _KEPT and figures.loading > _FAR_FASTER * figures.step and figures.device == "cpu":
+        return Diagnosis(measurements, "memory", text, _suggest_less_memory(recipe))
+    if measurements.waiting > _MAX_WAITING:
+        text = f"Loading holds you up: the step waits for batches {measurements.waiting:.0%} of the time."
+        return Diagnosis(measurements, "loading", text, _suggest_faster_loading(measurements, recipe))
+    if (
+        measurements.relative_speed < _MIN_RELATIVE_SPEED
+        and measurements.loading_rate > _NEGLIGIBLE_LOADING_RATIO * measurements.step_rate
+        and measurements.device == "cpu"
+    ):
         text = (
-            f"Other work on this machine holds you up: together, {figures.kept:.0%} of the bare step's speed is left, "
+            f"Other work on this machine holds you up: together, {measurements.relative_speed:.0%} of the bare step's speed is left, "
             "and loading is too fast to explain that."
         )
-        return Verdict(figures, "others", text, ("measure again when the machine has nothing else to do",))
-    if figures.kept < _KEPT:
-        shared = f"{figures.cores} cores" if figures.device == "cpu" else "graphics card and the process that feeds it"
-        text = (
-            f"Loading and the step share the {shared}: together, {figures.kept:.0%} of the bare step's speed is left."
+        return Diagnosis(measurements, "others", text, ("measure again when the machine has nothing else to do",))
+    if measurements.relative_speed < _MIN_RELATIVE_SPEED:
+        shared = (
+            f"{measurements.n_cores} cores"
+            if measurements.device == "cpu"
+            else "graphics card and the process that feeds it"
         )
-        return Verdict(figures, "sharing", text, _faster_loading(figures, recipe))
+        text = f"Loading and the step share the {shared}: together, {measurements.relative_speed:.0%} of the bare step's speed is left."
+        return Diagnosis(measurements, "sharing", text, _suggest_faster_loading(measurements, recipe))
     text = (
-        f"The step holds you up: training runs at {min(1, figures.kept):.0%} of its speed and waits for batches "
-        f"{figures.waiting:.1%} of the time; it reaches {figures.share:.0%} of {figures.precision}'s matrix rate."
+        f"The step holds you up: training runs at {min(1, measurements.relative_speed):.0%} of its speed and waits for batches "
+        f"{measurements.waiting:.1%} of the time; it reaches {measurements.flops_utilization:.0%} of {measurements.precision}'s matrix rate."
     )
-    return Verdict(figures, "step", text, _faster_step(figures, recipe))
+    return Diagnosis(measurements, "step", text, _suggest_faster_step(measurements, recipe))
 
 
-def _less_memory(recipe: Recipe) -> tuple[str, ...]:
+def _suggest_less_memory(recipe: Recipe) -> tuple[str, ...]:
     part = recipe.training
     half = f"batch={max(1, part.batch // 2)} accumulate={2 * part.accumulate}: half the memory, the same step"
-    return (half, *_smaller_crop(recipe))
+    return (half, *_suggest_smaller_crop(recipe))
 
 
-def _faster_loading(figures: Figures, recipe: Recipe) -> tuple[str, ...]:
+def _suggest_faster_loading(measurements: Measurements, recipe: Recipe) -> tuple[str, ...]:
     changes: list[str] = []
-    if figures.card_memory and not figures.resident and not recipe.views.also:
-        if figures.pixels < 0.9 * (figures.card_memory - figures.card_used):
+    if measurements.gpu_memory_gb and not measurements.resident and not recipe.views.also:
+        if measurements.pixels_gb < 0.9 * (measurements.gpu_memory_gb - measurements.gpu_used_gb):
             changes.append("resident=0.9: the pixels fit on the graphics card, which then renders the views itself")
         else:
-            changes.append(f"a smaller size: {figures.pixels:.1f} GB of pixels do not fit on the graphics card")
-    if figures.bare_loading > _WORTH_IT * figures.loading:
+            changes.append(f"a smaller size: {measurements.pixels_gb:.1f} GB of pixels do not fit on the graphics card")
+    if measurements.geometry_loading_rate > _MIN_GAIN * measurements.loading_rate:
         changes.append(
             "fewer steps on colours, no erase and no also: with geometry alone loading does "
-            f"{figures.bare_loading:,.0f} images/s"
+            f"{measurements.geometry_loading_rate:,.0f} images/s"
         )
     if recipe.images.store == "jpeg":
         changes.append("store=raw: nothing is decoded again, for more room on the disk")
-    elif figures.pixels > 0.8 * figures.memory > 0:
+    elif measurements.pixels_gb > 0.8 * measurements.memory_gb > 0:
         changes.append(
-            f"store=jpeg or a smaller size: {figures.pixels:.1f} GB of pixels do not stay in {figures.memory:.1f} GB "
+            f"store=jpeg or a smaller size: {measurements.pixels_gb:.1f} GB of pixels do not stay in {measurements.memory_gb:.1f} GB "
             "of memory and are read from the disk again in each epoch"
         )
-    if figures.device == "cuda" and figures.loading > 2 * figures.together:
+    if measurements.device == "cuda" and measurements.loading_rate > 2 * measurements.epoch_rate:
         changes.append(f"batch={2 * recipe.training.batch}: loading alone is fast enough, so fewer, larger steps")
-    if not figures.resident:
-        changes.append(f"more cores: {figures.cores} render now")
-    return (*changes, *_smaller_crop(recipe))
+    if not measurements.resident:
+        changes.append(f"more cores: {measurements.n_cores} render now")
+    return (*changes, *_suggest_smaller_crop(recipe))
 
 
-def _faster_step(figures: Figures, recipe: Recipe) -> tuple[str, ...]:
+def _suggest_faster_step(measurements: Measurements, recipe: Recipe) -> tuple[str, ...]:
     changes: list[str] = []
-    gain = figures.matrix["bf16"] / figures.matrix["float32"]
-    if figures.precision == "float32" and gain > _WORTH_IT:
+    gain = measurements.matmul_gflops["bf16"] / measurements.matmul_gflops["float32"]
+    if measurements.precision == "float32" and gain > _MIN_GAIN:
         changes.append(f"precision=bf16: its matrices multiply {gain:.1f} times as fast here")
-    if figures.precision == "float32" and gain <= _WORTH_IT:
+    if measurements.precision == "float32" and gain <= _MIN_GAIN:
         changes.append("a machine with bf16 in hardware: here its matrices are not worth it")
-    roomy = figures.card_used < _ROOMY * figures.card_memory or recipe.views.crop <= 64
-    if figures.share < _NEAR_THE_MOST and roomy:
+    roomy = measurements.gpu_used_gb < _GPU_ROOMY * measurements.gpu_memory_gb or recipe.views.crop <= 64
+    if measurements.flops_utilization < _HIGH_UTILIZATION and roomy:
         changes.append(f"batch={2 * recipe.training.batch}: larger steps keep the hardware busier, and there is memory")
-    changes += _smaller_crop(recipe)
+    changes += _suggest_smaller_crop(recipe)
     if recipe.network.model != "resnet18":
         changes.append("a network of less depth")
     return tuple(changes)
 
 
-def _smaller_crop(recipe: Recipe) -> tuple[str, ...]:
+def _suggest_smaller_crop(recipe: Recipe) -> tuple[str, ...]:
     crop = recipe.views.crop
     smaller = max(8, round(crop * 0.7 / 8) * 8)
     return (f"crop={smaller}: {(smaller / crop) ** 2:.0%} of the work of crop={crop}",) if smaller < crop else ()

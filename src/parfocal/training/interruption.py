@@ -11,33 +11,33 @@ from parfocal.errors import ParfocalError
 from parfocal.run import Run
 
 
-class StoppedError(ParfocalError):
+class TrainingInterruptedError(ParfocalError):
     """Training was asked to stop and has saved everything; the exit code is the one shells expect of the signal."""
 
-    def __init__(self, text: str, number: int) -> None:
-        super().__init__(text)
-        self.exit_code = 128 + number
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
 
 
 @dataclass
 class Interruption:
     """The number of the signal that came, 0 while none did."""
 
-    signal: int = 0
+    signal_number: int = 0
 
 
-def stopped(run: Run, number: int, where: str) -> StoppedError:
+def interrupted(run: Run, signal_number: int, position: str) -> TrainingInterruptedError:
     """Return the error that says by which signal and where training stopped, and how to go on."""
-    data = run.environment()["data"]["folder"]
-    return StoppedError(
-        f"Stopped by {signal.Signals(number).name} {where}; all of it is saved. "
+    data = run.read_environment()["data"]["folder"]
+    return TrainingInterruptedError(
+        f"Stopped by {signal.Signals(signal_number).name} {position}; all of it is saved. "
         f"Go on with: parfocal train {data} --out {run.folder.parent} --resume",
-        number,
+        signal_number,
     )
 
 
 @contextmanager
-def noted() -> Iterator[Interruption]:
+def catch_signals() -> Iterator[Interruption]:
     """Note the first SIGINT or SIGTERM while the block runs; a second SIGINT stops at once."""
     asked = Interruption()
     if threading.current_thread() is not threading.main_thread():
@@ -46,9 +46,9 @@ def noted() -> Iterator[Interruption]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked.signal and number == signal.SIGINT:
+        if asked.signal_number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.signal = asked.signal or number
+        asked.signal_number = asked.signal_number or number
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -7,12 +7,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from parfocal.evaluation.inference import ready
+from parfocal.evaluation.inference import to_channels_last
 from parfocal.model.classifier import Classifier
 from parfocal.recipe import Recipe
-from parfocal.training.optimise import optimiser
-from parfocal.training.processes import share_norms
-from parfocal.training.stages import hold
+from parfocal.training.optimise import build_optimizer
+from parfocal.training.processes import convert_sync_batchnorm
+from parfocal.training.stages import freeze_stages
 
 
 @dataclass
@@ -22,40 +22,40 @@ class Learner:
     fabric: Fabric
     classifier: Classifier
     network: nn.Module
-    optimise: torch.optim.Optimizer
-    average: Classifier | None = None
-    pieces: int = 1
+    optimizer: torch.optim.Optimizer
+    ema_model: Classifier | None = None
+    n_micro_batches: int = 1
 
     @property
-    def kept(self) -> Classifier:
+    def eval_model(self) -> Classifier:
         """The network that is judged and kept: the average where there is one."""
-        return self.average or self.classifier
+        return self.ema_model or self.classifier
 
 
-def new_learner(fabric: Fabric, classifier: Classifier, recipe: Recipe) -> Learner:
+def build_learner(fabric: Fabric, classifier: Classifier, recipe: Recipe) -> Learner:
     """Set a classifier up for training as the recipe has it."""
     part = recipe.training
-    average = ready(copy.deepcopy(classifier)).to(fabric.device) if part.ema else None
+    average = to_channels_last(copy.deepcopy(classifier)).to(fabric.device) if part.ema else None
     if part.sync_norm and fabric.world_size > 1:
-        share_norms(classifier)
-    ready(classifier).to(fabric.device)
+        convert_sync_batchnorm(classifier)
+    to_channels_last(classifier).to(fabric.device)
     if recipe.machine.compile:
         classifier.compile()
     classifier.train()
-    hold(classifier, part, 0)
-    network, optimise = fabric.setup(classifier, optimiser(classifier, part))
+    freeze_stages(classifier, part, 0)
+    network, optimise = fabric.setup(classifier, build_optimizer(classifier, part))
     return Learner(fabric, classifier, network, optimise, average)  # pyright: ignore[reportArgumentType]
 
 
-def begin_epoch(learner: Learner, recipe: Recipe, epoch: int) -> None:
+def start_epoch(learner: Learner, recipe: Recipe, epoch: int) -> None:
     """Put the network in training mode, with those stages held that the recipe holds in this epoch."""
-    before = _free(learner.classifier)
+    before = _trainable_flags(learner.classifier)
     learner.network.train()
-    hold(learner.classifier, recipe.training, epoch)
-    if learner.fabric.world_size > 1 and _free(learner.classifier) != before:
+    freeze_stages(learner.classifier, recipe.training, epoch)
+    if learner.fabric.world_size > 1 and _trainable_flags(learner.classifier) != before:
         # The wrapper that averages gradients knows only the weights that were free when it was made.
         learner.network = learner.fabric.setup_module(learner.classifier)
 
 
-def _free(network: nn.Module) -> list[bool]:
+def _trainable_flags(network: nn.Module) -> list[bool]:
     return [weight.requires_grad for weight in network.parameters()]

@@ -10,7 +10,7 @@ import torch.distributed as distributed
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from parfocal.progress import be_quiet
+from parfocal.progress import silence
 
 Result = TypeVar("Result")
 
@@ -19,28 +19,28 @@ def launch(fabric: Fabric) -> None:
     """Start the other processes, if the recipe asks for several and nobody has; only the first one speaks."""
     fabric.launch()
     if fabric.world_size > 1:
-        atexit.register(_part)
+        atexit.register(_destroy_process_group)
     if fabric.global_rank:
-        be_quiet()
+        silence()
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Say whether this process is the only one or the first, which speaks and writes for all."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
-def first(fabric: Fabric, work: Callable[[], Result]) -> Result:
+def rank_zero_first(fabric: Fabric, work: Callable[[], Result]) -> Result:
     """Do some work in the first process, then in the others, which find it done; a fault of the first ends all."""
     if fabric.global_rank:
-        with led_by_first(fabric):
+        with rank_zero_guard(fabric):
             pass
         return work()
-    with led_by_first(fabric):
+    with rank_zero_guard(fabric):
         return work()
 
 
 @contextmanager
-def led_by_first(fabric: Fabric) -> Iterator[None]:
+def rank_zero_guard(fabric: Fabric) -> Iterator[None]:
     """Have all processes wait at the block's end for the first; where it fails there, all end, and the first says why.
 
     In the block nothing may be asked of all processes: one that has failed would not answer.
@@ -60,23 +60,23 @@ def led_by_first(fabric: Fabric) -> Iterator[None]:
         fabric.broadcast(True)
 
 
-def agreed(fabric: Fabric, number: float) -> float:
+def all_max(fabric: Fabric, value: float) -> float:
     """Return the largest of all processes' numbers."""
     if fabric.world_size == 1:
-        return number
-    return reduced(fabric, torch.tensor(float(number), device=fabric.device), "max").item()
+        return value
+    return all_reduce(fabric, torch.tensor(float(value), device=fabric.device), "max").item()
 
 
-def reduced(fabric: Fabric, values: Tensor, how: str = "sum") -> Tensor:
+def all_reduce(fabric: Fabric, values: Tensor, reduce_op: str = "sum") -> Tensor:
     """Return the sum of all processes' values, or their `max` or `min`."""
     if fabric.world_size == 1:
         return values
-    total = fabric.all_reduce(values, reduce_op=how)
+    total = fabric.all_reduce(values, reduce_op=reduce_op)
     assert isinstance(total, Tensor)
     return total
 
 
-def same_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
+def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
     """Give all processes the running statistics of the first, which each gathers from its own images."""
     if fabric.world_size == 1:
         return
@@ -85,17 +85,17 @@ def same_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
             distributed.broadcast(buffer, src=0)
 
 
-def share_norms(network: nn.Module) -> None:
+def convert_sync_batchnorm(network: nn.Module) -> None:
     """Let every batch norm take mean and variance over the images of all processes; the weights keep their names."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
-            shared = SharedNorm(module.num_features, module.eps, module.momentum)
+            shared = SyncBatchNorm2d(module.num_features, module.eps, module.momentum)
             shared.load_state_dict(module.state_dict())
             parent, _, last = name.rpartition(".")
             setattr(network.get_submodule(parent), last, shared)
 
 
-class SharedNorm(nn.BatchNorm2d):
+class SyncBatchNorm2d(nn.BatchNorm2d):
     """A batch norm over the images of all processes, on any device: PyTorch's own one refuses to run on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
@@ -106,10 +106,10 @@ class SharedNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         values = input.float()
-        count = _added_up(values.new_tensor(values.numel() / values.shape[1]))
-        mean = _added_up(values.sum(dim=(0, 2, 3))) / count
+        count = _all_reduce_sum(values.new_tensor(values.numel() / values.shape[1]))
+        mean = _all_reduce_sum(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = _added_up(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = _all_reduce_sum(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             share = self.momentum or 0.1
             self.num_batches_tracked += 1
@@ -119,7 +119,7 @@ class SharedNorm(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
-class _AddedUp(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     """The sum over all processes, whose slope is the sum of theirs."""
 
     @staticmethod
@@ -135,12 +135,12 @@ class _AddedUp(torch.autograd.Function):
         return total
 
 
-def _added_up(values: Tensor) -> Tensor:
-    total = _AddedUp.apply(values)
+def _all_reduce_sum(values: Tensor) -> Tensor:
+    total = _AllReduceSum.apply(values)
     assert isinstance(total, Tensor)
     return total
 
 
-def _part() -> None:
+def _destroy_process_group() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -12,147 +12,167 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.model import resnet
-from parfocal.training.facts import Facts
+from parfocal.training.facts import Fingerprint
 
 Choice = tuple[str, Any, str]
 """A key, its value, and the reason."""
 
-Rule = Callable[[Facts, dict[str, Any]], Iterator[Choice]]
+Rule = Callable[[Fingerprint, dict[str, Any]], Iterator[Choice]]
 
-_USUAL_SIDE, _LARGE_SIDE, _LARGEST_SIDE = 224, 512, 4096
+_DEFAULT_SIDE, _LARGE_SIDE, _MAX_SIDE = 224, 512, 4096
 # Up to this side the usual stem, which divides by four at once, leaves too little to see.
 _SMALL_SIDE = 64
 # A picture whose sides differ by no more is squashed, one whose disc's box takes less is trimmed.
-_SQUARE, _FULL_BOX = 1.05, 0.9
+_MAX_SQUARE_RATIO, _FULL_DISC_AREA = 1.05, 0.9
 _MANY_IMAGES = 10_000
 # The largest class over the smallest: from here on, and the largest over its even share.
-_UNEVEN, _DOMINANT = 3.0, 1.5
+_IMBALANCE_RATIO, _DOMINANCE_RATIO = 3.0, 1.5
 # How many grades diabetic retinopathy has.
-_RETINOPATHY = 5
-_STEPS_AN_EPOCH = 30
-_STEPS = {"cpu": 3_000, "cuda": 10_000}
-_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 100
-_LARGEST_BATCH = {"cpu": 32, "cuda": 128}
+_RETINOPATHY_GRADES = 5
+_MIN_STEPS_PER_EPOCH = 30
+_TOTAL_STEPS = {"cpu": 3_000, "cuda": 10_000}
+_MIN_EPOCHS, _MAX_EPOCHS = 5, 100
+_MAX_BATCH_SIZE = {"cpu": 32, "cuda": 128}
 # Of the device's memory; a step needs about twice what is counted, and the rest is for weights and everybody else.
-_FOR_A_BATCH = 0.3
+_BATCH_MEMORY_SHARE = 0.3
 
 
-def framing(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Bring the images to a square, as large as is worth it."""
-    square = max(facts.width, facts.height) <= _SQUARE * facts.side
-    if facts.look == "disc" and facts.side > _SMALL_SIDE and (facts.box < _FULL_BOX or not square):
-        yield "crop_disc", True, f"the disc's box takes {facts.box:.0%} of the picture, the rest is black"
-    if taken.get("crop_disc"):
+    square = max(fingerprint.width, fingerprint.height) <= _MAX_SQUARE_RATIO * fingerprint.short_side
+    if (
+        fingerprint.appearance == "disc"
+        and fingerprint.short_side > _SMALL_SIDE
+        and (fingerprint.disc_area < _FULL_DISC_AREA or not square)
+    ):
+        yield "crop_disc", True, f"the disc's box takes {fingerprint.disc_area:.0%} of the picture, the rest is black"
+    if chosen.get("crop_disc"):
         yield "fit", "pad", "the disc keeps its shape, and nothing of it is cut away"
     elif square:
         yield "fit", "squash", "the images are about as wide as they are high"
     else:
-        yield "fit", "pad", f"at {facts.width}×{facts.height} nothing is cut away, and shapes stay what they are"
-    most, why = _most(facts)
-    within = round(facts.side * facts.spread)
+        yield (
+            "fit",
+            "pad",
+            f"at {fingerprint.width}×{fingerprint.height} nothing is cut away, and shapes stay what they are",
+        )
+    most, why = _largest_useful_side(fingerprint)
+    within = round(fingerprint.short_side * fingerprint.content_extent)
     why = "the images have no more" if within <= most else why
-    wanted = taken.get("crop", max(8, min(within, most)))
-    if facts.spread < 1:
-        lit = f"so that the central {facts.spread:.0%}, where all lies that is not black, has {wanted} pixels"
-        yield "size", min(_LARGEST_SIDE, max(wanted, round(wanted / facts.spread))), lit
-        yield "crop", max(8, min(taken["size"], round(taken["size"] * facts.spread))), why
+    wanted = chosen.get("crop", max(8, min(within, most)))
+    if fingerprint.content_extent < 1:
+        lit = f"so that the central {fingerprint.content_extent:.0%}, where all lies that is not black, has {wanted} pixels"
+        yield "size", min(_MAX_SIDE, max(wanted, round(wanted / fingerprint.content_extent))), lit
+        yield "crop", max(8, min(chosen["size"], round(chosen["size"] * fingerprint.content_extent))), why
     else:
         yield "size", wanted, why
-        yield "crop", taken["size"], "all that is stored is seen"
+        yield "crop", chosen["size"], "all that is stored is seen"
 
 
-def network(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+def choose_network(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Choose the network by images and device, and where it begins."""
-    small = taken["crop"] <= _SMALL_SIDE
-    if facts.device == "cpu":
+    small = chosen["crop"] <= _SMALL_SIDE
+    if fingerprint.device == "cpu":
         yield "model", "resnet18", "ResNet-50 takes three times as long on a CPU"
-    elif facts.images >= _MANY_IMAGES and not small:
-        yield "model", "resnet50", f"{facts.images:,} images feed a deeper network, and the graphics card carries it"
+    elif fingerprint.n_images >= _MANY_IMAGES and not small:
+        yield (
+            "model",
+            "resnet50",
+            f"{fingerprint.n_images:,} images feed a deeper network, and the graphics card carries it",
+        )
     else:
         yield "model", "resnet18", "a deeper network would learn so few and small images by heart"
-    own = resnet.look_up(taken["model"]).stem
-    if small and own != "small" and taken.get("init", "scratch") == "scratch":
-        left = -(-taken["crop"] // 32)
-        yield "stem", "small", f"the usual stem would leave {left}×{left} of {taken['crop']}×{taken['crop']} at the end"
-    if taken.get("stem") == "small" or own == "small":
+    own = resnet.get_architecture(chosen["model"]).stem
+    if small and own != "small" and chosen.get("init", "scratch") == "scratch":
+        left = -(-chosen["crop"] // 32)
+        yield (
+            "stem",
+            "small",
+            f"the usual stem would leave {left}×{left} of {chosen['crop']}×{chosen['crop']} at the end",
+        )
+    if chosen.get("stem") == "small" or own == "small":
         yield "init", "scratch", "published weights are for another stem"
-    elif taken.get("normalise") in ("none", "whiten") or taken.get("stride_in") == "1x1":
+    elif chosen.get("normalise") in ("none", "whiten") or chosen.get("stride_in") == "1x1":
         yield "init", "scratch", "published weights saw pixels of another scale, or halve them elsewhere"
-    elif taken["model"] in facts.published:
+    elif chosen["model"] in fingerprint.cached_networks:
         yield "init", "imagenet", "ImageNet's weights are at hand; init=scratch would do without"
     else:
-        yield "init", "scratch", f"ImageNet's weights for {taken['model']} are not at hand; init=imagenet fetches them"
-    if taken["init"] == "scratch":
+        yield "init", "scratch", f"ImageNet's weights for {chosen['model']} are not at hand; init=imagenet fetches them"
+    if chosen["init"] == "scratch":
         yield "zero_last_norm", True, "each block begins as the identity, which steadies the first epochs"
 
 
-def views(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+def choose_augmentation(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Show the images in all ways in which they could as well have been taken."""
-    if facts.turned:
-        yield "rotate", 180, facts.turned
+    if fingerprint.rotation_reason:
+        yield "rotate", 180, fingerprint.rotation_reason
         yield "flip_horizontal", 0.5, "no side is left or right"
         yield "flip_vertical", 0.5, "no side is up"
         yield "zoom", 0.1, "the scale varies a little from image to image"
     else:
         yield "flip_horizontal", 0.5, "a mirrored image shows the same"
         yield "place", "random", "moved a little, an image shows the same; say rotate=180 if these have no up"
-        yield "pad", taken["crop"] // 8, "an eighth of the side"
+        yield "pad", chosen["crop"] // 8, "an eighth of the side"
     yield "brightness", 0.1, "light varies a little from image to image"
     yield "contrast", 0.1, "as brightness"
 
 
-def judging(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+def choose_loss_and_sampling(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Choose what is made small, what chooses the epoch, and how often rare classes are shown."""
-    shares = [count / facts.images for count in facts.counts if count]
-    if facts.grades:
-        yield "ordered", True, facts.grades
-        if len(facts.counts) == _RETINOPATHY and facts.look == "disc" and taken["ordered"]:
+    shares = [count / fingerprint.n_images for count in fingerprint.class_counts if count]
+    if fingerprint.ordinal_reason:
+        yield "ordered", True, fingerprint.ordinal_reason
+        if (
+            len(fingerprint.class_counts) == _RETINOPATHY_GRADES
+            and fingerprint.appearance == "disc"
+            and chosen["ordered"]
+        ):
             yield "referable", 2, "patients are referred from moderate retinopathy on"
-        of_classes = taken.get("smoothing") or taken.get("logit_adjustment")
+        of_classes = chosen.get("smoothing") or chosen.get("logit_adjustment")
         loss = "cumulative_link" if of_classes else "regression"
         yield "loss", loss, "the classes are grades: a near miss should cost less than a far one"
         yield "select", "quadratic_kappa", "it counts how far a grade is missed, and is 0 for always the same"
     else:
         yield "loss", "cross_entropy", "the classes have no order that is known"
-        if max(shares) > _DOMINANT / len(shares):
+        if max(shares) > _DOMINANCE_RATIO / len(shares):
             yield "select", "balanced_accuracy", f"always the largest class would be right for {max(shares):.0%}"
         else:
             yield "select", "accuracy", "no class is much larger than the others"
     ratio = max(shares) / min(shares)
-    if ratio > _UNEVEN:
+    if ratio > _IMBALANCE_RATIO:
         yield "sampling", "square_root", f"the largest class has {ratio:.0f} times the images of the smallest"
     else:
         yield "sampling", "natural", "the classes are of like size"
 
 
-def pace(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Choose the batch by memory and number of images, and the epochs by the steps they make."""
-    numbers = _activations(taken["model"], taken.get("stem")) * taken["crop"] ** 2
-    size = numbers * (4 if taken.get("precision") == "float32" else 2)
-    room, most = int(_FOR_A_BATCH * facts.memory * 2**30 / size), _LARGEST_BATCH[facts.device]
-    steady = max(8, facts.images // _STEPS_AN_EPOCH)
-    why = f"at least {_STEPS_AN_EPOCH} steps an epoch" if steady < most else "larger ones would not be faster here"
+    numbers = _activations_per_pixel(chosen["model"], chosen.get("stem")) * chosen["crop"] ** 2
+    size = numbers * (4 if chosen.get("precision") == "float32" else 2)
+    room, most = int(_BATCH_MEMORY_SHARE * fingerprint.memory_gib * 2**30 / size), _MAX_BATCH_SIZE[fingerprint.device]
+    steady = max(8, fingerprint.n_images // _MIN_STEPS_PER_EPOCH)
+    why = f"at least {_MIN_STEPS_PER_EPOCH} steps an epoch" if steady < most else "larger ones would not be faster here"
     if room < min(most, steady):
-        why = f"an image needs {size / 2**20:,.0f} MiB of the device's {facts.memory:.0f} GiB"
-    yield "batch", min(most, _power_of_two(min(room, steady))), why
-    steps = _steps_an_epoch(facts, taken)
-    wanted = _STEPS[facts.device] // (1 if taken["init"] == "scratch" else 2)
-    epochs = max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, round(wanted / steps)), math.ceil(taken.get("warmup", 0)))
-    bounds = f"{_FEWEST_EPOCHS} to {_MOST_EPOCHS} epochs"
+        why = f"an image needs {size / 2**20:,.0f} MiB of the device's {fingerprint.memory_gib:.0f} GiB"
+    yield "batch", min(most, _floor_power_of_two(min(room, steady))), why
+    steps = _steps_per_epoch(fingerprint, chosen)
+    wanted = _TOTAL_STEPS[fingerprint.device] // (1 if chosen["init"] == "scratch" else 2)
+    epochs = max(_MIN_EPOCHS, min(_MAX_EPOCHS, round(wanted / steps)), math.ceil(chosen.get("warmup", 0)))
+    bounds = f"{_MIN_EPOCHS} to {_MAX_EPOCHS} epochs"
     why = f"{steps:,} steps each; about {wanted:,} in all where {bounds} have as many"
-    yield "epochs", epochs, "minutes goes before" if taken.get("minutes") else why
+    yield "epochs", epochs, "minutes goes before" if chosen.get("minutes") else why
 
 
-def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
+def choose_optimizer(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Choose optimiser, rates and schedule."""
     yield "optimiser", "sgd", "it swings less from epoch to epoch than Adam"
-    kind, begun = taken["optimiser"], taken["init"] != "scratch"
+    kind, begun = chosen["optimiser"], chosen["init"] != "scratch"
     rate, decay = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}[kind]
-    if kind == "sgd" and taken.get("momentum") != 0:
+    if kind == "sgd" and chosen.get("momentum") != 0:
         yield "nesterov", True, "looks ahead along its momentum, at no cost"
     gently = ", a quarter of it for weights that are learnt already" if begun else ""
     yield "learning_rate", rate / 4 if begun else rate, f"for 32 images a step with {kind}{gently}"
-    size = f"{taken['batch']} images" if taken["batch"] else "as many images as the device takes"
+    size = f"{chosen['batch']} images" if chosen["batch"] else "as many images as the device takes"
     yield "scale_rate", "linear" if kind == "sgd" else "square_root", f"a step has {size}"
     yield "weight_decay", decay, f"the usual with {kind}"
     yield "decay", "weights", "norms and biases need none"
@@ -161,10 +181,10 @@ def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
         "one_cycle",
         "the rate climbs for 30 % of the run and ends near zero, so that the last epochs settle",
     )
-    if taken["schedule"] != "one_cycle":
-        warmup = min(max(1, round(0.05 * taken["epochs"])), taken["epochs"] / 2)
+    if chosen["schedule"] != "one_cycle":
+        warmup = min(max(1, round(0.05 * chosen["epochs"])), chosen["epochs"] / 2)
         yield "warmup", warmup, "the full rate is too much for a network that has just begun"
-    steps = taken["epochs"] * _steps_an_epoch(facts, taken)
+    steps = chosen["epochs"] * _steps_per_epoch(fingerprint, chosen)
     yield (
         "ema",
         0.999 if steps >= 5_000 else 0.99,
@@ -172,32 +192,39 @@ def learning(facts: Facts, taken: dict[str, Any]) -> Iterator[Choice]:
     )
 
 
-RULES: tuple[Rule, ...] = (framing, network, views, judging, pace, learning)
+RULES: tuple[Rule, ...] = (
+    choose_preprocessing,
+    choose_network,
+    choose_augmentation,
+    choose_loss_and_sampling,
+    choose_batch_size_and_epochs,
+    choose_optimizer,
+)
 """In this order: each may ask what those before have chosen."""
 
 
-def _most(facts: Facts) -> tuple[int, str]:
+def _largest_useful_side(fingerprint: Fingerprint) -> tuple[int, str]:
     """Return the largest side that is worth looking at, and why."""
-    if facts.look == "disc" and facts.device == "cuda":
+    if fingerprint.appearance == "disc" and fingerprint.device == "cuda":
         return _LARGE_SIDE, "lesions are small, and the graphics card carries 512 pixels"
-    if facts.look == "disc":
-        return _USUAL_SIDE, "512 pixels show more and take five times as long, too long for a CPU"
-    return _USUAL_SIDE, "the side that the networks were made for"
+    if fingerprint.appearance == "disc":
+        return _DEFAULT_SIDE, "512 pixels show more and take five times as long, too long for a CPU"
+    return _DEFAULT_SIDE, "the side that the networks were made for"
 
 
-def _steps_an_epoch(facts: Facts, taken: dict[str, Any]) -> int:
+def _steps_per_epoch(fingerprint: Fingerprint, chosen: dict[str, Any]) -> int:
     """Return the steps of an epoch; batch=auto is known only when training begins, and is taken for the largest."""
-    return math.ceil(facts.images / (taken["batch"] or _LARGEST_BATCH[facts.device]))
+    return math.ceil(fingerprint.n_images / (chosen["batch"] or _MAX_BATCH_SIZE[fingerprint.device]))
 
 
-def _power_of_two(most: int) -> int:
+def _floor_power_of_two(limit: int) -> int:
     """Return the largest power of two that is no larger, and at least 2, without which no norm learns."""
-    return max(2, 1 << max(0, most.bit_length() - 1))
+    return max(2, 1 << max(0, limit.bit_length() - 1))
 
 
 @lru_cache
 @torch.no_grad()
-def _activations(model: str, stem: resnet.Stem | None) -> float:
+def _activations_per_pixel(model: str, stem: resnet.Stem | None) -> float:
     """Count the numbers that a network keeps of a pixel for its backward pass, without any pixels."""
     total = 0
 
@@ -206,9 +233,9 @@ def _activations(model: str, stem: resnet.Stem | None) -> float:
         total += output.numel()
 
     with torch.device("meta"):
-        made = resnet.build(model, classes=2, stem=stem)
+        made = resnet.build_resnet(model, n_classes=2, stem=stem)
         for module in made.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.register_forward_hook(count)
-        made.eval()(torch.empty(1, 3, _USUAL_SIDE, _USUAL_SIDE))
-    return total / _USUAL_SIDE**2
+        made.eval()(torch.empty(1, 3, _DEFAULT_SIDE, _DEFAULT_SIDE))
+    return total / _DEFAULT_SIDE**2

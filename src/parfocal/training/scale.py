@@ -2,30 +2,30 @@
 
 import numpy as np
 
-from parfocal.data.batches import Batches
-from parfocal.model.classifier import SCALES, Scale
-from parfocal.parts import NetworkPart
+from parfocal.data.batches import BatchLoader
+from parfocal.model.classifier import NORMALIZATIONS, Normalization
+from parfocal.parts import NetworkConfig
 
-_MOST_IMAGES = 2000
+_MAX_IMAGES = 2000
 # Directions in which colours hardly differ would be blown up to noise; this is their least variance, in the 0–1 scale.
-_LEAST_VARIANCE = 1e-4
+_MIN_VARIANCE = 1e-4
 
 
-def measured_scale(part: NetworkPart, train: Batches) -> Scale | None:
+def compute_normalization(config: NetworkConfig, train: BatchLoader) -> Normalization | None:
     """Measure the scale that a recipe asks for on up to 2,000 images, spread over the split; None where it is fixed."""
-    if part.normalise in SCALES:
+    if config.normalise in NORMALIZATIONS:
         return None
-    mean, covariance = _moments(train)
+    mean, covariance = _compute_moments(train)
     values, vectors = np.linalg.eigh(covariance)
-    if part.normalise == "standardise":
-        return Scale(tuple(mean.tolist()), tuple(np.sqrt(np.diag(covariance).clip(_LEAST_VARIANCE)).tolist()))
-    whiten = vectors @ np.diag(1 / np.sqrt(values.clip(_LEAST_VARIANCE))) @ vectors.T
-    return Scale(tuple(mean.tolist()), (1.0,) * len(mean), tuple(tuple(row) for row in whiten.tolist()))
+    if config.normalise == "standardise":
+        return Normalization(tuple(mean.tolist()), tuple(np.sqrt(np.diag(covariance).clip(_MIN_VARIANCE)).tolist()))
+    whiten = vectors @ np.diag(1 / np.sqrt(values.clip(_MIN_VARIANCE))) @ vectors.T
+    return Normalization(tuple(mean.tolist()), (1.0,) * len(mean), tuple(tuple(row) for row in whiten.tolist()))
 
 
-def _moments(train: Batches) -> tuple[np.ndarray, np.ndarray]:
+def _compute_moments(train: BatchLoader) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of the colours of pixels, in the 0–1 scale."""
-    some = train.places[np.unique(np.linspace(0, len(train.places) - 1, _MOST_IMAGES).astype(int))]
+    some = train.indices[np.unique(np.linspace(0, len(train.indices) - 1, _MAX_IMAGES).astype(int))]
     total, products, count = np.zeros(3), np.zeros((3, 3)), 0
     for place in some:
         pixels = train.pixels[place].reshape(-1, 3) / 255.0

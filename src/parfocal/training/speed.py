@@ -14,38 +14,38 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from parfocal.data.batches import Batches, cores
+from parfocal.data.batches import BatchLoader, count_cpu_cores
 from parfocal.errors import UsageError
-from parfocal.evaluation.inference import ahead, batches_of, fabric_for
-from parfocal.model.classifier import Classifier, new_classifier
-from parfocal.progress import say
+from parfocal.evaluation.inference import build_batches, build_fabric, prefetch
+from parfocal.model.classifier import Classifier, build_classifier
+from parfocal.progress import print_line
 from parfocal.recipe import Recipe
-from parfocal.recipe import recipe as find_recipe
-from parfocal.training.batch_size import with_batch
-from parfocal.training.doctor import Figures, Verdict, verdict
-from parfocal.training.epoch import Batch, Tally, row_of, run_epoch, train_step
-from parfocal.training.learner import Learner, begin_epoch, new_learner
-from parfocal.training.losses import LINKS
-from parfocal.training.possible import require_possible
+from parfocal.recipe import load_recipe as find_recipe
+from parfocal.training.batch_size import resolve_batch_size
+from parfocal.training.doctor import Diagnosis, Measurements, diagnose
+from parfocal.training.epoch import Batch, EpochState, epoch_row, run_epoch, train_step
+from parfocal.training.learner import Learner, build_learner, start_epoch
+from parfocal.training.losses import LOSS_HEADS
+from parfocal.training.possible import validate_feasible
 from parfocal.training.runs import prepare_data
-from parfocal.training.scale import measured_scale
-from parfocal.training.stages import hold, require_stage
+from parfocal.training.scale import compute_normalization
+from parfocal.training.stages import freeze_stages, validate_freeze
 
 # How the seconds are spent: rendering, with all steps and with geometry alone; the step; both; matrices.
-_LOADING, _BARE, _STEP, _TOGETHER, _MATRICES = 0.15, 0.1, 0.3, 0.35, 0.1
+_LOADING_SHARE, _GEOMETRY_SHARE, _STEP_SHARE, _EPOCH_SHARE, _MATMUL_SHARE = 0.15, 0.1, 0.3, 0.35, 0.1
 # Batches of the epochs that are measured.
-_FEWEST, _MOST = 2, 128
+_MIN_BATCHES, _MAX_BATCHES = 2, 128
 # A learning rate at which nothing blows up.
-_RATE = 1e-6
+_LEARNING_RATE = 1e-6
 # Steps, or products of matrices, between two looks at the clock: a card is given work ahead, as training does.
-_QUEUED = {"cpu": 1, "cuda": 16}
+_STEPS_PER_SYNC = {"cpu": 1, "cuda": 16}
 # Views drawn with geometry alone.
-_BARE_VIEWS = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "grey": 0, "erase": 0, "also": ""}
+_GEOMETRY_ONLY = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "grey": 0, "erase": 0, "also": ""}
 
 
 def bench(
     data: Path | str, recipe: str | Path | Recipe | None = None, *, seconds: float = 30, **changes: Any
-) -> Verdict:
+) -> Diagnosis:
     """Measure training on a data set, for about so many seconds beside preparing it, and say what holds it up.
 
     Nothing is written but the Store. A step that is slow is taken all the same: twice, at least, on each occasion.
@@ -53,59 +53,63 @@ def bench(
     if not seconds > 0:
         raise UsageError(f"seconds={seconds:g} leaves no time to measure in.")
     chosen = find_recipe(recipe, **changes)
-    require_stage(chosen)
+    validate_freeze(chosen)
     prepared = prepare_data(data, chosen)
-    chosen = with_batch(chosen, fabric_for(chosen.training.precision), prepared.table)
-    require_possible(chosen, prepared.table)
-    batches = batches_of("train", prepared.table, prepared.store, chosen)
-    scale, link = measured_scale(chosen.network, batches), LINKS.get(chosen.training.loss, "none")
-    classifier = new_classifier(chosen.network, prepared.table.classes, scale, link)
-    return verdict(_measured(batches, classifier, chosen, seconds), chosen)
+    chosen = resolve_batch_size(chosen, build_fabric(chosen.training.precision), prepared.table)
+    validate_feasible(chosen, prepared.table)
+    batches = build_batches("train", prepared.table, prepared.store, chosen)
+    scale, link = compute_normalization(chosen.network, batches), LOSS_HEADS.get(chosen.training.loss, "none")
+    classifier = build_classifier(chosen.network, prepared.table.classes, scale, link)
+    return diagnose(_measure(batches, classifier, chosen, seconds), chosen)
 
 
-def _measured(batches: Batches, classifier: Classifier, recipe: Recipe, seconds: float) -> Figures:
-    fabric = fabric_for(recipe.training.precision)
+def _measure(batches: BatchLoader, classifier: Classifier, recipe: Recipe, seconds: float) -> Measurements:
+    fabric = build_fabric(recipe.training.precision)
     precision = "bf16" if "bf16" in fabric._precision.precision else "float32"
-    work = work_of(classifier, recipe)
-    loop = _Loop(new_learner(fabric, classifier, recipe), recipe)
-    say("Measuring the step alone …")
-    before = loop.step(batches, _STEP * seconds / 2)
+    work = compute_gflop_per_image(classifier, recipe)
+    loop = _TrainingLoop(build_learner(fabric, classifier, recipe), recipe)
+    print_line("Measuring the step alone …")
+    before = loop.measure_step(batches, _STEP_SHARE * seconds / 2)
     card = fabric.device.type == "cuda"
     used = torch.cuda.max_memory_reserved() / 1e9 if card else 0.0
-    pixels = len(batches.places) * recipe.images.size**2 * 3 / 1e9
-    say("Measuring both together …")
-    some = _some(batches, before * _TOGETHER * seconds)
-    together, waiting = loop.together(some, _TOGETHER * seconds)
+    pixels = len(batches.indices) * recipe.images.size**2 * 3 / 1e9
+    print_line("Measuring both together …")
+    some = _take_subset(batches, before * _EPOCH_SHARE * seconds)
+    together, waiting = loop.measure_epoch(some, _EPOCH_SHARE * seconds)
     # Half before and half after, so that a machine that has slowed down or speeded up is fair to both.
-    step = (before + loop.step(batches, _STEP * seconds / 2)) / 2
-    say("Measuring loading alone …")
-    loading = loop.loading(some, _LOADING * seconds)
-    bare = some.views.model_copy(update=_BARE_VIEWS)
-    plain = loading if bare == some.views else loop.loading(replace(some, views=bare), _BARE * seconds)
-    say("Measuring matrices …")
-    rates = {name: matrix_rate(fabric.device, name, _MATRICES * seconds / 2) for name in ("float32", "bf16")}
-    return Figures(
+    step = (before + loop.measure_step(batches, _STEP_SHARE * seconds / 2)) / 2
+    print_line("Measuring loading alone …")
+    loading = loop.measure_loading(some, _LOADING_SHARE * seconds)
+    bare = some.views_config.model_copy(update=_GEOMETRY_ONLY)
+    plain = (
+        loading
+        if bare == some.views_config
+        else loop.measure_loading(replace(some, views=bare), _GEOMETRY_SHARE * seconds)
+    )
+    print_line("Measuring matrices …")
+    rates = {name: measure_matmul(fabric.device, name, _MATMUL_SHARE * seconds / 2) for name in ("float32", "bf16")}
+    return Measurements(
         device=fabric.device.type,
-        cores=cores(),
+        n_cores=count_cpu_cores(),
         precision=precision,
-        resident=batches.resident is not None,
-        loading=loading,
-        bare_loading=plain,
-        step=step,
-        together=together,
+        resident=batches.device is not None,
+        loading_rate=loading,
+        geometry_loading_rate=plain,
+        step_rate=step,
+        epoch_rate=together,
         waiting=waiting,
-        work=work,
-        matrix=rates,
-        pixels=pixels,
-        memory=_memory(),
-        card_memory=torch.cuda.mem_get_info()[1] / 1e9 if card else 0.0,
-        card_used=used + pixels if batches.resident else used,
-        pieces=loop.learner.pieces,
+        gflop_per_image=work,
+        matmul_gflops=rates,
+        pixels_gb=pixels,
+        memory_gb=_machine_memory_gb(),
+        gpu_memory_gb=torch.cuda.mem_get_info()[1] / 1e9 if card else 0.0,
+        gpu_used_gb=used + pixels if batches.device else used,
+        n_micro_batches=loop.learner.n_micro_batches,
     )
 
 
 @dataclass
-class _Loop:
+class _TrainingLoop:
     """What the trainer trains with, measured in its parts."""
 
     learner: Learner
@@ -116,69 +120,69 @@ class _Loop:
         """Where the network is."""
         return self.learner.fabric.device
 
-    def step(self, batches: Batches, seconds: float) -> float:
+    def measure_step(self, batches: BatchLoader, seconds: float) -> float:
         """Return images a second of the training step on a batch that lies ready."""
         device = self.device
-        pixels, labels = next(iter(replace(batches, resident=None).epoch(0)))
+        pixels, labels = next(iter(replace(batches, resident=None).train_batches(0)))
         batch = Batch(pixels.to(device), labels.to(device))
-        begin_epoch(self.learner, self.recipe, 0)
+        start_epoch(self.learner, self.recipe, 0)
 
         def run() -> int:
-            for _ in range(_QUEUED[device.type]):
-                train_step(self.learner, [batch], _RATE)
-            return len(batch) * _QUEUED[device.type]
+            for _ in range(_STEPS_PER_SYNC[device.type]):
+                train_step(self.learner, [batch], _LEARNING_RATE)
+            return len(batch) * _STEPS_PER_SYNC[device.type]
 
         # The first steps choose algorithms and find memory.
-        _rate(run, device, 0)
-        return _rate(run, device, seconds)
+        _measure_rate(run, device, 0)
+        return _measure_rate(run, device, seconds)
 
-    def together(self, batches: Batches, seconds: float) -> tuple[float, float]:
+    def measure_epoch(self, batches: BatchLoader, seconds: float) -> tuple[float, float]:
         """Return images a second of the trainer's own epoch, and the share of it that is waiting."""
         waits: list[float] = []
         epochs = self._epochs()
 
         def run() -> int:
-            tally = Tally.fresh(self.device, batches.steps)
-            for _ in run_epoch(self.learner, batches, self.recipe, next(epochs), lambda _: _RATE, tally):
+            tally = EpochState.create(self.device, batches.steps_per_epoch)
+            for _ in run_epoch(self.learner, batches, self.recipe, next(epochs), lambda _: _LEARNING_RATE, tally):
                 pass
-            waits.append(row_of(self.learner, tally)["waiting"])
-            return tally.images
+            waits.append(epoch_row(self.learner, tally)["waiting"])
+            return tally.n_images
 
-        return _rate(run, self.device, seconds, least=1), statistics.median(waits)
+        return _measure_rate(run, self.device, seconds, min_repeats=1), statistics.median(waits)
 
-    def loading(self, batches: Batches, seconds: float) -> float:
+    def measure_loading(self, batches: BatchLoader, seconds: float) -> float:
         """Return images a second of batches that are rendered, brought to the device and dropped."""
         epochs = self._epochs()
 
         def run() -> int:
             ends, images = time.perf_counter() + seconds, 0
-            for pixels, _ in ahead(batches.epoch(next(epochs)), self.device):
+            for pixels, _ in prefetch(batches.train_batches(next(epochs)), self.device):
                 images += len(pixels)
                 if time.perf_counter() > ends:
                     break
             return images
 
-        return _rate(run, self.device, seconds, least=1)
+        return _measure_rate(run, self.device, seconds, min_repeats=1)
 
     def _epochs(self) -> Iterator[int]:
         return cycle(range(self.recipe.training.epochs))
 
 
-def _some(batches: Batches, images: float) -> Batches:
+def _take_subset(batches: BatchLoader, n_images: float) -> BatchLoader:
     """Return batches of about so many of the images to be shown, bounded both ways, with all classes among them."""
-    bounded = min(max(images, _FEWEST * batches.batch), _MOST * batches.batch)
-    wanted = round(bounded * len(batches.places) / batches.shown)
-    rows = np.random.default_rng(0).permutation(len(batches.places))
+    bounded = min(max(n_images, _MIN_BATCHES * batches.batch_size), _MAX_BATCHES * batches.batch_size)
+    wanted = round(bounded * len(batches.indices) / batches.epoch_size)
+    rows = np.random.default_rng(0).permutation(len(batches.indices))
     first = np.unique(batches.labels[rows], return_index=True)[1]
     rows = np.concatenate([rows[first], np.delete(rows, first)])[: max(wanted, len(first))]
-    names = tuple(batches.names[row] for row in rows) if batches.names else ()
-    return replace(batches, places=batches.places[rows], labels=batches.labels[rows], names=names)
+    names = tuple(batches.ids[row] for row in rows) if batches.ids else ()
+    return replace(batches, places=batches.indices[rows], labels=batches.labels[rows], names=names)
 
 
-def work_of(classifier: Classifier, recipe: Recipe) -> float:
+def compute_gflop_per_image(classifier: Classifier, recipe: Recipe) -> float:
     """Return what the network computes for an image in a training step, there and back, in GFLOP."""
     network = copy.deepcopy(classifier).to("meta").train()
-    hold(network, recipe.training, 0)
+    freeze_stages(network, recipe.training, 0)
     side, images = recipe.views.crop, 2
     pixels = torch.empty(images, side, side, 3, dtype=torch.uint8, device="meta")
     with FlopCounterMode(display=False) as counted:
@@ -186,32 +190,32 @@ def work_of(classifier: Classifier, recipe: Recipe) -> float:
     return counted.get_total_flops() / images / 1e9
 
 
-def matrix_rate(device: torch.device, precision: str, seconds: float) -> float:
+def measure_matmul(device: torch.device, precision: str, seconds: float) -> float:
     """Return how fast square matrices multiply, in GFLOP/s."""
     side = 8192 if device.type == "cuda" else 2048
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
 
     def run() -> int:
-        for _ in range(_QUEUED[device.type]):
+        for _ in range(_STEPS_PER_SYNC[device.type]):
             torch.mm(matrix, matrix)
-        return _QUEUED[device.type]
+        return _STEPS_PER_SYNC[device.type]
 
-    _rate(run, device, 0)
-    return 2 * side**3 / 1e9 * _rate(run, device, seconds)
+    _measure_rate(run, device, 0)
+    return 2 * side**3 / 1e9 * _measure_rate(run, device, seconds)
 
 
-def _memory() -> float:
+def _machine_memory_gb() -> float:
     """Return how much memory the machine has, in GB; 0 where it does not say."""
     if not hasattr(os, "sysconf"):
         return 0.0
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
-def _rate(run: Callable[[], int], device: torch.device, seconds: float, least: int = 2) -> float:
+def _measure_rate(run: Callable[[], int], device: torch.device, seconds: float, min_repeats: int = 2) -> float:
     """Return how many a second `run` gets through, the device's queue emptied: the median over the times that fit."""
     rates: list[float] = []
     ends = time.perf_counter() + seconds
-    while len(rates) < least or time.perf_counter() < ends:
+    while len(rates) < min_repeats or time.perf_counter() < ends:
         started = time.perf_counter()
         done = run()
         if device.type == "cuda":

@@ -10,33 +10,35 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.parts import Tracker
-from parfocal.progress import say
-from parfocal.recipe import digest
+from parfocal.parts import LoggerName
+from parfocal.progress import print_line
+from parfocal.recipe import hash_content
 from parfocal.run import Run
-from parfocal.training.processes import led_by_first
+from parfocal.training.processes import rank_zero_guard
 
 _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
 
 
 @contextmanager
-def tracked(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def open_loggers(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Open the recipe's trackers; yield what tells them of an epoch's row of the history.
 
     One that cannot be opened is an error; one that is lost on the way is named, and training goes on without it.
     """
-    with led_by_first(fabric):
-        loggers = {name: _opened(name, run) for name in run.recipe.machine.track} if fabric.is_global_zero else {}
+    with rank_zero_guard(fabric):
+        loggers = {name: _open_logger(name, run) for name in run.recipe.machine.track} if fabric.is_global_zero else {}
 
     def tell(row: Mapping[str, Any]) -> None:
-        figures = {_plain(key): float(value) for key, value in row.items() if value is not None and key != "epoch"}
+        figures = {
+            _format_metric_name(key): float(value) for key, value in row.items() if value is not None and key != "epoch"
+        }
         for name, logger in list(loggers.items()):
             try:
                 logger.log_metrics(figures, step=row["epoch"])
             # Whatever a tracker's package raises, a network that is being trained is worth more.
             except Exception as error:
                 del loggers[name]
-                say(f"Warning: {name} is told no more of {run.name}: {_first_line(error)}")
+                print_line(f"Warning: {name} is told no more of {run.name}: {_first_line(error)}")
 
     try:
         yield tell
@@ -48,9 +50,9 @@ def tracked(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], 
         logger.finalize("success")
 
 
-def _opened(name: Tracker, run: Run) -> Logger:
+def _open_logger(name: LoggerName, run: Run) -> Logger:
     try:
-        logger = _logger(name, run)
+        logger = _build_logger(name, run)
         logger.log_hyperparams(run.recipe.model_dump(mode="json"))
     except Exception as error:
         raise ParfocalError(f"track={name} cannot be opened: {_first_line(error)}") from error
@@ -61,7 +63,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def require_trackers(names: tuple[Tracker, ...]) -> None:
+def validate_loggers(names: tuple[LoggerName, ...]) -> None:
     """Refuse trackers whose packages are not installed, before any work."""
     from importlib.util import find_spec
 
@@ -70,13 +72,13 @@ def require_trackers(names: tuple[Tracker, ...]) -> None:
             raise UsageError(f"track={name} needs the package {_PACKAGES[name]}: pip install 'parfocal[track]'.")
 
 
-def _logger(name: Tracker, run: Run) -> Logger:
+def _build_logger(name: LoggerName, run: Run) -> Logger:
     if name == "tensorboard":
         return TensorBoardLogger(run.folder, name="tensorboard", version="")
     return MlflowLogger(run) if name == "mlflow" else WandbLogger(run)
 
 
-def _plain(key: str) -> str:
+def _format_metric_name(key: str) -> str:
     """Write a column's name with the letters that every tracker takes."""
     return key.replace(":", "/").replace("_", "/", 1) if key.startswith(("train_", "valid_", "test_")) else key
 
@@ -91,9 +93,9 @@ class MlflowLogger(Logger):
         name = run.folder.resolve().parent.name
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        known = self._client.search_runs([number], f"tags.parfocal = '{_identity(run)}'", max_results=1)
+        known = self._client.search_runs([number], f"tags.parfocal = '{_run_id(run)}'", max_results=1)
         found = (
-            known[0] if known else self._client.create_run(number, run_name=run.name, tags={"parfocal": _identity(run)})
+            known[0] if known else self._client.create_run(number, run_name=run.name, tags={"parfocal": _run_id(run)})
         )
         self._run, self._name = found.info.run_id, run.name
         self._client.update_run(self._run, "RUNNING")
@@ -139,7 +141,7 @@ class WandbLogger(Logger):
         self._run = wandb.init(
             project=run.folder.resolve().parent.name,
             name=run.name,
-            id=_identity(run),
+            id=_run_id(run),
             dir=run.folder,
             resume="allow",
         )
@@ -171,7 +173,7 @@ class WandbLogger(Logger):
         self._run.finish(exit_code=0 if status == "success" else 1)
 
 
-def _identity(run: Run) -> str:
+def _run_id(run: Run) -> str:
     """Return what a tracker knows the run by: the same when it is gone on with, anywhere, another for another run."""
     choices = run.recipe.model_dump(mode="json", exclude={"machine"})
-    return f"{digest(choices)}-{run.folder.resolve().parent.name}-{run.name}"
+    return f"{hash_content(choices)}-{run.folder.resolve().parent.name}-{run.name}"

@@ -9,36 +9,36 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from parfocal.data.batches import Batches
+from parfocal.data.batches import BatchLoader
 from parfocal.data.store import Store
 from parfocal.data.table import Table
-from parfocal.data.views import looks
-from parfocal.evaluation.inference import batches_of, predict_split
-from parfocal.evaluation.metrics import judge
-from parfocal.evaluation.watch import alarms, shares_said
+from parfocal.data.views import tta_views
+from parfocal.evaluation.inference import build_batches, predict_split
+from parfocal.evaluation.metrics import compute_metrics
+from parfocal.evaluation.watch import alarms, predicted_shares
 from parfocal.files import write_json
-from parfocal.model.classifier import new_classifier
-from parfocal.model.links import Grades
-from parfocal.model.starts import start
-from parfocal.progress import say
+from parfocal.model.classifier import build_classifier
+from parfocal.model.links import RegressionHead
+from parfocal.model.starts import load_initial_weights
+from parfocal.progress import print_line
 from parfocal.recipe import Recipe
 from parfocal.run import Run
 from parfocal.training import checkpoint
-from parfocal.training.clock import Clock
-from parfocal.training.epoch import Tally, refuse_blown_up, row_of, run_epoch, together
-from parfocal.training.interruption import Interruption, noted, stopped
-from parfocal.training.learner import Learner, new_learner
-from parfocal.training.losses import LINKS, loss_of, shown_counts
-from parfocal.training.optimise import learning_rate
-from parfocal.training.patience import better, falls, given_up
-from parfocal.training.processes import agreed, led_by_first, same_buffers
-from parfocal.training.scale import measured_scale
-from parfocal.training.thresholds import tune
-from parfocal.training.trackers import tracked
+from parfocal.training.clock import TimeBudget
+from parfocal.training.epoch import EpochState, check_finite, epoch_row, reduce_epoch_state, run_epoch
+from parfocal.training.interruption import Interruption, catch_signals, interrupted
+from parfocal.training.learner import Learner, build_learner
+from parfocal.training.losses import LOSS_HEADS, build_loss, epoch_class_counts
+from parfocal.training.optimise import compute_learning_rate
+from parfocal.training.patience import early_stop, is_better, plateau_reductions
+from parfocal.training.processes import all_max, broadcast_buffers, rank_zero_guard
+from parfocal.training.scale import compute_normalization
+from parfocal.training.thresholds import fit_thresholds
+from parfocal.training.trackers import open_loggers
 
-_FIGURES = ("loss", "accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
+_METRICS = ("loss", "accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
 # How often, in steps, several processes ask each other whether to stop: asking makes them wait for each other.
-_ASKED_EVERY = 10
+_SYNC_EVERY = 10
 
 
 def fit(
@@ -50,159 +50,168 @@ def fit(
     at any moment, so that a run killed anywhere and gone on with ends with the same weights as one that was not.
     """
     recipe = run.recipe
-    part, link = recipe.training, LINKS.get(recipe.training.loss, "none")
+    part, link = recipe.training, LOSS_HEADS.get(recipe.training.loss, "none")
     torch.manual_seed(recipe.seed)
-    batches = {split: batches_of(split, table, store, recipe, fabric) for split in ("train", *_judged(table, recipe))}
+    batches = {
+        split: build_batches(split, table, store, recipe, fabric)
+        for split in ("train", *_evaluated_splits(table, recipe))
+    }
     train = batches["train"]
-    classifier = new_classifier(recipe.network, table.classes, measured_scale(recipe.network, train), link)
-    learner = new_learner(fabric, classifier, recipe)
-    reached, tally = _begun(run, learner)
-    clock = Clock(fabric, part.minutes, reached.spent)
-    clock.reserve = reached.judging
-    with noted() as asked, tracked(run, fabric) as tell:
+    classifier = build_classifier(recipe.network, table.classes, compute_normalization(recipe.network, train), link)
+    learner = build_learner(fabric, classifier, recipe)
+    reached, tally = _start(run, learner)
+    clock = TimeBudget(fabric, part.minutes, reached.elapsed_seconds)
+    clock.reserve = reached.validation_seconds
+    with catch_signals() as asked, open_loggers(run, fabric) as tell:
         for epoch in count(reached.epoch):
-            clock.look()
-            if clock.over() or (not part.minutes and epoch >= part.epochs):
+            clock.sync()
+            if clock.exhausted() or (not part.minutes and epoch >= part.epochs):
                 break
-            if given_up(reached.epoch, reached.best_epoch, part):
-                say(f"{run.name}: ended early; epoch {reached.best_epoch} was the best of {reached.epoch}.")
+            if early_stop(reached.epoch, reached.best_epoch, part):
+                print_line(f"{run.name}: ended early; epoch {reached.best_epoch} was the best of {reached.epoch}.")
                 break
             started = time.perf_counter() - (tally.seconds if tally else 0)
-            tally = _train(run, learner, train, reached, tally, clock, asked)
-            same_buffers(fabric, learner.classifier, learner.average)
-            row, judging = {"epoch": epoch + 1, **row_of(learner, tally)}, time.perf_counter()
-            row |= measure(learner, table, batches, recipe)
-            clock.reserve = reached.judging = agreed(fabric, time.perf_counter() - judging)
-            clock.look()
-            reached.spent = clock.spent
+            tally = _train_epoch(run, learner, train, reached, tally, clock, asked)
+            broadcast_buffers(fabric, learner.classifier, learner.ema_model)
+            row, judging = {"epoch": epoch + 1, **epoch_row(learner, tally)}, time.perf_counter()
+            row |= validate(learner, table, batches, recipe)
+            clock.reserve = reached.validation_seconds = all_max(fabric, time.perf_counter() - judging)
+            clock.sync()
+            reached.elapsed_seconds = clock.elapsed_seconds
             row["seconds"], tally = round(time.perf_counter() - started, 3), None
-            with led_by_first(fabric):
-                _keep(run, learner, reached, row)
+            with rank_zero_guard(fabric):
+                _save_epoch(run, learner, reached, row)
                 tell(row)
-                _report(run, reached, table, clock)
+                _report_epoch(run, reached, table, clock)
                 if after_epoch and fabric.is_global_zero:
                     after_epoch(run)
-            if stop := agreed(fabric, asked.signal):
-                raise stopped(run, int(stop), f"after epoch {epoch + 1}")
+            if stop := all_max(fabric, asked.signal_number):
+                raise interrupted(run, int(stop), f"after epoch {epoch + 1}")
     fabric.barrier()
 
 
-def _judged(table: Table, recipe: Recipe) -> list[str]:
+def _evaluated_splits(table: Table, recipe: Recipe) -> list[str]:
     """Return the splits that are looked at after each epoch: valid, and test where its curve is asked for."""
-    return ["valid", "test"] if recipe.training.test_curve and table.labelled("test") else ["valid"]
+    return ["valid", "test"] if recipe.training.test_curve and table.is_labeled("test") else ["valid"]
 
 
-def _begun(run: Run, learner: Learner) -> tuple[checkpoint.Progress, Tally | None]:
+def _start(run: Run, learner: Learner) -> tuple[checkpoint.Progress, EpochState | None]:
     """Put a learner where its run's checkpoint is, or give it the first weights that the recipe wants."""
-    if run.checkpoint.exists():
-        reached, tally = checkpoint.load(run.checkpoint, learner)
-        with led_by_first(learner.fabric):
+    if run.checkpoint_path.exists():
+        reached, tally = checkpoint.load_checkpoint(run.checkpoint_path, learner)
+        with rank_zero_guard(learner.fabric):
             if learner.fabric.is_global_zero and reached.history:
                 run.write_history(reached.history)
-        begun = f", {tally.images:,} images into the next" if tally else ""
-        say(f"{run.name}: going on after epoch {reached.epoch}{begun}.")
+        begun = f", {tally.n_images:,} images into the next" if tally else ""
+        print_line(f"{run.name}: going on after epoch {reached.epoch}{begun}.")
         return reached, tally
-    if fit := start(learner.classifier, run.recipe.network):
-        with led_by_first(learner.fabric):
+    if fit := load_initial_weights(learner.classifier, run.recipe.network):
+        with rank_zero_guard(learner.fabric):
             if learner.fabric.is_global_zero:
-                write_json(run.start, {**asdict(fit), "text": fit.line()})
-        say(f"{run.name}: {fit.line()}")
-        if learner.average is not None:
-            learner.average.load_state_dict(learner.classifier.state_dict())
+                write_json(run.initial_weights_path, {**asdict(fit), "text": fit.describe()})
+        print_line(f"{run.name}: {fit.describe()}")
+        if learner.ema_model is not None:
+            learner.ema_model.load_state_dict(learner.classifier.state_dict())
     return checkpoint.Progress(), None
 
 
-def _train(
+def _train_epoch(
     run: Run,
     learner: Learner,
-    train: Batches,
-    reached: checkpoint.Progress,
-    tally: Tally | None,
-    clock: Clock,
-    asked: Interruption,
-) -> Tally:
+    train: BatchLoader,
+    progress: checkpoint.Progress,
+    epoch_state: EpochState | None,
+    time_budget: TimeBudget,
+    interruption: Interruption,
+) -> EpochState:
     """Take one pass over train, or what is left of it; save on the way every so often, and when asked to stop."""
-    recipe, epoch, fabric = run.recipe, reached.epoch, learner.fabric
-    part, steps = recipe.training, train.steps
-    counts = shown_counts(train.labels, len(learner.classifier.classes), part, epoch)
-    loss = loss_of(part, counts, learner.classifier.link, fabric.device)
-    lowered = falls([past[f"valid_{part.select}"] for past in reached.history], part)
+    recipe, epoch, fabric = run.recipe, progress.epoch, learner.fabric
+    part, steps = recipe.training, train.steps_per_epoch
+    counts = epoch_class_counts(train.labels, len(learner.classifier.classes), part, epoch)
+    loss = build_loss(part, counts, learner.classifier.ordinal_head, fabric.device)
+    lowered = plateau_reductions([past[f"valid_{part.select}"] for past in progress.history], part)
     saved = time.perf_counter()
 
     def rate_at(step: int) -> float:
-        clock.look(step // part.accumulate)
+        time_budget.sync(step // part.accumulate)
         taken = epoch * steps + step
-        return learning_rate(taken, steps, part, lowered, clock.steps(taken + 1))
+        return compute_learning_rate(taken, steps, part, lowered, time_budget.estimate_total_steps(taken + 1))
 
     label = f"{run.name} epoch {epoch + 1}"
-    tally = tally or Tally.fresh(fabric.device, steps)
-    for _ in run_epoch(learner, train, recipe, epoch, rate_at, tally, loss, label):
-        if clock.over():
+    epoch_state = epoch_state or EpochState.create(fabric.device, steps)
+    for _ in run_epoch(learner, train, recipe, epoch, rate_at, epoch_state, loss, label):
+        if time_budget.exhausted():
             break
-        if fabric.world_size > 1 and tally.batches // part.accumulate % _ASKED_EVERY:
+        if fabric.world_size > 1 and epoch_state.n_batches // part.accumulate % _SYNC_EVERY:
             continue
         late = time.perf_counter() - saved > recipe.machine.save_every * 60
-        stop = agreed(fabric, asked.signal)
-        if stop or agreed(fabric, late):
-            refuse_blown_up(learner, tally, train, recipe, epoch)
-            same_buffers(fabric, learner.classifier, learner.average)
-            whole = together(fabric, tally)
-            reached.spent = clock.spent
-            with led_by_first(fabric):
+        stop = all_max(fabric, interruption.signal_number)
+        if stop or all_max(fabric, late):
+            check_finite(learner, epoch_state, train, recipe, epoch)
+            broadcast_buffers(fabric, learner.classifier, learner.ema_model)
+            whole = reduce_epoch_state(fabric, epoch_state)
+            progress.elapsed_seconds = time_budget.elapsed_seconds
+            with rank_zero_guard(fabric):
                 if fabric.is_global_zero:
-                    checkpoint.save(run.checkpoint, learner, reached, whole)
+                    checkpoint.save_checkpoint(run.checkpoint_path, learner, progress, whole)
             saved = time.perf_counter()
         if stop:
-            raise stopped(run, int(stop), f"in epoch {epoch + 1}, after step {tally.batches} of {steps}")
-    refuse_blown_up(learner, tally, train, recipe, epoch)
-    return tally
+            raise interrupted(run, int(stop), f"in epoch {epoch + 1}, after step {epoch_state.n_batches} of {steps}")
+    check_finite(learner, epoch_state, train, recipe, epoch)
+    return epoch_state
 
 
-def measure(learner: Learner, table: Table, batches: dict[str, Batches], recipe: Recipe) -> dict[str, float | None]:
+def validate(
+    learner: Learner, table: Table, batches: dict[str, BatchLoader], recipe: Recipe
+) -> dict[str, float | None]:
     """Judge the network on valid, and on test where the recipe asks for its curve; test chooses nothing.
 
     A network that answers by thresholds between grades has them tuned on valid first.
     """
-    fabric, network = learner.fabric, learner.kept
+    fabric, network = learner.fabric, learner.eval_model
     said = predict_split(fabric, network, table, "valid", batches["valid"])
-    if isinstance(network.link, Grades):
-        said = replace(said, probabilities=tune(network.link, said.probabilities, said.truth))
+    if isinstance(network.ordinal_head, RegressionHead):
+        said = replace(said, probabilities=fit_thresholds(network.ordinal_head, said.probabilities, said.truth))
         # The mean of several looks is not that of their grades; a single look need not be taken again.
-        if len(looks(recipe.views)) > 1:
+        if len(tta_views(recipe.views)) > 1:
             said = predict_split(fabric, network, table, "valid", batches["valid"])
-    figures = judge(said)
-    row = {f"valid_{name}": figures[name] for name in _FIGURES}
-    row |= shares_said(figures)
+    figures = compute_metrics(said)
+    row = {f"valid_{name}": figures[name] for name in _METRICS}
+    row |= predicted_shares(figures)
     if "test" in batches:
-        row["test_accuracy"] = judge(predict_split(fabric, network, table, "test", batches["test"]))["accuracy"]
+        row["test_accuracy"] = compute_metrics(predict_split(fabric, network, table, "test", batches["test"]))[
+            "accuracy"
+        ]
     return row
 
 
-def _keep(run: Run, learner: Learner, reached: checkpoint.Progress, row: dict[str, Any]) -> None:
+def _save_epoch(run: Run, learner: Learner, progress: checkpoint.Progress, row: dict[str, Any]) -> None:
     """Note a finished epoch and save it, with its weights as the run's if its selected figure is the best so far."""
-    reached.history.append(row)
+    progress.history.append(row)
     select = run.recipe.training.select
     value = row[f"valid_{select}"]
-    best = reached.epoch == 1 or better(value, reached.best_value, select)
+    best = progress.epoch == 1 or is_better(value, progress.best_value, select)
     if best:
-        reached.best_epoch, reached.best_value = reached.epoch, value
+        progress.best_epoch, progress.best_value = progress.epoch, value
     if learner.fabric.is_global_zero:
         if best:
-            learner.kept.save(run.weights, {"recipe": run.recipe.model_dump(mode="json"), "epoch": reached.epoch})
-        checkpoint.save(run.checkpoint, learner, reached)
-        run.write_history(reached.history)
+            learner.eval_model.save(
+                run.weights_path, {"recipe": run.recipe.model_dump(mode="json"), "epoch": progress.epoch}
+            )
+        checkpoint.save_checkpoint(run.checkpoint_path, learner, progress)
+        run.write_history(progress.history)
 
 
-def _report(run: Run, reached: checkpoint.Progress, table: Table, clock: Clock) -> None:
+def _report_epoch(run: Run, progress: checkpoint.Progress, table: Table, time_budget: TimeBudget) -> None:
     """Say what the last epoch came to, and what is wrong with it."""
-    row, part = reached.history[-1], run.recipe.training
-    of = f" {clock.spent / 60:.1f}/{part.minutes:g} min" if part.minutes else f"/{part.epochs}"
+    row, part = progress.history[-1], run.recipe.training
+    of = f" {time_budget.elapsed_seconds / 60:.1f}/{part.minutes:g} min" if part.minutes else f"/{part.epochs}"
     test = f"  test {row['test_accuracy']:.3f}" if "test_accuracy" in row else ""
-    say(
+    print_line(
         f"epoch {row['epoch']:>3}{of}  loss {row['train_loss']:.4f}  "
         f"train {row['train_accuracy']:.3f}  valid {row['valid_accuracy']:.3f}{test}  "
         f"{row['images_per_second']:,.0f} images/s  waiting {row['waiting']:.1%}"
     )
-    for alarm in alarms(reached.history, table.counts("valid"), run.recipe):
-        if alarm.until == reached.epoch:
-            say(f"Warning: {alarm.text}")
+    for alarm in alarms(progress.history, table.count_classes("valid"), run.recipe):
+        if alarm.until == progress.epoch:
+            print_line(f"Warning: {alarm.text}")

@@ -15,23 +15,23 @@ from parfocal.data.layouts import cifar
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.errors import ParfocalError
-from parfocal.parts import ImagesPart
-from tests.web import web
+from parfocal.parts import ImagesConfig
+from tests.web import run_web_server
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-COUNT = 20
+IMAGES_PER_BATCH = 20
 
 
-def _content(protocol: int = 2) -> dict[str, bytes]:
+def _build_batches(protocol: int = 2) -> dict[str, bytes]:
     dice = np.random.default_rng(0)
     batches: dict[str, Any] = {"batches.meta": {b"label_names": [name.encode() for name in NAMES]}}
     for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
-        data = dice.integers(0, 256, (COUNT, 3072)).astype(np.uint8)
-        batches[name] = {b"data": data, b"labels": [place % 10 for place in range(COUNT)]}
+        data = dice.integers(0, 256, (IMAGES_PER_BATCH, 3072)).astype(np.uint8)
+        batches[name] = {b"data": data, b"labels": [place % 10 for place in range(IMAGES_PER_BATCH)]}
     return {name: pickle.dumps(content, protocol=protocol) for name, content in batches.items()}
 
 
-def _tar(content: dict[str, bytes]) -> bytes:
+def _build_tar(content: dict[str, bytes]) -> bytes:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w:gz") as tar:
         for name, data in content.items():
@@ -44,29 +44,31 @@ def _tar(content: dict[str, bytes]) -> bytes:
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("packed", [True, False])
 def test_pixels_classes_and_splits_are_as_published(tmp_path: Path, protocol: int, packed: bool) -> None:
-    content = _content(protocol)
+    content = _build_batches(protocol)
     if packed:
-        (tmp_path / "cifar-10-python.tar.gz").write_bytes(_tar(content))
+        (tmp_path / "cifar-10-python.tar.gz").write_bytes(_build_tar(content))
     else:
         (tmp_path / "cifar-10-batches-py").mkdir()
         for name, data in content.items():
             (tmp_path / "cifar-10-batches-py" / name).write_bytes(data)
     for table in (read(tmp_path), read(tmp_path)):
         assert table.classes == NAMES
-        assert table.counts("train") == dict.fromkeys(NAMES, 10)
-        assert table.counts("test") == dict.fromkeys(NAMES, 2)
+        assert table.count_classes("train") == dict.fromkeys(NAMES, 10)
+        assert table.count_classes("test") == dict.fromkeys(NAMES, 2)
         assert "cifar10 at" in table.source
     table = read(tmp_path)
-    store = prepare(table, ImagesPart(size=32))
-    row = table.positions("train")[COUNT + 3]
+    store = prepare(table, ImagesConfig(size=32))
+    row = table.get_positions("train")[IMAGES_PER_BATCH + 3]
     planes = pickle.loads(content["data_batch_2"])[b"data"][3]
-    np.testing.assert_array_equal(store.pixels[store.places(table)[row]], planes.reshape(3, 32, 32).transpose(1, 2, 0))
+    np.testing.assert_array_equal(
+        store.pixels[store.get_positions(table)[row]], planes.reshape(3, 32, 32).transpose(1, 2, 0)
+    )
     assert table.rows["label"].iloc[row] == 3
 
 
 def test_pickles_of_python_2_as_published_are_read(tmp_path: Path) -> None:
-    content = _content()
-    images = np.arange(COUNT * 3072).astype(np.uint8).reshape(COUNT, 3072)
+    content = _build_batches()
+    images = np.arange(IMAGES_PER_BATCH * 3072).astype(np.uint8).reshape(IMAGES_PER_BATCH, 3072)
     content["test_batch"] = (
         b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         b"(K\x01M\x14\x00M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
@@ -74,30 +76,30 @@ def test_pickles_of_python_2_as_published_are_read(tmp_path: Path) -> None:
         + struct.pack("<i", images.size)
         + images.tobytes()
         + b"tbU\x06labels](K\x07"
-        + b"K\x07" * (COUNT - 1)
+        + b"K\x07" * (IMAGES_PER_BATCH - 1)
         + b"eu."
     )
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(_tar(content))
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(_build_tar(content))
     table = read(tmp_path)
-    assert table.counts("test")["horse"] == COUNT
-    store = prepare(table, ImagesPart(size=32))
-    place = store.places(table)[table.positions("test")[1]]
+    assert table.count_classes("test")["horse"] == IMAGES_PER_BATCH
+    store = prepare(table, ImagesConfig(size=32))
+    place = store.get_positions(table)[table.get_positions("test")[1]]
     np.testing.assert_array_equal(store.pixels[place], images[1].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
-class Intruder:
+class TouchOnUnpickle:
     """An object whose reading makes a file."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.place,))
+        return (Path.touch, (self.path,))
 
 
 def test_a_tar_that_would_run_code_does_not(tmp_path: Path) -> None:
-    content = _content() | {"data_batch_3": pickle.dumps({b"data": Intruder(tmp_path / "made")})}
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(_tar(content))
+    content = _build_batches() | {"data_batch_3": pickle.dumps({b"data": TouchOnUnpickle(tmp_path / "made")})}
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(_build_tar(content))
     with pytest.raises(ParfocalError, match=r"it names .*which could run code"):
         read(tmp_path)
     assert not (tmp_path / "made").exists()
@@ -105,28 +107,28 @@ def test_a_tar_that_would_run_code_does_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["cut", "without a batch", "other pixels", "fewer labels"])
 def test_a_damaged_tar_is_one_message(tmp_path: Path, fault: str) -> None:
-    content = _content()
+    content = _build_batches()
     if fault == "without a batch":
         del content["test_batch"]
     elif fault != "cut":
-        data = np.zeros((COUNT, 3072), np.float32 if fault == "other pixels" else np.uint8)
+        data = np.zeros((IMAGES_PER_BATCH, 3072), np.float32 if fault == "other pixels" else np.uint8)
         content["test_batch"] = pickle.dumps({b"data": data, b"labels": [0] * 3})
-    packed = _tar(content)
+    packed = _build_tar(content)
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(packed[:5000] if fault == "cut" else packed)
     with pytest.raises(ParfocalError, match=r"cifar-10-python\.tar\.gz is not CIFAR-10's as published"):
         read(tmp_path)
 
 
 def test_it_is_fetched_into_a_folder_that_is_to_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = _tar(_content())
+    packed = _build_tar(_build_batches())
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(ParfocalError, match="holds no labels"):
         read(tmp_path)
-    with web() as site:
+    with run_web_server() as site:
         site.files["/cifar.tar.gz"] = packed
-        monkeypatch.setattr(cifar, "PUBLISHED_AT", f"{site.address}/cifar.tar.gz")
+        monkeypatch.setattr(cifar, "PUBLISHED_AT", f"{site.url}/cifar.tar.gz")
         with pytest.raises(ParfocalError, match="is not the file that was expected"):
             read(tmp_path, format="cifar10")
         monkeypatch.setattr(cifar, "DIGEST", f"md5:{hashlib.md5(packed).hexdigest()}")
-        assert len(read(tmp_path, format="cifar10")) == 6 * COUNT
+        assert len(read(tmp_path, format="cifar10")) == 6 * IMAGES_PER_BATCH
     assert (tmp_path / "cifar-10-python.tar.gz").read_bytes() == packed

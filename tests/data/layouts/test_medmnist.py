@@ -9,8 +9,8 @@ import parfocal
 from parfocal.data.readers import read
 from parfocal.data.store import prepare
 from parfocal.errors import ParfocalError
-from parfocal.parts import ImagesPart
-from tests.cells import SMALL
+from parfocal.parts import ImagesConfig
+from tests.cells import SMALL_RECIPE
 
 
 def _write(file: Path, grey: bool = False, counts: tuple[int, ...] = (30, 8, 6)) -> dict[str, np.ndarray]:
@@ -29,19 +29,23 @@ def test_arrays_become_rows_and_pixels(tmp_path: Path, grey: bool) -> None:
     arrays = _write(tmp_path / "set.npz", grey)
     for source in (tmp_path, tmp_path / "set.npz"):
         table = read(source)
-        assert {split: len(table.positions(split)) for split in table.splits} == {"train": 30, "valid": 8, "test": 6}
+        assert {split: len(table.get_positions(split)) for split in table.splits} == {
+            "train": 30,
+            "valid": 8,
+            "test": 6,
+        }
         assert table.classes == ("0", "1", "2")
-    store = prepare(table, ImagesPart(size=28))
-    place = store.places(table)[table.positions("valid")[3]]
+    store = prepare(table, ImagesConfig(size=28))
+    place = store.get_positions(table)[table.get_positions("valid")[3]]
     expected = arrays["val_images"][3]
     np.testing.assert_array_equal(store.pixels[place], expected[..., None].repeat(3, -1) if grey else expected)
-    assert parfocal.check(table, ImagesPart(size=28))
+    assert parfocal.check(table, ImagesConfig(size=28))
 
 
 def test_a_network_trains_on_them(tmp_path: Path) -> None:
     _write(tmp_path / "set.npz")
-    (run,) = parfocal.train(tmp_path, out=tmp_path / "runs", **{**SMALL, "size": 28, "crop": 28, "epochs": 1})
-    assert run.metrics()["test"]["count"] == 6
+    (run,) = parfocal.train(tmp_path, out=tmp_path / "runs", **{**SMALL_RECIPE, "size": 28, "crop": 28, "epochs": 1})
+    assert run.read_metrics()["test"]["count"] == 6
 
 
 def test_arrays_that_are_not_these_are_told(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.data.layouts.published import patient_of_cell
+from parfocal.data.layouts.published import parse_cell_patient
 from parfocal.data.readers import read
 from parfocal.errors import ParfocalError
 
@@ -49,7 +49,7 @@ def test_cnmcs_preliminary_test_set_has_its_labels_and_patients(tmp_path: Path) 
     assert test["group"].tolist() == ["57", "h30"]
     assert test["label"].tolist() == [1, 0]
     assert all(Path(path).is_file() for path in test["path"])
-    assert table.lists["preliminary_test"] == ("1.bmp", "2.bmp")
+    assert table.submission_lists["preliminary_test"] == ("1.bmp", "2.bmp")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_stray_file_among_the_cells_is_named(tmp_path: Path, name: str, said: 
     [("UID_H12_3_1_hem.bmp", "h12"), ("uid_h12_3_1_HEM.BMP", "h12"), ("UID_57_29_1_all.bmp", "57"), ("1.bmp", "")],
 )
 def test_the_patient_is_the_second_field_whatever_its_case(name: str, patient: str) -> None:
-    assert patient_of_cell(name) == patient
+    assert parse_cell_patient(name) == patient
 
 
 def test_eyepacs_has_grades_and_two_eyes_a_patient(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_aptos_has_a_list_of_unlabelled_test_images(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("id_code\nc3\n")
     table = read(tmp_path)
     assert table.source.startswith("aptos at ")
-    assert table.labels("train").tolist() == [0, 3]
-    assert table.lists["test"] == ("c3",)
-    assert not table.labelled("test")
+    assert table.get_labels("train").tolist() == [0, 3]
+    assert table.submission_lists["test"] == ("c3",)
+    assert not table.is_labeled("test")
     assert table.rows["path"].iloc[2] == str(tmp_path / "test_images" / "c3.png")
 
 

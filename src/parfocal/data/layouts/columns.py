@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from parfocal.data.layouts.classes import codes_in, index_of, named
-from parfocal.data.layouts.folders import SPLIT_WORDS
-from parfocal.data.layouts.places import Places
-from parfocal.data.layouts.sheets import SHEET_SUFFIXES, header, sheet
-from parfocal.data.table import UNKNOWN, Table, assemble
-from parfocal.errors import ParfocalError, nearest
-from parfocal.parts import ColumnsPart, DataPart
+from parfocal.data.layouts.classes import find_class_index, find_codes, resolve_class_names
+from parfocal.data.layouts.folders import SPLIT_ALIASES
+from parfocal.data.layouts.places import ImageFinder
+from parfocal.data.layouts.sheets import SHEET_SUFFIXES, read_column_names, read_sheet
+from parfocal.data.table import UNKNOWN, Table, build_rows
+from parfocal.errors import ParfocalError, did_you_mean
+from parfocal.parts import ColumnsConfig, DataConfig
 
 # What a column is usually called, the likeliest first; compared in lower case.
-_USUAL = {
+_COMMON_NAMES = {
     "path": ("path", "image_path", "file_path", "filepath", "filename", "file_name", "file", "image", "image_id",
              "image name", "img", "id_code", "name", "id"),
     "label": ("label", "labels", "class", "target", "diagnosis", "level", "grade", "retinopathy grade", "category"),
@@ -24,40 +24,44 @@ _USUAL = {
 }  # fmt: skip
 
 
-def recognise_columns(source: Path) -> str:
+def recognize_columns(source: Path) -> str:
     """Say which sheet of a folder, or which columns of a file, say where images are and what they show; or nothing."""
-    file = _file(source)
+    file = _find_sheet(source)
     if file is None:
         return ""
     if file.suffix.lower() not in (".csv", ".tsv"):
         return file.name
-    names = header(file)
-    found = [_guess(names, kind) for kind in ("path", "label")]
+    names = read_column_names(file)
+    found = [_guess_column(names, kind) for kind in ("path", "label")]
     return f"{file.name} with {' and '.join(filter(None, found))}" if found[0] else ""
 
 
-def read_columns(source: Path, data: DataPart, columns: ColumnsPart) -> Table:
+def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
     """Read a sheet: paths or bare names, labels as codes, names or one-hot columns, and groups and splits if named."""
-    file = _file(source)
+    file = _find_sheet(source)
     if file is None:
         raise ParfocalError(f"{source} holds no single sheet ({', '.join(SHEET_SUFFIXES)}). Name the file itself.")
-    rows = sheet(file)
+    rows = read_sheet(file)
     kinds = ("path", "group", "split", "digest")
-    path, group, split, digest = (_column(rows, file, kind, getattr(columns, kind)) for kind in kinds)
+    path, group, split, digest = (_find_column(rows, file, kind, getattr(columns, kind)) for kind in kinds)
     if path is None:
-        raise ParfocalError(f"{file} has no column of images that is known. Name it: columns.path=… {_has(rows)}")
-    texts, label = _labels(rows, file, columns.label)
-    codes = codes_in(texts)
-    classes = named(codes, data.classes)
+        raise ParfocalError(
+            f"{file} has no column of images that is known. Name it: columns.path=… {_list_columns(rows)}"
+        )
+    texts, label = _read_labels(rows, file, columns.label)
+    codes = find_codes(texts)
+    classes = resolve_class_names(codes, data.classes)
     ids = rows[path].tolist()
     labels = [
-        index_of(text, codes, classes, file, line) if text.strip() else UNKNOWN
+        find_class_index(text, codes, classes, file, line) if text.strip() else UNKNOWN
         for line, text in enumerate(texts, start=2)
     ]
-    sides, folds = _sides(rows[split].tolist(), file, split) if split else (["train"] * len(ids), [""] * len(ids))
-    places = Places(Path(columns.folder) if columns.folder else file.parent)
+    sides, folds = (
+        _parse_splits(rows[split].tolist(), file, split) if split else (["train"] * len(ids), [""] * len(ids))
+    )
+    places = ImageFinder(Path(columns.folder) if columns.folder else file.parent)
     paths = [places.find(one, side) for one, side in zip(ids, sides, strict=True)]
-    table_rows = assemble(
+    table_rows = build_rows(
         ids,
         paths,
         labels,
@@ -71,7 +75,7 @@ def read_columns(source: Path, data: DataPart, columns: ColumnsPart) -> Table:
     return Table(table_rows, classes, codes, f"columns of {file} ({said})")
 
 
-def _file(source: Path) -> Path | None:
+def _find_sheet(source: Path) -> Path | None:
     if source.suffix.lower() in SHEET_SUFFIXES:
         return source
     found = [path for path in sorted(source.iterdir()) if path.suffix.lower() in SHEET_SUFFIXES]
@@ -79,31 +83,33 @@ def _file(source: Path) -> Path | None:
     return known[0] if len(known) == 1 else found[0] if len(found) == 1 else None
 
 
-def _guess(names: list[str], kind: str) -> str | None:
+def _guess_column(names: list[str], role: str) -> str | None:
     lowered = {name.strip().lower(): name for name in reversed(names)}
-    return next((lowered[usual] for usual in _USUAL[kind] if usual in lowered), None)
+    return next((lowered[usual] for usual in _COMMON_NAMES[role] if usual in lowered), None)
 
 
-def _column(rows: pd.DataFrame, file: Path, kind: str, given: str) -> str | None:
-    if not given:
-        return _guess(list(rows.columns), kind)
-    if given not in rows.columns:
-        raise ParfocalError(f"{file} has no column {given!r} (columns.{kind}). {nearest(given, rows.columns)}")
-    return given
+def _find_column(rows: pd.DataFrame, file: Path, role: str, name: str) -> str | None:
+    if not name:
+        return _guess_column(list(rows.columns), role)
+    if name not in rows.columns:
+        raise ParfocalError(f"{file} has no column {name!r} (columns.{role}). {did_you_mean(name, rows.columns)}")
+    return name
 
 
-def _labels(rows: pd.DataFrame, file: Path, given: tuple[str, ...]) -> tuple[list[str], str]:
+def _read_labels(rows: pd.DataFrame, file: Path, names: tuple[str, ...]) -> tuple[list[str], str]:
     """Return what each row says, and in which column; several columns are one-hot and their names are the classes."""
-    for name in given:
-        _column(rows, file, "label", name)
-    hot = list(given) if len(given) > 1 else []
-    single = given[0] if len(given) == 1 else None if hot else _guess(list(rows.columns), "label")
+    for name in names:
+        _find_column(rows, file, "label", name)
+    hot = list(names) if len(names) > 1 else []
+    single = names[0] if len(names) == 1 else None if hot else _guess_column(list(rows.columns), "label")
     if single:
         return rows[single].tolist(), single
-    hot = hot or [name for name in rows.columns if set(rows[name].map(_number)) == {0.0, 1.0}]
+    hot = hot or [name for name in rows.columns if set(rows[name].map(_to_float)) == {0.0, 1.0}]
     if len(hot) < 2:
-        raise ParfocalError(f"{file} has no column of labels that is known. Name it: columns.label=… {_has(rows)}")
-    ones = rows[hot].map(_number) == 1
+        raise ParfocalError(
+            f"{file} has no column of labels that is known. Name it: columns.label=… {_list_columns(rows)}"
+        )
+    ones = rows[hot].map(_to_float) == 1
     wrong = ones.sum(axis=1) != 1
     if wrong.any():
         line = int(wrong.to_numpy().argmax()) + 2
@@ -111,29 +117,29 @@ def _labels(rows: pd.DataFrame, file: Path, given: tuple[str, ...]) -> tuple[lis
     return [str(name) for name in ones.idxmax(axis=1)], "+".join(hot)
 
 
-def _sides(texts: list[str], file: Path, column: str) -> tuple[list[str], list[str]]:
+def _parse_splits(texts: list[str], file: Path, column: str) -> tuple[list[str], list[str]]:
     """Return split and fold of each row; a column that numbers folds gives folds."""
     sides: list[str] = []
     folds: list[str] = []
     for line, text in enumerate(texts, start=2):
         word = text.strip().lower()
         fold = re.fullmatch(r"(?:fold)?[_ -]?(\d+)", word)
-        if word not in SPLIT_WORDS and not fold:
+        if word not in SPLIT_ALIASES and not fold:
             raise ParfocalError(
                 f"{file}, line {line}: the split in column {column!r} is {text!r}. "
-                f"Valid are train, valid, test, or a fold such as fold_0. {nearest(word, SPLIT_WORDS)}"
+                f"Valid are train, valid, test, or a fold such as fold_0. {did_you_mean(word, SPLIT_ALIASES)}"
             )
-        sides.append("train" if fold else SPLIT_WORDS[word])
+        sides.append("train" if fold else SPLIT_ALIASES[word])
         folds.append(f"fold_{fold[1]}" if fold else "")
     return sides, folds
 
 
-def _number(text: str) -> float:
+def _to_float(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         return -1.0
 
 
-def _has(rows: pd.DataFrame) -> str:
+def _list_columns(rows: pd.DataFrame) -> str:
     return f"It has {', '.join(map(repr, rows.columns))}."

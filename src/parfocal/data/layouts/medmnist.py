@@ -5,23 +5,23 @@ from pathlib import Path
 
 import numpy as np
 
-from parfocal.data.layouts.classes import named, natural
-from parfocal.data.table import Table, assemble
+from parfocal.data.layouts.classes import natural_sort_key, resolve_class_names
+from parfocal.data.table import Table, build_rows
 from parfocal.errors import ParfocalError
-from parfocal.parts import ColumnsPart, DataPart
+from parfocal.parts import ColumnsConfig, DataConfig
 
-_SPLITS = {"train": "train", "val": "valid", "test": "test"}
+_SPLIT_KEYS = {"train": "train", "val": "valid", "test": "test"}
 
 
-def recognise_medmnist(source: Path) -> str:
+def recognize_medmnist(source: Path) -> str:
     """Say why a folder or file is MedMNIST's, or nothing."""
-    file = _file(source)
+    file = _find_npz(source)
     return f"{file.name} with arrays of images and labels" if file else ""
 
 
-def read_medmnist(source: Path, data: DataPart, columns: ColumnsPart) -> Table:
+def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
     """Read `{train,val,test}_{images,labels}`; an image's path is `file.npz#train_images/7`."""
-    file = _file(source)
+    file = _find_npz(source)
     if file is None:
         raise ParfocalError(f"{source} holds no single .npz file. Name the file itself.")
     ids: list[str] = []
@@ -29,10 +29,10 @@ def read_medmnist(source: Path, data: DataPart, columns: ColumnsPart) -> Table:
     splits: list[str] = []
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            for key, split in _SPLITS.items():
+            for key, split in _SPLIT_KEYS.items():
                 if f"{key}_labels" not in arrays.files:
                     continue
-                texts = _labels(arrays[f"{key}_labels"], file, key)
+                texts = _read_labels(arrays[f"{key}_labels"], file, key)
                 ids += [f"{key}_images/{number}" for number in range(len(texts))]
                 labels += texts
                 splits += [split] * len(texts)
@@ -40,21 +40,21 @@ def read_medmnist(source: Path, data: DataPart, columns: ColumnsPart) -> Table:
         raise ParfocalError(f"{file} is not a readable .npz file: {error}") from None
     if not ids:
         raise ParfocalError(f"{file} holds no train_images and train_labels, as MedMNIST's files do.")
-    codes = tuple(sorted(set(labels), key=natural))
+    codes = tuple(sorted(set(labels), key=natural_sort_key))
     place = {code: number for number, code in enumerate(codes)}
     paths = [Path(f"{file}#{one}") for one in ids]
-    rows = assemble(ids, paths, [place[text] for text in labels], splits, ids)
-    return Table(rows, named(codes, data.classes), codes, f"medmnist at {file}")
+    rows = build_rows(ids, paths, [place[text] for text in labels], splits, ids)
+    return Table(rows, resolve_class_names(codes, data.classes), codes, f"medmnist at {file}")
 
 
-def _file(source: Path) -> Path | None:
+def _find_npz(source: Path) -> Path | None:
     if source.suffix == ".npz":
         return source
     found = sorted(source.glob("*.npz"))
     return found[0] if len(found) == 1 else None
 
 
-def _labels(array: np.ndarray, file: Path, key: str) -> list[str]:
+def _read_labels(array: np.ndarray, file: Path, key: str) -> list[str]:
     flat = array.reshape(len(array), -1)
     if flat.shape[1] != 1:
         raise ParfocalError(f"{file}: {key}_labels has {flat.shape[1]} columns; one class an image is read here.")

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from parfocal.errors import ParfocalError, nearest
+from parfocal.errors import ParfocalError, did_you_mean
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls")
 
 
-def sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read a sheet's rows as text; the named columns must be among its own."""
-    rows = _readable(file)
+    rows = _read_any_sheet(file)
     for column in columns:
         if column not in rows.columns:
             found = ", ".join(map(repr, rows.columns))
             raise ParfocalError(
-                f"{file} has no column {column!r}; it has {found}. {nearest(column, map(str, rows.columns))} "
+                f"{file} has no column {column!r}; it has {found}. {did_you_mean(column, map(str, rows.columns))} "
                 f"The first line must be {','.join(columns)}."
             )
     if rows.empty:
@@ -24,34 +24,34 @@ def sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     return rows
 
 
-def header(file: Path) -> list[str]:
+def read_column_names(file: Path) -> list[str]:
     """Return the names of a CSV or TSV file's columns, or none if it cannot be read; for recognising a layout."""
     try:
-        return list(pd.read_csv(file, sep=_separator(file), nrows=0, encoding="utf-8-sig").columns)
+        return list(pd.read_csv(file, sep=_get_separator(file), nrows=0, encoding="utf-8-sig").columns)
     except (OSError, ValueError):
         return []
 
 
-def single_column(file: Path) -> list[str]:
+def read_single_column(file: Path) -> list[str]:
     """Read a file of one value a line without a header."""
-    rows = _text(file, ",", header_row=None)
+    rows = _read_text_sheet(file, ",", header_row=None)
     if rows.shape[1] != 1:
         raise ParfocalError(f"{file} has {rows.shape[1]} columns; this layout has one value a line and no header.")
     return rows[0].str.strip().tolist()
 
 
-def pairs(file: Path, column: str) -> dict[str, str]:
+def read_column_by_path(file: Path, column: str) -> dict[str, str]:
     """Read what a column says of each `Path`; nothing where there is no such file."""
     if not file.exists():
         return {}
-    rows = sheet(file, ("Path", column))
+    rows = read_sheet(file, ("Path", column))
     return dict(zip(rows["Path"], rows[column], strict=True))
 
 
-def _readable(file: Path) -> pd.DataFrame:
+def _read_any_sheet(file: Path) -> pd.DataFrame:
     suffix = file.suffix.lower()
     if suffix not in (".parquet", ".xlsx", ".xls"):
-        return _text(file, _separator(file), header_row=0)
+        return _read_text_sheet(file, _get_separator(file), header_row=0)
     try:
         rows = pd.read_parquet(file) if suffix == ".parquet" else pd.read_excel(file, dtype=str)
     except FileNotFoundError:
@@ -60,14 +60,14 @@ def _readable(file: Path) -> pd.DataFrame:
         raise ParfocalError(f"{file} needs a package that is not there. Install parfocal[sheets].") from None
     except (OSError, ValueError, KeyError) as error:
         raise ParfocalError(f"{file} is not a readable {suffix[1:]} file: {error}") from None
-    return pd.DataFrame({str(name): [_as_text(value) for value in rows[name]] for name in rows.columns})
+    return pd.DataFrame({str(name): [_to_text(value) for value in rows[name]] for name in rows.columns})
 
 
-def _separator(file: Path) -> str:
+def _get_separator(file: Path) -> str:
     return "\t" if file.suffix.lower() == ".tsv" else ","
 
 
-def _text(file: Path, separator: str, header_row: int | None) -> pd.DataFrame:
+def _read_text_sheet(file: Path, separator: str, header_row: int | None) -> pd.DataFrame:
     try:
         return pd.read_csv(
             file, sep=separator, header=header_row, dtype=str, keep_default_na=False, encoding="utf-8-sig"
@@ -82,7 +82,7 @@ def _text(file: Path, separator: str, header_row: int | None) -> pd.DataFrame:
         raise ParfocalError(f"{file} cannot be read: {error.strerror}.") from None
 
 
-def _as_text(value: object) -> str:
+def _to_text(value: object) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
