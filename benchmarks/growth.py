@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 
 from benchmarks.machine import measure_rate, save_results
-from parfocal.data.batches import BatchLoader
-from parfocal.data.check import check
+from parfocal.data.checks import check
+from parfocal.data.loader import BatchLoader
 from parfocal.data.store import get_stores_folder, prepare
 from parfocal.data.table import Table, build_rows
-from parfocal.parts import ImagesConfig, TrainingConfig, ViewsConfig
+from parfocal.schema import ImagesConfig, TrainingConfig, ViewsConfig
 
 IMAGES = ImagesConfig(size=32)
-VIEWS = ViewsConfig(crop=28, rotate=20, flip_horizontal=0.5, brightness=0.2)
+VIEWS = ViewsConfig(crop_size=28, rotate=20, flip_horizontal=0.5, brightness=0.2)
 
 
 def write_images(folder: Path, n_images: int) -> Table:

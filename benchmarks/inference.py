@@ -24,18 +24,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.machine import measure_rate, median_ratio, save_results
 from parfocal.data.decode import prepare_image
-from parfocal.data.passes import map_ordered
-from parfocal.data.synthetic import synthesize_smear
-from parfocal.evaluation.answering import Predictor
+from parfocal.data.parallel import map_ordered
+from parfocal.engine.compiled import is_openvino_available
+from parfocal.engine.device import resolve_precision
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.inference import resolve_precision
-from parfocal.evaluation.ordinary import compute_features, fit_ood_monitor
+from parfocal.evaluation.out_of_distribution import compute_features, fit_ood_monitor
 from parfocal.evaluation.predict import predict
-from parfocal.model import resnet
-from parfocal.model.classifier import build_classifier
-from parfocal.model.compiled import is_openvino_available
+from parfocal.evaluation.predictor import Predictor
+from parfocal.models import resnet
+from parfocal.models.classifier import build_classifier
 from parfocal.recipe import load_recipe
 from parfocal.run import Run
+from parfocal.synthetic.dataset import synthesize_smear
 
 BATCH_SIZE = 64
 MEAN, STD = (torch.tensor(one)[:, None, None] for one in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -88,7 +88,7 @@ def run_plain(model: str, n_batches: int, out: Path) -> float:
 
 def write_untrained_run(folder: Path, model: str, paths: list[Path]) -> Path:
     """Write a run whose network has learnt nothing, which takes it as long to answer; what is ordinary is known."""
-    made, run = load_recipe(None, model=model, size=256, crop=224), Run(folder)
+    made, run = load_recipe(None, model=model, size=256, crop_size=224), Run(folder)
     made.save(run.folder / "recipe.yaml")
     build_classifier(made.network, ("normal", "blast")).save(run.weights_path)
     run.write_environment({"data": {"classes": ["normal", "blast"], "codes": ["0", "1"]}})

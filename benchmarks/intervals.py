@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.machine import save_results
+from parfocal.evaluation.bootstrap import CONFIDENCE_LEVEL, METRICS_WITHOUT_INTERVAL, bootstrap, compute_intervals
 from parfocal.evaluation.compare import compare_predictions
-from parfocal.evaluation.intervals import CONFIDENCE_LEVEL, METRICS_WITHOUT_INTERVAL, bootstrap, compute_intervals
-from parfocal.evaluation.judgement import evaluate_split
+from parfocal.evaluation.evaluate import evaluate_split
+from parfocal.evaluation.metrics import ResampledMetrics
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.weighed import ResampledMetrics
-from parfocal.parts import EvaluationConfig
+from parfocal.schema import EvaluationConfig
 
 GRADE_SHARES = (0.735, 0.07, 0.15, 0.025, 0.02)
 """Shares of the grades in the documents' fundus photographs."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import save_results
-from parfocal.data.batches import BatchLoader
-from parfocal.parts import TrainingConfig, ViewsConfig
+from parfocal.data.loader import BatchLoader
+from parfocal.schema import TrainingConfig, ViewsConfig
 
 
 def anonymous_memory() -> float:
@@ -28,7 +28,7 @@ def measure_epoch_memory(gigabytes: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         pixels = np.lib.format.open_memmap(Path(folder) / "pixels.npy", "w+", np.uint8, (count, 256, 256, 3))
         pixels = np.load(Path(folder) / "pixels.npy", mmap_mode="r")
-        views = ViewsConfig(crop=224, rotate=20, flip_horizontal=0.5, brightness=0.2)
+        views = ViewsConfig(crop_size=224, rotate=20, flip_horizontal=0.5, brightness=0.2)
         places = np.arange(count)
         batches = BatchLoader(pixels, places, places % 5, views, TrainingConfig(), 32)
         before, most = anonymous_memory(), 0.0

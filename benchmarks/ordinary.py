@@ -13,8 +13,8 @@ import pandas as pd
 
 from benchmarks.machine import save_results
 from parfocal.data.decode import Pixels, prepare_image
-from parfocal.evaluation.ordinary import OodMonitor, compute_features, fit_ood_monitor
-from parfocal.parts import ImagesConfig
+from parfocal.evaluation.out_of_distribution import OodMonitor, compute_features, fit_ood_monitor
+from parfocal.schema import ImagesConfig
 
 CORRUPTIONS: dict[str, Callable[[Pixels], Pixels]] = {
     "as they are": lambda pixels: pixels,

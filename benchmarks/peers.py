@@ -28,15 +28,15 @@ from torch.utils.data import DataLoader
 
 from benchmarks.machine import cpu_seconds, median_ratio, save_results
 from benchmarks.training_loop import BATCH_SIZE, PlainDataset
-from parfocal.data.readers import read
+from parfocal.data.layouts import read
 from parfocal.data.store import prepare
-from parfocal.data.synthetic import synthesize_smear
-from parfocal.evaluation.inference import build_batches, build_fabric
-from parfocal.model import resnet
-from parfocal.model.classifier import build_classifier
+from parfocal.engine.batches import build_batches
+from parfocal.engine.device import build_fabric
+from parfocal.models import resnet
+from parfocal.models.classifier import build_classifier
 from parfocal.recipe import load_recipe
-from parfocal.training.epoch import EpochState, run_epoch
-from parfocal.training.learner import build_learner
+from parfocal.synthetic.dataset import synthesize_smear
+from parfocal.training.step import EpochState, build_learner, run_epoch
 
 LEARNING_RATE, MOMENTUM, WORKERS = 0.001, 0.9, 2
 
@@ -45,7 +45,7 @@ Outcome = TypeVar("Outcome")
 
 def train_parfocal(folder: Path, weights: Path, model: str, epochs: int) -> None:
     """Train from the Store, which is made if it is not there."""
-    changes = {"optimiser": "sgd", "learning_rate": LEARNING_RATE, "batch": BATCH_SIZE, "epochs": epochs}
+    changes = {"optimizer": "sgd", "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "epochs": epochs}
     chosen = load_recipe("leukemia-adam", model=model, **changes)
     table = read(folder)
     batches = build_batches("train", table, prepare(table, chosen.images), chosen)
@@ -306,7 +306,7 @@ def compare(
         "model": model,
         "images": count,
         "epochs": n_epochs,
-        "batch": BATCH_SIZE,
+        "batch_size": BATCH_SIZE,
         "threads_used": n_threads,
         "versions": {name: one for name, one in versions.items() if one},
         "left_out": left_out,

@@ -15,11 +15,11 @@ import numpy as np
 from benchmarks.machine import measure_rate, median_ratio, save_results
 from parfocal.data.decode import prepare_image
 from parfocal.data.store import get_stores_folder, prepare
-from parfocal.data.synthetic import synthesize_fundus
 from parfocal.data.table import Table, build_rows
-from parfocal.parts import ImagesConfig
+from parfocal.schema import ImagesConfig
+from parfocal.synthetic.dataset import synthesize_fundus
 
-IMAGES = ImagesConfig(fit="crop", size=512)
+IMAGES = ImagesConfig(resize_mode="crop", size=512)
 
 
 def draw_photographs(folder: Path, n_images: int) -> list[Path]:

@@ -18,14 +18,15 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from benchmarks.machine import measure_rate, median_ratio, save_results
-from parfocal.data.readers import read
+from parfocal.data.augment import draw_views
+from parfocal.data.layouts import read
+from parfocal.data.render import render
 from parfocal.data.store import prepare
-from parfocal.data.synthetic import synthesize_smear
-from parfocal.data.views import draw_views, render
-from parfocal.parts import ImagesConfig, ViewsConfig
+from parfocal.schema import ImagesConfig, ViewsConfig
+from parfocal.synthetic.dataset import synthesize_smear
 
 VIEWS = ViewsConfig(
-    crop=224, rotate=20, flip_horizontal=0.5, flip_vertical=0.5, brightness=0.2, contrast=0.2, saturation=0.2
+    crop_size=224, rotate=20, flip_horizontal=0.5, flip_vertical=0.5, brightness=0.2, contrast=0.2, saturation=0.2
 )
 
 

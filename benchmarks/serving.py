@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.machine import measure_rate, save_results
 from parfocal.data.decode import read_image
-from parfocal.data.synthetic import synthesize_smear
-from parfocal.evaluation.answering import Predictor
-from parfocal.training.runs import train
+from parfocal.evaluation.predictor import Predictor
+from parfocal.synthetic.dataset import synthesize_smear
+from parfocal.training.train import train
 
 BATCH_SIZE = 64
 N_DISTINCT = 128
@@ -35,7 +35,7 @@ N_DISTINCT = 128
 def train_run(folder: Path) -> Path:
     """Train a ResNet-18 for one epoch on a few drawn cells; what it has learnt does not matter."""
     smears = synthesize_smear(folder / "smears", n_images=160)
-    (run,) = train(smears, "leukemia", out=folder / "runs", model="resnet18", size=256, crop=224, epochs=1)
+    (run,) = train(smears, "leukemia", out=folder / "runs", model="resnet18", size=256, crop_size=224, epochs=1)
     return run.folder
 
 

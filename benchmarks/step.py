@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import choose_clock, measure_matmul_gflops, measure_rate, save_results
-from parfocal.evaluation.inference import build_fabric, to_channels_last
-from parfocal.model import resnet
-from parfocal.model.classifier import Classifier, build_classifier
+from parfocal.engine.device import build_fabric, to_channels_last
+from parfocal.models import resnet
+from parfocal.models.classifier import Classifier, build_classifier
 from parfocal.recipe import Recipe, load_recipe
-from parfocal.training.epoch import Batch, train_step
-from parfocal.training.learner import Learner, build_learner
-from parfocal.training.speed import compute_gflop_per_image
+from parfocal.training.benchmark import compute_gflop_per_image
+from parfocal.training.step import Batch, Learner, build_learner, train_step
 
 Step = Callable[[], object]
 
@@ -45,7 +44,7 @@ class Lever:
 
 
 def _recipe(model: str, **changes: Any) -> Recipe:
-    return load_recipe("leukemia-adam", model=model, learning_rate=0.001, **{"optimiser": "sgd", **changes})
+    return load_recipe("leukemia-adam", model=model, learning_rate=0.001, **{"optimizer": "sgd", **changes})
 
 
 def _random_batch(size: int) -> Batch:
@@ -88,7 +87,7 @@ def return_freed_memory(model: str, size: int) -> Step:
 
 def larger_blocks(model: str, size: int) -> Step:
     """Ask the kernel for memory in blocks of 1 GB."""
-    with patch("parfocal.memory._AHEAD", 2**30):
+    with patch("parfocal.engine.device._TOP_PAD_BYTES", 2**30):
         return default_step(model, size)
 
 
@@ -233,8 +232,8 @@ LEVERS: dict[str, Lever] = {
     "denormals flushed": Lever(flush_denormals),
     "SGD fused": Lever(lambda model, size: default_step(model, size, settings={"fused": True})),
     "SGD foreach": Lever(lambda model, size: default_step(model, size, settings={"foreach": True})),
-    "Adam": Lever(lambda model, size: default_step(model, size, optimiser="adam")),
-    "Adam fused": Lever(lambda model, size: default_step(model, size, settings={"fused": True}, optimiser="adam")),
+    "Adam": Lever(lambda model, size: default_step(model, size, optimizer="adam")),
+    "Adam fused": Lever(lambda model, size: default_step(model, size, settings={"fused": True}, optimizer="adam")),
     "SGD in the backward pass": Lever(optimizer_in_backward),
     "bf16 weights, float32 masters": Lever(bf16_weights),
     "float32, oneDNN in bf16": Lever(fast_math),

@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.machine import choose_clock, measure_matmul_gflops, measure_rate, median_ratio, save_results
-from parfocal.data.readers import read
+from parfocal.data.layouts import read
 from parfocal.data.store import prepare
-from parfocal.data.synthetic import synthesize_smear
 from parfocal.data.table import Table
-from parfocal.evaluation.inference import build_batches, build_fabric
-from parfocal.model import resnet
-from parfocal.model.classifier import build_classifier
+from parfocal.engine.batches import build_batches
+from parfocal.engine.device import build_fabric
+from parfocal.models import resnet
+from parfocal.models.classifier import build_classifier
 from parfocal.recipe import Recipe, load_recipe
-from parfocal.training.epoch import Batch, EpochState, epoch_row, run_epoch, train_step
-from parfocal.training.learner import build_learner
-from parfocal.training.speed import compute_gflop_per_image
+from parfocal.synthetic.dataset import synthesize_smear
+from parfocal.training.benchmark import compute_gflop_per_image
+from parfocal.training.step import Batch, EpochState, build_learner, epoch_row, run_epoch, train_step
 
 BATCH_SIZE = 32
 N_IMAGES = {"resnet18": 340, "resnet50": 172, "resnet152": 86}
@@ -147,7 +147,7 @@ def compare(model: str, n_images: int, n_rounds: int, n_threads: int) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         smears = synthesize_smear(Path(folder) / "smears", n_images)
         table = read(smears)
-        chosen = load_recipe("leukemia-adam", model=model, optimiser="sgd", learning_rate=0.001, batch=BATCH_SIZE,
+        chosen = load_recipe("leukemia-adam", model=model, optimizer="sgd", learning_rate=0.001, batch_size=BATCH_SIZE,
                         compile=torch.cuda.is_available())  # fmt: skip
         plain = PlainLoop(smears, model, n_threads)
         steps = len(table.get_positions("train")) // BATCH_SIZE
@@ -169,7 +169,7 @@ def compare(model: str, n_images: int, n_rounds: int, n_threads: int) -> dict[st
         }
     return {
         "model": model,
-        "batch": BATCH_SIZE,
+        "batch_size": BATCH_SIZE,
         "threads_used": n_threads,
         "per_second_of": "processor time" if n_threads == 1 else "the clock",
         "images_per_second": {name: [round(value, 2) for value in values] for name, values in figures.items()},

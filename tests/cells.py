@@ -9,10 +9,10 @@ import pandas as pd
 
 SMALL_RECIPE: dict[str, Any] = {
     "size": 40,
-    "crop": 32,
+    "crop_size": 32,
     "model": "resnet20",
     "epochs": 3,
-    "batch": 8,
+    "batch_size": 8,
     "precision": "float32",
     "flip_horizontal": 0.5,
     "rotate": 20,

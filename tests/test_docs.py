@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from parfocal.commands import app
-from parfocal.data.readers import LAYOUTS
-from parfocal.model.resnet import ARCHITECTURES
+from parfocal.data.layouts import LAYOUTS
+from parfocal.models.resnet import ARCHITECTURES
 from parfocal.recipe import describe_keys
 from parfocal.run import Run
 

@@ -87,7 +87,7 @@ def test_every_verb_is_a_function_of_the_package() -> None:
     [
         ("parfocal.commands", {"torch", "cv2", "pandas", "matplotlib"}),
         ("parfocal.data.store", {"torch", "sklearn", "scipy", "matplotlib"}),
-        ("parfocal.report.page", {"lightning_fabric", "openvino", "sklearn"}),
+        ("parfocal.report.report", {"lightning_fabric", "openvino", "sklearn"}),
         ("parfocal.evaluation.predict", {"lightning_fabric", "openvino", "matplotlib"}),
     ],
 )

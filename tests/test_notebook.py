@@ -5,7 +5,7 @@ from pathlib import Path
 
 import parfocal
 from parfocal.run import Run
-from tests.evaluation.trained import trained
+from tests.evaluation.trained_run import trained
 
 __all__ = ["trained"]
 

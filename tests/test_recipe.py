@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from sklearn.model_selection import StratifiedGroupKFold
 
 from parfocal.errors import UsageError
-from parfocal.parts import Config
 from parfocal.recipe import (
     Recipe,
     expand_recipes,
@@ -23,6 +22,7 @@ from parfocal.recipe import (
     validate_changes,
 )
 from parfocal.recipe_file import find_packaged_recipes
+from parfocal.schema import Config
 
 
 def test_every_key_has_a_short_name_of_its_own() -> None:
@@ -46,11 +46,11 @@ def test_short_and_full_keys_mean_the_same() -> None:
     [
         ("epohcs=3", "no key 'epohcs'. Did you mean 'epochs'?"),
         ("training.epoch=3", "no key 'training.epoch'. Did you mean 'training.epochs'?"),
-        ("optimiser=sdg", "optimiser=sdg is not a choice. Did you mean 'sgd'?"),
+        ("optimizer=sdg", "optimizer=sdg is not a choice. Did you mean 'sgd'?"),
         ("epochs=0", "training.epochs=0"),
         ("epochs=many", "training.epochs=many"),
         ("epochs", "not of the form key=value"),
-        ("crop=400", "crop=400 is larger than size=256"),
+        ("crop_size=400", "crop_size=400 is larger than size=256"),
         ("warmup=30", "warmup=30 is longer than epochs=20"),
         ("epochs=[1", "cannot be read"),
         ("epochs=0b_", "cannot be read"),
@@ -117,7 +117,7 @@ def test_a_saved_recipe_is_the_same_recipe(tmp_path: Path) -> None:
     after = load_recipe(tmp_path / "recipe.yaml")
     assert after == before
     assert after.compute_hash() == before.compute_hash()
-    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["training"]["batch"] == 32
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["training"]["batch_size"] == 32
 
 
 @given(
@@ -128,7 +128,7 @@ def test_a_saved_recipe_is_the_same_recipe(tmp_path: Path) -> None:
             "learning_rate": st.floats(1e-6, 1),
             "rotate": st.floats(0, 180),
             "model": st.sampled_from(["resnet18", "resnet152"]),
-            "grey": st.floats(0, 1),
+            "grayscale": st.floats(0, 1),
         },
     )
 )
@@ -162,9 +162,9 @@ def test_waivers_are_a_list_and_not_variants() -> None:
 
 
 def test_values_are_settled_each_for_itself() -> None:
-    assert validate_changes({"training.epochs": "3", "crop": 400, "warmup": 30}) == {
+    assert validate_changes({"training.epochs": "3", "crop_size": 400, "warmup": 30}) == {
         "epochs": 3,
-        "crop": 400,
+        "crop_size": 400,
         "warmup": 30,
     }
     with pytest.raises(UsageError, match=r"training\.epochs=0: Input should be greater"):

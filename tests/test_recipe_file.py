@@ -13,7 +13,7 @@ DOCUMENTED = [name for name in find_packaged_recipes() if read_recipe_file(name)
 FILE = """
 document: a paper
 training: {batch: 32, epochs: 3}
-networks: {resnet50: {batch: 16}, resnet152: {training.batch: 8, learning_rate: 0.01}}
+networks: {resnet50: {batch: 16}, resnet152: {training.batch_size: 8, learning_rate: 0.01}}
 experiments:
   depth: {model: [resnet18, resnet50, resnet152]}
   starts: {model: [resnet18, resnet50], init: [scratch, imagenet], epochs: 2}
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_what_stands_beside_the_choices_is_no_part_of_the_recipe(file: Path, tmp_path: Path) -> None:
     one = load_recipe(file)
-    plain = load_recipe(None, name="mine", batch=32, epochs=3)
+    plain = load_recipe(None, name="mine", batch_size=32, epochs=3)
     assert one == plain
     assert one.compute_hash() == plain.compute_hash()
     one.save(tmp_path / "recipe.yaml")
@@ -41,15 +41,15 @@ def test_what_stands_beside_the_choices_is_no_part_of_the_recipe(file: Path, tmp
 
 @pytest.mark.parametrize(("model", "batch"), [("resnet18", 32), ("resnet50", 16), ("resnet152", 8), ("resnet34", 32)])
 def test_values_by_network_are_those_of_the_chosen_network(file: Path, model: str, batch: int) -> None:
-    assert load_recipe(file, model=model).training.batch == batch
-    assert load_recipe(file, **{"network.model": model}).training.batch == batch
-    assert load_recipe(file, model=model, batch=4).training.batch == 4
-    assert load_recipe(file, **{"network.model": model, "training.batch": 4}).training.batch == 4
+    assert load_recipe(file, model=model).training.batch_size == batch
+    assert load_recipe(file, **{"network.model": model}).training.batch_size == batch
+    assert load_recipe(file, model=model, batch_size=4).training.batch_size == 4
+    assert load_recipe(file, **{"network.model": model, "training.batch_size": 4}).training.batch_size == 4
 
 
 def test_the_network_may_stand_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "deep.yaml").write_text("network: {model: resnet50}\nnetworks: {resnet50: {batch: 7}}")
-    assert load_recipe(tmp_path / "deep.yaml").training.batch == 7
+    assert load_recipe(tmp_path / "deep.yaml").training.batch_size == 7
 
 
 def test_an_experiment_makes_one_run_for_each_combination(file: Path) -> None:
@@ -57,8 +57,8 @@ def test_an_experiment_makes_one_run_for_each_combination(file: Path) -> None:
     names = [f"{model}-init{init}" for model in ("resnet18", "resnet50") for init in ("scratch", "imagenet")]
     assert list(found) == names
     assert {one.training.epochs for one in found.values()} == {2}
-    assert [one.training.batch for one in found.values()] == [32, 32, 16, 16]
-    assert {name: one.training.batch for name, one in expand_recipes(file, experiment="depth").items()} == {
+    assert [one.training.batch_size for one in found.values()] == [32, 32, 16, 16]
+    assert {name: one.training.batch_size for name, one in expand_recipes(file, experiment="depth").items()} == {
         "resnet18": 32,
         "resnet50": 16,
         "resnet152": 8,

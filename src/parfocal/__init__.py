@@ -8,6 +8,22 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from parfocal.data.checks import check
+    from parfocal.data.dataset import ImageDataset
+    from parfocal.data.layouts import read
+    from parfocal.data.store import prepare
+    from parfocal.evaluation.evaluate import evaluate
+    from parfocal.evaluation.predict import predict
+    from parfocal.explainability.explain import explain
+    from parfocal.exporters.export import export
+    from parfocal.report.report import compare
+    from parfocal.serving.server import serve
+    from parfocal.synthetic.dataset import synthesize
+    from parfocal.training.autoconfig import plan
+    from parfocal.training.benchmark import bench
+    from parfocal.training.train import train
+
 __version__ = "0.1.0"
 
 if os.environ.get("PARFOCAL_CPU") == "avx2":
@@ -15,37 +31,21 @@ if os.environ.get("PARFOCAL_CPU") == "avx2":
     os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
 
-if TYPE_CHECKING:
-    from parfocal.data.check import check
-    from parfocal.data.images import ImageDataset
-    from parfocal.data.readers import read
-    from parfocal.data.store import prepare
-    from parfocal.data.synthetic import synthesize
-    from parfocal.evaluation.evaluate import evaluate
-    from parfocal.evaluation.predict import predict
-    from parfocal.explaining.explain import explain
-    from parfocal.exporting.export import export
-    from parfocal.report.page import compare
-    from parfocal.serving.server import serve
-    from parfocal.training.plan import plan
-    from parfocal.training.runs import train
-    from parfocal.training.speed import bench
-
 _MODULES = {
-    "Images": "data.images",
-    "bench": "training.speed",
-    "check": "data.check",
-    "compare": "report.page",
+    "ImageDataset": "data.dataset",
+    "bench": "training.benchmark",
+    "check": "data.checks",
+    "compare": "report.report",
     "evaluate": "evaluation.evaluate",
-    "explain": "explaining.explain",
-    "export": "exporting.export",
-    "plan": "training.plan",
+    "explain": "explainability.explain",
+    "export": "exporters.export",
+    "plan": "training.autoconfig",
     "predict": "evaluation.predict",
     "prepare": "data.store",
-    "read": "data.readers",
+    "read": "data.layouts",
     "serve": "serving.server",
-    "synthesise": "data.synthetic",
-    "train": "training.runs",
+    "synthesize": "synthetic.dataset",
+    "train": "training.train",
 }
 
 __all__ = [

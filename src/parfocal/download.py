@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 
 from parfocal.errors import ParfocalError
-from parfocal.files import explain_write_errors
+from parfocal.io import explain_write_errors
 from parfocal.progress import show_progress
 
 _CHUNK_BYTES = 1_000_000

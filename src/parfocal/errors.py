@@ -30,3 +30,11 @@ def join_limited(items: Iterable[object], limit: int = 5) -> str:
     texts = [str(item) for item in items]
     shown = ", ".join(texts[:limit])
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
+
+
+class UnreadableImageError(Exception):
+    """The file is not a whole image; the text says why."""
+
+
+class ImageTooLargeError(UnreadableImageError):
+    """The file declares a picture of more pixels, or more bytes once decoded, than memory is given for."""

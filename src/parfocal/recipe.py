@@ -17,8 +17,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from parfocal.errors import UsageError, did_you_mean
-from parfocal.files import write_text
-from parfocal.parts import (
+from parfocal.io import write_text
+from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
+from parfocal.schema import (
     ColumnsConfig,
     Config,
     DataConfig,
@@ -30,7 +31,6 @@ from parfocal.parts import (
     TrainingConfig,
     ViewsConfig,
 )
-from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
 
 _RECIPE_KEY = "recipe"
 """The key by which an experiment compares several recipes."""
@@ -51,14 +51,14 @@ class Recipe(Config):
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
     machine: MachineConfig = MachineConfig()
-    judgement: EvaluationConfig = EvaluationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.training.freeze != "none" and self.network.init == "scratch":
             raise ValueError(f"freeze={self.training.freeze} would hold random weights; say init=imagenet or another")
-        if self.views.crop > self.images.size:
-            raise ValueError(f"crop={self.views.crop} is larger than size={self.images.size}")
+        if self.views.crop_size > self.images.size:
+            raise ValueError(f"crop_size={self.views.crop_size} is larger than size={self.images.size}")
         return self
 
     def compute_hash(self) -> str:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from parfocal.errors import UsageError, did_you_mean
-from parfocal.parts import Config
+from parfocal.schema import Config
 
 AUTO = "auto"
 """The recipe that has no file: it is planned from the data."""

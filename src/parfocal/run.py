@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from parfocal.errors import ParfocalError, UsageError, join_limited
-from parfocal.files import atomic_write, write_json
+from parfocal.io import atomic_write, write_json
 from parfocal.notebook import render_html_table
 from parfocal.recipe import Recipe
 from parfocal.recipe import load_recipe as read_recipe
@@ -171,7 +171,7 @@ def with_unique_names(runs: Sequence[Run]) -> list[Run]:
         depth += 1
     if depth == 1:
         return list(runs)
-    return [replace(run, called="-".join(above[-depth:])) for run, above in zip(runs, parts, strict=True)]
+    return [replace(run, display_name="-".join(above[-depth:])) for run, above in zip(runs, parts, strict=True)]
 
 
 def _parse_depth(model: str) -> int:

@@ -15,7 +15,7 @@ import yaml
 from parfocal.commands import app
 from parfocal.recipe import load_recipe
 from tests.cells import SMALL_RECIPE, draw_cell, write_image
-from tests.commands.command import expect_error, parfocal, parfocal_subprocess
+from tests.commands.run_command import expect_error, parfocal, parfocal_subprocess
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 QUICK_RECIPE = [f"{key}={value}" for key, value in {**SMALL_RECIPE, "epochs": 1}.items()]
@@ -123,8 +123,8 @@ def test_an_experiment_is_one_command_that_ends_in_one_comparison(cells: Path, t
     assert parfocal("train", cells, *QUICK_RECIPE, "model=resnet20,plain20", "--out", first).returncode == 0
     content = {
         "images": {"size": 32},
-        "views": {"crop": 32},
-        "training": {"epochs": 1, "batch": 8, "precision": "float32"},
+        "views": {"crop_size": 32},
+        "training": {"epochs": 1, "batch_size": 8, "precision": "float32"},
         "experiments": {"starts": {"model": ["resnet20", "plain20"], "init": ["scratch", str(first)]}},
     }
     file.write_text(yaml.safe_dump(content))
@@ -143,7 +143,7 @@ def test_an_experiment_is_one_command_that_ends_in_one_comparison(cells: Path, t
 
 
 def test_what_the_document_reports_stands_in_the_comparison(cells: Path, tmp_path: Path) -> None:
-    words = ["experiment=depth", "model=resnet18,resnet20", "size=32", "crop=32", "epochs=1", "precision=float32"]
+    words = ["experiment=depth", "model=resnet18,resnet20", "size=32", "crop_size=32", "epochs=1", "precision=float32"]
     done = parfocal("train", cells, "--recipe", "leukemia-adam", *words, "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("Warning", "Report", "Too few"))]
@@ -193,7 +193,7 @@ def test_bench_shows_what_it_measured_and_says_what_holds_training_up(cells: Pat
     ("words", "said"),
     [
         (["epohcs=3"], "Did you mean 'epochs'?"),
-        (["optimiser=sdg"], "Did you mean 'sgd'?"),
+        (["optimizer=sdg"], "Did you mean 'sgd'?"),
         (["model=resnet81"], "There is no network 'resnet81'. Did you mean 'resnet18'?"),
         (["--recipe", "leukaemia"], "Did you mean 'leukemia'?"),
         (["--recipe", "fundus", "experiment=pretrainig"], "Did you mean 'pretraining'?"),
@@ -208,7 +208,7 @@ def test_wrong_usage_exits_with_2_and_names_the_nearest(
 def test_a_wrong_recipe_is_told_before_what_takes_seconds_to_import(
     cells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "parfocal.training.runs", None)
+    monkeypatch.setitem(sys.modules, "parfocal.training.train", None)
     assert "Did you mean 'epochs'?" in expect_error(parfocal("train", cells, "epohcs=3"), 2)
 
 
@@ -313,9 +313,8 @@ def test_explaining_prints_peaks_and_places_and_lists_what_it_cannot_read(cells:
 
 def test_a_border_that_decides_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     from parfocal.commands.explain import _print_border_swap
-    from parfocal.explaining.explain import Explanation
-    from parfocal.explaining.lying import MapLocalization
-    from parfocal.explaining.margin import BorderSwapResult
+    from parfocal.explainability.explain import Explanation
+    from parfocal.explainability.localization import BorderSwapResult, MapLocalization
 
     lying = {
         "bad": MapLocalization(BorderSwapResult(40, 0.3, 0.3, 0.1, 0.1, 0.4, 0.1), {}),

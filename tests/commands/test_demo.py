@@ -10,10 +10,10 @@ from parfocal.recipe import load_recipe
 
 
 def test_the_demo_leaves_runs_page_and_submissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = load_recipe("demo", size=32, crop=32, epochs=1)
+    quick = load_recipe("demo", size=32, crop_size=32, epochs=1)
     monkeypatch.setattr(demo, "RECIPE", quick)
     monkeypatch.setattr(demo, "NETWORKS", ["resnet20", "plain20"])
-    monkeypatch.setattr(demo, "IMAGES", 60)
+    monkeypatch.setattr(demo, "N_IMAGES", 60)
     for _ in range(2):
         done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
         assert done.exit_code == 0, done.output

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import parfocal
-from tests.evaluation.trained import trained as trained
+from tests.commands.run_command import parfocal
+from tests.evaluation.trained_run import trained as trained
 
 
 def test_it_says_how_far_apart_and_where_the_file_is(trained: Path, tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_images_that_cannot_be_compared_on_end_in_one_message(trained: Path, tmp
 def test_a_disagreement_is_measured_said_and_ends_with_1(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parfocal.exporting import export as exporting
+    from parfocal.exporters import export as exporting
 
     monkeypatch.setitem(exporting.TOLERANCES, "float32", -1.0)
     done = parfocal("export", trained / "runs" / "resnet20", "--to", "torchscript", "-o", tmp_path)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.data.decode import NOTES, UnreadableImageError, prepare_image, read_image
-from parfocal.parts import ImagesConfig
-from tests.data.pictures import (
+from parfocal.data.decode import NOTES, prepare_image, read_image
+from parfocal.errors import UnreadableImageError
+from parfocal.schema import ImagesConfig
+from tests.data.example_files import (
     HEIGHT,
     WIDTH,
     build_example_files,
@@ -41,7 +42,7 @@ def test_a_jpeg_is_turned_at_reduced_scale_too(turn: int, factor: int) -> None:
     data = encode_with_pillow(
         Image.fromarray(draw_scene(64 * factor, 96 * factor)), "JPEG", quality=95, exif=build_exif(turn)
     )
-    quick, facts = prepare_image(data, ImagesConfig(fit="squash", size=64))
+    quick, facts = prepare_image(data, ImagesConfig(resize_mode="squash", size=64))
     with Image.fromarray(decode_with_pillow(data)) as upright:
         golden = np.array(upright.resize((64, 64), Image.Resampling.BOX))
     assert np.abs(quick.astype(int) - golden).mean() < 2
@@ -56,7 +57,7 @@ def test_a_reduced_jpeg_is_smaller_and_a_full_one_is_not() -> None:
 
 def test_bytes_and_files_are_prepared_alike(tmp_path: Path) -> None:
     (tmp_path / "one.jpeg").write_bytes(EXAMPLES["rgb.jpg"].data)
-    images = ImagesConfig(fit="pad", size=50)
+    images = ImagesConfig(resize_mode="pad", size=50)
     from_file, from_bytes = (
         prepare_image(tmp_path / "one.jpeg", images),
         prepare_image(EXAMPLES["rgb.jpg"].data, images),

@@ -25,10 +25,11 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from parfocal.data.decode import UnreadableImageError, prepare_image, read_image
-from parfocal.data.headers import ImageTooLargeError, limit_image_size
-from parfocal.parts import ImagesConfig
-from tests.data.pictures import draw_scene
+from parfocal.data.decode import prepare_image, read_image
+from parfocal.data.headers import limit_image_size
+from parfocal.errors import ImageTooLargeError, UnreadableImageError
+from parfocal.schema import ImagesConfig
+from tests.data.example_files import draw_scene
 
 GRAY = draw_scene()[..., 0]
 DEEP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -75,7 +76,7 @@ def _read_gray(data: bytes) -> np.ndarray:
     pixels, facts = read_image(data)
     assert pixels.shape[2] == 3
     assert (pixels == pixels[..., :1]).all()
-    assert {"grey", "dicom"} <= set(facts.notes.split())
+    assert {"gray", "dicom"} <= set(facts.notes.split())
     return pixels[..., 0]
 
 

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from parfocal.data.decode import UnreadableImageError, prepare_image, read_image
-from parfocal.parts import ImagesConfig
-from tests.data.pictures import build_example_files, build_exif, build_tiff, draw_scene, encode_with_pillow
+from parfocal.data.decode import prepare_image, read_image
+from parfocal.errors import UnreadableImageError
+from parfocal.schema import ImagesConfig
+from tests.data.example_files import build_example_files, build_exif, build_tiff, draw_scene, encode_with_pillow
 
 EXAMPLES = build_example_files()
 FORMATS = (

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parfocal.data.decode import UnreadableImageError, prepare_image
+from parfocal.data.augment import eval_views
+from parfocal.data.decode import prepare_image
 from parfocal.data.masks import MaskFolder
-from parfocal.data.synthetic import synthesize_fundus, synthesize_smear
-from parfocal.data.views import eval_views, render_one
-from parfocal.errors import ParfocalError
+from parfocal.data.render import render_one
+from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.recipe import Recipe, load_recipe
+from parfocal.synthetic.dataset import synthesize_fundus, synthesize_smear
 from tests.cells import write_image
 
 
@@ -21,7 +22,13 @@ def _looked_at(image: Path, chosen: Recipe) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "framing",
-    [{"fit": "squash"}, {"fit": "crop"}, {"fit": "pad"}, {"crop_disc": True, "fit": "pad"}, {"centre_crop": 60}],
+    [
+        {"resize_mode": "squash"},
+        {"resize_mode": "crop"},
+        {"resize_mode": "pad"},
+        {"crop_disc": True, "resize_mode": "pad"},
+        {"center_crop": 60},
+    ],
     ids=str,
 )
 def test_a_mask_lies_where_its_image_shows_the_thing(tmp_path: Path, framing: dict[str, object]) -> None:
@@ -31,7 +38,7 @@ def test_a_mask_lies_where_its_image_shows_the_thing(tmp_path: Path, framing: di
     mask[30:52, 60:90] = 9
     write_image(tmp_path / "eye.png", picture)
     write_image(tmp_path / "masks" / "eye.png", mask)
-    chosen = load_recipe(None, size=64, crop=48, **framing)
+    chosen = load_recipe(None, size=64, crop_size=48, **framing)
     masks = MaskFolder(tmp_path / "masks")
     found = masks.find(tmp_path / "eye.png")
     assert found is not None
@@ -46,7 +53,7 @@ def test_synthetic_sets_bring_their_masks_and_the_names_of_their_parts(tmp_path:
     smears = synthesize_smear(tmp_path / "smears", 40, size=96)
     cells = MaskFolder(smears / "masks")
     assert dict(cells.region_names) == {127: "cytoplasm", 255: "nucleus"}
-    chosen = load_recipe(None, size=64, crop=56)
+    chosen = load_recipe(None, size=64, crop_size=56)
     for split in ("valid", "test"):
         image = smears / "new_dataset" / split / "0.bmp"
         mask = cells.find(image, split)
@@ -65,7 +72,7 @@ def test_a_jpeg_that_is_decoded_at_reduced_scale_keeps_its_mask(tmp_path: Path) 
     picture[400:480, 160:240], mask[400:480, 160:240] = 240, 1
     write_image(tmp_path / "a.jpeg", picture)
     write_image(tmp_path / "masks" / "a.png", mask)
-    chosen = load_recipe(None, size=64, crop=64)
+    chosen = load_recipe(None, size=64, crop_size=64)
     (region,) = (
         MaskFolder(tmp_path / "masks")
         .render_regions(tmp_path / "masks" / "a.png", tmp_path / "a.jpeg", chosen)
@@ -82,7 +89,7 @@ def test_faulty_masks_are_told(tmp_path: Path) -> None:
     write_image(tmp_path / "small.png", np.ones((20, 30), np.uint8))
     write_image(tmp_path / "many.png", np.arange(900, dtype=np.uint16).reshape(30, 30).astype(np.uint8))
     (tmp_path / "bad.png").write_text("no image")
-    masks, chosen = MaskFolder(tmp_path), load_recipe(None, size=32, crop=32)
+    masks, chosen = MaskFolder(tmp_path), load_recipe(None, size=32, crop_size=32)
     with pytest.raises(ParfocalError, match=r"small\.png is 30×20, its image 30×30\. A mask must be as large"):
         masks.render_regions(tmp_path / "small.png", tmp_path / "a.png", chosen)
     with pytest.raises(ParfocalError, match=r"many\.png has 255 values: not a mask"):

@@ -16,10 +16,10 @@ import pytest
 
 from parfocal.data import store as store_module
 from parfocal.data.decode import prepare_image
-from parfocal.data.readers import read
+from parfocal.data.layouts import read
 from parfocal.data.store import get_stores_folder, prepare
 from parfocal.errors import ParfocalError
-from parfocal.parts import ImagesConfig
+from parfocal.schema import ImagesConfig
 
 
 def test_pixels_are_those_of_the_files_in_the_order_of_the_table(cells: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_copied_store_is_checked_and_kept(cells: Path) -> None:
 
 
 def test_two_processes_make_a_store_once(cells: Path) -> None:
-    command = [sys.executable, "-m", "parfocal", "prepare", str(cells), "size=64", "crop=64"]
+    command = [sys.executable, "-m", "parfocal", "prepare", str(cells), "size=64", "crop_size=64"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = {process.communicate()[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
@@ -165,7 +165,7 @@ def test_pixels_are_a_file_that_numpy_reads(cells: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit stands in for a full disk on Linux")
 def test_a_full_disk_leaves_no_store(draw: Callable[..., Path], tmp_path: Path) -> None:
     folder = draw(tmp_path / "cells", train=40, valid=4, test=2)
-    command = [sys.executable, "-m", "parfocal", "prepare", str(folder), "size=128", "crop=128"]
+    command = [sys.executable, "-m", "parfocal", "prepare", str(folder), "size=128", "crop_size=128"]
     done = subprocess.run(
         command,
         capture_output=True,

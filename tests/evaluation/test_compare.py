@@ -13,7 +13,7 @@ from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.predictions import Predictions
 from parfocal.recipe import load_recipe
 from parfocal.run import Run
-from tests.evaluation.said import make_predictions
+from tests.evaluation.make_predictions import make_predictions
 
 
 def _said(skill: float, seed: int = 0, count: int = 400) -> Predictions:
@@ -126,7 +126,7 @@ def test_seeds_of_one_recipe_are_gathered_as_mean_and_deviation(tmp_path: Path) 
 
 def test_seeds_that_look_at_images_in_different_ways_stand_apart(tmp_path: Path) -> None:
     runs = [_run(tmp_path / f"resnet18-seed{seed}", _said(0.5, seed), seed=seed) for seed in range(2)]
-    Decision(tta="eight").save(runs[0].decision_path)
+    Decision(tta="d4").save(runs[0].decision_path)
     assert [one.name for one in compare_runs(runs).results] == ["resnet18-seed0", "resnet18-seed1"]
 
 

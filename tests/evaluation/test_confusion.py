@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from parfocal.evaluation import confusion as of
 from parfocal.evaluation.predictions import Predictions
-from tests.evaluation.said import random_predictions
+from tests.evaluation.make_predictions import random_predictions
 
 
 @given(predictions=random_predictions())

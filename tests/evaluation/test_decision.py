@@ -7,16 +7,16 @@ import pytest
 
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
-from parfocal.evaluation.judgement import evaluate_split
+from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.metrics import compute_metrics
-from parfocal.evaluation.ordinary import OodMonitor
+from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.predictions import Predictions
-from parfocal.parts import EvaluationConfig
-from tests.evaluation.said import make_predictions
+from parfocal.schema import EvaluationConfig
+from tests.evaluation.make_predictions import make_predictions
 
 PLAIN = EvaluationConfig()
 ORDINARY = OodMonitor((1.0,) * 7, (2.0,) * 7, 4.0, 60)
-EVERYTHING = DecisionOptions(operating_point="sensitivity=0.9", refer=0.8, tta="eight", fuse_eyes=True)
+EVERYTHING = DecisionOptions(operating_point="sensitivity=0.9", refer=0.8, tta="d4", fuse_eyes=True)
 
 
 def _overconfident(seed: int = 0, count: int = 400) -> Predictions:

@@ -13,7 +13,7 @@ from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.predictions import Predictions
 from parfocal.recipe import load_recipe
 from parfocal.run import Run
-from tests.evaluation.said import make_predictions
+from tests.evaluation.make_predictions import make_predictions
 
 TRUTH = np.random.default_rng(0).integers(0, 2, 200)
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 import parfocal
-from parfocal.commands.results import print_results
+from parfocal.commands.tables import print_results
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.operating import OperatingPoint
+from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE
-from tests.evaluation.trained import trained as trained
-from tests.report.reading import read_report
+from tests.evaluation.trained_run import trained as trained
+from tests.report.read_report import read_report
 
 
 def test_evaluating_writes_the_same_predictions_and_metrics(trained: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_was_waived_in_training_is_waived_in_evaluation(cells: Path, tmp_pa
 def test_what_is_wished_for_is_decided_on_validation_and_kept(trained: Path) -> None:
     run = Run(trained / "runs" / "plain20")
     straight = run.predictions_path("valid").read_bytes()
-    (judged,) = parfocal.evaluate(run.folder, operating_point="sensitivity=0.9", tta="eight", fuse_eyes=True)
+    (judged,) = parfocal.evaluate(run.folder, operating_point="sensitivity=0.9", tta="d4", fuse_eyes=True)
     assert judged.read_metrics()["test"]["operating"]["wish"] == "sensitivity=0.9"
     assert judged.read_metrics()["test"]["together"]["weight"] >= 0
     assert run.predictions_path("valid").read_bytes() != straight
@@ -89,7 +89,7 @@ def test_what_is_wished_for_is_decided_on_validation_and_kept(trained: Path) -> 
     [
         ({"refer": 1.5}, r"refer=1\.5 is not a coverage"),
         ({"refer": 0.999}, r"refer=0\.999 cannot be promised from 24 images"),
-        ({"operating": 0.95}, r"operating=0\.95 is not a wish"),
+        ({"operating_point": 0.95}, r"operating=0\.95 is not a wish"),
         ({"operating": "kappa"}, "say ordered=true in the recipe"),
     ],
 )
@@ -99,7 +99,7 @@ def test_what_is_refused_leaves_the_runs_as_they_were(trained: Path, wishes: dic
 
     before = content()
     with pytest.raises(ParfocalError, match=said):
-        parfocal.evaluate(trained / "runs", tta="eight", **wishes)
+        parfocal.evaluate(trained / "runs", tta="d4", **wishes)
     assert content() == before
 
 

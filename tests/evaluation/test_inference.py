@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.inference import compile_network, predict_probabilities
-from parfocal.model.classifier import build_classifier
-from parfocal.parts import NetworkConfig
+from parfocal.models.classifier import build_classifier
+from parfocal.schema import NetworkConfig
 
 PIXELS = torch.randn(21, 5, generator=torch.Generator().manual_seed(0))
 FABRIC = Fabric(accelerator="cpu", devices=1)
@@ -40,7 +40,7 @@ def test_where_memory_runs_out_fewer_images_at_once_get_the_same_answers(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("parfocal.evaluation.inference.say", told.append)
+    monkeypatch.setattr("parfocal.evaluation.inference.print_line", told.append)
     network = _Cramped(2, fault)
     for _ in range(2):
         rows = predict_probabilities(FABRIC, network, PIXELS.split(8))
@@ -73,7 +73,7 @@ def test_a_compiled_network_says_the_same_of_any_number_of_images(monkeypatch: p
 
 def test_a_network_that_cannot_be_compiled_answers_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("parfocal.evaluation.inference.say", told.append)
+    monkeypatch.setattr("parfocal.evaluation.inference.print_line", told.append)
     monkeypatch.setattr(torch, "compile", lambda network, **_: lambda pixels: 1 / 0)
     network = build_classifier(NetworkConfig(model="resnet20"), ("a", "b"))
     assert compile_network(FABRIC, network, 32) is network

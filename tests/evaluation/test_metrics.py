@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.predictions import Predictions
-from tests.evaluation.said import make_predictions, random_predictions
+from tests.evaluation.make_predictions import make_predictions, random_predictions
 
 
 @given(predictions=random_predictions())

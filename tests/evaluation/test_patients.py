@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from parfocal.evaluation.judgement import evaluate_split
+from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.patients import aggregate_by_group
-from parfocal.parts import EvaluationConfig
-from tests.evaluation.said import make_predictions
+from parfocal.schema import EvaluationConfig
+from tests.evaluation.make_predictions import make_predictions
 
 GROUPS = ["b", "a", "b", "b", "a"]
 SAID = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.4, 0.6], [0.3, 0.7]])

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 
 import parfocal
+from parfocal.engine.compiled import OpenVinoNetwork, Precision
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation import inference
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.ensemble import build_ensemble
 from parfocal.evaluation.predict import split_runs_and_images
 from parfocal.evaluation.predictions import Predictions
-from parfocal.model.compiled import OpenVinoNetwork, Precision
 from parfocal.run import Run
 from tests.cells import write_image
-from tests.evaluation.trained import trained as trained
+from tests.evaluation.trained_run import trained as trained
 
 COLUMNS = ["probability:normal", "probability:blast"]
 
@@ -28,7 +28,7 @@ def _judged(run: Run) -> pd.DataFrame:
     """Return what the evaluation said of the test images, calibrated as predicting does."""
     decision, said = Decision.load(run.decision_path), Predictions.load(run.predictions_path("test"))
     calibrated = decision.calibrate(said).probabilities
-    labels = np.array(said.classes)[decision.predict_labels(calibrated, run.recipe.judgement)]
+    labels = np.array(said.classes)[decision.predict_labels(calibrated, run.recipe.evaluation)]
     return pd.DataFrame({"id": said.ids, "predicted": labels, **dict(zip(COLUMNS, calibrated.T, strict=True))})
 
 
@@ -88,8 +88,8 @@ def test_without_openvino_pytorch_answers_the_same(
 ) -> None:
     run, asked = trained / "runs" / "resnet20", [trained / "cells" / "resnet_18_test.csv"]
     parfocal.predict(run, asked, tmp_path / "compiled.csv")
-    monkeypatch.setattr("parfocal.evaluation.inference.can_compile", lambda: False)
-    monkeypatch.setattr("parfocal.evaluation.inference.converted", None)
+    monkeypatch.setattr("parfocal.evaluation.inference.is_openvino_available", lambda: False)
+    monkeypatch.setattr("parfocal.evaluation.inference.convert_to_openvino", None)
     parfocal.predict(run, asked, tmp_path / "plain.csv")
     said, plain = pd.read_csv(tmp_path / "compiled.csv"), pd.read_csv(tmp_path / "plain.csv")
     pd.testing.assert_frame_equal(said, plain, atol=1e-5)
@@ -104,7 +104,7 @@ def test_in_bf16_new_images_get_nearly_the_answers_of_float32(
         precisions.append(precision)
         return OpenVinoNetwork(network, precision)
 
-    monkeypatch.setattr(inference, "Compiled", compile_with)
+    monkeypatch.setattr(inference, "OpenVinoNetwork", compile_with)
     shutil.copytree(run.folder, tmp_path / "halved")
     recipe = tmp_path / "halved" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("precision: float32", "precision: bf16"))

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.judgement import evaluate_split
+from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.referral import ConformalReferral, fit_referral
-from parfocal.parts import EvaluationConfig
-from tests.evaluation.said import make_predictions
+from parfocal.schema import EvaluationConfig
+from tests.evaluation.make_predictions import make_predictions
 
 
 def _said(dice: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

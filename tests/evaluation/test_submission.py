@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from parfocal.data.readers import read
+from parfocal.data.layouts import read
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.submission import SampleSubmission, write_submission

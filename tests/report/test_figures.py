@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 import parfocal
 from parfocal.recipe import load_recipe
+from parfocal.report.class_figures import draw_confusion_matrix
 from parfocal.report.figures import assign_colors, draw_accuracy, draw_error, draw_learning_curves, save_figure
-from parfocal.report.matrices import draw_confusion_matrix
 from parfocal.run import Run
 from tests.cells import SMALL_RECIPE
-from tests.report.reading import read_report
+from tests.report.read_report import read_report
 
 METRICS = {"confusion": [[8, 2, 0], [0, 0, 0], [1, 0, 3]], "classes": ["no DR", "mild", "moderate"]}
 

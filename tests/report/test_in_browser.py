@@ -10,7 +10,7 @@ import parfocal
 from parfocal.report.live import write_live_page
 from parfocal.run import open_runs
 from tests.browser import A4, DESKTOP, PHONE, browser
-from tests.evaluation.trained import trained
+from tests.evaluation.trained_run import trained
 
 __all__ = ["browser", "trained"]
 
@@ -69,6 +69,6 @@ def test_it_is_printed_whole(browser: Browser, pages: dict[str, Path]) -> None:
     assert not page.locator("nav").is_visible()
     # On paper nothing can be opened, and nothing scrolled.
     assert page.locator("details:not([open])").count() > 0
-    assert page.get_by_text("training.batch", exact=True).is_visible()
+    assert page.get_by_text("training.batch_size", exact=True).is_visible()
     assert find_accessibility_issues(page) == {}
     page.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parfocal.report.lab import write_lab_report
-from tests.evaluation.trained import trained
+from tests.evaluation.trained_run import trained
 
 __all__ = ["trained"]
 

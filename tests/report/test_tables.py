@@ -11,7 +11,7 @@ from parfocal.evaluation.compare import Comparison, Difference, MetricValue, Res
 from parfocal.report.tables import format_comparison
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc", "brier", "loss")
-TTA = {"plain_20": "centre", "a": "centre", "b": "eight"}
+TTA = {"plain_20": "none", "a": "none", "b": "d4"}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_csv_has_a_row_for_each_figure_and_each_difference(comparison: Compariso
     assert differences[["run", "against", "value"]].to_numpy().tolist() == [["plain_20", "resnet20", -0.1]]
     assert differences["larger_than_chance"].tolist() == [True]
     assert dict(zip(results["run"], results["looks"], strict=True)) == {
-        "plain_20": "centre",
+        "plain_20": "none",
         "resnet20": "centre, eight",
     }
 
@@ -56,7 +56,7 @@ def test_latex_escapes_names(comparison: Comparison) -> None:
 
 
 def test_latex_says_of_a_small_chance_that_it_is_small(comparison: Comparison) -> None:
-    small = replace(comparison.differences[0], adjusted=0.0002)
+    small = replace(comparison.differences[0], adjusted_p_value=0.0002)
     text = format_comparison(replace(comparison, differences=(small,)), "latex", TTA)
     assert "& < 0.001 &" in text
     assert "0.000 &" not in text

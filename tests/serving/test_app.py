@@ -15,7 +15,7 @@ from PIL import Image
 from parfocal.serving.examples import EXAMPLE_NAMES
 from parfocal.serving.limits import Limits
 from parfocal.serving.server import serve_in_background
-from tests.data.pictures import encode_with_pillow
+from tests.data.example_files import encode_with_pillow
 
 TOKEN = "0123456789abcdef"
 

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from parfocal.evaluation.answering import PredictedBatch, Predictor, PreparedViews
-from parfocal.memory import trim_memory
+from parfocal.engine.device import trim_memory
+from parfocal.evaluation.predictor import PredictedBatch, Predictor, PreparedViews
 from parfocal.serving.limits import Limits
-from parfocal.serving.measured import read_resident_bytes
 from parfocal.serving.server import serve_in_background
+from parfocal.serving.telemetry import read_resident_bytes
 
 
 def _connect(address: str) -> socket.socket:
@@ -160,7 +160,7 @@ def test_a_stop_under_load_answers_what_was_accepted(
     with ThreadPoolExecutor(9) as pool:
         with serve_in_background(runs[:1]) as address:
             httpx.get(f"{address}healthz")
-            monkeypatch.setattr(Predictor, "answer", answer)
+            monkeypatch.setattr(Predictor, "predict", answer)
             asked = [pool.submit(httpx.post, f"{address}v1/grade", content=one, timeout=60) for _ in range(8)]
             begun.wait()
             with httpx.Client(base_url=address) as client:

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 
 import parfocal
-from parfocal.data.decode import ImageInfo, Pixels, UnreadableImageError, prepare_image
-from parfocal.errors import ParfocalError
-from parfocal.evaluation.answering import PredictedBatch, Predictor, PreparedViews
+from parfocal.data.decode import ImageInfo, Pixels, prepare_image
+from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.evaluation.ensemble import build_ensemble
 from parfocal.evaluation.predictions import Predictions
-from parfocal.parts import ImagesConfig
+from parfocal.evaluation.predictor import PredictedBatch, Predictor, PreparedViews
 from parfocal.run import Run
+from parfocal.schema import ImagesConfig
 from parfocal.serving.engine import Engine
 from parfocal.serving.limits import Limits, RequestError
-from tests.data.pictures import encode_with_pillow
+from tests.data.example_files import encode_with_pillow
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def held(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
         go.wait()
         return plain(self, images)
 
-    monkeypatch.setattr(Predictor, "answer", answer)
+    monkeypatch.setattr(Predictor, "predict", answer)
     yield go
     go.set()
 
@@ -82,7 +82,7 @@ def test_a_full_queue_refuses_and_loses_nothing(
 ) -> None:
     small = Engine(runs, Limits(max_waiting_images=8))
     go, plain = Event(), Predictor.predict
-    monkeypatch.setattr(Predictor, "answer", lambda self, images: (go.wait(), plain(self, images))[1])
+    monkeypatch.setattr(Predictor, "predict", lambda self, images: (go.wait(), plain(self, images))[1])
     some = list(images.values())
     accepted = small.submit(some[:6])
     with pytest.raises(RequestError, match="6 images are waiting already") as refused:
@@ -112,7 +112,7 @@ def test_networks_that_want_an_image_alike_have_it_prepared_once(
         prepared.append(part)
         return prepare_image(source, part)
 
-    monkeypatch.setattr("parfocal.evaluation.answering.prepare_image", counted)
+    monkeypatch.setattr("parfocal.evaluation.predictor.prepare_image", counted)
     (future,) = engine.submit([next(iter(images.values()))])
     assert len(future.result()) == len(engine.networks) > 1
     assert len(prepared) == 1
@@ -131,7 +131,7 @@ def test_one_that_cannot_be_read_says_so_and_the_others_are_answered(engine: Eng
 def test_what_goes_wrong_in_a_network_reaches_the_one_who_asked(
     engine: Engine, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Predictor, "answer", lambda self, images: 1 / 0)
+    monkeypatch.setattr(Predictor, "predict", lambda self, images: 1 / 0)
     (one,) = engine.submit([images["./new_dataset/test/0.bmp"]])
     with pytest.raises(ZeroDivisionError):
         one.result()

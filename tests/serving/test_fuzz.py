@@ -6,7 +6,7 @@ from collections import Counter
 import httpx
 import numpy as np
 
-from tests.data.pictures import build_example_files
+from tests.data.example_files import build_example_files
 
 N_IMAGES, IMAGES_PER_REQUEST = 10_000, 50
 

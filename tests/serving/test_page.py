@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from parfocal.serving.server import serve_in_background
 from tests.browser import PHONE, browser, find_accessibility_issues
-from tests.data.pictures import encode_with_pillow
+from tests.data.example_files import encode_with_pillow
 
 __all__ = ["browser"]
 

@@ -56,11 +56,11 @@ def _table(train: int, valid: int, test: int) -> Table:
 
 def _auto(**changes: Any) -> Recipe:
     """Return a recipe of images of 30,000 bytes."""
-    return load_recipe(None, **{**SMALL_RECIPE, "batch": "auto", "size": 100, **changes})
+    return load_recipe(None, **{**SMALL_RECIPE, "batch_size": "auto", "size": 100, **changes})
 
 
 def test_each_of_several_cards_takes_what_one_alone_was_measured_to_take(card: Any) -> None:
-    assert resolve_batch_size(_auto(resident=0), card, _table(10, 2, 0)).training.batch == 4 * 80
+    assert resolve_batch_size(_auto(gpu_cache=0), card, _table(10, 2, 0)).training.batch_size == 4 * 80
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_each_of_several_cards_takes_what_one_alone_was_measured_to_take(card: A
         ((10_000, 2_000, 0), {}, 360_000_000),
         ((20_000, 2_000, 0), {}, 60_000_000),
         ((10_000, 2_000, 1_000), {"test_curve": True}, 390_000_000),
-        ((10_000, 2_000, 1_000), {"also": "tests.data.test_views:jittered"}, 60_000_000),
-        ((10_000, 2_000, 0), {"resident": 0}, 0),
+        ((10_000, 2_000, 1_000), {"custom_transform": "tests.data.test_views:jittered"}, 60_000_000),
+        ((10_000, 2_000, 0), {"gpu_cache": 0}, 0),
     ],
 )
 def test_pixels_that_stay_on_the_card_have_their_room(
@@ -78,23 +78,23 @@ def test_pixels_that_stay_on_the_card_have_their_room(
 ) -> None:
     table = _table(*counts)
     assert resident_pixel_bytes(_auto(**changes), table, 1_000_000_000) == kept
-    assert resolve_batch_size(_auto(**changes), card, table).training.batch == 4 * (
+    assert resolve_batch_size(_auto(**changes), card, table).training.batch_size == 4 * (
         (850_000_000 - kept) // 10_000_000 // 8 * 8
     )
 
 
 def test_pixels_that_leave_no_room_are_named(card: Any) -> None:
-    with pytest.raises(ParfocalError, match=r"images fit on the device beside 0\.8 GB of pixels\. .* or resident=0\."):
-        resolve_batch_size(_auto(resident=0.9), card, _table(20_000, 8_000, 0))
+    with pytest.raises(ParfocalError, match=r"images fit on the device beside 0\.8 GB of pixels\. .* or gpu_cache=0\."):
+        resolve_batch_size(_auto(gpu_cache=0.9), card, _table(20_000, 8_000, 0))
 
 
 def test_on_a_processor_it_is_32_and_going_on_keeps_it(cells: Path, tmp_path: Path) -> None:
-    changes = {**SMALL_RECIPE, "batch": "auto", "epochs": 1}
+    changes = {**SMALL_RECIPE, "batch_size": "auto", "epochs": 1}
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
-    assert run.recipe.training.batch == 32
+    assert run.recipe.training.batch_size == 32
     parfocal.train(cells, out=tmp_path / "runs", resume=True, **changes)
 
 
 def test_other_words_than_auto_are_refused() -> None:
     with pytest.raises(UsageError, match=r"training\.batch=many"):
-        load_recipe(None, batch="many")
+        load_recipe(None, batch_size="many")

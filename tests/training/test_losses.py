@@ -1,4 +1,5 @@
-"""Losses against hand-computed values and those of PyTorch and scikit-learn, and that each of them learns."""
+"""MixUp and CutMix on a batch of uint8 pixels."""
+# MERGED: """Losses against hand-computed values and those of PyTorch and scikit-learn, and that each of them learns."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,58 @@ from torch.nn import functional
 
 import parfocal
 from parfocal.errors import UsageError
-from parfocal.model.classifier import Classifier
-from parfocal.model.links import OrdinalHeadName, build_ordinal_head
-from parfocal.parts import TrainingConfig
+from parfocal.models.classifier import Classifier
+from parfocal.models.ordinal import OrdinalHeadName, build_ordinal_head
 from parfocal.recipe import load_recipe
-from parfocal.training.losses import LOSS_HEADS, build_loss, compute_class_weights, epoch_class_counts, mixed_loss
-from parfocal.training.mixing import MixedTargets
+from parfocal.schema import TrainingConfig
+from parfocal.training.losses import (
+    LOSS_HEADS,
+    MixedTargets,
+    build_loss,
+    compute_class_weights,
+    epoch_class_counts,
+    mix_batch,
+    mixed_loss,
+)
 from tests.cells import SMALL_RECIPE
+
+BATCH = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 12, 16, 3) * 30
+LABELS = torch.arange(8)
+
+
+@given(step=st.integers(0, 500))
+def test_mixup_blends_each_image_with_its_partner_by_its_share(step: int) -> None:
+    pixels, blend = mix_batch(BATCH, LABELS, TrainingConfig(mixup=0.4), (0, 0, step))
+    assert blend is not None
+    expected = BATCH.float() * blend.lam + BATCH[blend.partner_labels].float() * (1 - blend.lam)
+    assert pixels.dtype == torch.uint8
+    assert (pixels.float() - expected).abs().max() <= 0.5001
+
+
+@given(step=st.integers(0, 500))
+def test_cutmix_takes_a_box_of_the_partner_and_counts_its_area(step: int) -> None:
+    pixels, blend = mix_batch(BATCH, LABELS, TrainingConfig(cutmix=1.0), (0, 0, step))
+    assert blend is not None
+    taken = (pixels != BATCH).any(dim=3)
+    for image, partner in enumerate(blend.partner_labels.tolist()):
+        if partner != image:
+            assert taken[image].float().mean().item() == pytest.approx(1 - blend.lam)
+            assert set(pixels[image].unique().tolist()) <= {30 * image, 30 * partner}
+    assert (BATCH[3] == 90).all()
+
+
+def test_both_take_turns_and_hang_on_seed_epoch_and_step() -> None:
+    part = TrainingConfig(mixup=0.4, cutmix=1.0)
+    boxes = [bool(np.isin(mix_batch(BATCH, LABELS, part, (0, 0, step))[0].numpy() % 30, 0).all()) for step in range(60)]
+    assert 0.2 < np.mean(boxes) < 0.8
+    one, same, other = (mix_batch(BATCH, LABELS, part, seed)[0] for seed in ((1, 2, 3), (1, 2, 3), (1, 2, 4)))
+    assert one.equal(same)
+    assert not one.equal(other)
+
+
+def test_without_either_a_batch_is_left_alone() -> None:
+    assert mix_batch(BATCH, LABELS, TrainingConfig(), (0, 0, 0)) == (BATCH, None)
+
 
 COUNTS = np.array([70, 20, 10])
 LOSSES = ("cross_entropy", "focal", "regression", "cumulative_link")
@@ -37,17 +83,17 @@ def _batch(count: int = 12, classes: int = 3) -> tuple[torch.Tensor, torch.Tenso
 def test_cross_entropy_with_and_without_smoothing_is_pytorchs() -> None:
     logits, labels = _batch()
     for smoothing in (0.0, 0.1):
-        found = build_loss(_part(smoothing=smoothing), COUNTS)(logits, labels)
+        found = build_loss(_part(label_smoothing=smoothing), COUNTS)(logits, labels)
         expected = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         torch.testing.assert_close(found, expected)
 
 
 def test_focal_counts_what_is_known_less() -> None:
     logits = torch.tensor([[0.8, 0.2], [0.4, 0.6]]).log()
-    found = build_loss(_part(loss="focal", focus=2), np.array([1, 1]))(logits, torch.tensor([0, 0]))
+    found = build_loss(_part(loss="focal", focal_gamma=2), np.array([1, 1]))(logits, torch.tensor([0, 0]))
     assert found.tolist() == pytest.approx([-(0.2**2) * np.log(0.8), -(0.6**2) * np.log(0.4)])
     logits, labels = _batch()
-    plain = build_loss(_part(loss="focal", focus=0), COUNTS)(logits, labels)
+    plain = build_loss(_part(loss="focal", focal_gamma=0), COUNTS)(logits, labels)
     torch.testing.assert_close(plain, functional.cross_entropy(logits, labels, reduction="none"))
 
 
@@ -93,7 +139,9 @@ def test_regression_measures_the_grade_from_the_truth(distance: str, expected: l
     link = build_ordinal_head("grades", 4)
     assert link is not None
     logits = link(torch.tensor([[1.25], [3.0]]) - 1.5)
-    found = build_loss(_part(loss="regression", distance=distance), np.ones(4), link)(logits, torch.tensor([1, 1]))
+    found = build_loss(_part(loss="regression", regression_loss=distance), np.ones(4), link)(
+        logits, torch.tensor([1, 1])
+    )
     assert found.tolist() == pytest.approx(expected)
 
 
@@ -108,10 +156,10 @@ def test_a_blended_batch_has_the_loss_of_both_truths(share: float) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("changes", [{}, {"class_weights": "effective_number", "focus": 0.5}])
+@pytest.mark.parametrize("changes", [{}, {"class_weights": "effective_number", "focal_gamma": 0.5}])
 def test_gradients_are_finite_however_far_off_the_network_is(loss: str, changes: dict[str, Any]) -> None:
     link = build_ordinal_head(LOSS_HEADS.get(loss, "none"), 5)
-    extra = {} if loss == "regression" else {"smoothing": 0.1, "logit_adjustment": 1.0}
+    extra = {} if loss == "regression" else {"label_smoothing": 0.1, "logit_adjustment": 1.0}
     for size in (0.0, 1.0, 50.0, 1e4):
         scores = (torch.randn(20, 5 if link is None else 1) * size).requires_grad_()
         logits = scores if link is None else link(scores)
@@ -159,6 +207,6 @@ def test_each_loss_learns_the_small_cells_also_when_they_are_blended(cells: Path
 
 def test_what_needs_classes_is_refused_with_regression() -> None:
     with pytest.raises(UsageError, match="need a loss of classes"):
-        load_recipe(None, loss="regression", smoothing=0.1)
+        load_recipe(None, loss="regression", label_smoothing=0.1)
     with pytest.raises(UsageError, match="need a loss of classes"):
         load_recipe(None, loss="regression", logit_adjustment=1)

@@ -21,7 +21,7 @@ from parfocal.commands import (
     prepare,
     recipes,
     serve,
-    synthesise,
+    synthesize,
     train,
 )
 from parfocal.errors import ParfocalError
@@ -51,7 +51,7 @@ def _main_options(
 
 COMMANDS = (
     demo,
-    synthesise,
+    synthesize,
     check,
     plan,
     prepare,

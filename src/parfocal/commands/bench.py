@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from parfocal.training.doctor import Measurements
+    from parfocal.training.diagnosis import Measurements
 
 
 def bench(
@@ -27,10 +27,10 @@ def bench(
     from dataclasses import asdict
 
     from parfocal.commands.tables import print_table
-    from parfocal.files import write_json
+    from parfocal.io import write_json
     from parfocal.recipe import load_recipe as find_recipe
     from parfocal.recipe import parse_changes
-    from parfocal.training.speed import bench as measure
+    from parfocal.training.benchmark import bench as measure
 
     chosen = find_recipe(recipe, **parse_changes(changes or []))
     found = measure(data, chosen, seconds=seconds)

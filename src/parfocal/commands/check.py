@@ -24,10 +24,10 @@ def check(
     Example: `parfocal check smears -o check.html`
     """
     from parfocal.commands.tables import print_table
-    from parfocal.data.check import check as find_faults
-    from parfocal.data.finding import apply_waivers
+    from parfocal.data.checks import check as find_faults
+    from parfocal.data.findings import apply_waivers
     from parfocal.data.split import read_and_split
-    from parfocal.files import write_json
+    from parfocal.io import write_json
     from parfocal.recipe import load_recipe as find_recipe
     from parfocal.recipe import parse_changes
     from parfocal.report.check_page import write_check_page

@@ -23,13 +23,13 @@ def compare(
 
     Example: `parfocal compare runs/demo/resnet18 runs/demo/resnet50 -o comparison.html`
     """
-    from parfocal.commands.results import print_comparison
+    from parfocal.commands.tables import print_comparison
     from parfocal.evaluation.compare import compare_runs
-    from parfocal.files import write_text
+    from parfocal.io import write_text
+    from parfocal.report.formatting import read_tta_by_run
     from parfocal.report.lab import write_lab_report
-    from parfocal.report.page import compare as write_page
+    from parfocal.report.report import compare as write_page
     from parfocal.report.tables import format_comparison
-    from parfocal.report.words import read_tta_by_run
     from parfocal.run import open_runs
 
     if output_format in ("html", "lab"):

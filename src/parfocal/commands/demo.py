@@ -22,11 +22,11 @@ def demo(
 
     Example: `parfocal demo`
     """
-    from parfocal.commands.results import print_results
-    from parfocal.data.synthetic import synthesize
+    from parfocal.commands.tables import print_results
     from parfocal.report.live import make_live_callback
-    from parfocal.report.page import compare
-    from parfocal.training.runs import train
+    from parfocal.report.report import compare
+    from parfocal.synthetic.dataset import synthesize
+    from parfocal.training.train import train
 
     data = out / "smears"
     if not data.exists():

@@ -40,7 +40,7 @@ def evaluate(
 
     Example: `parfocal evaluate runs/demo --operating sensitivity=0.95`
     """
-    from parfocal.commands.results import (
+    from parfocal.commands.tables import (
         print_compared_results,
         print_decisions,
         print_differences,
@@ -49,9 +49,9 @@ def evaluate(
     )
     from parfocal.errors import UsageError
     from parfocal.evaluation.decision import DecisionOptions
-    from parfocal.evaluation.elsewhere import evaluate_external, parse_class_map
     from parfocal.evaluation.ensemble import build_ensemble as judge_together
     from parfocal.evaluation.evaluate import evaluate as judge_runs
+    from parfocal.evaluation.external import evaluate_external, parse_class_map
     from parfocal.run import Run, open_runs
 
     wished = any(one is not None for one in (operating, refer, tta, fellow_eyes))

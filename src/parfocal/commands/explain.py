@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from parfocal.explaining.explain import Explanation
+    from parfocal.explainability.explain import Explanation
 
 
 def explain(
@@ -40,7 +40,7 @@ def explain(
     """
     from parfocal.errors import UsageError
     from parfocal.evaluation.predict import split_runs_and_images
-    from parfocal.explaining.explain import explain as explain_images
+    from parfocal.explainability.explain import explain as explain_images
 
     runs, images = split_runs_and_images(arguments)
     if not images:

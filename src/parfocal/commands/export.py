@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from parfocal.exporting.export import Exported
+    from parfocal.exporters.export import Exported
 
 
 def export(
@@ -38,8 +38,8 @@ def export(
 
     Example: `parfocal export runs/demo/resnet18 --to onnx`
     """
-    from parfocal.exporting.export import VerificationError
-    from parfocal.exporting.export import export as write
+    from parfocal.exporters.export import VerificationError
+    from parfocal.exporters.export import export as write
 
     try:
         done = write(run, to, out, precision=precision, int8=int8, images=images or (), card=card)

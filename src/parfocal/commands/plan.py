@@ -20,9 +20,9 @@ def plan(
     Example: `parfocal plan smears epochs=20 -o mine.yaml`
     """
     from parfocal.commands.tables import print_table
-    from parfocal.documented import format_value
     from parfocal.recipe import parse_changes
-    from parfocal.training.plan import plan as make_plan
+    from parfocal.reported import format_value
+    from parfocal.training.autoconfig import plan as make_plan
 
     made = make_plan(data, **parse_changes(changes or []))
     typer.echo(f"{made.recipe.about}\n")

@@ -19,7 +19,7 @@ def prepare(
 
     Example: `parfocal prepare smears --recipe leukemia`
     """
-    from parfocal.data.readers import read
+    from parfocal.data.layouts import read
     from parfocal.data.store import prepare as fill_store
     from parfocal.recipe import load_recipe as find_recipe
     from parfocal.recipe import parse_changes

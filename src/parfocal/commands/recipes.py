@@ -19,7 +19,7 @@ def recipes(
     """
     from parfocal.commands.tables import print_table
     from parfocal.errors import UsageError
-    from parfocal.files import write_text
+    from parfocal.io import write_text
     from parfocal.recipe import describe_keys
     from parfocal.recipe_file import AUTO, find_packaged_recipes, read_recipe_file
 
@@ -59,9 +59,9 @@ def _print_list() -> None:
 
 def _print_recipe(name: str) -> None:
     from parfocal.commands.tables import print_table
-    from parfocal.documented import describe_packaged_recipe
     from parfocal.recipe import load_recipe
     from parfocal.recipe_file import read_recipe_file
+    from parfocal.reported import describe_packaged_recipe
 
     file = read_recipe_file(name)
     typer.echo(f"{name}: {load_recipe(name).about}")

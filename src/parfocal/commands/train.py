@@ -32,11 +32,11 @@ def train(
         # Here only for what is wrong with it, which is told before the seconds that the next imports take.
         expand_recipes(recipe, **settled)
 
-    from parfocal.commands.results import print_comparison, print_results
+    from parfocal.commands.tables import print_comparison, print_results
+    from parfocal.engine.distributed import is_rank_zero
     from parfocal.report.live import make_live_callback
-    from parfocal.report.page import compare
-    from parfocal.training.processes import is_rank_zero
-    from parfocal.training.runs import train as run_training
+    from parfocal.report.report import compare
+    from parfocal.training.train import train as run_training
 
     try:
         runs = run_training(data, recipe, out=out, resume=resume, after_epoch=make_live_callback(), **settled)

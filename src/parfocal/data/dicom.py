@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from parfocal.data.headers import (
-    SUFFIXES,
-    ImageTooLargeError,
-    UnreadableImageError,
-    check_image_size,
-    get_max_bytes,
-    read_header,
-)
+from parfocal.data.headers import SUFFIXES, check_image_size, get_max_bytes, read_header
+from parfocal.errors import ImageTooLargeError, UnreadableImageError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -159,7 +153,7 @@ def _build_notes(dataset: "Dataset") -> frozenset[str]:
     colours = str(dataset.PhotometricInterpretation)
     holds = {
         "dicom": True,
-        "grey": colours.startswith("MONOCHROME"),
+        "gray": colours.startswith("MONOCHROME"),
         "palette": colours == "PALETTE COLOR",
         "16-bit": 8 < int(dataset.BitsAllocated) <= 16,
         "animated": _count_frames(dataset) > 1,

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from parfocal.data import tiff
+from parfocal.errors import ImageTooLargeError, UnreadableImageError
 
 MAX_PIXELS = 500_000_000
 MAX_BYTES = 1 << 30
@@ -41,14 +42,6 @@ _OTHER_SIGNATURES = {
 
 
 _LIMITS: ContextVar[tuple[int, int]] = ContextVar("most", default=(MAX_PIXELS, MAX_BYTES))
-
-
-class UnreadableImageError(Exception):
-    """The file is not a whole image; the text says why."""
-
-
-class ImageTooLargeError(UnreadableImageError):
-    """The file declares a picture of more pixels, or more bytes once decoded, than memory is given for."""
 
 
 @contextmanager
@@ -142,7 +135,7 @@ def _read_jpeg_header(data: bytes) -> Header:
     several = process == 0xC2 or data[place + 4] < channels
     if several and data.count(b"\xff\xda", place, end) > MAX_SCANS:
         raise UnreadableImageError(f"a JPEG in more than {MAX_SCANS} scans, made to take for ever")
-    notes = {1: {"grey"}, 4: {"cmyk"}}.get(channels, set())
+    notes = {1: {"gray"}, 4: {"cmyk"}}.get(channels, set())
     orientation = orientation or 1
     return Header("JPEG", width, height, bits, 3, orientation, frozenset(notes | _note_rotation(orientation)))
 
@@ -169,7 +162,7 @@ def _read_png_header(data: bytes) -> Header:
         elif kind == b"eXIf" and not orientation:
             orientation = tiff.read_exif_orientation(data[body : body + length])
     orientation = orientation or 1
-    notes |= {0: {"grey"}, 4: {"grey", "alpha"}, 6: {"alpha"}}.get(colour, set()) | _note_rotation(orientation)
+    notes |= {0: {"gray"}, 4: {"gray", "alpha"}, 6: {"alpha"}}.get(colour, set()) | _note_rotation(orientation)
     notes |= {"16-bit"} if bits == 16 else set()
     channels = 4 if "alpha" in notes else 3
     return Header("PNG", width, height, max(8, bits), channels, orientation, frozenset(notes), transparent_gray=clear)
@@ -211,7 +204,7 @@ def _read_gif_header(data: bytes) -> Header:
         elif kind == 0x2C:
             table = data[place + 9]
             if table & 0x80 and not frames:
-                notes = notes - {"grey", "palette"} | _note_palette(
+                notes = notes - {"gray", "palette"} | _note_palette(
                     data[place + 10 : place + 10 + (3 << (table & 7) + 1)], 3
                 )
             frames += 1
@@ -266,7 +259,7 @@ def _read_tiff_header(data: bytes) -> Header:
     bits, channels = tiff.get_value(tags, tiff.BITS, 1), tiff.get_value(tags, tiff.CHANNELS, 1)
     colour, extra = tiff.get_value(tags, tiff.PHOTOMETRIC, 1), tags.get(tiff.EXTRA_CHANNELS)
     orientation = tiff.get_orientation(tags)
-    notes = {0: {"grey"}, 1: {"grey"}, 3: {"palette"}, 5: {"cmyk"}}.get(colour, set()) | _note_rotation(orientation)
+    notes = {0: {"gray"}, 1: {"gray"}, 3: {"palette"}, 5: {"cmyk"}}.get(colour, set()) | _note_rotation(orientation)
     notes |= ({"animated"} if more else set()) | ({"16-bit"} if 8 < bits <= 16 else set())
     notes |= {"alpha"} if colour == 2 and channels == 4 and (extra is None or extra[0] in (1, 2)) else set()
     return Header(
@@ -290,7 +283,7 @@ def _note_rotation(orientation: int) -> set[str]:
 
 def _note_palette(entries: bytes, step: int) -> set[str]:
     """Tell a palette of greys from one of colours."""
-    return {"grey"} if entries[0::step] == entries[1::step] == entries[2::step] else {"palette"}
+    return {"gray"} if entries[0::step] == entries[1::step] == entries[2::step] else {"palette"}
 
 
 def _describe_other_file(data: bytes) -> str:

@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, read_image
-from parfocal.data.framing import crop_and_resize
-from parfocal.data.layouts.places import IMAGE_SUFFIXES
-from parfocal.data.views import eval_views, render_one
+from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES
+from parfocal.data.preprocess import crop_and_resize
+from parfocal.data.render import render_one
 from parfocal.errors import ParfocalError
 from parfocal.recipe import Recipe
 

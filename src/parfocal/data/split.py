@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
+from parfocal.data.layouts import read
 from parfocal.data.layouts.classes import natural_sort_key
-from parfocal.data.readers import read
 from parfocal.data.table import SPLITS, UNKNOWN, Table
 from parfocal.errors import ParfocalError, UsageError, join_limited
-from parfocal.parts import SplitConfig
 from parfocal.recipe import Recipe
+from parfocal.schema import SplitConfig
 
 _MAX_ROUNDS = 4
 

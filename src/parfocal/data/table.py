@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from parfocal.errors import ParfocalError
-from parfocal.files import atomic_write
+from parfocal.io import atomic_write
 from parfocal.run import Run
 
 SPLITS = ("train", "valid", "test")
@@ -76,7 +76,7 @@ class Table:
     def drop_ids(self, ids: set[str]) -> Self:
         """Return the table less the rows with these ids."""
         lists = {name: tuple(one for one in wanted if one not in ids) for name, wanted in self.submission_lists.items()}
-        return replace(self, rows=self.rows[~self.rows["id"].isin(ids)].reset_index(drop=True), lists=lists)
+        return replace(self, rows=self.rows[~self.rows["id"].isin(ids)].reset_index(drop=True), submission_lists=lists)
 
     def save(self, path: Path) -> None:
         """Write the rows as CSV; each list becomes a column that holds the place of its ids."""

@@ -14,18 +14,23 @@ from typing import Any, Self
 import numpy as np
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.chance import adjust_p_values, mcnemar_test, permutation_test
-from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.intervals import (
+from parfocal.evaluation.bootstrap import (
     CONFIDENCE_LEVEL,
     METRICS_WITHOUT_INTERVAL,
     N_SAMPLES,
     BootstrapResult,
     bootstrap,
 )
-from parfocal.evaluation.matching import align_predictions, describe_mismatch, join_folds, number_duplicates
-from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.weighed import MetricKey, ResampledMetrics
+from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.metrics import MetricKey, ResampledMetrics
+from parfocal.evaluation.predictions import (
+    Predictions,
+    align_predictions,
+    describe_mismatch,
+    join_folds,
+    number_duplicates,
+)
+from parfocal.evaluation.significance import adjust_p_values, mcnemar_test, permutation_test
 from parfocal.notebook import render_html_table
 from parfocal.recipe import find_differences
 from parfocal.run import Run, open_runs

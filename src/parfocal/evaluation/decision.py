@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.operating import OperatingPoint, check_goal, fit_operating_point
-from parfocal.evaluation.ordinary import OodMonitor
+from parfocal.evaluation.calibration import apply_temperature, fit_temperature
+from parfocal.evaluation.fellow_eyes import fit_fellow_eye_weight
+from parfocal.evaluation.operating_point import OperatingPoint, check_goal, fit_operating_point
+from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.referral import ConformalReferral, check_coverage, fit_referral
-from parfocal.evaluation.temperature import apply_temperature, fit_temperature
-from parfocal.evaluation.together import fit_fellow_eye_weight
-from parfocal.files import write_json
-from parfocal.parts import EvaluationConfig
+from parfocal.io import write_json
+from parfocal.schema import EvaluationConfig
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class Decision:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(
                 content["temperature"],
-                _build(OperatingPoint, content["operating"]),
+                _build(OperatingPoint, content["operating_point"]),
                 _build(ConformalReferral, content["referral"]),
-                _build(OodMonitor, content["ordinary"]),
-                content["looks"],
-                content["together"],
-                content["images"],
+                _build(OodMonitor, content["ood"]),
+                content["tta"],
+                content["fellow_eye_weight"],
+                content["n_images"],
             )
         except (ValueError, KeyError, TypeError):
             raise ParfocalError(

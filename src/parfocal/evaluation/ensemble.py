@@ -11,11 +11,9 @@ import numpy as np
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.compare import Comparison, choose_split, compare_predictions
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
-from parfocal.evaluation.filing import write_predictions
-from parfocal.evaluation.judgement import evaluate_split
-from parfocal.evaluation.matching import align_predictions, describe_mismatch
-from parfocal.evaluation.predictions import Predictions
-from parfocal.files import write_json
+from parfocal.evaluation.evaluate import evaluate_split, write_predictions
+from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch
+from parfocal.io import write_json
 from parfocal.run import Run, open_runs
 
 MEMBERS_FILE = "ensemble.json"
@@ -30,7 +28,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     if len(runs) < 2:
         raise UsageError(f"An ensemble needs at least two runs, and there is {len(runs)}.")
     _check_not_run(out)
-    own, part, options = Run(out), runs[0].recipe.judgement, options or DecisionOptions()
+    own, part, options = Run(out), runs[0].recipe.evaluation, options or DecisionOptions()
     tested = all(run.predictions_path("test").is_file() for run in runs)
     said = {
         split: {run.name: Predictions.load(run.predictions_path(split)) for run in runs}
@@ -43,7 +41,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
         decision = fit_decision(held["valid"], options, Decision.load(own.decision_path), part, ordinary)
         figures = {split: evaluate_split(one, part, decision) for split, one in held.items()}
     # Each member looks at images in its own way.
-    replace(decision, looks="").save(own.decision_path)
+    replace(decision, tta="").save(own.decision_path)
     own.write_metrics(figures)
     write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
     split = choose_split([*runs, own])

@@ -1,35 +1,152 @@
-"""Loading trained networks and judging them: predictions, metrics and submission of each run, written anew.
+"""The full judgement of a split: every figure, how sure it is, and what the decisions made on validation do to it."""
+# MERGED: """Predictions put into a run's folder only when all that is made of them has been made."""
+# MERGED: """Loading trained networks and judging them: predictions, metrics and submission of each run, written anew.
+#
+# Figures are taken from the predictions as they lie in their files, never from the network.
+# """
 
-Figures are taken from the predictions as they lie in their files, never from the network.
-"""
-
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from parfocal.data.passes import map_ordered
-from parfocal.data.prepared import check_and_prepare
+from parfocal.data.checks import check_and_prepare
+from parfocal.data.parallel import map_ordered
 from parfocal.data.store import Store
 from parfocal.data.table import Table
+from parfocal.engine.batches import build_batches
+from parfocal.engine.device import build_fabric, to_channels_last
+from parfocal.evaluation.alarms import alarms
+from parfocal.evaluation.bootstrap import compute_intervals, compute_proportion
+from parfocal.evaluation.calibration import compute_reliability_diagram
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision, resolve_tta
-from parfocal.evaluation.filing import write_predictions
-from parfocal.evaluation.inference import build_batches, build_fabric, predict_split, to_channels_last
-from parfocal.evaluation.judgement import evaluate_split
-from parfocal.evaluation.ordinary import MAX_IMAGES, OodMonitor, compute_features, fit_ood_monitor
+from parfocal.evaluation.fellow_eyes import fuse_fellow_eyes
+from parfocal.evaluation.inference import predict_split
+from parfocal.evaluation.locate import locate_table
+from parfocal.evaluation.metrics import ResampledMetrics, collect_metrics, compute_metrics
+from parfocal.evaluation.operating_point import OperatingPoint, binarize, binarize_grades
+from parfocal.evaluation.out_of_distribution import MAX_IMAGES, OodMonitor, compute_features, fit_ood_monitor
+from parfocal.evaluation.patients import aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.referral import ConformalReferral
 from parfocal.evaluation.submission import write_submission
-from parfocal.evaluation.watch import alarms
-from parfocal.evaluation.whereabouts import locate_table
-from parfocal.model.classifier import Classifier
+from parfocal.io import atomic_write
+from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe
 from parfocal.recipe import load_recipe as find_recipe
 from parfocal.run import Run, open_runs
+from parfocal.schema import EvaluationConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+_PROBABILITY_METRICS = ("brier", "loss", "ece", "auc", "average_precision")
+
+
+def evaluate_split(
+    predictions: Predictions, config: EvaluationConfig, decision: Decision | None = None
+) -> dict[str, Any]:
+    """Return what `judge` does, as plain data, with `intervals`, `reliability` and what the rest calls for.
+
+    `patients` is there where some group has several images, and `referable` where the recipe names a grade. With a
+    decision, `calibration` holds the figures of its temperature, and `operating`, `together` and `referral` what they
+    reach, where they were asked for. All figures but these are of the predictions as they are.
+    """
+    if not predictions.labeled:
+        return compute_metrics(predictions)
+    found = {
+        **_compute_metrics_with_intervals(predictions),
+        "reliability": compute_reliability_diagram(predictions.truth, predictions.probabilities),
+    }
+    if found["groups"] < found["count"]:
+        joined, left_out = aggregate_by_group(predictions, config.ordered)
+        found["patients"] = {
+            "left_out": left_out,
+            **{way: _compute_metrics_with_intervals(one) for way, one in joined.items() if len(one)},
+        }
+    if config.referable:
+        found["referable"] = _compute_metrics_with_intervals(binarize_grades(predictions, config.referable))
+    return found if decision is None else found | _evaluate_decision(predictions, config, decision)
+
+
+def _compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
+    weighed = ResampledMetrics(predictions)
+    return {**collect_metrics(predictions, weighed), "intervals": compute_intervals(weighed)}
+
+
+def _evaluate_decision(predictions: Predictions, config: EvaluationConfig, decision: Decision) -> dict[str, Any]:
+    calibrated = decision.calibrate(predictions)
+    figures = compute_metrics(calibrated)
+    found: dict[str, Any] = {
+        "calibration": {
+            "temperature": decision.temperature,
+            **{name: figures[name] for name in ("loss", "brier", "ece")},
+            "reliability": compute_reliability_diagram(calibrated.truth, calibrated.probabilities),
+        }
+    }
+    if decision.operating_point is not None:
+        found["operating"] = _evaluate_operating_point(calibrated, config, decision.operating_point)
+    if decision.fellow_eye_weight is not None:
+        found["together"] = {
+            "weight": decision.fellow_eye_weight,
+            **_compute_metrics_with_intervals(fuse_fellow_eyes(predictions, decision.fellow_eye_weight)),
+        }
+    if decision.referral is not None:
+        found["referral"] = _evaluate_referral(
+            calibrated, decision.predict_labels(calibrated.probabilities, config), decision.referral
+        )
+    return found
+
+
+def _evaluate_operating_point(
+    calibrated: Predictions, config: EvaluationConfig, point: OperatingPoint
+) -> dict[str, Any]:
+    """Judge the answers of an operating point: its sensitivity is the recall of the second class."""
+    positive = point.is_positive(calibrated.probabilities, config)
+    question = calibrated if positive is None else binarize(calibrated, config)
+    said = point.predict_labels(calibrated.probabilities, config) if positive is None else positive.astype(np.int64)
+    found = _compute_metrics_with_intervals(replace(question, probabilities=np.eye(len(question.classes))[said]))
+    for figures in (found, found["intervals"]):
+        for name in _PROBABILITY_METRICS:
+            figures.pop(name, None)
+        for one in figures["per_class"].values():
+            for name in [name for name in one if name in _PROBABILITY_METRICS or "_at_" in name]:
+                del one[name]
+    return {"wish": point.goal, "thresholds": list(point.thresholds), **found}
+
+
+def _evaluate_referral(calibrated: Predictions, labels: np.ndarray, referral: ConformalReferral) -> dict[str, Any]:
+    """Measure how often the sets hold the truth, how many images are referred, and how good the other answers are."""
+    held = referral.prediction_sets(calibrated.probabilities)[np.arange(len(calibrated)), calibrated.truth]
+    sure = ~referral.is_referred(calibrated.probabilities)
+    groups = np.array(calibrated.groups)
+    right = labels == calibrated.truth
+    return {
+        "stated": referral.coverage,
+        "coverage": compute_proportion(calibrated.groups, held),
+        "referred": compute_proportion(calibrated.groups, ~sure),
+        "accuracy_of_the_rest": compute_proportion(groups[sure].tolist(), right[sure]) if sure.any() else None,
+    }
+
+
+@contextmanager
+def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Iterator[dict[str, Predictions]]:
+    """Yield predictions by split as their files will hold them; the files get their names if the block succeeds.
+
+    Figures are taken of what is yielded, so that they can be taken anew from the files. Where the block refuses, those
+    of before are still there.
+    """
+    with ExitStack() as files:
+        held: dict[str, Predictions] = {}
+        for split, one in predictions.items():
+            beside = files.enter_context(atomic_write(run.predictions_path(split)))
+            one.save(beside)
+            held[split] = Predictions.load(beside)
+        yield held
 
 
 def evaluate(
@@ -53,7 +170,7 @@ def evaluate(
     wishes = DecisionOptions(operating_point, refer, tta, fuse_eyes)
     for run in opened:
         # All are asked before the first is judged: a refusal leaves every run as it was.
-        wishes.check(run.recipe.judgement, len(run.read_environment()["data"]["classes"]))
+        wishes.check(run.recipe.evaluation, len(run.read_environment()["data"]["classes"]))
         with_tta(run.recipe, resolve_tta(wishes, Decision.load(run.decision_path)))
     for run in opened:
         prepared = check_and_prepare(locate_table(run), run.recipe)
@@ -74,7 +191,7 @@ def evaluate_run(
     options: DecisionOptions | None = None,
 ) -> None:
     """Judge what a run's network said and write predictions, decision, submission and metrics; in one process."""
-    options, judgement = options or DecisionOptions(), run.recipe.judgement
+    options, judgement = options or DecisionOptions(), run.recipe.evaluation
     about, ordinary = _describe_training(run, table, classifier), _fit_ood(table, store)
     with write_predictions(run, predictions) as held:
         decision = fit_decision(held["valid"], options, Decision.load(run.decision_path), judgement, ordinary)

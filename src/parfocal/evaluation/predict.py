@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from parfocal.data.decode import UnreadableImageError
-from parfocal.data.layouts.places import IMAGE_SUFFIXES, find_images
+from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES, find_images
 from parfocal.data.layouts.sheets import read_sheet
-from parfocal.data.passes import map_ordered
-from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.answering import Predictor, PreparedViews
+from parfocal.data.parallel import map_ordered
+from parfocal.engine.batches import EVALUATION_BATCH_SIZE
+from parfocal.errors import ParfocalError, UnreadableImageError, UsageError
 from parfocal.evaluation.ensemble import MEMBERS_FILE
-from parfocal.evaluation.inference import EVALUATION_BATCH_SIZE
+from parfocal.evaluation.predictor import Predictor, PreparedViews
 from parfocal.evaluation.submission import SampleSubmission
-from parfocal.files import atomic_write
+from parfocal.io import atomic_write
 from parfocal.run import find_runs
 
 NamedFile = tuple[str, Path]

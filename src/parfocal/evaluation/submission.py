@@ -9,11 +9,11 @@ from typing import Self
 
 import pandas as pd
 
-from parfocal.data.layouts.places import IMAGE_SUFFIXES
+from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES
 from parfocal.data.layouts.sheets import read_sheet
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, join_limited
-from parfocal.files import atomic_write
+from parfocal.io import atomic_write
 
 
 @dataclass(frozen=True)

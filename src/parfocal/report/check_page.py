@@ -6,14 +6,14 @@ from typing import Any
 import cv2
 import pandas as pd
 
-from parfocal.data.decode import UnreadableImageError, prepare_image
-from parfocal.data.finding import SEVERITIES, Finding, sort_by_severity
-from parfocal.data.passes import map_ordered
+from parfocal.data.decode import prepare_image
+from parfocal.data.findings import SEVERITIES, Finding, sort_by_severity
+from parfocal.data.parallel import map_ordered
 from parfocal.data.table import UNKNOWN, Table
-from parfocal.files import write_text
-from parfocal.parts import ImagesConfig
-from parfocal.report.addresses import data_uri
-from parfocal.report.render import render
+from parfocal.errors import UnreadableImageError
+from parfocal.io import write_text
+from parfocal.report.render import data_uri, render
+from parfocal.schema import ImagesConfig
 
 MAX_THUMBNAILS = 12
 """So many pictures are shown of each finding."""
@@ -21,7 +21,7 @@ MAX_THUMBNAILS = 12
 MAX_IDS = 5000
 """So many ids are listed of each finding; the page says how many it leaves out."""
 
-_THUMBNAIL_CONFIG = ImagesConfig(fit="pad", size=96)
+_THUMBNAIL_CONFIG = ImagesConfig(resize_mode="pad", size=96)
 
 
 def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from parfocal.evaluation.alarms import PREDICTED_COLUMN_PREFIX
 from parfocal.evaluation.compare import group_runs
-from parfocal.evaluation.watch import PREDICTED_COLUMN_PREFIX
-from parfocal.files import atomic_write
-from parfocal.report.words import format_metric_title
+from parfocal.io import atomic_write
+from parfocal.report.formatting import format_metric_title
 from parfocal.run import Run
-from parfocal.training.patience import is_better
+from parfocal.training.early_stopping import is_better
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey by their lightness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -9,22 +9,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parfocal.documented import format_value
 from parfocal.evaluation.compare import Comparison, compare_runs
-from parfocal.files import write_text
-from parfocal.model.resnet import get_architecture
+from parfocal.io import write_text
+from parfocal.models.resnet import get_architecture
 from parfocal.recipe import Recipe, describe_keys, load_recipe
-from parfocal.report.content import build_headline, format_rerun_commands
-from parfocal.report.page import check_comparable, default_report_path, draw_figures
+from parfocal.report.formatting import format_metric, format_metric_name, read_labeled_metrics
 from parfocal.report.render import render
-from parfocal.report.words import format_metric, format_metric_name, read_labeled_metrics
+from parfocal.report.report import (
+    build_headline,
+    check_comparable,
+    default_report_path,
+    draw_figures,
+    format_rerun_commands,
+)
+from parfocal.reported import format_value
 from parfocal.run import Run, open_runs
 
 _TRAINING_KEYS = (
-    "batch",
+    "batch_size",
     "learning_rate",
     "epochs",
-    "optimiser",
+    "optimizer",
     "momentum",
     "weight_decay",
     "schedule",
@@ -65,15 +70,15 @@ def build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
         data=data,
         rows=", ".join(f"{split} {count:,}" for split, count in data["rows"].items()),
         answer=build_headline(runs, comparison),
-        batch=first.training.batch,
+        batch=first.training.batch_size,
         networks=_format_table(_NETWORK_HEADINGS, map(_build_network_row, runs)),
         splits=_format_table(("split", "images", "patients or groups", *data["classes"]), _build_split_rows(data)),
         matrices=[(run.name, _format_confusion_matrix(run, comparison.split)) for run in runs],
         split=comparison.split,
         preprocessing=_format_table(
-            _SETTING_HEADINGS, _build_setting_rows(first, ("images.", "views.", "network.normalise"))
+            _SETTING_HEADINGS, _build_setting_rows(first, ("images.", "views.", "network.normalization"))
         ),
-        method=_format_table(_SETTING_HEADINGS, _build_setting_rows(first, ("training.", "network.", "judgement."))),
+        method=_format_table(_SETTING_HEADINGS, _build_setting_rows(first, ("training.", "network.", "evaluation."))),
         highest=_format_table(_ACCURACY_HEADINGS, map(_build_accuracy_row, runs)),
         learnt=_format_table(("network", *_TRAINING_KEYS), map(_build_training_row, runs)),
         folders=" ".join(os.path.relpath(run.folder) for run in runs),
@@ -125,7 +130,9 @@ def _build_setting_rows(run_recipe: Recipe, prefixes: tuple[str, ...]) -> list[t
     usual, rows = load_recipe(None), []
     for key, _, meaning in describe_keys():
         value, default = _get_nested(run_recipe, key), _get_nested(usual, key)
-        if key.startswith(prefixes) and (value != default or key in ("images.fit", "images.size", "views.crop")):
+        if key.startswith(prefixes) and (
+            value != default or key in ("images.resize_mode", "images.size", "views.crop_size")
+        ):
             rows.append((f"`{key}`", format_value(value), meaning))
     return rows
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from parfocal.evaluation.watch import alarms
-from parfocal.files import write_text
-from parfocal.report.content import embed_svg
+from parfocal.evaluation.alarms import alarms
+from parfocal.io import write_text
 from parfocal.report.figures import assign_colors, draw_accuracy, draw_learning_curves, find_best_epoch, save_figure
+from parfocal.report.formatting import format_metric_name
 from parfocal.report.render import render
-from parfocal.report.words import format_metric_name
+from parfocal.report.report import embed_svg
 from parfocal.run import Run, find_runs
 
 # Where epochs are shorter than drawing takes, most of the time is still for training.

@@ -1,5 +1,7 @@
-"""Filling a page's template: names from data are escaped, and a value that is missing is an error, not a blank."""
+"""Pictures inside a page: an address that holds the bytes themselves, so that nothing is asked of any server."""
+# MERGED: """Filling a page's template: names from data are escaped, and a value that is missing is an error, not a blank."""
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +11,12 @@ from markupsafe import Markup
 import parfocal
 from parfocal.errors import join_limited
 from parfocal.evaluation.compare import Difference, MetricValue
-from parfocal.report.words import format_metric_title, format_p_value
+from parfocal.report.formatting import format_metric_title, format_p_value
+
+
+def data_uri(image_format: str, data: bytes) -> str:
+    """Return the address of a picture of a kind such as `jpeg` or `svg+xml`."""
+    return f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
 
 
 def render(template: str, **content: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from parfocal.evaluation.compare import COMPARED_METRICS, Comparison
-from parfocal.report.words import HEADINGS, format_p_value
+from parfocal.report.formatting import HEADINGS, format_p_value
 
 Format = Literal["csv", "json", "latex"]
 
@@ -24,7 +24,7 @@ def format_comparison(comparison: Comparison, file_format: Format, tta: Mapping[
 
 
 def _to_plain_data(comparison: Comparison, tta: Mapping[str, str]) -> dict[str, Any]:
-    return {**{name: value for name, value in asdict(comparison).items() if name != "page"}, "looks": dict(tta)}
+    return {**{name: value for name, value in asdict(comparison).items() if name != "report_path"}, "looks": dict(tta)}
 
 
 def _build_rows(comparison: Comparison, tta: Mapping[str, str]) -> pd.DataFrame:

@@ -12,9 +12,12 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import parfocal
-from parfocal.data.decode import UnreadableImageError
-from parfocal.errors import did_you_mean
-from parfocal.serving.answers import (
+from parfocal.errors import UnreadableImageError, did_you_mean
+from parfocal.serving.engine import Engine, ImagePredictions
+from parfocal.serving.examples import EXAMPLE_NAMES, EXAMPLE_TITLES, draw_example
+from parfocal.serving.heatmaps import Explainer, build_explanation, render_overlay
+from parfocal.serving.limits import RequestError
+from parfocal.serving.schemas import (
     ErrorResponse,
     Explanation,
     Health,
@@ -24,12 +27,8 @@ from parfocal.serving.answers import (
     describe_network,
     describe_unreadable,
 )
-from parfocal.serving.engine import Engine, ImagePredictions
-from parfocal.serving.examples import EXAMPLE_NAMES, EXAMPLE_TITLES, draw_example
-from parfocal.serving.explaining import Explainer, build_explanation, render_overlay
-from parfocal.serving.gate import COOKIE, SecurityMiddleware, has_token
-from parfocal.serving.limits import RequestError
-from parfocal.serving.measured import Telemetry
+from parfocal.serving.security import COOKIE, SecurityMiddleware, has_token
+from parfocal.serving.telemetry import Telemetry
 from parfocal.serving.uploads import Uploads
 
 STATIC = files("parfocal") / "serving" / "static"

@@ -6,8 +6,8 @@ import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from parfocal.serving.gate import Exchange
 from parfocal.serving.limits import Limits
+from parfocal.serving.security import Exchange
 
 _TIMEOUT_BODY = b'{"detail":"The request came too slowly."}'
 _TIMEOUT_RESPONSE = (

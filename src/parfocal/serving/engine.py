@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 
 from parfocal.data.decode import Pixels
-from parfocal.data.headers import ImageTooLargeError, limit_image_size
-from parfocal.errors import did_you_mean
-from parfocal.evaluation.answering import Predictor, PreparedViews
+from parfocal.data.headers import limit_image_size
+from parfocal.engine.device import trim_memory
+from parfocal.errors import ImageTooLargeError, did_you_mean
 from parfocal.evaluation.ensemble import MEMBERS_FILE
-from parfocal.memory import trim_memory
-from parfocal.parts import ImagesConfig
+from parfocal.evaluation.predictor import Predictor, PreparedViews
 from parfocal.run import Run, open_runs, with_unique_names
+from parfocal.schema import ImagesConfig
 from parfocal.serving.limits import Limits, RequestError
 
 BATCH_SIZE = 32

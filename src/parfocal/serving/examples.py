@@ -5,8 +5,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-from parfocal.data.fundus import draw_eye, draw_fundus
-from parfocal.data.smear import draw_cell, draw_patient
+from parfocal.synthetic.fundus import draw_eye, draw_fundus
+from parfocal.synthetic.smears import draw_cell, draw_patient
 
 _CELL_SEVERITIES = {"Normal cell": -2.5, "Cell between the two": 0.0, "Blast": 2.5}
 _EYE_GRADES = {"Eye without disease": 0, "Eye, moderate disease": 2, "Eye, proliferative disease": 4}

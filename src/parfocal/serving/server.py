@@ -108,7 +108,7 @@ def _build_server(engine: "Engine", token: str) -> "Server":
 def _bind(host: str, port: int, token: str) -> Iterator[socket.socket]:
     """Take an address, before anything heavy is loaded; or say why it cannot be had."""
     _check_packages()
-    from parfocal.serving.gate import is_local
+    from parfocal.serving.security import is_local
 
     if token and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token):
         raise UsageError(f"A token has {MIN_TOKEN_LENGTH} letters and digits or more: openssl rand -hex 16 makes one.")

@@ -1,15 +1,50 @@
-"""Losses: what is to be made small, as one number for each image, given logits and labels."""
+"""MixUp and CutMix: a batch blended with itself in another order, drawn for (seed, epoch, step)."""
+# MERGED: """Losses: what is to be made small, as one number for each image, given logits and labels."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parfocal.data.sampling import compute_samples_per_class
-from parfocal.model.links import CumulativeLinkHead, OrdinalHeadName, RegressionHead
-from parfocal.parts import TrainingConfig
-from parfocal.training.mixing import MixedTargets
+from parfocal.data.loader import compute_samples_per_class
+from parfocal.models.ordinal import CumulativeLinkHead, OrdinalHeadName, RegressionHead
+from parfocal.schema import TrainingConfig
+
+
+@dataclass(frozen=True)
+class MixedTargets:
+    """The labels of those each image was blended with, and the share of the image itself that is left."""
+
+    partner_labels: Tensor
+    lam: float
+
+
+def mix_batch(
+    pixels: Tensor, labels: Tensor, config: TrainingConfig, seed: tuple[int, int, int]
+) -> tuple[Tensor, MixedTargets | None]:
+    """Blend a batch of uint8 pixels (N, H, W, C), by one of the ways the recipe asks for; pixels stay uint8."""
+    if not config.mixup and not config.cutmix:
+        return pixels, None
+    dice = np.random.default_rng([*seed, 3])
+    partners = torch.from_numpy(dice.permutation(len(pixels))).to(pixels.device)
+    cut = bool(config.cutmix) and (not config.mixup or dice.random() < 0.5)
+    strength = config.cutmix if cut else config.mixup
+    share = float(dice.beta(strength, strength))
+    others = pixels[partners]
+    if not cut:
+        blended = pixels.float() * share + others.float() * (1 - share)
+        return blended.round().to(torch.uint8), MixedTargets(labels[partners], share)
+    height, width = pixels.shape[1:3]
+    side = math.sqrt(1 - share)
+    down, across = round(height * side), round(width * side)
+    top, left = int(dice.integers(height - down + 1)), int(dice.integers(width - across + 1))
+    pixels = pixels.clone()
+    pixels[:, top : top + down, left : left + across] = others[:, top : top + down, left : left + across]
+    return pixels, MixedTargets(labels[partners], 1 - down * across / (height * width))
+
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Takes logits (N, classes) and labels (N,), and gives the loss of each image (N,)."""
@@ -48,12 +83,16 @@ def build_loss(
 
     def of_classes(logits: Tensor, labels: Tensor) -> Tensor:
         adjusted = logits + priors if config.logit_adjustment else logits
-        losses = nn.functional.cross_entropy(adjusted, labels, reduction="none", label_smoothing=config.smoothing)
-        return losses * _other_class_probability(adjusted, labels) ** config.focus if config.loss == "focal" else losses
+        losses = nn.functional.cross_entropy(adjusted, labels, reduction="none", label_smoothing=config.label_smoothing)
+        return (
+            losses * _other_class_probability(adjusted, labels) ** config.focal_gamma
+            if config.loss == "focal"
+            else losses
+        )
 
     def of_grades(logits: Tensor, labels: Tensor) -> Tensor:
         assert isinstance(head, RegressionHead)
-        away = nn.functional.mse_loss if config.distance == "squared" else nn.functional.smooth_l1_loss
+        away = nn.functional.mse_loss if config.regression_loss == "squared" else nn.functional.smooth_l1_loss
         return away(head.compute_grades(logits), labels.float(), reduction="none")
 
     plain = of_grades if config.loss == "regression" else of_classes

@@ -9,32 +9,40 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from parfocal.data.batches import BatchLoader
+from parfocal.data.augment import tta_views
+from parfocal.data.loader import BatchLoader
 from parfocal.data.store import Store
 from parfocal.data.table import Table
-from parfocal.data.views import tta_views
-from parfocal.evaluation.inference import build_batches, predict_split
+from parfocal.engine.batches import build_batches
+from parfocal.engine.distributed import all_max, broadcast_buffers, rank_zero_guard
+from parfocal.evaluation.alarms import alarms, predicted_shares
+from parfocal.evaluation.inference import predict_split
 from parfocal.evaluation.metrics import compute_metrics
-from parfocal.evaluation.watch import alarms, predicted_shares
-from parfocal.files import write_json
-from parfocal.model.classifier import build_classifier
-from parfocal.model.links import RegressionHead
-from parfocal.model.starts import load_initial_weights
+from parfocal.io import write_json
+from parfocal.models.classifier import build_classifier
+from parfocal.models.ordinal import RegressionHead
+from parfocal.models.pretrained import load_initial_weights
 from parfocal.progress import print_line
 from parfocal.recipe import Recipe
 from parfocal.run import Run
 from parfocal.training import checkpoint
-from parfocal.training.clock import TimeBudget
-from parfocal.training.epoch import EpochState, check_finite, epoch_row, reduce_epoch_state, run_epoch
-from parfocal.training.interruption import Interruption, catch_signals, interrupted
-from parfocal.training.learner import Learner, build_learner
+from parfocal.training.early_stopping import early_stop, is_better, plateau_reductions
+from parfocal.training.loggers import open_loggers
 from parfocal.training.losses import LOSS_HEADS, build_loss, epoch_class_counts
-from parfocal.training.optimise import compute_learning_rate
-from parfocal.training.patience import early_stop, is_better, plateau_reductions
-from parfocal.training.processes import all_max, broadcast_buffers, rank_zero_guard
-from parfocal.training.scale import compute_normalization
-from parfocal.training.thresholds import fit_thresholds
-from parfocal.training.trackers import open_loggers
+from parfocal.training.normalization import compute_normalization
+from parfocal.training.optim import compute_learning_rate
+from parfocal.training.ordinal_thresholds import fit_thresholds
+from parfocal.training.signals import Interruption, catch_signals, interrupted
+from parfocal.training.step import (
+    EpochState,
+    Learner,
+    build_learner,
+    check_finite,
+    epoch_row,
+    reduce_epoch_state,
+    run_epoch,
+)
+from parfocal.training.time_budget import TimeBudget
 
 _METRICS = ("loss", "accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
 # How often, in steps, several processes ask each other whether to stop: asking makes them wait for each other.

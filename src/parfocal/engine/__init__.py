@@ -1,0 +1,1 @@
+"""The engine: devices, precision, prefetch, several processes, compiled networks."""

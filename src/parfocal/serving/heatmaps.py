@@ -1,0 +1,90 @@
+"""Heat maps on request: one image at a time, on weights of its own that are loaded when first asked for."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+from parfocal.data.augment import eval_views
+from parfocal.data.decode import Pixels, prepare_image
+from parfocal.data.headers import limit_image_size
+from parfocal.data.render import render_one
+from parfocal.evaluation.ensemble import MEMBERS_FILE
+from parfocal.explainability.cam import ClassMaps, compute_class_maps
+from parfocal.explainability.heatmap import compute_shared_scale, overlay_heatmap, render_heatmap
+from parfocal.models.classifier import Classifier
+from parfocal.report.render import data_uri
+from parfocal.run import Run
+from parfocal.serving.engine import ServedNetwork
+from parfocal.serving.limits import Limits, RequestError
+
+_MAX_WAITING = 32
+
+
+class Explainer:
+    """Makes the maps of images, in a thread that is apart from the answers."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._pool = ThreadPoolExecutor(1, "explaining")
+        self._classifiers: dict[str, Classifier] = {}
+        self._n_waiting = 0
+
+    async def compute_maps(self, image: bytes, network: ServedNetwork) -> ClassMaps:
+        """Return the exact maps of one image for every class of a network; or raise Refused or Unreadable."""
+        if (network.folder / MEMBERS_FILE).is_file():
+            raise RequestError(422, f"{network.name} is an ensemble, which has no map of its own. Serve its members.")
+        if self._n_waiting >= _MAX_WAITING:
+            raise RequestError(503, f"{self._n_waiting} heat maps are waiting already; try again in a moment.")
+        self._n_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute_maps, image, network)
+        finally:
+            self._n_waiting -= 1
+
+    def _compute_maps(self, image: bytes, network: ServedNetwork) -> ClassMaps:
+        run = Run(network.folder)
+        if network.name not in self._classifiers:
+            self._classifiers[network.name] = Classifier.load(run.weights_path)
+        images, views = run.recipe.images, run.recipe.views
+        with limit_image_size(self._limits.max_pixels):
+            prepared = prepare_image(image, images)[0]
+        pixels = render_one(prepared, eval_views(1, images.size, views), 0)
+        return compute_class_maps(self._classifiers[network.name], pixels[None])
+
+
+def build_explanation(maps: ClassMaps, network: ServedNetwork, label: int) -> dict[str, object]:
+    """Return the maps of one image as plain data, in the shape of `Explanation`."""
+    evidence, pixels = maps.evidence[0], maps.pixels[0]
+    scale = compute_shared_scale(evidence)
+    return {
+        "network": network.name,
+        "label": network.predictor.classes[label],
+        "scale": scale,
+        "values": dict(zip(maps.names, evidence.tolist(), strict=True)),
+        "peak": dict(zip(maps.names, evidence.max(axis=(1, 2)).tolist(), strict=True)),
+        "image": _png_data_uri(pixels),
+        "heat": {
+            name: _png_data_uri(render_heatmap(one, scale, len(pixels)))
+            for name, one in zip(maps.names, evidence, strict=True)
+        },
+    }
+
+
+def render_overlay(maps: ClassMaps, label: int) -> bytes:
+    """Return the image with the map for one class over it, as a PNG file."""
+    return _encode_png(
+        overlay_heatmap(maps.pixels[0], maps.for_labels([label])[0], compute_shared_scale(maps.evidence))
+    )
+
+
+def _encode_png(pixels: Pixels) -> bytes:
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))
+    assert done
+    return data.tobytes()
+
+
+def _png_data_uri(pixels: Pixels) -> str:
+    return data_uri("png", _encode_png(pixels))

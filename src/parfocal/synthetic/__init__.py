@@ -1,0 +1,1 @@
+"""Synthetic data sets in the formats of the source documents."""

@@ -1,0 +1,168 @@
+"""Any sheet with images and labels, its columns guessed or named."""
+# MERGED: """A folder for each class, with or without splits above."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from parfocal.data.layouts import read
+from parfocal.errors import ParfocalError, UsageError
+
+ROWS = pd.DataFrame(
+    {
+        "image_path": [f"img/{name}.png" for name in "abcdef"],
+        "diagnosis": ["10", "2", "1", "2", "10", "1"],
+        "patient": ["p1", "p1", "p2", "p3", "p3", "p4"],
+        "set": ["train", "training", "val", "train", "test", "valid"],
+    }
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "img").mkdir()
+    for name in "abcdef":
+        (tmp_path / "img" / f"{name}.png").write_bytes(b"x")
+    return tmp_path
+
+
+def _write(rows: pd.DataFrame, file: Path) -> Path:
+    if file.suffix == ".parquet":
+        rows.to_parquet(file)
+    elif file.suffix == ".xlsx":
+        rows.to_excel(file, index=False)
+    else:
+        rows.to_csv(file, index=False, sep="\t" if file.suffix == ".tsv" else ",")
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".xlsx"])
+def test_every_kind_of_sheet_gives_the_same_table(folder: Path, suffix: str) -> None:
+    file = _write(ROWS, folder / f"sheet{suffix}")
+    for source in (file, folder):
+        table = read(source)
+        assert table.codes == ("1", "2", "10")
+        assert table.rows["label"].tolist() == [2, 1, 0, 1, 2, 0]
+        assert table.rows["split"].tolist() == ["train", "train", "valid", "train", "test", "valid"]
+        assert table.rows["group"].tolist() == ROWS["patient"].tolist()
+        assert all(Path(path).is_file() for path in table.rows["path"])
+        assert "path=image_path, label=diagnosis, group=patient, split=set" in table.source
+
+
+def test_columns_with_other_names_are_named_in_the_recipe(folder: Path) -> None:
+    odd = ROWS.set_axis(["Bild", "Befund", "Mensch", "Teil"], axis=1)
+    file = _write(odd, folder / "sheet.csv")
+    with pytest.raises(ParfocalError, match=r"no column of images that is known. Name it: columns\.path=…"):
+        read(file, format="columns")
+    named = {"columns.path": "Bild", "columns.label": ["Befund"], "columns.group": "Mensch", "columns.split": "Teil"}
+    table = read(file, None, **named)
+    assert table.rows["split"].tolist() == ["train", "train", "valid", "train", "test", "valid"]
+    with pytest.raises(ParfocalError, match=r"no column 'Bilt' \(columns\.path\). Did you mean 'Bild'"):
+        read(file, None, **{**named, "columns.path": "Bilt"})
+
+
+def test_labels_may_be_one_hot(folder: Path) -> None:
+    hot = ROWS[["image_path"]].assign(mild=[0, 1, 0, 1, 0, 0], severe=[1, 0, 0, 0, 1, 0], none=[0, 0, 1, 0, 0, 1])
+    table = read(_write(hot, folder / "sheet.csv"))
+    assert table.classes == ("mild", "none", "severe")
+    assert table.rows["label"].tolist() == [2, 0, 1, 0, 2, 1]
+    named = read(folder / "sheet.csv", label=["mild", "severe", "none"])
+    assert named.rows["label"].tolist() == table.rows["label"].tolist()
+    _write(hot.assign(severe=1), folder / "sheet.csv")
+    with pytest.raises(ParfocalError, match="line 3: exactly one of mild, severe, none must be 1"):
+        read(folder / "sheet.csv", label=["mild", "severe", "none"])
+
+
+def test_class_names_are_given_in_the_order_of_the_codes(folder: Path) -> None:
+    file = _write(ROWS, folder / "sheet.csv")
+    assert read(file, classes=["no", "mild", "severe"]).classes == ("no", "mild", "severe")
+    with pytest.raises(UsageError, match=r"classes names 2 classes \(no, mild\), the data has 3 \(1, 2, 10\)"):
+        read(file, classes=["no", "mild"])
+
+
+def test_labels_may_be_names_and_rows_without_one_are_unlabelled(folder: Path) -> None:
+    words = ROWS.assign(diagnosis=["blast", "normal", "", "blast", "normal", "blast"])
+    table = read(_write(words, folder / "sheet.csv"))
+    assert table.classes == ("blast", "normal")
+    assert table.rows["label"].tolist() == [0, 1, -1, 0, 1, 0]
+
+
+def test_bare_names_are_found_below_the_folder(folder: Path) -> None:
+    names = ROWS.assign(image_path=list("abcdef"))
+    table = read(_write(names, folder / "sheet.csv"))
+    assert table.rows["path"].iloc[0] == str(folder / "img" / "a.png")
+
+
+def test_a_fold_column_gives_folds(folder: Path) -> None:
+    folds = ROWS.drop(columns="set").assign(fold=[0, 1, 2, 0, 1, 2])
+    table = read(_write(folds, folder / "sheet.csv"))
+    assert table.rows["fold"].tolist() == ["fold_0", "fold_1", "fold_2", "fold_0", "fold_1", "fold_2"]
+    assert table.splits == ("train",)
+
+
+def test_an_unknown_split_is_told_with_its_line(folder: Path) -> None:
+    file = _write(ROWS.replace({"set": {"val": "vaild"}}), folder / "sheet.csv")
+    with pytest.raises(ParfocalError, match=r"line 4: the split in column 'set' is 'vaild'.*Did you mean 'valid'"):
+        read(file)
+
+
+def test_the_patient_may_be_found_in_the_id(folder: Path) -> None:
+    file = _write(ROWS.drop(columns="patient"), folder / "sheet.csv")
+    table = read(file, group_from=r"img/([a-c])|img/(?:[d-f])")
+    assert table.rows["group"].iloc[0] == "a"
+    with pytest.raises(ParfocalError, match=r"finds no group in 3 ids: img/d\.png"):
+        read(file, group_from=r"img/([a-c])")
+    with pytest.raises(UsageError, match="is not a regular expression"):
+        read(file, group_from="(")
+
+
+def test_a_sheet_that_is_none_is_told(tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.xlsx"):
+        (tmp_path / name).write_text("no sheet")
+        with pytest.raises(ParfocalError, match=f"{name} is not a readable"):
+            read(tmp_path / name)
+
+
+def test_several_sheets_ask_for_one_to_be_named(folder: Path) -> None:
+    _write(ROWS, folder / "one.csv")
+    _write(ROWS, folder / "two.csv")
+    with pytest.raises(ParfocalError, match="holds no single sheet"):
+        read(folder, format="columns")
+    assert len(read(folder / "two.csv")) == 6
+
+
+def _touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_classes_are_in_natural_order(tmp_path: Path) -> None:
+    table = read(_touch(tmp_path, "10/a.png", "2/b.jpg", "1/c.bmp", "1/deep/d.png", "2/notes.txt"))
+    assert table.classes == ("1", "2", "10")
+    assert table.rows["id"].tolist() == ["1/c.bmp", "1/deep/d.png", "2/b.jpg", "10/a.png"]
+    assert table.splits == ("train",)
+    assert "recognised by one folder a class: 1, 2, 10" in table.source
+
+
+def test_splits_may_stand_above_under_any_usual_name(tmp_path: Path) -> None:
+    table = read(_touch(tmp_path, "Train/cat/1.png", "Train/dog/2.png", "val/cat/3.png", "testing/dog/4.png"))
+    assert dict(zip(table.rows["id"], table.rows["split"], strict=True)) == {
+        "Train/cat/1.png": "train",
+        "Train/dog/2.png": "train",
+        "val/cat/3.png": "valid",
+        "testing/dog/4.png": "test",
+    }
+
+
+def test_names_are_given_in_the_recipe(tmp_path: Path) -> None:
+    table = read(_touch(tmp_path, "0/a.png", "1/b.png"), classes=["healthy", "ill"])
+    assert table.classes == ("healthy", "ill")
+    assert table.codes == ("0", "1")
+
+
+def test_one_folder_of_images_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match="in a layout that is known"):
+        read(_touch(tmp_path, "images/a.png", "images/b.png"))

@@ -1,0 +1,207 @@
+"""The page that compares runs: whole in itself, honest about what chose what, and made without the networks."""
+
+import base64
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import parfocal
+from parfocal.commands.tables import print_results
+from parfocal.errors import ParfocalError
+from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.evaluate import evaluate_split
+from parfocal.evaluation.operating_point import OperatingPoint
+from parfocal.recipe import load_recipe
+from parfocal.report.report import find_best_run
+from parfocal.run import Run, open_runs
+from tests.cells import SMALL_RECIPE, draw_cells
+from tests.evaluation.make_predictions import make_predictions
+from tests.report.read_report import read_report
+
+
+class _LinkCollector(HTMLParser):
+    """Collects what a browser would fetch or follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.anchors: set[str] = set()
+        self.images_without_alt = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.anchors |= {given["id"] or ""} if "id" in given else set()
+        self.urls += [value for key in ("src", "href", "action") if (value := given.get(key))]
+        self.images_without_alt += tag == "img" and not given.get("alt")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
+    changes = {
+        **SMALL_RECIPE,
+        "epochs": 2,
+        "test_curve": True,
+        "model": ["resnet20", "plain20"],
+        "name": "<b>odd & name</b>",
+    }
+    parfocal.train(draw_cells(folder / "cells"), out=folder / "runs", **changes)
+    patch.undo()
+    return folder / "runs"
+
+
+def test_the_page_asks_for_nothing_from_outside(runs: Path) -> None:
+    page = read_report(runs)
+    addresses = _LinkCollector()
+    addresses.feed(page)
+    assert addresses.urls
+    assert all(
+        address.startswith(("data:image/svg+xml;base64,", "data:image/jpeg;base64,", "#")) for address in addresses.urls
+    )
+    assert {address[1:] for address in addresses.urls if address[0] == "#"} <= addresses.anchors
+    assert addresses.images_without_alt == 0
+    assert not re.search(r"url\(|@import|<script|<link", page)
+
+
+def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> None:
+    page = read_report(runs)
+    assert "is chosen among 2 runs" in page
+    assert "always naming the largest class would be right for 50.0%" in page
+    assert "Test split: chose nothing" in page
+    assert "&lt;b&gt;odd &amp; name&lt;/b&gt;" in page
+    assert "<b>odd" not in page
+
+
+def test_an_alarm_that_was_over_before_the_kept_epoch_does_not_open_the_page(runs: Path, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
+    for best, opens in ((2, False), (1, True)):
+        alarm = {"code": "collapse", "since": 1, "until": 1, "text": "Epoch 1: all are 'blast'."}
+        run.write_metrics({**run.read_metrics(), "alarms": [alarm], "best_epoch": best})
+        page = read_report(run.folder)
+        assert ('id="alarms"' in page) == opens
+        assert ("Alarms that were over before the epoch that is kept" in page) != opens
+        assert page.count("Epoch 1: all are &#39;blast&#39;.") == 1
+
+
+def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs, tmp_path / "copy")
+    plain, residual = open_runs([tmp_path / "copy"])
+    assert "Looks</th>" not in read_report(tmp_path / "copy")
+    replace(Decision.load(residual.decision_path), tta="d4", fellow_eye_weight=0.5).save(residual.decision_path)
+    page = read_report(tmp_path / "copy")
+    assert "The runs look at images in different ways (plain20 centre, resnet20 eight)" in page
+    assert page.count('<th scope="col" class="word">Looks</th>') == 2
+    assert [page.count(f'<td class="word">{looks}</td><td>') for looks in ("none", "d4")] == [2, 2]
+    assert "\nparfocal evaluate runs/again/resnet20 --looks eight --together</code>" in page
+    assert page.count("parfocal evaluate runs/again") == 1
+    assert "The looks are eight, where the recipe says centre." in read_report(residual.folder)
+    print_results([plain, residual])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in said[:3]] == ["images", "none", "none"]
+    assert "in different ways" in said[-2]
+
+
+def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "resnet20", tmp_path / "resnet20")
+    run, grades = Run(tmp_path / "resnet20"), load_recipe(None, ordered=True).evaluation
+    truth = np.arange(60) % 3
+    point = Decision(operating_point=OperatingPoint("kappa", 0.0, (0.5, 1.5)))
+    judged = evaluate_split(make_predictions(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3), grades, point)
+    metrics = run.read_metrics()
+    metrics["test"]["operating"] = judged["operating"]
+    metrics["test"].pop("patients", None)
+    run.write_metrics(metrics)
+    (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", read_report(run.folder))
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
+    assert cells[-2:] == ["–", "–"]
+    metrics["test"]["patients"], _ = {"left_out": 3}, metrics["test"].pop("operating")
+    run.write_metrics(metrics)
+    page = read_report(run.folder)
+    assert "Other questions, on test" not in page
+    assert "3 patients whose images differ in truth are left out" in page
+
+
+def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:
+    changes = {**SMALL_RECIPE, "epochs": 1, "model": ["resnet18", "resnet20"], "batch_size": 16}
+    reported = parfocal.train(
+        draw_cells(tmp_path / "cells", 16, 8, 4), "leukemia-adam", out=tmp_path / "runs", **changes
+    )
+    page = read_report(reported)
+    test, valid = (page.index(f"<caption>{split}") for split in ("Test", "Validation"))
+    assert "Reported" not in page[valid : page.index("Reported is the accuracy")]
+    rows = page[test:valid].split("<tr")
+    assert '<th scope="col">Reported</th>' in rows[1]
+    assert "<td>0.931</td>" in rows[2]
+    assert "chosen on test, optimistic" in rows[3]
+    assert "<td>–</td>" in rows[4]
+    assert (
+        "resnet18 is not as in the document: it has another images.size, training.batch_size, training.epochs" in page
+    )
+    assert "resnet20 is not as in the document" not in page
+
+
+def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path, tmp_path: Path) -> None:
+    parfocal.compare(runs, tmp_path / "one" / "report.html")
+    parfocal.compare(runs, tmp_path / "two" / "report.html")
+    names = {path.name for path in (tmp_path / "one" / "figures").iterdir()}
+    pairs = product(("resnet20", "plain20"), ("valid", "test"))
+    stems = {"accuracy", "learning", "error", "classes", "scores-1", "calibration-resnet20", "calibration-plain20"}
+    stems |= {f"confusion-{run}-{split}" for run, split in pairs}
+    assert {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")} <= names
+    for name in (name for name in names if name.endswith(".svg")):
+        svgs = [(tmp_path / folder / "figures" / name).read_bytes() for folder in ("one", "two")]
+        assert svgs[0] == svgs[1]
+
+
+def test_figures_of_another_comparison_in_the_same_folder_are_not_shown(runs: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in ("error", "says-resnet20", "scores-0", "calibration-resnet20"):
+        (figures / f"{name}.svg").write_text("<svg>of another comparison</svg>")
+    parfocal.compare(runs / "resnet20", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert base64.b64encode(b"<svg>of another comparison</svg>").decode() not in page
+
+
+def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*"):
+        if path.name in ("model.safetensors", "last.ckpt", "report.html") or path.suffix in (".svg", ".png"):
+            path.unlink()
+    assert read_report(tmp_path / "copy")
+
+
+def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "copy")
+    opened = open_runs([tmp_path / "copy"])
+    for run, valid, test in zip(opened, (0.6, 0.7), (0.9, 0.1), strict=True):
+        metrics = run.read_metrics()
+        metrics["valid"]["accuracy"], metrics["test"]["accuracy"] = valid, test
+        run.write_metrics(metrics)
+    assert find_best_run(opened) == opened[1]
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match="resnet20 is named twice"):
+        parfocal.compare([runs / "resnet20", runs / "resnet20"])
+    shutil.copytree(runs, tmp_path / "copy")
+    (tmp_path / "copy" / "plain20" / "metrics.json").unlink()
+    with pytest.raises(ParfocalError, match=r"plain20 has no metrics\.json: it has not finished"):
+        parfocal.compare(tmp_path / "copy")
+    other = Run(tmp_path / "copy" / "resnet20")
+    environment = other.read_environment()
+    environment["data"]["classes"] = ["cat", "dog"]
+    other.write_environment(environment)
+    with pytest.raises(ParfocalError, match="tell different classes apart"):
+        parfocal.compare([other.folder, runs / "plain20"])

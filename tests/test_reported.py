@@ -1,0 +1,134 @@
+"""What the packaged recipes say of their documents: values, figures, and what was chosen."""
+
+from typing import Any
+
+import pytest
+
+from parfocal.recipe import expand_recipes, list_keys, load_recipe
+from parfocal.recipe_file import read_recipe_file
+from parfocal.reported import describe_packaged_recipe, find_deviations, find_reported_accuracy
+
+# What the documents say, word by word; nothing that they are silent about.
+FUNDUS = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "stride_in": "3x3", "resize_mode": "crop", "ordered": True}
+SAID: dict[str, dict[str, Any]] = {
+    "leukemia-adam": {
+        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "resize_mode": "squash", "size": 350, "crop_size": 224,
+        "normalization": "none", "stride_in": "1x1", "batch_size": 32, "learning_rate": 1e-3, "epochs": 80, "optimizer": "adam",
+        "loss": "cross_entropy", "init": "scratch",
+    },
+    "leukemia-sgd": {
+        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "size": 450, "crop_size": 450, "normalization": "imagenet",
+        "stride_in": "3x3", "batch_size": 32, "learning_rate": 1e-4, "epochs": 25, "optimizer": "sgd", "momentum": 0.9,
+        "weight_decay": 5e-3, "loss": "cross_entropy", "schedule": "constant", "init": "scratch",
+    },
+    "fundus": {**FUNDUS, "size": 512, "crop_size": 512, "init": "scratch"},
+    "fundus-head": {**FUNDUS, "size": 512, "crop_size": 512, "freeze": "head"},
+    "fundus-head-224": {**FUNDUS, "size": 224, "crop_size": 224, "freeze": "head"},
+    "fundus-finetune-224": {**FUNDUS, "size": 224, "crop_size": 224, "freeze": "none"},
+    "fundus-cifar10": {**FUNDUS, "size": 512, "crop_size": 512, "model": "resnet18", "init": "runs/cifar10"},
+    "cifar10": {"model": "resnet18", "epochs": 10, "format": "cifar10", "init": "scratch"},
+    "fundus-nonzero": {
+        "grayscale": 0.2, "flip_horizontal": 0.5, "flip_vertical": 0.5, "normalization": "half", "stride_in": "3x3",
+        "sampling": "oversample", "oversample": 0.5, "init": "scratch",
+    },
+}  # fmt: skip
+
+FIGURES = [
+    ("leukemia-adam", {"model": "resnet18"}, "test", 93.058),
+    ("leukemia-adam", {"model": "resnet50"}, "test", 93.558),
+    ("leukemia-adam", {"model": "resnet152"}, "test", 91.807),
+    ("leukemia-sgd", {"model": "resnet18"}, "valid", 89.93),
+    ("leukemia-sgd", {"model": "resnet50"}, "valid", 89.43),
+    ("leukemia-sgd", {"model": "resnet152"}, "valid", 90.06),
+    ("fundus", {"model": "resnet18"}, "test", 73.36),
+    ("fundus", {"model": "resnet50"}, "test", 73.36),
+    ("fundus", {"model": "resnet18", "init": "imagenet"}, "test", 84.00),
+    ("fundus", {"model": "resnet50", "init": "imagenet"}, "test", 84.69),
+    ("fundus-head", {"model": "resnet18"}, "test", 75.59),
+    ("fundus-head", {"model": "resnet50"}, "test", 76.47),
+    ("fundus-head-224", {"model": "resnet18"}, "test", 74.34),
+    ("fundus-head-224", {"model": "resnet50"}, "test", 74.89),
+    ("fundus-finetune-224", {}, "train", 80.12),
+    ("fundus-finetune-224", {}, "test", 81.74),
+    ("fundus-cifar10", {}, "train", 79.43),
+    ("fundus-cifar10", {}, "test", 78.48),
+    ("fundus-nonzero", {"model": "resnet18"}, "test", 73.16),
+    ("fundus-nonzero", {"model": "resnet50"}, "test", 73.16),
+    ("fundus-nonzero", {"model": "resnet18", "init": "imagenet"}, "test", 80.15),
+    ("fundus-nonzero", {"model": "resnet50", "init": "imagenet"}, "test", 78.26),
+]
+
+
+def _value(name: str, key: str, **changes: Any) -> Any:
+    value: Any = load_recipe(name, **changes)
+    for step in list_keys()[key]:
+        value = getattr(value, step)
+    return value
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_recipe_is_as_its_document_has_it(name: str) -> None:
+    for key, value in SAID[name].items():
+        assert _value(name, key) == value, key
+    marked = set(read_recipe_file(name).chosen)
+    # Where a lab and not the report names the size, or a table names no network, that is said.
+    assert not marked & set(SAID[name]) - {"model", "init"}
+
+
+def test_the_batch_of_the_leukemia_report_with_sgd_goes_by_network() -> None:
+    found = expand_recipes("leukemia-sgd", experiment="depth")
+    assert [one.training.batch_size for one in found.values()] == [32, 16, 8]
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_all_that_a_document_is_silent_about_is_marked_as_chosen(name: str) -> None:
+    whose = {key.rpartition(".")[2]: who for key, _, _, who, _ in describe_packaged_recipe(name)}
+    # Of these keys one stands for a choice of the document's and not for a value.
+    implied = {"model", "test_curve", "resize_mode", "stem", "schedule"}
+    silent = set(whose) - set(SAID[name]) - implied
+    assert all(whose[key].startswith("chosen: ") for key in silent), silent
+    differing = [key for key in list_keys() if _value(name, key) != _default(key) and key not in ("name", "about")]
+    assert set(differing) <= set(whose)
+
+
+def _default(key: str) -> Any:
+    value: Any = load_recipe()
+    for step in list_keys()[key]:
+        value = getattr(value, step)
+    return value
+
+
+@pytest.mark.parametrize(("name", "changes", "split", "percent"), FIGURES)
+def test_reported_figures_are_those_of_the_documents(
+    name: str, changes: dict[str, str], split: str, percent: float
+) -> None:
+    assert find_reported_accuracy(load_recipe(name, **changes))[split] == pytest.approx(percent / 100)
+
+
+@pytest.mark.parametrize(
+    "one", [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")]
+)
+def test_nothing_is_reported_where_no_document_reports(one: Any) -> None:
+    assert find_reported_accuracy(one) == {}
+
+
+def test_a_natural_epoch_has_no_figure_of_one_with_more_grades() -> None:
+    found = expand_recipes("fundus-nonzero", experiment="sampling")
+    assert find_reported_accuracy(found["resnet18-samplingnatural"]) == {}
+    assert find_reported_accuracy(found["resnet18-samplingextra"])["test"] == pytest.approx(0.8015)
+
+
+def test_departures_are_what_is_no_longer_as_in_the_document() -> None:
+    assert find_deviations(load_recipe("leukemia-sgd", model="resnet50", seed=3)) == {}
+    assert find_deviations(load_recipe("fundus", init="imagenet")) == {}
+    changed = find_deviations(load_recipe("leukemia-sgd", model="resnet50", epochs=2, batch_size=4))
+    assert changed == {"training.epochs": (25, 2), "training.batch_size": (16, 4)}
+    assert find_deviations(load_recipe(None, epochs=2)) == {}
+
+
+def test_decisions_show_values_by_network_and_whose_they_are() -> None:
+    rows = {row[0]: row for row in describe_packaged_recipe("leukemia-sgd")}
+    assert rows["training.batch_size"][1:4] == ("32; resnet50: 16; resnet152: 8", "32", "the document")
+    assert rows["training.select"][3].startswith("chosen: ")
+    assert rows["training.learning_rate"][1] == "0.0001"
+    assert {row[3] for row in describe_packaged_recipe("leukemia")} == {"ours"}
