@@ -113,8 +113,8 @@ def test_a_recipe_is_written_to_be_changed(tmp_path: Path) -> None:
 
 def test_a_plan_is_shown_and_written(cells: Path, tmp_path: Path) -> None:
     done = parfocal("plan", cells, "epochs=2", "-o", tmp_path / "mine.yaml")
-    assert "Planned for 48 images" in done.stdout
-    assert "you said so" in done.stdout
+    assert "Planned for 48 training images" in done.stdout
+    assert "set by you" in done.stdout
     assert load_recipe(tmp_path / "mine.yaml").training.epochs == 2
 
 

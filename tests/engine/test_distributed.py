@@ -17,7 +17,7 @@ from parfocal.models.checkpoints import read_tensors
 from parfocal.run import Run
 from parfocal.training.signals import TrainingInterruptedError
 from tests.cells import SMALL_RECIPE
-from tests.training.test_signals import at_step, same_to_the_bit
+from tests.training.resuming import assert_identical_runs, call_at_step
 
 SLOW = {**SMALL_RECIPE, "epochs": 2, "learning_rate": 0.002}
 
@@ -114,7 +114,7 @@ def test_one_process_that_is_asked_to_stop_stops_all_and_they_go_on_to_the_bit(c
     assert stopped.returncode == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM in epoch 2, after step 10 of 12" in stopped.stderr
     assert run("cut", -1, "--resume").returncode == 0
-    same_to_the_bit(*(Run(tmp_path / name / "resnet20") for name in ("whole", "cut")))
+    assert_identical_runs(tmp_path / "whole" / "resnet20", tmp_path / "cut" / "resnet20")
 
 
 def test_a_fault_in_the_data_is_told_once(cells: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_run_that_one_process_began_is_gone_on_with_by_two(
 ) -> None:
     (whole,) = parfocal.train(cells, out=tmp_path / "whole", **SLOW)
     with monkeypatch.context() as patched:
-        at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
+        call_at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
         with pytest.raises(TrainingInterruptedError, match="in epoch 2, after step 2 of 6"):
             parfocal.train(cells, out=tmp_path / "cut", **SLOW)
     done = _run(_command(cells, tmp_path / "cut", "--resume", "devices=2"))

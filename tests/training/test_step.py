@@ -1,10 +1,8 @@
-"""A network that PyTorch compiles learns as it does uncompiled, and is kept under its own names."""
-# MERGED: """One step and several gathered ones, on a network small enough to reckon with; and memory that runs out."""
+"""Training steps and gradient accumulation on a small network, memory that runs out, and a compiled network."""
 
 import copy
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,62 +14,50 @@ import parfocal
 from parfocal.data.loader import BatchLoader
 from parfocal.errors import ParfocalError
 from parfocal.models.classifier import Classifier
+from parfocal.models.resnet import ResNet
 from parfocal.recipe import load_recipe
 from parfocal.schema import TrainingConfig, ViewsConfig
 from parfocal.training.losses import MixedTargets
 from parfocal.training.step import Batch, EpochState, Learner, run_epoch, train_step
 from tests.cells import SMALL_RECIPE
 
-
-def test_a_compiled_network_learns_the_same(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The graph is taken as on a card; only the machine code for it is left out.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    changes = {**SMALL_RECIPE, "epochs": 1, "ema": 0.9}
-    plain, compiled = (
-        parfocal.train(cells, out=tmp_path / str(fast), compile=fast, **changes)[0] for fast in (False, True)
-    )
-    assert compiled.recipe.machine.compile
-    weights, same = (Classifier.load(run.weights_path).state_dict() for run in (plain, compiled))
-    assert list(weights) == list(same)
-    for name, weight in weights.items():
-        torch.testing.assert_close(same[name], weight, atol=1e-4, rtol=1e-3)
+PIXELS = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(8) % 3
 
 
-PIXELS, LABELS = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
-
-
-def _learner(network: nn.Module) -> Learner:
+def _build_learner(network: nn.Module) -> Learner:
     fabric = Fabric(accelerator="cpu", devices=1)
-    model, optimise = fabric.setup(network, torch.optim.SGD(network.parameters(), 1.0))
-    return Learner(fabric, network, model, optimise)  # type: ignore[arg-type]
+    wrapped, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), 1.0))
+    return Learner(fabric, network, wrapped, optimizer)  # type: ignore[arg-type]
 
 
-def _group(sizes: list[int], blend: MixedTargets | None = None) -> list[Batch]:
-    return [Batch(*both, blend) for both in zip(PIXELS.split(sizes), LABELS.split(sizes), strict=True)]
+def _split_batches(sizes: list[int], mixed_targets: MixedTargets | None = None) -> list[Batch]:
+    pairs = zip(PIXELS.split(sizes), LABELS.split(sizes), strict=True)
+    return [Batch(pixels, labels, mixed_targets) for pixels, labels in pairs]
 
 
-def _moved(sizes: list[int], clip: float = 0) -> tuple[Tensor, Tensor]:
-    """Return the weights of one network before and after a step of several batches."""
+def _take_step(sizes: list[int], clip: float = 0) -> tuple[Tensor, Tensor]:
+    """Return the weights of a network before and after one step on batches of these sizes."""
     torch.manual_seed(0)
     network = nn.Linear(5, 3)
     before = copy.deepcopy(network.weight.detach())
-    train_step(_learner(network), _group(sizes), 0.5, clip=clip)
+    train_step(_build_learner(network), _split_batches(sizes), 0.5, clip=clip)
     return before, network.weight.detach()
 
 
-def test_gathered_batches_move_the_weights_like_one_large_batch() -> None:
-    torch.testing.assert_close(_moved([4, 4])[1], _moved([8])[1])
-    torch.testing.assert_close(_moved([3, 3, 2])[1], _moved([8])[1])
+def test_accumulated_batches_give_the_same_step_as_one_large_batch() -> None:
+    torch.testing.assert_close(_take_step([4, 4])[1], _take_step([8])[1])
+    torch.testing.assert_close(_take_step([3, 3, 2])[1], _take_step([8])[1])
 
 
 def test_a_step_is_no_longer_than_the_clipped_gradient_allows() -> None:
-    before, after = _moved([4, 4], clip=1e-3)
+    before, after = _take_step([4, 4], clip=1e-3)
     assert 0 < (after - before).norm() <= 0.5e-3 * 1.001
-    torch.testing.assert_close(_moved([8], clip=1e9)[1], _moved([8])[1])
+    torch.testing.assert_close(_take_step([8], clip=1e9)[1], _take_step([8])[1])
 
 
-def test_a_step_goes_down_the_gradient_at_the_rate_it_is_given() -> None:
-    before, after = _moved([8])
+def test_a_step_follows_the_gradient_at_the_learning_rate() -> None:
+    before, after = _take_step([8])
     torch.manual_seed(0)
     network = nn.Linear(5, 3)
     nn.functional.cross_entropy(network(PIXELS), LABELS).backward()
@@ -79,85 +65,103 @@ def test_a_step_goes_down_the_gradient_at_the_rate_it_is_given() -> None:
     torch.testing.assert_close(before - after, 0.5 * network.weight.grad)
 
 
-class _Flat(nn.Linear):
-    """A layer that takes images."""
+class _FlatLinear(nn.Linear):
+    """A linear layer that takes images."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
         return super().forward(input.flatten(1).float())
 
 
-def test_an_epoch_is_parted_into_batches_once_and_shows_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels, places, asked = np.zeros((21, 8, 8, 3), np.uint8), np.arange(21), []
-    parted = BatchLoader.batch_sizes.fget
-    assert parted is not None
-    monkeypatch.setattr(BatchLoader, "batch_sizes", property(lambda self: (asked.append(1), parted(self))[1]))
-    batches = BatchLoader(pixels, places, places % 3, ViewsConfig(crop_size=8), TrainingConfig(), 4)
-    learner = _learner(_Flat(8 * 8 * 3, 3))
-    tally = EpochState.create(learner.fabric.device, batches.steps_per_epoch)
-    shown = [one.n_images for one in run_epoch(learner, batches, load_recipe(), 0, lambda _: 1e-3, tally)]
-    assert len(asked) == 1
-    assert np.diff(shown, prepend=0).tolist() == [4, 4, 4, 3, 3, 3]
+def test_an_epoch_shows_every_image_and_computes_its_batch_sizes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_calls = 0
+    compute_batch_sizes = BatchLoader.batch_sizes.fget
+    assert compute_batch_sizes is not None
+
+    def count_calls(loader: BatchLoader) -> np.ndarray:
+        nonlocal n_calls
+        n_calls += 1
+        return compute_batch_sizes(loader)
+
+    monkeypatch.setattr(BatchLoader, "batch_sizes", property(count_calls))
+    indices = np.arange(21)
+    pixels = np.zeros((21, 8, 8, 3), np.uint8)
+    loader = BatchLoader(pixels, indices, indices % 3, ViewsConfig(crop_size=8), TrainingConfig(), 4)
+    learner = _build_learner(_FlatLinear(8 * 8 * 3, 3))
+    state = EpochState.create(learner.fabric.device, loader.steps_per_epoch)
+    n_images = [state.n_images for state in run_epoch(learner, loader, load_recipe(), 0, lambda _: 1e-3, state)]
+    assert n_calls == 1
+    assert np.diff(n_images, prepend=0).tolist() == [4, 4, 4, 3, 3, 3]
 
 
-class _Cramped(nn.Linear):
-    """A layer on a device whose memory holds so many images."""
+class _LimitedLinear(nn.Linear):
+    """A linear layer on a device whose memory holds only so many images."""
 
-    holds = 3
+    max_images = 3
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
-        if len(input) > self.holds:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
+        if len(input) > self.max_images:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return super().forward(input)
 
 
 @pytest.mark.parametrize("sizes", [[8], [4, 4]])
-def test_where_memory_runs_out_smaller_pieces_make_the_same_step(sizes: list[int]) -> None:
+def test_where_memory_runs_out_micro_batches_give_the_same_step(sizes: list[int]) -> None:
     torch.manual_seed(0)
-    network = _Cramped(5, 3)
-    learner = _learner(network)
-    blend = MixedTargets(LABELS[: sizes[0]].flip(0), 0.7)
-    outcomes = train_step(learner, _group(sizes, blend), 0.5)
+    network = _LimitedLinear(5, 3)
+    learner = _build_learner(network)
+    mixed_targets = MixedTargets(LABELS[: sizes[0]].flip(0), 0.7)
+    outputs = train_step(learner, _split_batches(sizes, mixed_targets), 0.5)
     assert learner.n_micro_batches == (4 if sizes == [8] else 2)
-    assert [len(logits) for _, logits in outcomes] == sizes
+    assert [len(logits) for _, logits in outputs] == sizes
     torch.manual_seed(0)
-    roomy = nn.Linear(5, 3)
-    whole = train_step(_learner(roomy), _group(sizes, blend), 0.5)
-    torch.testing.assert_close(network.weight, roomy.weight)
-    for (loss, logits), (other, others) in zip(outcomes, whole, strict=True):
-        torch.testing.assert_close(loss, other)
-        torch.testing.assert_close(logits, others)
+    reference = nn.Linear(5, 3)
+    expected = train_step(_build_learner(reference), _split_batches(sizes, mixed_targets), 0.5)
+    torch.testing.assert_close(network.weight, reference.weight)
+    torch.testing.assert_close(outputs, expected)
 
 
-def test_memory_that_holds_no_image_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Cramped, "passes", 0)
-    with pytest.raises(ParfocalError, match="one image at a time"):
-        train_step(_learner(_Cramped(5, 3)), _group([8]), 0.5)
+def test_memory_too_small_for_a_single_image_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_LimitedLinear, "max_images", 0)
+    with pytest.raises(ParfocalError, match=r"Memory ran out .*Choose a smaller crop"):
+        train_step(_build_learner(_LimitedLinear(5, 3)), _split_batches([8]), 0.5)
 
 
-def test_another_fault_of_the_network_is_not_taken_for_memory() -> None:
+def test_other_errors_of_the_network_are_not_mistaken_for_memory() -> None:
     class Broken(nn.Linear):
-        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
             raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        train_step(_learner(Broken(5, 3)), _group([8]), 0.5)
+        train_step(_build_learner(Broken(5, 3)), _split_batches([8]), 0.5)
 
 
-def test_memory_that_runs_out_in_the_middle_of_training_is_lived_with(
-    cells: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+def test_training_continues_with_micro_batches_when_memory_runs_out(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import parfocal
-    from parfocal.models.resnet import ResNet
-    from tests.cells import SMALL_RECIPE
-
     forward = ResNet.forward
 
-    def cramped(self: ResNet, x: Tensor) -> Tensor:
+    def limited_forward(self: ResNet, x: Tensor) -> Tensor:
         if self.training and len(x) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return forward(self, x)
 
-    monkeypatch.setattr(ResNet, "forward", cramped)
+    monkeypatch.setattr(ResNet, "forward", limited_forward)
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
-    assert run.read_history()["pieces"].tolist() == [2]
+    assert run.read_history()["micro_batches"].tolist() == [2]
     assert run.is_finished
+
+
+def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The graph is captured as on a GPU; only the generation of machine code is left out.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    changes = {**SMALL_RECIPE, "epochs": 1, "ema": 0.9}
+    (eager,) = parfocal.train(cells, out=tmp_path / "eager", compile=False, **changes)
+    (compiled,) = parfocal.train(cells, out=tmp_path / "compiled", compile=True, **changes)
+    assert compiled.recipe.machine.compile
+    expected = Classifier.load(eager.weights_path).state_dict()
+    weights = Classifier.load(compiled.weights_path).state_dict()
+    assert list(weights) == list(expected)
+    for name, weight in expected.items():
+        torch.testing.assert_close(weights[name], weight, atol=1e-4, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""How many images make a step where a recipe leaves it to the device: `batch=auto`."""
+"""Find the batch size that the GPU memory allows, for `batch_size=auto`."""
 
 import torch
 from lightning_fabric import Fabric
@@ -9,45 +9,44 @@ from parfocal.engine.device import build_fabric
 from parfocal.errors import ParfocalError
 from parfocal.models.classifier import NORMALIZATIONS, Normalization, build_classifier
 from parfocal.progress import print_line
-from parfocal.recipe import Recipe
-from parfocal.recipe import load_recipe as changed
-from parfocal.training.losses import LOSS_HEADS, build_loss, epoch_class_counts
+from parfocal.recipe import Recipe, load_recipe
+from parfocal.training.losses import build_loss, epoch_class_counts, get_loss_head
 from parfocal.training.step import Batch, build_learner, train_step
 
 _CPU_BATCH_SIZE = 32
-_MAX_BATCH_SIZE, _MULTIPLE = 256, 8
-# What is kept free: of other processes, of fragments, and of batches that are on their way.
+_MAX_BATCH_SIZE = 256
+_MULTIPLE = 8
+# Share of the memory that stays free for other processes, for fragmentation and for prefetched batches.
 _MEMORY_RESERVE = 0.15
 
 
 def resolve_batch_size(recipe: Recipe, fabric: Fabric, table: Table) -> Recipe:
-    """Return a recipe with a number of images a step: its own, or what the memory of the fabric's devices takes.
+    """Return the recipe with a batch size: its own, or for `auto` the largest that fits on each device of the fabric.
 
-    What the card will keep of the `table`'s pixels has its room beside the steps.
+    The pixels of the `table` that stay in GPU memory are taken into account.
     """
     if recipe.training.batch_size:
         return recipe
     if fabric.device.type == "cpu":
-        return changed(recipe, batch_size=_CPU_BATCH_SIZE)
-    free, _ = torch.cuda.mem_get_info()
-    pixels = resident_pixel_bytes(recipe, table, free)
-    # On one device, for those of several cannot work before all their processes have started.
-    alone = build_fabric(recipe.training.precision)
-    few, more = (
-        _measure_peak_memory(alone, changed(recipe, batch_size=count), count) for count in (_MULTIPLE, 2 * _MULTIPLE)
-    )
-    batch = largest_batch_size(free * (1 - _MEMORY_RESERVE) - pixels, few, more)
-    if not batch:
-        beside = f" beside {pixels / 1e9:.1f} GB of pixels" if pixels else ""
-        advice = "Choose a smaller crop or model" + (", or gpu_cache=0." if pixels else ".")
-        raise ParfocalError(f"Not even {_MULTIPLE} images fit on the device{beside}. {advice}")
-    print_line(f"batch_size={batch} is what the device takes, with {_MEMORY_RESERVE:.0%} of its memory in reserve.")
-    return changed(recipe, batch_size=batch * fabric.world_size)
+        return load_recipe(recipe, batch_size=_CPU_BATCH_SIZE)
+    free_memory, _ = torch.cuda.mem_get_info()
+    pixel_bytes = resident_pixel_bytes(recipe, table, free_memory)
+    # Measure on a single device: a distributed fabric works only after all its processes have started.
+    single_fabric = build_fabric(recipe.training.precision)
+    small_peak = _measure_peak_memory(single_fabric, load_recipe(recipe, batch_size=_MULTIPLE), _MULTIPLE)
+    large_peak = _measure_peak_memory(single_fabric, load_recipe(recipe, batch_size=2 * _MULTIPLE), 2 * _MULTIPLE)
+    batch_size = largest_batch_size(free_memory * (1 - _MEMORY_RESERVE) - pixel_bytes, small_peak, large_peak)
+    if not batch_size:
+        cached = f" in addition to {pixel_bytes / 1e9:.1f} GB of cached pixels" if pixel_bytes else ""
+        remedy = "Choose a smaller crop_size or model" + (", or gpu_cache=0." if pixel_bytes else ".")
+        raise ParfocalError(f"Not even {_MULTIPLE} images fit on the device{cached}. {remedy}")
+    print_line(f"batch_size={batch_size} fits on the device with {_MEMORY_RESERVE:.0%} of its memory in reserve.")
+    return load_recipe(recipe, batch_size=batch_size * fabric.world_size)
 
 
 def resident_pixel_bytes(recipe: Recipe, table: Table, free_memory: float) -> int:
-    """Return how many bytes of pixels training keeps on a card with so much free memory."""
-    # A last step of one's own is taken by the processor, and so are the pixels of train.
+    """Return how many bytes of pixels training keeps in GPU memory, given the free memory."""
+    # With a custom_transform the CPU renders the training batches, so their pixels are not cached on the GPU.
     splits = ["valid"] if recipe.views.custom_transform else ["train", "valid"]
     if recipe.training.test_curve and table.is_labeled("test"):
         splits.append("test")
@@ -55,30 +54,33 @@ def resident_pixel_bytes(recipe: Recipe, table: Table, free_memory: float) -> in
 
 
 def largest_batch_size(memory: float, small_peak: float, large_peak: float) -> int:
-    """Return how many images fit in so much memory, given what 8 and 16 of them need; 0 if 8 do not."""
-    each = max(1.0, (large_peak - small_peak) / _MULTIPLE)
-    count = int((memory - small_peak) / each) + _MULTIPLE if memory >= small_peak else 0
-    return min(_MAX_BATCH_SIZE, count // _MULTIPLE * _MULTIPLE)
+    """Return the largest batch size that fits, given the peak memory of 8 and 16 images; 0 if 8 do not fit."""
+    if memory < small_peak:
+        return 0
+    bytes_per_image = max(1.0, (large_peak - small_peak) / _MULTIPLE)
+    n_images = int((memory - small_peak) / bytes_per_image) + _MULTIPLE
+    return min(_MAX_BATCH_SIZE, n_images // _MULTIPLE * _MULTIPLE)
 
 
 def _measure_peak_memory(fabric: Fabric, recipe: Recipe, batch_size: int) -> float:
-    """Return how much memory two steps with so many images take at most."""
-    part, side = recipe.training, recipe.views.crop_size
-    scale = None if recipe.network.normalization in NORMALIZATIONS else Normalization((0.5,) * 3, (0.5,) * 3)
-    classes = [str(number) for number in range(5)]
-    classifier = build_classifier(recipe.network, classes, scale, LOSS_HEADS.get(part.loss, "none"))
+    """Return the peak memory of two training steps; infinity if the batch does not fit at once."""
+    config = recipe.training
+    crop_size = recipe.views.crop_size
+    classes = [str(label) for label in range(5)]
+    normalization = None if recipe.network.normalization in NORMALIZATIONS else Normalization((0.5,) * 3, (0.5,) * 3)
+    classifier = build_classifier(recipe.network, classes, normalization, get_loss_head(config))
     learner = build_learner(fabric, classifier, recipe)
     labels = torch.arange(batch_size, device=fabric.device) % len(classes)
-    batch = Batch(torch.zeros(batch_size, side, side, 3, dtype=torch.uint8, device=fabric.device), labels)
-    loss = build_loss(
-        part, epoch_class_counts(labels.cpu().numpy(), len(classes), part, 0), classifier.ordinal_head, fabric.device
-    )
+    pixels = torch.zeros(batch_size, crop_size, crop_size, 3, dtype=torch.uint8, device=fabric.device)
+    batch = Batch(pixels, labels)
+    class_counts = epoch_class_counts(labels.cpu().numpy(), len(classes), config, 0)
+    loss_fn = build_loss(config, class_counts, classifier.ordinal_head, fabric.device)
     torch.cuda.reset_peak_memory_stats()
     for _ in range(2):
-        train_step(learner, [batch], 1e-6, loss)
+        train_step(learner, [batch], 1e-6, loss_fn)
     if learner.n_micro_batches > 1:
         return float("inf")
     peak = torch.cuda.max_memory_allocated()
-    del learner, classifier, batch
+    del learner, classifier, batch, pixels
     torch.cuda.empty_cache()
     return float(peak)

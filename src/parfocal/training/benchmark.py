@@ -1,7 +1,6 @@
-"""The bottleneck doctor: loading alone, the step alone and both together, measured on one's own data and recipe."""
+"""Benchmark training on a data set and a machine: loading alone, the step alone, and both together."""
 
 import copy
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +19,12 @@ from parfocal.engine.device import build_fabric
 from parfocal.errors import UsageError
 from parfocal.models.classifier import Classifier, build_classifier
 from parfocal.progress import print_line
-from parfocal.recipe import Recipe
-from parfocal.recipe import load_recipe as find_recipe
+from parfocal.recipe import Recipe, load_recipe
 from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.diagnosis import Diagnosis, Measurements, diagnose
 from parfocal.training.feasibility import validate_feasible
-from parfocal.training.losses import LOSS_HEADS
+from parfocal.training.fingerprint import get_machine_memory
+from parfocal.training.losses import get_loss_head
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import freeze_stages, validate_freeze
 from parfocal.training.step import (
@@ -40,15 +39,19 @@ from parfocal.training.step import (
 )
 from parfocal.training.train import prepare_data
 
-# How the seconds are spent: rendering, with all steps and with geometry alone; the step; both; matrices.
-_LOADING_SHARE, _GEOMETRY_SHARE, _STEP_SHARE, _EPOCH_SHARE, _MATMUL_SHARE = 0.15, 0.1, 0.3, 0.35, 0.1
-# Batches of the epochs that are measured.
-_MIN_BATCHES, _MAX_BATCHES = 2, 128
-# A learning rate at which nothing blows up.
+# How the seconds are shared out.
+_LOADING_SHARE = 0.15
+_GEOMETRY_SHARE = 0.1
+_STEP_SHARE = 0.3
+_EPOCH_SHARE = 0.35
+_MATMUL_SHARE = 0.1
+# Limits of the batches in a measured epoch.
+_MIN_BATCHES = 2
+_MAX_BATCHES = 128
+# A learning rate at which no network diverges.
 _LEARNING_RATE = 1e-6
-# Steps, or products of matrices, between two looks at the clock: a card is given work ahead, as training does.
+# Steps, or matrix products, between two readings of the clock: a GPU gets its work ahead, as in training.
 _STEPS_PER_SYNC = {"cpu": 1, "cuda": 16}
-# Views drawn with geometry alone.
 _GEOMETRY_ONLY = {
     "brightness": 0,
     "contrast": 0,
@@ -63,179 +66,179 @@ _GEOMETRY_ONLY = {
 def bench(
     data: Path | str, recipe: str | Path | Recipe | None = None, *, seconds: float = 30, **changes: Any
 ) -> Diagnosis:
-    """Measure training on a data set, for about so many seconds beside preparing it, and say what holds it up.
+    """Measure training for about so many seconds after preparing the data, and diagnose its bottleneck.
 
-    Nothing is written but the Store. A step that is slow is taken all the same: twice, at least, on each occasion.
+    Nothing is written except the Store. A slow step is measured at least twice, however long that takes.
     """
     if not seconds > 0:
-        raise UsageError(f"seconds={seconds:g} leaves no time to measure in.")
-    chosen = find_recipe(recipe, **changes)
-    validate_freeze(chosen)
-    prepared = prepare_data(data, chosen)
-    chosen = resolve_batch_size(chosen, build_fabric(chosen.training.precision), prepared.table)
-    validate_feasible(chosen, prepared.table)
-    batches = build_batches("train", prepared.table, prepared.store, chosen)
-    scale, link = compute_normalization(chosen.network, batches), LOSS_HEADS.get(chosen.training.loss, "none")
-    classifier = build_classifier(chosen.network, prepared.table.classes, scale, link)
-    return diagnose(_measure(batches, classifier, chosen, seconds), chosen)
+        raise UsageError(f"seconds={seconds:g} leaves no time to measure. Choose a number above 0.")
+    recipe = load_recipe(recipe, **changes)
+    validate_freeze(recipe)
+    prepared = prepare_data(data, recipe)
+    recipe = resolve_batch_size(recipe, build_fabric(recipe.training.precision), prepared.table)
+    validate_feasible(recipe, prepared.table)
+    loader = build_batches("train", prepared.table, prepared.store, recipe)
+    normalization = compute_normalization(recipe.network, loader)
+    head = get_loss_head(recipe.training)
+    classifier = build_classifier(recipe.network, prepared.table.classes, normalization, head)
+    return diagnose(_measure(loader, classifier, recipe, seconds), recipe)
 
 
-def _measure(batches: BatchLoader, classifier: Classifier, recipe: Recipe, seconds: float) -> Measurements:
+def _measure(loader: BatchLoader, classifier: Classifier, recipe: Recipe, seconds: float) -> Measurements:
     fabric = build_fabric(recipe.training.precision)
-    precision = "bf16" if "bf16" in fabric._precision.precision else "float32"
-    work = compute_gflop_per_image(classifier, recipe)
+    has_gpu = fabric.device.type == "cuda"
+    gflop_per_image = compute_gflop_per_image(classifier, recipe)
     loop = _TrainingLoop(build_learner(fabric, classifier, recipe), recipe)
     print_line("Measuring the step alone …")
-    before = loop.measure_step(batches, _STEP_SHARE * seconds / 2)
-    card = fabric.device.type == "cuda"
-    used = torch.cuda.max_memory_reserved() / 1e9 if card else 0.0
-    pixels = len(batches.indices) * recipe.images.size**2 * 3 / 1e9
-    print_line("Measuring both together …")
-    some = _take_subset(batches, before * _EPOCH_SHARE * seconds)
-    together, waiting = loop.measure_epoch(some, _EPOCH_SHARE * seconds)
-    # Half before and half after, so that a machine that has slowed down or speeded up is fair to both.
-    step = (before + loop.measure_step(batches, _STEP_SHARE * seconds / 2)) / 2
+    first_step_rate = loop.measure_step(loader, _STEP_SHARE * seconds / 2)
+    pixels_gb = len(loader.indices) * recipe.images.size**2 * 3 / 1e9
+    gpu_used_gb = torch.cuda.max_memory_reserved() / 1e9 if has_gpu else 0.0
+    if loader.device is not None:
+        gpu_used_gb += pixels_gb
+    print_line("Measuring loading and steps together …")
+    subset = _take_subset(loader, first_step_rate * _EPOCH_SHARE * seconds)
+    epoch_rate, waiting = loop.measure_epoch(subset, _EPOCH_SHARE * seconds)
+    # Half before and half after the epoch, so that a change of the machine's speed affects both alike.
+    last_step_rate = loop.measure_step(loader, _STEP_SHARE * seconds / 2)
     print_line("Measuring loading alone …")
-    loading = loop.measure_loading(some, _LOADING_SHARE * seconds)
-    bare = some.views_config.model_copy(update=_GEOMETRY_ONLY)
-    plain = (
-        loading
-        if bare == some.views_config
-        else loop.measure_loading(replace(some, views_config=bare), _GEOMETRY_SHARE * seconds)
-    )
-    print_line("Measuring matrices …")
-    rates = {name: measure_matmul(fabric.device, name, _MATMUL_SHARE * seconds / 2) for name in ("float32", "bf16")}
+    loading_rate = loop.measure_loading(subset, _LOADING_SHARE * seconds)
+    geometry_loading_rate = loading_rate
+    geometry_views = subset.views_config.model_copy(update=_GEOMETRY_ONLY)
+    if geometry_views != subset.views_config:
+        geometry_subset = replace(subset, views_config=geometry_views)
+        geometry_loading_rate = loop.measure_loading(geometry_subset, _GEOMETRY_SHARE * seconds)
+    print_line("Measuring matrix multiplication …")
     return Measurements(
         device=fabric.device.type,
         n_cores=count_cpu_cores(),
-        precision=precision,
-        resident=batches.device is not None,
-        loading_rate=loading,
-        geometry_loading_rate=plain,
-        step_rate=step,
-        epoch_rate=together,
+        precision="bf16" if "bf16" in fabric._precision.precision else "float32",
+        resident=loader.device is not None,
+        loading_rate=loading_rate,
+        geometry_loading_rate=geometry_loading_rate,
+        step_rate=(first_step_rate + last_step_rate) / 2,
+        epoch_rate=epoch_rate,
         waiting=waiting,
-        gflop_per_image=work,
-        matmul_gflops=rates,
-        pixels_gb=pixels,
-        memory_gb=_machine_memory_gb(),
-        gpu_memory_gb=torch.cuda.mem_get_info()[1] / 1e9 if card else 0.0,
-        gpu_used_gb=used + pixels if batches.device else used,
+        gflop_per_image=gflop_per_image,
+        matmul_gflops={
+            precision: measure_matmul(fabric.device, precision, _MATMUL_SHARE * seconds / 2)
+            for precision in ("float32", "bf16")
+        },
+        pixels_gb=pixels_gb,
+        memory_gb=get_machine_memory() / 1e9,
+        gpu_memory_gb=torch.cuda.mem_get_info()[1] / 1e9 if has_gpu else 0.0,
+        gpu_used_gb=gpu_used_gb,
         n_micro_batches=loop.learner.n_micro_batches,
     )
 
 
 @dataclass
 class _TrainingLoop:
-    """What the trainer trains with, measured in its parts."""
+    """The training loop as the trainer runs it, and its parts, each measured in images per second."""
 
     learner: Learner
     recipe: Recipe
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return self.learner.fabric.device
 
-    def measure_step(self, batches: BatchLoader, seconds: float) -> float:
-        """Return images a second of the training step on a batch that lies ready."""
+    def measure_step(self, loader: BatchLoader, seconds: float) -> float:
+        """Measure training steps on a batch that is already on the device."""
         device = self.device
-        pixels, labels = next(iter(replace(batches, device=None).train_batches(0)))
+        pixels, labels = next(iter(replace(loader, device=None).train_batches(0)))
         batch = Batch(pixels.to(device), labels.to(device))
+        n_steps = _STEPS_PER_SYNC[device.type]
         start_epoch(self.learner, self.recipe, 0)
 
         def run() -> int:
-            for _ in range(_STEPS_PER_SYNC[device.type]):
+            for _ in range(n_steps):
                 train_step(self.learner, [batch], _LEARNING_RATE)
-            return len(batch) * _STEPS_PER_SYNC[device.type]
+            return len(batch) * n_steps
 
-        # The first steps choose algorithms and find memory.
+        # Warm up: the first steps select algorithms and allocate memory.
         _measure_rate(run, device, 0)
         return _measure_rate(run, device, seconds)
 
-    def measure_epoch(self, batches: BatchLoader, seconds: float) -> tuple[float, float]:
-        """Return images a second of the trainer's own epoch, and the share of it that is waiting."""
-        waits: list[float] = []
-        epochs = self._epochs()
+    def measure_epoch(self, loader: BatchLoader, seconds: float) -> tuple[float, float]:
+        """Measure whole epochs; return their speed, and the share of the time in which the step waits for a batch."""
+        waiting: list[float] = []
+        epochs = self._cycle_epochs()
 
         def run() -> int:
-            tally = EpochState.create(self.device, batches.steps_per_epoch)
-            for _ in run_epoch(self.learner, batches, self.recipe, next(epochs), lambda _: _LEARNING_RATE, tally):
+            state = EpochState.create(self.device, loader.steps_per_epoch)
+            for _ in run_epoch(self.learner, loader, self.recipe, next(epochs), lambda _: _LEARNING_RATE, state):
                 pass
-            waits.append(epoch_row(self.learner, tally)["waiting"])
-            return tally.n_images
+            waiting.append(epoch_row(self.learner, state)["waiting"])
+            return state.n_images
 
-        return _measure_rate(run, self.device, seconds, min_repeats=1), statistics.median(waits)
+        return _measure_rate(run, self.device, seconds, min_repeats=1), statistics.median(waiting)
 
-    def measure_loading(self, batches: BatchLoader, seconds: float) -> float:
-        """Return images a second of batches that are rendered, brought to the device and dropped."""
-        epochs = self._epochs()
+    def measure_loading(self, loader: BatchLoader, seconds: float) -> float:
+        """Measure batches that are rendered, copied to the device and dropped."""
+        epochs = self._cycle_epochs()
 
         def run() -> int:
-            ends, images = time.perf_counter() + seconds, 0
-            for pixels, _ in prefetch(batches.train_batches(next(epochs)), self.device):
-                images += len(pixels)
-                if time.perf_counter() > ends:
+            end_time = time.perf_counter() + seconds
+            n_images = 0
+            for pixels, _ in prefetch(loader.train_batches(next(epochs)), self.device):
+                n_images += len(pixels)
+                if time.perf_counter() > end_time:
                     break
-            return images
+            return n_images
 
         return _measure_rate(run, self.device, seconds, min_repeats=1)
 
-    def _epochs(self) -> Iterator[int]:
+    def _cycle_epochs(self) -> Iterator[int]:
         return cycle(range(self.recipe.training.epochs))
 
 
-def _take_subset(batches: BatchLoader, n_images: float) -> BatchLoader:
-    """Return batches of about so many of the images to be shown, bounded both ways, with all classes among them."""
-    bounded = min(max(n_images, _MIN_BATCHES * batches.batch_size), _MAX_BATCHES * batches.batch_size)
-    wanted = round(bounded * len(batches.indices) / batches.epoch_size)
-    rows = np.random.default_rng(0).permutation(len(batches.indices))
-    first = np.unique(batches.labels[rows], return_index=True)[1]
-    rows = np.concatenate([rows[first], np.delete(rows, first)])[: max(wanted, len(first))]
-    names = tuple(batches.ids[row] for row in rows) if batches.ids else ()
-    return replace(batches, indices=batches.indices[rows], labels=batches.labels[rows], ids=names)
+def _take_subset(loader: BatchLoader, n_images: float) -> BatchLoader:
+    """Return a loader whose epoch shows about so many images, within limits and with all classes among them."""
+    n_images = min(max(n_images, _MIN_BATCHES * loader.batch_size), _MAX_BATCHES * loader.batch_size)
+    n_rows = round(n_images * len(loader.indices) / loader.epoch_size)
+    rows = np.random.default_rng(0).permutation(len(loader.indices))
+    first_of_class = np.unique(loader.labels[rows], return_index=True)[1]
+    rows = np.concatenate([rows[first_of_class], np.delete(rows, first_of_class)])[: max(n_rows, len(first_of_class))]
+    ids = tuple(loader.ids[row] for row in rows) if loader.ids else ()
+    return replace(loader, indices=loader.indices[rows], labels=loader.labels[rows], ids=ids)
 
 
 def compute_gflop_per_image(classifier: Classifier, recipe: Recipe) -> float:
-    """Return what the network computes for an image in a training step, there and back, in GFLOP."""
+    """Return the GFLOP of a training step for each image, forward and backward."""
     network = copy.deepcopy(classifier).to("meta").train()
     freeze_stages(network, recipe.training, 0)
-    side, images = recipe.views.crop_size, 2
-    pixels = torch.empty(images, side, side, 3, dtype=torch.uint8, device="meta")
-    with FlopCounterMode(display=False) as counted:
+    n_images = 2
+    crop_size = recipe.views.crop_size
+    pixels = torch.empty(n_images, crop_size, crop_size, 3, dtype=torch.uint8, device="meta")
+    with FlopCounterMode(display=False) as counter:
         network(pixels).sum().backward()
-    return counted.get_total_flops() / images / 1e9
+    return counter.get_total_flops() / n_images / 1e9
 
 
 def measure_matmul(device: torch.device, precision: str, seconds: float) -> float:
-    """Return how fast square matrices multiply, in GFLOP/s."""
+    """Measure the multiplication of square matrices, in GFLOP/s."""
     side = 8192 if device.type == "cuda" else 2048
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    n_products = _STEPS_PER_SYNC[device.type]
 
     def run() -> int:
-        for _ in range(_STEPS_PER_SYNC[device.type]):
+        for _ in range(n_products):
             torch.mm(matrix, matrix)
-        return _STEPS_PER_SYNC[device.type]
+        return n_products
 
     _measure_rate(run, device, 0)
     return 2 * side**3 / 1e9 * _measure_rate(run, device, seconds)
 
 
-def _machine_memory_gb() -> float:
-    """Return how much memory the machine has, in GB; 0 where it does not say."""
-    if not hasattr(os, "sysconf"):
-        return 0.0
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-
-
 def _measure_rate(run: Callable[[], int], device: torch.device, seconds: float, min_repeats: int = 2) -> float:
-    """Return how many a second `run` gets through, the device's queue emptied: the median over the times that fit."""
+    """Return how many items per second `run` processes: the median over all repeats within the seconds."""
     rates: list[float] = []
-    ends = time.perf_counter() + seconds
-    while len(rates) < min_repeats or time.perf_counter() < ends:
-        started = time.perf_counter()
-        done = run()
+    end_time = time.perf_counter() + seconds
+    while len(rates) < min_repeats or time.perf_counter() < end_time:
+        start_time = time.perf_counter()
+        n_items = run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        rates.append(done / (time.perf_counter() - started))
+        rates.append(n_items / (time.perf_counter() - start_time))
     return statistics.median(rates)

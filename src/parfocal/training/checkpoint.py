@@ -1,4 +1,4 @@
-"""Everything needed to go on with a run, in one file of tensors and plain types."""
+"""Save and load a training checkpoint: weights, optimizer, EMA and progress in one file of tensors and plain types."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from parfocal.training.step import EpochState, Learner
 
 @dataclass
 class Progress:
-    """How far a run is: rows of its history, the best value so far, and seconds: spent in all, and on judging last."""
+    """How far a run has come: its history, its best epoch, and the seconds of the run and of the last validation."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
@@ -23,60 +23,69 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """How many epochs are finished."""
+        """The number of finished epochs."""
         return len(self.history)
 
 
 def save_checkpoint(path: Path, learner: Learner, progress: Progress, epoch_state: EpochState | None = None) -> None:
-    """Write all of a learner's state, how far the run is, and in the middle of an epoch how far that is."""
-    state = learner.optimizer.state_dict()
+    """Write the state of the learner and its progress; within an epoch also the state of that epoch."""
+    optimizer_state = learner.optimizer.state_dict()
     tensors = {f"network/{key}": value for key, value in learner.classifier.state_dict().items()}
     if learner.ema_model is not None:
         tensors |= {f"ema/{key}": value for key, value in learner.ema_model.state_dict().items()}
-    plain: dict[str, dict[str, Any]] = {}
-    for number, values in state["state"].items():
+    plain_state: dict[str, dict[str, Any]] = {}
+    for index, values in optimizer_state["state"].items():
         for key, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer/{number}/{key}"] = value
+                tensors[f"optimizer/{index}/{key}"] = value
             else:
-                plain.setdefault(str(number), {})[key] = value
-    about = {
-        "groups": state["param_groups"],
-        "state": plain,
+                plain_state.setdefault(str(index), {})[key] = value
+    content = {
+        "param_groups": optimizer_state["param_groups"],
+        "optimizer_state": plain_state,
         "progress": vars(progress),
         "n_micro_batches": learner.n_micro_batches,
     }
     if epoch_state is not None:
-        counted = vars(epoch_state)
-        tensors |= {f"epoch_state/{key}": value for key, value in counted.items() if isinstance(value, Tensor)}
-        about["epoch_state"] = {key: value for key, value in counted.items() if not isinstance(value, Tensor)}
-    write_tensors(path, tensors, about)
+        fields = vars(epoch_state)
+        tensors |= {f"epoch_state/{key}": value for key, value in fields.items() if isinstance(value, Tensor)}
+        content["epoch_state"] = {key: value for key, value in fields.items() if not isinstance(value, Tensor)}
+    write_tensors(path, tensors, content)
 
 
 def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, EpochState | None]:
-    """Put the state of a file written by `save` back in place; return how far the run is, and its epoch if begun."""
-    tensors, about = read_tensors(path)
+    """Restore a learner from a file written by `save_checkpoint`.
+
+    Return the progress of the run, and the state of its current epoch if that was saved before its end.
+    """
+    tensors, content = read_tensors(path)
     learner.classifier.load_state_dict(_select_prefix("network/", tensors))
     if learner.ema_model is not None:
         learner.ema_model.load_state_dict(_select_prefix("ema/", tensors))
-    state: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in about["state"].items()}
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            _, number, name = key.split("/")
-            layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-            state.setdefault(int(number), {})[name] = value.to(memory_format=layout)
-    learner.optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
-    learner.n_micro_batches = about["n_micro_batches"]
-    progress = Progress(**about["progress"])
-    if "epoch_state" not in about:
+    optimizer_state: dict[int, dict[str, Any]] = {
+        int(index): dict(values) for index, values in content["optimizer_state"].items()
+    }
+    for key, value in _select_prefix("optimizer/", tensors).items():
+        index, name = key.split("/")
+        memory_format = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+        optimizer_state.setdefault(int(index), {})[name] = value.to(memory_format=memory_format)
+    learner.optimizer.load_state_dict({"state": optimizer_state, "param_groups": content["param_groups"]})
+    learner.n_micro_batches = content["n_micro_batches"]
+    progress = Progress(**content["progress"])
+    if "epoch_state" not in content:
         return progress, None
-    counted = {key: value.to(learner.fabric.device) for key, value in _select_prefix("epoch_state/", tensors).items()}
-    tally = EpochState(counted["loss_sum"], counted["n_correct"], counted["first_bad_batch"], **about["epoch_state"])
+    sums = {key: value.to(learner.fabric.device) for key, value in _select_prefix("epoch_state/", tensors).items()}
+    epoch_state = EpochState(**sums, **content["epoch_state"])
     if learner.fabric.global_rank:
-        # The sums are those of all processes, and the first one brings them.
-        tally = replace(tally, loss_sum=torch.zeros_like(tally.loss_sum), n_correct=torch.zeros_like(tally.n_correct))
-    return progress, tally
+        # The saved sums are those of all processes; only the first process keeps them, so that none counts twice.
+        epoch_state = replace(
+            epoch_state,
+            loss_sum=torch.zeros_like(epoch_state.loss_sum),
+            n_correct=torch.zeros_like(epoch_state.n_correct),
+        )
+    return progress, epoch_state
 
 
 def _select_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with the prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

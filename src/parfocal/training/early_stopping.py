@@ -1,6 +1,6 @@
-"""What the figures of past epochs decide: which is the best, when the learning rate falls, when a run ends early.
+"""Early stopping, the plateau schedule and the best epoch, computed from the selection metric of past epochs.
 
-All of it is worked out anew from the history, so that a run that is gone on with needs no further state.
+All of it is derived from the history, so a resumed run needs no further state.
 """
 
 import math
@@ -11,44 +11,49 @@ from parfocal.errors import UsageError, join_limited
 from parfocal.schema import TrainingConfig
 
 _NEEDS_TWO_CLASSES = ("kappa", "quadratic_kappa", "auc")
-"""The figures that say nothing of images that are all of one class."""
+"""Metrics that are undefined where all images belong to one class."""
 
 
 def validate_select(select: str, class_counts: Mapping[str, int]) -> None:
-    """Refuse to choose by a figure that cannot be known, given how many images of each class valid has."""
+    """Reject a selection metric that is undefined on the validation split, given its images per class."""
     missing = [name for name, count in class_counts.items() if not count]
     if select in _NEEDS_TWO_CLASSES and len(class_counts) - len(missing) < 2:
         raise UsageError(
-            f"select={select} needs two classes on the validation split, which has no image of {join_limited(missing)}. "
-            "Say select=accuracy or select=loss, or split otherwise."
+            f"select={select} needs two classes on the validation split, which has no image of "
+            f"{join_limited(missing)}. Use select=accuracy or select=loss, or change the split."
         )
 
 
 def is_better(value: float | None, best: float | None, select: str) -> bool:
-    """Say whether a value beats the best so far; the earlier epoch keeps a tie, and an unknown value never wins."""
-    if not _is_known(value) or not _is_known(best):
-        return _is_known(value)
+    """Return whether a value of the selection metric beats the best; a tie or an undefined value does not."""
+    if not _is_defined(value) or not _is_defined(best):
+        return _is_defined(value)
     return value < best if select == "loss" else value > best
 
 
 def plateau_reductions(values: Sequence[float | None], config: TrainingConfig) -> int:
-    """Return how often the plateau schedule has lowered the learning rate, given the selected figure of each epoch."""
+    """Return how often the plateau schedule has lowered the learning rate, given each epoch's selection metric."""
+    if config.schedule != "plateau":
+        return 0
     best: float | None = None
-    waited = times = 0
-    for value in values if config.schedule == "plateau" else ():
+    n_bad_epochs = 0
+    n_reductions = 0
+    for value in values:
         if is_better(value, best, config.select):
-            best, waited = value, 0
+            best = value
+            n_bad_epochs = 0
         else:
-            waited += 1
-        if waited == config.lr_step:
-            waited, times = 0, times + 1
-    return times
+            n_bad_epochs += 1
+        if n_bad_epochs == config.lr_step:
+            n_bad_epochs = 0
+            n_reductions += 1
+    return n_reductions
 
 
 def early_stop(n_epochs: int, best_epoch: int, config: TrainingConfig) -> bool:
-    """Say whether the recipe's patience is at an end: so many epochs were no better than the best."""
+    """Return whether training should stop: `patience` epochs have passed without a new best."""
     return config.patience > 0 and n_epochs - best_epoch >= config.patience
 
 
-def _is_known(value: float | None) -> TypeGuard[float]:
+def _is_defined(value: float | None) -> TypeGuard[float]:
     return value is not None and not math.isnan(value)

@@ -1,15 +1,10 @@
-"""What a recipe, its rows and its processes show to be impossible only together: refused before a run is begun."""
+"""Reject recipes that cannot train on their data and devices, before a run folder is created."""
 
 import math
 
 import numpy as np
 
-from parfocal.data.loader import (
-    check_batch_covers_processes,
-    check_batch_size,
-    compute_samples_per_class,
-    smallest_batch_size,
-)
+from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
 from parfocal.data.table import Table
 from parfocal.engine.device import resolve_devices
 from parfocal.errors import UsageError
@@ -18,27 +13,22 @@ from parfocal.recipe import Recipe
 
 
 def validate_feasible(recipe: Recipe, table: Table) -> None:
-    """Refuse a recipe that cannot train on a table's rows: its factors, or a batch too small for processes or norms."""
-    part = recipe.training
-    images = int(compute_samples_per_class(np.bincount(table.get_labels("train")), part, epoch=0).sum())
-    if not images:
-        raise UsageError(f"factors={', '.join(map(str, part.factors))} show no image of train. Choose larger ones.")
-    processes = math.prod(resolve_devices(recipe.machine))
-    check_batch_covers_processes(images, part.batch_size, processes)
-    norms_learn = part.freeze != "head" or part.unfreeze_every
-    shared = part.sync_batchnorm and processes > 1
-    if (
-        smallest_batch_size(images, part.batch_size) < 2 * processes
-        and norms_learn
-        and not shared
-        and _final_map_is_1x1(recipe)
-    ):
-        why = f"with crop_size={recipe.views.crop_size} the last map is 1×1, of which batch norm needs two images on each device"
-        check_batch_size(images, part.batch_size, 2 * processes, why, "choose a larger crop")
-
-
-def _final_map_is_1x1(recipe: Recipe) -> bool:
-    return (
-        recipe.views.crop_size
-        <= resnet.resolve_architecture(recipe.network.model, stem=recipe.network.stem).output_stride
-    )
+    """Reject sampling factors that select no image, and a batch size too small for the processes or for batch norm."""
+    config = recipe.training
+    n_images = int(compute_samples_per_class(np.bincount(table.get_labels("train")), config, epoch=0).sum())
+    if not n_images:
+        factors = ", ".join(map(str, config.factors))
+        raise UsageError(f"factors={factors} select no image of the training split. Choose larger factors.")
+    n_processes = math.prod(resolve_devices(recipe.machine))
+    check_batch_covers_processes(n_images, config.batch_size, n_processes)
+    # Batch norm cannot train on a single value for each channel: one image whose last feature map is 1×1.
+    architecture = resnet.resolve_architecture(recipe.network.model, stem=recipe.network.stem)
+    final_map_is_1x1 = recipe.views.crop_size <= architecture.output_stride
+    batch_norm_trains = config.freeze != "head" or config.unfreeze_every
+    statistics_are_shared = config.sync_batchnorm and n_processes > 1
+    if final_map_is_1x1 and batch_norm_trains and not statistics_are_shared:
+        reason = (
+            f"with crop_size={recipe.views.crop_size} the last feature map is 1×1, "
+            "and batch norm then needs two images on each device"
+        )
+        check_batch_size(n_images, config.batch_size, 2 * n_processes, reason, "choose a larger crop_size")

@@ -1,4 +1,4 @@
-"""What a plan hangs on, measured: how many images, how they look, whether their classes are grades, and the device."""
+"""The fingerprint of a data set and a device: the measurements that the recipe `auto` is planned from."""
 
 import os
 import re
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
-from parfocal.data.decode import Pixels, read_image
+from parfocal.data.decode import read_image
 from parfocal.data.layouts.classes import DR_GRADES
 from parfocal.data.parallel import map_ordered
 from parfocal.data.preprocess import find_disc
@@ -24,13 +24,13 @@ from parfocal.schema import ImagesConfig
 Appearance = Literal["plain", "disc", "cell"]
 
 _SAMPLE_SIZE = 96
-# A JPEG may be decoded at a reduced scale that still has this side; what is measured needs no more.
+# A JPEG may be decoded at a reduced scale whose sides are at least this long; the measurements need no more.
 _SAMPLE_CONFIG = ImagesConfig(size=128)
 _THUMBNAIL_SIDE = 64
 _DARK_THRESHOLD = 24
-# Where the system does not tell, in GiB.
+# For systems that do not report their memory.
 _DEFAULT_MEMORY_GIB = 8.0
-# Fundus photographs leave between a fifth and a half of the picture black, cut-out cells at least two thirds.
+# In fundus photographs a fifth to half of the image is black, in cut-out cells at least two thirds.
 _MIN_DISC_LIT = 0.45
 _MICROSCOPY_PATTERN = re.compile(
     r"smear|blood|leuk|lymph|wbc|blast|cell|histolog|patholog|microscop|tissue|stain", re.IGNORECASE
@@ -42,13 +42,14 @@ _NUMBERED_GRADE_PATTERN = re.compile(r"(grade|stage|level|score)[ _-]*\d+", re.I
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a plan hangs on.
+    """The measurements of a data set and a device.
 
-    `counts` is how many images of each class train has, `width` and `height` the middle size of a sample of images.
-    `look` is what the sample shows: a fundus disc or a cut-out cell on black, or neither. `box` is the share of the
-    picture that the disc's box takes, `spread` the share of the side, about the centre, that holds what is not black
-    in 95 % of the images. `grades` and `turned` say why the classes are ordered, and why images have no up, or nothing.
-    `memory` is that of the device in GiB, `published` names the networks whose ImageNet weights are at hand.
+    `class_counts` are the training images of each class; `width` and `height` are the median size of a sample.
+    `appearance` says what the sample shows on black, a fundus disc or a cut-out cell, or `plain`. `disc_area` is the
+    share of the image that the bounding box of the disc covers. `content_extent` is the share of the side, around the
+    center, that contains everything that is not black in 95 % of the images. `ordinal_reason` and `rotation_reason` say
+    why the classes are ordered and why the images have no fixed orientation; they are empty otherwise.
+    `cached_networks` are those whose ImageNet weights are on this machine.
     """
 
     class_counts: tuple[int, ...]
@@ -66,7 +67,7 @@ class Fingerprint:
 
     @property
     def n_images(self) -> int:
-        """How many labelled images train has."""
+        """The number of labeled training images."""
         return sum(self.class_counts)
 
     @property
@@ -75,110 +76,126 @@ class Fingerprint:
         return min(self.width, self.height)
 
     def describe(self) -> str:
-        """Say the facts in one line."""
-        of = f" of {self.n_groups:,} patients or groups" if self.n_groups < self.n_images else ""
-        shown = {"plain": "", "disc": ", discs on black", "cell": ", cells on black"}[self.appearance]
+        """Describe the data set and the device in one line."""
+        groups = f" of {self.n_groups:,} patients or groups" if self.n_groups < self.n_images else ""
+        appearance = {"plain": "", "disc": ", discs on black", "cell": ", cells on black"}[self.appearance]
         counts = ", ".join(f"{count:,}" for count in self.class_counts)
-        where = "a graphics card" if self.device == "cuda" else "a CPU"
+        device = "a GPU" if self.device == "cuda" else "a CPU"
         return (
-            f"{self.n_images:,} images{of} to train on, {self.width}×{self.height}{shown}; "
+            f"{self.n_images:,} training images{groups}, {self.width}×{self.height}{appearance}; "
             f"{len(self.class_counts)} {'grades' if self.ordinal_reason else 'classes'} ({counts}); "
-            f"{where} with {self.memory_gib:.0f} GiB"
+            f"{device} with {self.memory_gib:.0f} GiB"
         )
+
+
+class _ImageStats(NamedTuple):
+    """Measurements of one image: its size, the share of lit pixels, how far they reach, and more."""
+
+    size: tuple[int, int]
+    lit_share: float
+    lit_extent: float
+    disc_area: float
+    has_dark_corners: bool
 
 
 def compute_fingerprint(table: Table) -> Fingerprint:
     """Measure a table with splits, a sample of its training images, and the device."""
-    labels, train = table.get_labels("train"), table.rows.iloc[table.get_positions("train")]
-    if not (labels >= 0).any():
-        raise ParfocalError(f"{table.source} has no labelled images to train on.")
-    paths = train["path"].to_numpy()
-    chosen = np.unique(np.linspace(0, len(paths) - 1, _SAMPLE_SIZE).astype(int))
-    seen = [one for one in map_ordered(list(paths[chosen]), _measure_image, "Looking") if one is not None]
-    if not seen:
-        raise ParfocalError(f"None of the {len(chosen)} images of {table.source} that were tried can be read.")
-    sizes, lit, reach, box, dark = (np.array(one) for one in zip(*seen, strict=True))
-    look: Appearance = "plain"
-    if dark.mean() > 0.5:
-        look = "disc" if np.median(lit) > _MIN_DISC_LIT else "cell"
-    spread = float(np.quantile(reach, 0.95)) if look == "cell" else 1.0
-    width, height = np.median(sizes, axis=0)
-    memory, device = _device_memory()
+    if not (table.get_labels("train") >= 0).any():
+        raise ParfocalError(f"{table.source} has no labeled training images.")
+    train = table.rows.iloc[table.get_positions("train")]
+    sample = train.iloc[np.unique(np.linspace(0, len(train) - 1, _SAMPLE_SIZE).astype(int))]
+    measured = map_ordered(list(sample["path"]), _measure_image, "Measuring images")
+    stats = [image_stats for image_stats in measured if image_stats is not None]
+    if not stats:
+        raise ParfocalError(f"None of the {len(sample)} sampled images of {table.source} can be read.")
+    appearance: Appearance = "plain"
+    if np.mean([image.has_dark_corners for image in stats]) > 0.5:
+        is_disc = np.median([image.lit_share for image in stats]) > _MIN_DISC_LIT
+        appearance = "disc" if is_disc else "cell"
+    content_extent = 1.0
+    if appearance == "cell":
+        content_extent = min(1.0, float(np.quantile([image.lit_extent for image in stats], 0.95)))
+    width, height = np.median([image.size for image in stats], axis=0)
+    has_gpu = torch.cuda.is_available()
     return Fingerprint(
         class_counts=tuple(table.count_classes("train").values()),
         n_groups=int(train["group"].nunique()),
         width=int(width),
         height=int(height),
-        appearance=look,
-        disc_area=float(np.median(box)),
-        content_extent=round(min(1.0, spread), 2),
-        ordinal_reason=_find_ordinal_reason(table, look),
-        rotation_reason=_find_rotation_reason(table, look, list(train["id"].iloc[chosen])),
-        device=device,
-        memory_gib=memory,
+        appearance=appearance,
+        disc_area=float(np.median([image.disc_area for image in stats])),
+        content_extent=round(content_extent, 2),
+        ordinal_reason=_find_ordinal_reason(table, appearance),
+        rotation_reason=_find_rotation_reason(table, appearance, list(sample["id"])),
+        device="cuda" if has_gpu else "cpu",
+        memory_gib=_get_device_memory_gib(),
         cached_networks=tuple(model for model in PRETRAINED_HASHES["imagenet"] if is_cached("imagenet", model)),
     )
 
 
-def _measure_image(path: str) -> tuple[tuple[int, int], float, float, float, bool] | None:
-    """Return an image's size, what share is lit and how far that reaches, its box's share, and if corners are dark."""
+def _measure_image(path: str) -> _ImageStats | None:
     try:
-        picture, facts = read_image(Path(path), _SAMPLE_CONFIG)
+        image, metadata = read_image(Path(path), _SAMPLE_CONFIG)
     except UnreadableImageError:
         return None
-    small = cv2.resize(picture, (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA).max(axis=2)
-    lit = small > _DARK_THRESHOLD
-    down, across = np.nonzero(lit)
-    middle = (_THUMBNAIL_SIDE - 1) / 2
-    far = max(np.abs(down - middle).max(initial=0), np.abs(across - middle).max(initial=0))
+    thumbnail = cv2.resize(image, (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA).max(axis=2)
+    is_lit = thumbnail > _DARK_THRESHOLD
+    rows, columns = np.nonzero(is_lit)
+    center = (_THUMBNAIL_SIDE - 1) / 2
+    reach = max(np.abs(rows - center).max(initial=0), np.abs(columns - center).max(initial=0))
     edge = _THUMBNAIL_SIDE // 16
-    corners = [small[rows, columns] for rows in (slice(edge), slice(-edge, None))
-               for columns in (slice(edge), slice(-edge, None))]  # fmt: skip
-    dark = all(corner.mean() < _DARK_THRESHOLD for corner in corners)
-    return (
-        (facts.width, facts.height),
-        float(lit.mean()),
-        float(far + 0.5) / (_THUMBNAIL_SIDE / 2),
-        _disc_area(picture),
-        dark,
+    ends = (slice(edge), slice(-edge, None))
+    corners = [thumbnail[vertical, horizontal] for vertical in ends for horizontal in ends]
+    top, bottom, left, right = find_disc(image)
+    return _ImageStats(
+        size=(metadata.width, metadata.height),
+        lit_share=float(is_lit.mean()),
+        lit_extent=float(reach + 0.5) / (_THUMBNAIL_SIDE / 2),
+        disc_area=(bottom - top) * (right - left) / (image.shape[0] * image.shape[1]),
+        has_dark_corners=all(corner.mean() < _DARK_THRESHOLD for corner in corners),
     )
 
 
-def _disc_area(picture: Pixels) -> float:
-    top, bottom, left, right = find_disc(picture)
-    return (bottom - top) * (right - left) / (picture.shape[0] * picture.shape[1])
-
-
 def _find_ordinal_reason(table: Table, appearance: Appearance) -> str:
-    """Say why the classes are ordered, or nothing."""
+    """Return why the classes are ordered, or an empty string."""
     names = [name.strip().lower() for name in table.classes]
     if len(names) < 3:
         return ""
     if tuple(table.classes) == DR_GRADES or _is_ascending(names):
-        return f"the classes are called {names[0]} to {names[-1]}"
+        return f"the class names are grades, from {names[0]} to {names[-1]}"
     if all(_NUMBERED_GRADE_PATTERN.fullmatch(name) for name in names):
-        return f"the classes are numbered {names[0]} to {names[-1]}"
-    if appearance == "disc" and list(table.codes) == [str(number) for number in range(len(names))]:
+        return f"the class names are numbered, from {names[0]} to {names[-1]}"
+    if appearance == "disc" and list(table.codes) == [str(code) for code in range(len(names))]:
         return f"the codes are 0 to {len(names) - 1}, and the images show fundus discs"
     return ""
 
 
 def _is_ascending(names: Sequence[str]) -> bool:
-    places = [next((place for place, words in enumerate(_SEVERITY_NAMES) if name in words), -1) for name in names]
-    return -1 not in places and all(one < other for one, other in pairwise(places))
+    """Return whether all names are degrees of severity, each worse than the one before."""
+    severities = [
+        next((severity for severity, synonyms in enumerate(_SEVERITY_NAMES) if name in synonyms), -1) for name in names
+    ]
+    return -1 not in severities and all(lower < higher for lower, higher in pairwise(severities))
 
 
 def _find_rotation_reason(table: Table, appearance: Appearance, ids: Sequence[str]) -> str:
-    """Say why images may be turned any way, or nothing."""
+    """Return why the images have no fixed orientation, or an empty string."""
     if appearance != "plain":
-        return "what is shown lies round in the middle of black"
-    found = next((match for text in (*table.classes, *ids) if (match := _MICROSCOPY_PATTERN.search(text))), None)
-    return f"{found[0]!r} in the names says that they are seen through a microscope" if found else ""
+        return "the content is round, in the middle of a black image"
+    for text in (*table.classes, *ids):
+        if match := _MICROSCOPY_PATTERN.search(text):
+            return f"{match[0]!r} in the names suggests microscope images"
+    return ""
 
 
-def _device_memory() -> tuple[float, Literal["cpu", "cuda"]]:
+def _get_device_memory_gib() -> float:
+    """Return the memory of the GPU, or else of the machine, in GiB."""
     if torch.cuda.is_available():
-        return round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1), "cuda"
-    if not hasattr(os, "sysconf"):
-        return _DEFAULT_MEMORY_GIB, "cpu"
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1), "cpu"
+        return round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+    memory = get_machine_memory()
+    return round(memory / 2**30, 1) if memory else _DEFAULT_MEMORY_GIB
+
+
+def get_machine_memory() -> int:
+    """Return the memory of the machine in bytes; 0 if the system does not report it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0

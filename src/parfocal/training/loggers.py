@@ -1,13 +1,12 @@
-"""Telling TensorBoard, MLflow or Weights & Biases of a run's recipe and of each epoch's figures."""
+"""Log a run's recipe and the metrics of each epoch to TensorBoard, MLflow or Weights & Biases."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from parfocal.engine.distributed import rank_zero_guard
 from parfocal.errors import ParfocalError, UsageError
@@ -19,31 +18,52 @@ from parfocal.schema import LoggerName
 _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
 
 
+class Logger(Protocol):
+    """What a logger must do; Fabric's TensorBoardLogger does."""
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        """Log the recipe."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log the metrics of an epoch."""
+
+    def finalize(self, status: str) -> None:
+        """Close the log with the status `success` or `failed`."""
+
+
+def validate_loggers(names: tuple[LoggerName, ...]) -> None:
+    """Reject loggers whose packages are not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            raise UsageError(f"loggers={name} needs the package {_PACKAGES[name]}: pip install 'parfocal[track]'.")
+
+
 @contextmanager
 def open_loggers(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Open the recipe's trackers; yield what tells them of an epoch's row of the history.
+    """Open the recipe's loggers in the first process; yield a function that logs an epoch's row of the history.
 
-    One that cannot be opened is an error; one that is lost on the way is named, and training goes on without it.
+    A logger that cannot be opened raises an error. One that fails later is dropped with a warning.
     """
+    loggers: dict[str, Logger] = {}
     with rank_zero_guard(fabric):
-        loggers = (
-            {name: _open_logger(name, run) for name in run.recipe.machine.loggers} if fabric.is_global_zero else {}
-        )
+        if fabric.is_global_zero:
+            for name in run.recipe.machine.loggers:
+                loggers[name] = _open_logger(name, run)
 
-    def tell(row: Mapping[str, Any]) -> None:
-        figures = {
+    def log_epoch(row: Mapping[str, Any]) -> None:
+        metrics = {
             _format_metric_name(key): float(value) for key, value in row.items() if value is not None and key != "epoch"
         }
         for name, logger in list(loggers.items()):
             try:
-                logger.log_metrics(figures, step=row["epoch"])
-            # Whatever a tracker's package raises, a network that is being trained is worth more.
+                logger.log_metrics(metrics, step=row["epoch"])
+            # Whatever a logger's package raises must not end the training.
             except Exception as error:
                 del loggers[name]
-                print_line(f"Warning: {name} is told no more of {run.name}: {_first_line(error)}")
+                print_line(f"Warning: {run.name} is no longer logged to {name}: {_first_line(error)}")
 
     try:
-        yield tell
+        yield log_epoch
     except BaseException:
         for logger in loggers.values():
             logger.finalize("failed")
@@ -54,7 +74,10 @@ def open_loggers(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, An
 
 def _open_logger(name: LoggerName, run: Run) -> Logger:
     try:
-        logger = _build_logger(name, run)
+        if name == "tensorboard":
+            logger: Logger = TensorBoardLogger(run.folder, name="tensorboard", version="")
+        else:
+            logger = MlflowLogger(run) if name == "mlflow" else WandbLogger(run)
         logger.log_hyperparams(run.recipe.model_dump(mode="json"))
     except Exception as error:
         raise ParfocalError(f"loggers={name} cannot be opened: {_first_line(error)}") from error
@@ -65,28 +88,21 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def validate_loggers(names: tuple[LoggerName, ...]) -> None:
-    """Refuse trackers whose packages are not installed, before any work."""
-    from importlib.util import find_spec
-
-    for name in names:
-        if find_spec(name) is None:
-            raise UsageError(f"loggers={name} needs the package {_PACKAGES[name]}: pip install 'parfocal[track]'.")
+def _format_metric_name(column: str) -> str:
+    """Turn a column of the history into a name that every logger accepts: `valid_loss` into `valid/loss`."""
+    if not column.startswith(("train_", "valid_", "test_")):
+        return column
+    return column.replace(":", "/").replace("_", "/", 1)
 
 
-def _build_logger(name: LoggerName, run: Run) -> Logger:
-    if name == "tensorboard":
-        return TensorBoardLogger(run.folder, name="tensorboard", version="")
-    return MlflowLogger(run) if name == "mlflow" else WandbLogger(run)
+def _run_id(run: Run) -> str:
+    """Return an identifier that stays the same when the run is resumed, on any machine."""
+    choices = run.recipe.model_dump(mode="json", exclude={"machine"})
+    return f"{hash_content(choices)}-{run.folder.resolve().parent.name}-{run.name}"
 
 
-def _format_metric_name(key: str) -> str:
-    """Write a column's name with the letters that every tracker takes."""
-    return key.replace(":", "/").replace("_", "/", 1) if key.startswith(("train_", "valid_", "test_")) else key
-
-
-class MlflowLogger(Logger):
-    """An MLflow run beside ours, in the experiment called after the folder of runs; going on goes on with it."""
+class MlflowLogger:
+    """An MLflow run, in the experiment named after the folder of the runs; a resumed run continues it."""
 
     def __init__(self, run: Run) -> None:
         import mlflow
@@ -94,88 +110,51 @@ class MlflowLogger(Logger):
         self._client = mlflow.MlflowClient()
         name = run.folder.resolve().parent.name
         experiment = self._client.get_experiment_by_name(name)
-        number = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        known = self._client.search_runs([number], f"tags.parfocal = '{_run_id(run)}'", max_results=1)
-        found = (
-            known[0] if known else self._client.create_run(number, run_name=run.name, tags={"parfocal": _run_id(run)})
-        )
-        self._run, self._name = found.info.run_id, run.name
-        self._client.update_run(self._run, "RUNNING")
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        existing = self._client.search_runs([experiment_id], f"tags.parfocal = '{_run_id(run)}'", max_results=1)
+        tags = {"parfocal": _run_id(run)}
+        mlflow_run = existing[0] if existing else self._client.create_run(experiment_id, run_name=run.name, tags=tags)
+        self._id = mlflow_run.info.run_id
+        self._client.update_run(self._id, "RUNNING")
 
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return self._name
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        """Log the recipe, one parameter for each key; a resumed run keeps its parameters."""
+        # MLflow rejects a new value for a parameter, and the keys of `machine` may change.
+        logged = self._client.get_run(self._id).data.params
+        for section, content in params.items():
+            values = content.items() if isinstance(content, Mapping) else [("", content)]
+            for key, value in values:
+                name = f"{section}.{key}".rstrip(".")
+                if name not in logged:
+                    self._client.log_param(self._id, name, value)
 
-    @property
-    def version(self) -> str:
-        """MLflow's own identifier."""
-        return self._run
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Tell an epoch's figures."""
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log the metrics of an epoch."""
         for key, value in metrics.items():
-            self._client.log_metric(self._run, key, value, step=step)
+            self._client.log_metric(self._id, key, value, step=step)
 
-    @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Tell the recipe, one parameter a key; those of a run that is gone on with stay as they were."""
-        # MLflow refuses another value, and keys of the machine may have one.
-        known = self._client.get_run(self._run).data.params
-        for part, value in params.items():
-            for key, one in value.items() if isinstance(value, Mapping) else [("", value)]:
-                if (name := f"{part}.{key}".rstrip(".")) not in known:
-                    self._client.log_param(self._run, name, one)
-
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the run."""
-        self._client.set_terminated(self._run, "FINISHED" if status == "success" else "FAILED")
+        self._client.set_terminated(self._id, "FINISHED" if status == "success" else "FAILED")
 
 
-class WandbLogger(Logger):
-    """A Weights & Biases run beside ours, in the project called after the folder of runs; going on goes on with it."""
+class WandbLogger:
+    """A Weights & Biases run, in the project named after the folder of the runs; a resumed run continues it."""
 
     def __init__(self, run: Run) -> None:
         import wandb
 
-        self._run = wandb.init(
-            project=run.folder.resolve().parent.name,
-            name=run.name,
-            id=_run_id(run),
-            dir=run.folder,
-            resume="allow",
-        )
-        self._name = run.name
+        project = run.folder.resolve().parent.name
+        self._run = wandb.init(project=project, name=run.name, id=_run_id(run), dir=run.folder, resume="allow")
 
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return self._name
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        """Log the recipe."""
+        self._run.config.update(params, allow_val_change=True)
 
-    @property
-    def version(self) -> str:
-        """Weights & Biases' own identifier."""
-        return self._run.id
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log the metrics of an epoch."""
+        self._run.log(metrics, step=step)
 
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Tell an epoch's figures."""
-        self._run.log(dict(metrics), step=step)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Tell the recipe."""
-        self._run.config.update(dict(params), allow_val_change=True)
-
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the run."""
         self._run.finish(exit_code=0 if status == "success" else 1)
-
-
-def _run_id(run: Run) -> str:
-    """Return what a tracker knows the run by: the same when it is gone on with, anywhere, another for another run."""
-    choices = run.recipe.model_dump(mode="json", exclude={"machine"})
-    return f"{hash_content(choices)}-{run.folder.resolve().parent.name}-{run.name}"

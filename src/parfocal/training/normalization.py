@@ -1,4 +1,4 @@
-"""Mean, deviation and whitening of a run's own training pixels, for networks that are to be scaled by them."""
+"""Compute the normalization of the training pixels: mean and standard deviation, or whitening (ZCA)."""
 
 import numpy as np
 
@@ -7,30 +7,33 @@ from parfocal.models.classifier import NORMALIZATIONS, Normalization
 from parfocal.schema import NetworkConfig
 
 _MAX_IMAGES = 2000
-# Directions in which colours hardly differ would be blown up to noise; this is their least variance, in the 0–1 scale.
+# Least variance in the 0–1 scale: directions in which colors hardly differ would otherwise be amplified to noise.
 _MIN_VARIANCE = 1e-4
 
 
 def compute_normalization(config: NetworkConfig, train: BatchLoader) -> Normalization | None:
-    """Measure the scale that a recipe asks for on up to 2,000 images, spread over the split; None where it is fixed."""
+    """Compute the recipe's normalization from up to 2,000 images of the training split; None where it is fixed."""
     if config.normalization in NORMALIZATIONS:
         return None
     mean, covariance = _compute_moments(train)
-    values, vectors = np.linalg.eigh(covariance)
     if config.normalization == "dataset":
-        return Normalization(tuple(mean.tolist()), tuple(np.sqrt(np.diag(covariance).clip(_MIN_VARIANCE)).tolist()))
+        std = np.sqrt(np.diag(covariance).clip(_MIN_VARIANCE))
+        return Normalization(tuple(mean.tolist()), tuple(std.tolist()))
+    values, vectors = np.linalg.eigh(covariance)
     whiten = vectors @ np.diag(1 / np.sqrt(values.clip(_MIN_VARIANCE))) @ vectors.T
     return Normalization(tuple(mean.tolist()), (1.0,) * len(mean), tuple(tuple(row) for row in whiten.tolist()))
 
 
 def _compute_moments(train: BatchLoader) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and covariance of the colours of pixels, in the 0–1 scale."""
-    some = train.indices[np.unique(np.linspace(0, len(train.indices) - 1, _MAX_IMAGES).astype(int))]
-    total, products, count = np.zeros(3), np.zeros((3, 3)), 0
-    for place in some:
-        pixels = train.pixels[place].reshape(-1, 3) / 255.0
+    """Return mean and covariance of the pixels' colors, in the 0–1 scale."""
+    sample = np.unique(np.linspace(0, len(train.indices) - 1, _MAX_IMAGES).astype(int))
+    total = np.zeros(3)
+    products = np.zeros((3, 3))
+    n_pixels = 0
+    for index in train.indices[sample]:
+        pixels = train.pixels[index].reshape(-1, 3) / 255.0
         total += pixels.sum(axis=0)
         products += pixels.T @ pixels
-        count += len(pixels)
-    mean = total / count
-    return mean, products / count - np.outer(mean, mean)
+        n_pixels += len(pixels)
+    mean = total / n_pixels
+    return mean, products / n_pixels - np.outer(mean, mean)

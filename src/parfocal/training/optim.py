@@ -1,5 +1,4 @@
-"""Which stages of a network train when: some held at first, more let go as epochs pass, and rates by depth."""
-# MERGED: """Optimisers by name, and the learning rate as a plain function of the step."""
+"""Optimizers, learning-rate schedules, layer-wise learning rates, freezing of stages, and the EMA of the weights."""
 
 import math
 from typing import Any
@@ -13,89 +12,56 @@ from parfocal.models import resnet
 from parfocal.recipe import Recipe
 from parfocal.schema import TrainingConfig
 
-
-def validate_freeze(recipe: Recipe) -> None:
-    """Refuse a recipe whose `freeze` names a stage that its network does not have."""
-    freeze, model = recipe.training.freeze, recipe.network.model
-    count = len(resnet.get_architecture(model).stages)
-    if freeze.startswith("stage") and _stage_number(freeze) > count:
-        raise UsageError(f"freeze={freeze}: {model} has the stages 1 to {count}.")
-
-
-def find_stages(network: nn.Module) -> list[list[nn.Module]]:
-    """Return the network's stages from the head down to the stem, also where the network is wrapped."""
-    inside = next(module for module in network.modules() if isinstance(module, resnet.ResNet))
-    layers = [[inside.get_submodule(name)] for name in reversed(inside.stage_names)]
-    return [[inside.fc], *layers, [inside.conv1, inside.bn1]]
-
-
-def freeze_stages(network: nn.Module, config: TrainingConfig, epoch: int) -> None:
-    """Let those stages train that the recipe wants in an epoch (from 0), and hold the others.
-
-    To be called when the network is in training mode. The norms of held stages stay as in evaluation, for their running
-    statistics would move else.
-    """
-    if config.freeze == "none":
-        return
-    stages = find_stages(network)
-    free = 1 if config.freeze == "head" else len(stages) - _stage_number(config.freeze)
-    free += epoch // config.unfreeze_every if config.unfreeze_every else 0
-    for depth, stage in enumerate(stages):
-        for module in stage:
-            module.requires_grad_(depth < free)
-            module.train(depth < free)
-
-
-def build_param_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Return the weights in groups with a `factor` each, by which the learning rate is multiplied."""
-    if config.layer_decay == 1:
-        return [{"params": list(network.parameters()), "factor": 1.0}]
-    groups = [
-        {"params": [weight for module in stage for weight in module.parameters()], "factor": config.layer_decay**depth}
-        for depth, stage in enumerate(find_stages(network))
-    ]
-    staged = {id(weight) for group in groups for weight in group["params"]}
-    # What lies outside the stages, such as cutpoints between grades, comes after the head and goes with it.
-    groups[0]["params"] += [weight for weight in network.parameters() if id(weight) not in staged]
-    return groups
-
-
-def _stage_number(freeze: str) -> int:
-    return int(freeze.removeprefix("stage"))
-
-
 _REFERENCE_BATCH_SIZE = 32
-# The one-cycle schedule as its author and PyTorch have it: where it starts, where it ends, and how long it climbs.
-_CYCLE_START, _CYCLE_END, _CYCLE_WARMUP = 1 / 25, 1e-4, 0.3
+# The one-cycle schedule of its author and of PyTorch: initial and final factor, and the fraction of warm-up.
+_CYCLE_START = 1 / 25
+_CYCLE_END = 1e-4
+_CYCLE_WARMUP = 0.3
 
 
 def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over the network's weights."""
-    weights = _split_decay_groups(build_param_groups(network, config), config)
-    rate, decay = peak_learning_rate(config), config.weight_decay
+    """Build the recipe's optimizer over the parameters of the network."""
+    param_groups = build_param_groups(network, config)
+    if config.no_decay_norm_bias:
+        param_groups = [group for both in map(_split_weight_decay, param_groups) for group in both]
+    lr = peak_learning_rate(config)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(weights, rate, momentum=config.momentum, weight_decay=decay, nesterov=config.nesterov)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(weights, rate, betas=(config.momentum, 0.999), weight_decay=decay)
+        return torch.optim.SGD(
+            param_groups, lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
+        )
+    optimizer_class = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return optimizer_class(param_groups, lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
 
 
-def _split_decay_groups(param_groups: list[dict[str, Any]], config: TrainingConfig) -> list[dict[str, Any]]:
-    """Part the weights of each group into those that decay and those that do not."""
-    if not config.no_decay_norm_bias:
-        return param_groups
-    parted: list[dict[str, Any]] = []
-    for group in param_groups:
-        wide = [weight for weight in group["params"] if weight.ndim > 1]
-        narrow = [weight for weight in group["params"] if weight.ndim <= 1]
-        parted += [{**group, "params": wide}, {**group, "params": narrow, "weight_decay": 0.0}]
-    return parted
+def build_param_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Return the parameters in groups, each with the factor `lr_scale` that multiplies its learning rate."""
+    if config.layer_decay == 1:
+        return [{"params": list(network.parameters()), "lr_scale": 1.0}]
+    groups = [
+        {
+            "params": [parameter for module in stage for parameter in module.parameters()],
+            "lr_scale": config.layer_decay**depth,
+        }
+        for depth, stage in enumerate(find_stages(network))
+    ]
+    in_stages = {id(parameter) for group in groups for parameter in group["params"]}
+    # Parameters outside the stages, such as the cutpoints of an ordinal head, belong to the head.
+    groups[0]["params"] += [parameter for parameter in network.parameters() if id(parameter) not in in_stages]
+    return groups
+
+
+def _split_weight_decay(group: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a group into weights, which decay, and the parameters of batch norm and biases, which do not."""
+    weights = [parameter for parameter in group["params"] if parameter.ndim > 1]
+    norms_and_biases = [parameter for parameter in group["params"] if parameter.ndim <= 1]
+    return {**group, "params": weights}, {**group, "params": norms_and_biases, "weight_decay": 0.0}
 
 
 def peak_learning_rate(config: TrainingConfig) -> float:
-    """Return the recipe's learning rate, scaled with how many images make a step where it asks for that."""
-    share = config.batch_size * config.accumulate / _REFERENCE_BATCH_SIZE
+    """Return the recipe's learning rate, scaled by the images of a step if the recipe asks for that."""
+    ratio = config.batch_size * config.accumulate / _REFERENCE_BATCH_SIZE
     power = {"none": 0.0, "linear": 1.0, "square_root": 0.5}[config.lr_scaling]
-    return config.learning_rate * share**power
+    return config.learning_rate * ratio**power
 
 
 def compute_learning_rate(
@@ -103,49 +69,89 @@ def compute_learning_rate(
 ) -> float:
     """Return the learning rate of a step, counted from 0 over the whole run.
 
-    `falls` is how often the plateau schedule has lowered it so far; `whole` is how many steps the run will have, where
-    that is not its epochs'.
+    `n_reductions` is how often the plateau schedule has lowered it so far. `total_steps` is the length of the run where
+    the number of epochs does not decide it.
     """
-    highest, total_steps = peak_learning_rate(config), total_steps or config.epochs * steps_per_epoch
+    peak = peak_learning_rate(config)
+    total_steps = total_steps or config.epochs * steps_per_epoch
     if config.schedule == "one_cycle":
-        return highest * _one_cycle_factor(
-            step, total_steps, config.warmup * steps_per_epoch or _CYCLE_WARMUP * total_steps
-        )
-    warm = round(config.warmup * steps_per_epoch)
+        cycle_warmup = config.warmup * steps_per_epoch or _CYCLE_WARMUP * total_steps
+        return peak * _one_cycle_factor(step, total_steps, cycle_warmup)
+    warmup_steps = round(config.warmup * steps_per_epoch)
     if config.schedule == "plateau":
-        highest *= config.lr_gamma**n_reductions
-    if step < warm:
-        return highest * (step + 1) / (warm + 1)
+        peak *= config.lr_gamma**n_reductions
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
     if config.schedule == "cosine":
-        return highest * _cosine_factor(min(1.0, (step - warm) / max(1, total_steps - warm)))
+        return peak * _cosine_factor(min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps)))
     if config.schedule == "step":
-        return highest * config.lr_gamma ** (step // (config.lr_step * steps_per_epoch))
-    return highest
+        return peak * config.lr_gamma ** (step // (config.lr_step * steps_per_epoch))
+    return peak
 
 
 def _one_cycle_factor(step: int, total_steps: float, warmup_steps: float) -> float:
-    """Return the share of the highest rate at a step: up along half a cosine, then down along another."""
-    top, last = max(0.0, warmup_steps - 1), total_steps - 1
-    if step < top:
-        return 1 - (1 - _CYCLE_START) * _cosine_factor(step / top)
+    """Return the factor of the peak learning rate: up along half a cosine, then down along another."""
+    peak_step = max(0.0, warmup_steps - 1)
+    last_step = total_steps - 1
+    if step < peak_step:
+        return 1 - (1 - _CYCLE_START) * _cosine_factor(step / peak_step)
     end = _CYCLE_START * _CYCLE_END
-    return end + (1 - end) * _cosine_factor(min(1.0, (step - top) / max(1.0, last - top)))
+    return end + (1 - end) * _cosine_factor(min(1.0, (step - peak_step) / max(1.0, last_step - peak_step)))
 
 
 def _cosine_factor(fraction: float) -> float:
     return (1 + math.cos(math.pi * fraction)) / 2
 
 
+def validate_freeze(recipe: Recipe) -> None:
+    """Reject a recipe whose `freeze` names a stage that its network does not have."""
+    freeze = recipe.training.freeze
+    model = recipe.network.model
+    n_stages = len(resnet.get_architecture(model).stages)
+    if freeze.startswith("stage") and _parse_stage(freeze) > n_stages:
+        raise UsageError(f"freeze={freeze}: {model} has the stages 1 to {n_stages}.")
+
+
+def find_stages(network: nn.Module) -> list[list[nn.Module]]:
+    """Return the network's stages from the head down to the stem, also where the network is wrapped."""
+    backbone = next(module for module in network.modules() if isinstance(module, resnet.ResNet))
+    stages = [[backbone.get_submodule(name)] for name in reversed(backbone.stage_names)]
+    return [[backbone.fc], *stages, [backbone.conv1, backbone.bn1]]
+
+
+def freeze_stages(network: nn.Module, config: TrainingConfig, epoch: int) -> None:
+    """Freeze and unfreeze stages as the recipe says for an epoch, counted from 0.
+
+    Call it while the network is in training mode. It puts frozen stages in evaluation mode, so that the running
+    statistics of their batch norms do not change.
+    """
+    if config.freeze == "none":
+        return
+    stages = find_stages(network)
+    n_trainable = 1 if config.freeze == "head" else len(stages) - _parse_stage(config.freeze)
+    if config.unfreeze_every:
+        n_trainable += epoch // config.unfreeze_every
+    for depth, stage in enumerate(stages):
+        for module in stage:
+            module.requires_grad_(depth < n_trainable)
+            module.train(depth < n_trainable)
+
+
+def _parse_stage(freeze: str) -> int:
+    return int(freeze.removeprefix("stage"))
+
+
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Move the average of weights towards the network's; `moves` is how often the network has moved so far.
+    """Update the exponential moving average (EMA) of the weights after a step of the optimizer, counted from 0.
 
-    Of the average, a share `keep` is kept, less at the start of a run, so that the fresh weights are soon forgotten.
+    The decay is lower at the start of a run, so that the random initial weights are soon forgotten.
     """
     decay = min(decay, (1 + step) / (10 + step))
     pairs = list(zip(ema_model.state_dict().values(), network.state_dict().values(), strict=True))
-    floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    get_ema_multi_avg_fn(decay)([mean for mean, _ in floats], [weight for _, weight in floats], step)
-    for mean, weight in pairs:
-        if not mean.is_floating_point():
-            mean.copy_(weight)
+    averages = [average for average, _ in pairs if average.is_floating_point()]
+    weights = [weight for average, weight in pairs if average.is_floating_point()]
+    get_ema_multi_avg_fn(decay)(averages, weights, step)
+    for average, weight in pairs:
+        if not average.is_floating_point():
+            average.copy_(weight)

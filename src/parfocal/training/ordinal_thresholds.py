@@ -1,4 +1,4 @@
-"""Thresholds between grades, tuned on the validation split for quadratic kappa, and the spread that suits them."""
+"""Fit the thresholds between grades and the scale of a regression head on the validation split."""
 
 from typing import Any
 
@@ -14,24 +14,25 @@ _SCALE_BOUNDS = (0.05, 20.0)
 
 
 def fit_thresholds(head: RegressionHead, probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Set a link's thresholds and spread by what a network that ends in it said about images of known truth.
+    """Set a head's thresholds to maximize quadratic kappa and its scale to minimize cross-entropy.
 
-    Returns the probabilities that the tuned network gives for the same images.
+    `probabilities` are the predictions of the network with this head for images of known truth. Return the
+    probabilities that the fitted network predicts for the same images.
     """
-    logarithms = torch.from_numpy(probabilities).clamp_min(1e-300).log()
-    grades = head.compute_grades(logarithms.to(head.thresholds.device))
-    found = tune_thresholds(grades.cpu().numpy(), truth, head.thresholds.numel() + 1)
-    head.thresholds.copy_(torch.from_numpy(found))
+    log_probabilities = torch.from_numpy(probabilities).clamp_min(1e-300).log()
+    grades = head.compute_grades(log_probabilities.to(head.thresholds.device))
+    thresholds = tune_thresholds(grades.cpu().numpy(), truth, head.thresholds.numel() + 1)
+    head.thresholds.copy_(torch.from_numpy(thresholds))
     head.scale.fill_(1)
     head.scale.fill_(_fit_scale(head.compute_logits(grades[:, None]).cpu(), torch.from_numpy(truth)))
     return torch.softmax(head.compute_logits(grades[:, None]), dim=1).cpu().numpy()
 
 
 def _fit_scale(logits: Tensor, truth: Tensor) -> float:
-    """Return the spread at which logits, given at a spread of 1, have the least loss."""
+    """Return the scale that minimizes cross-entropy, given logits at a scale of 1."""
 
-    def loss(logarithm: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(logarithm), truth))
+    def compute_loss(log_scale: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_scale), truth))
 
-    found: Any = minimize_scalar(loss, bounds=tuple(np.log(_SCALE_BOUNDS)), method="bounded")
-    return float(np.exp(found.x))
+    result: Any = minimize_scalar(compute_loss, bounds=tuple(np.log(_SCALE_BOUNDS)), method="bounded")
+    return float(np.exp(result.x))

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, noted rather than obeyed at once, so that a step can be finished and saved."""
+"""Catch SIGINT and SIGTERM, so that training finishes its step, saves a checkpoint and then stops."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ from parfocal.run import Run
 
 
 class TrainingInterruptedError(ParfocalError):
-    """Training was asked to stop and has saved everything; the exit code is the one shells expect of the signal."""
+    """Training was stopped by a signal after saving a checkpoint; its exit code is 128 + the signal's number."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -21,38 +21,38 @@ class TrainingInterruptedError(ParfocalError):
 
 @dataclass
 class Interruption:
-    """The number of the signal that came, 0 while none did."""
+    """The number of the signal that was received; 0 if none was."""
 
     signal_number: int = 0
 
 
 def interrupted(run: Run, signal_number: int, position: str) -> TrainingInterruptedError:
-    """Return the error that says by which signal and where training stopped, and how to go on."""
+    """Return the error that says which signal stopped training, where, and how to resume."""
     data = run.read_environment()["data"]["folder"]
     return TrainingInterruptedError(
-        f"Stopped by {signal.Signals(signal_number).name} {position}; all of it is saved. "
-        f"Go on with: parfocal train {data} --out {run.folder.parent} --resume",
+        f"Stopped by {signal.Signals(signal_number).name} {position}; everything is saved. "
+        f"Resume with: parfocal train {data} --out {run.folder.parent} --resume",
         signal_number,
     )
 
 
 @contextmanager
 def catch_signals() -> Iterator[Interruption]:
-    """Note the first SIGINT or SIGTERM while the block runs; a second SIGINT stops at once."""
-    asked = Interruption()
+    """Record the first SIGINT or SIGTERM while the block runs; a second SIGINT stops at once."""
+    interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread hears signals.
-        yield asked
+        # Python delivers signals to the main thread only.
+        yield interruption
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked.signal_number and number == signal.SIGINT:
+    def record(signal_number: int, frame: FrameType | None) -> None:
+        if interruption.signal_number and signal_number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.signal_number = asked.signal_number or number
+        interruption.signal_number = interruption.signal_number or signal_number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield interruption
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

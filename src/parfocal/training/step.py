@@ -1,5 +1,4 @@
-"""What learns: the network as the engine runs it, its optimiser, and the moving average of its weights."""
-# MERGED: """One pass over the training split: batches go in, weights move, a tally is kept; no step waits for the device."""
+"""The training step: the learner (network, optimizer, EMA), one epoch of batches, and gradient accumulation."""
 
 import copy
 import time
@@ -23,10 +22,18 @@ from parfocal.recipe import Recipe
 from parfocal.training.losses import LossFunction, MixedTargets, cross_entropy, mix_batch, mixed_loss
 from parfocal.training.optim import build_optimizer, freeze_stages, update_ema
 
+# A mean loss above this has diverged: no network that learns is so far off.
+_DIVERGED_LOSS = 1e4
+# How often, in batches, the loss is checked for divergence: the check waits for the device.
+_CHECK_EVERY = 50
+
 
 @dataclass
 class Learner:
-    """A classifier in training: bare, and as the engine has it; `pieces` is in how many a batch goes through it."""
+    """A classifier in training: the bare `classifier`, and the `network` that Fabric wraps around it.
+
+    Each batch goes through the network in `n_micro_batches`.
+    """
 
     fabric: Fabric
     classifier: Classifier
@@ -37,48 +44,42 @@ class Learner:
 
     @property
     def eval_model(self) -> Classifier:
-        """The network that is judged and kept: the average where there is one."""
+        """The network that is evaluated and saved: the EMA of the weights where there is one."""
         return self.ema_model or self.classifier
 
 
 def build_learner(fabric: Fabric, classifier: Classifier, recipe: Recipe) -> Learner:
-    """Set a classifier up for training as the recipe has it."""
-    part = recipe.training
-    average = to_channels_last(copy.deepcopy(classifier)).to(fabric.device) if part.ema else None
-    if part.sync_batchnorm and fabric.world_size > 1:
+    """Set a classifier up for training: device, memory format, compilation, optimizer and EMA."""
+    config = recipe.training
+    ema_model = to_channels_last(copy.deepcopy(classifier)).to(fabric.device) if config.ema else None
+    if config.sync_batchnorm and fabric.world_size > 1:
         convert_sync_batchnorm(classifier)
     to_channels_last(classifier).to(fabric.device)
     if recipe.machine.compile:
         classifier.compile()
     classifier.train()
-    freeze_stages(classifier, part, 0)
-    network, optimise = fabric.setup(classifier, build_optimizer(classifier, part))
-    return Learner(fabric, classifier, network, optimise, average)  # pyright: ignore[reportArgumentType]
+    freeze_stages(classifier, config, 0)
+    network, optimizer = fabric.setup(classifier, build_optimizer(classifier, config))
+    return Learner(fabric, classifier, network, optimizer, ema_model)  # pyright: ignore[reportArgumentType]
 
 
 def start_epoch(learner: Learner, recipe: Recipe, epoch: int) -> None:
-    """Put the network in training mode, with those stages held that the recipe holds in this epoch."""
-    before = _trainable_flags(learner.classifier)
+    """Put the network in training mode, with the stages frozen that the recipe freezes in this epoch."""
+    were_trainable = [parameter.requires_grad for parameter in learner.classifier.parameters()]
     learner.network.train()
     freeze_stages(learner.classifier, recipe.training, epoch)
-    if learner.fabric.world_size > 1 and _trainable_flags(learner.classifier) != before:
-        # The wrapper that averages gradients knows only the weights that were free when it was made.
+    are_trainable = [parameter.requires_grad for parameter in learner.classifier.parameters()]
+    if learner.fabric.world_size > 1 and are_trainable != were_trainable:
+        # DDP averages only the gradients of parameters that were trainable when it wrapped the network.
         learner.network = learner.fabric.setup_module(learner.classifier)
-
-
-def _trainable_flags(network: nn.Module) -> list[bool]:
-    return [weight.requires_grad for weight in network.parameters()]
-
-
-# A mean loss above this is one that has exploded: no network that learns is so far off.
-_EXPLODED_LOSS = 1e4
-# How often, in steps, a loss that blew up is looked for: looking waits for the device.
-_CHECK_EVERY = 50
 
 
 @dataclass
 class EpochState:
-    """What an epoch has come to after so many batches; the sums lie on the device and are read at its end."""
+    """How far an epoch has come: sums over its batches so far, kept on the device until they are needed.
+
+    `first_bad_batch` is the first batch whose loss diverged, or the number of batches if none did.
+    """
 
     loss_sum: Tensor
     n_correct: Tensor
@@ -91,15 +92,15 @@ class EpochState:
 
     @classmethod
     def create(cls, device: torch.device, n_batches: int) -> "EpochState":
-        """Return the tally of an epoch that has not begun; `bad` is the first batch whose loss blew up."""
-        # In float64 the sums do not hang on their order, so neither on the number of processes.
-        none = torch.zeros((), device=device, dtype=torch.float64)
-        return cls(none, none.long(), torch.full((), n_batches, device=device))
+        """Return the state at the start of an epoch of so many batches."""
+        # In float64 the sums do not depend on their order, and so not on the number of processes.
+        zero = torch.zeros((), device=device, dtype=torch.float64)
+        return cls(zero, zero.long(), torch.full((), n_batches, device=device))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pixels with their labels, and what they were blended with, if anything."""
+    """Pixels with their labels, and the targets of MixUp or CutMix, if any."""
 
     pixels: Tensor
     labels: Tensor
@@ -109,24 +110,20 @@ class Batch:
         return len(self.labels)
 
     def split(self, n_micro_batches: int) -> list["Batch"]:
-        """Cut the batch into so many pieces, or into single images."""
+        """Split the batch into micro-batches of at least one image."""
         if n_micro_batches == 1:
             return [self]
-        parts = torch.arange(len(self), device=self.labels.device).tensor_split(min(n_micro_batches, len(self)))
-        blend = self.mixed_targets
-        return [
-            Batch(
-                self.pixels[part],
-                self.labels[part],
-                MixedTargets(blend.partner_labels[part], blend.lam) if blend else None,
-            )
-            for part in parts
-        ]
+        micro_batches: list[Batch] = []
+        for rows in torch.arange(len(self), device=self.labels.device).tensor_split(min(n_micro_batches, len(self))):
+            mixed = self.mixed_targets
+            mixed_targets = MixedTargets(mixed.partner_labels[rows], mixed.lam) if mixed else None
+            micro_batches.append(Batch(self.pixels[rows], self.labels[rows], mixed_targets))
+        return micro_batches
 
 
 def run_epoch(
     learner: Learner,
-    batches: BatchLoader,
+    loader: BatchLoader,
     recipe: Recipe,
     epoch: int,
     learning_rate_at: Callable[[int], float],
@@ -134,40 +131,44 @@ def run_epoch(
     loss_fn: LossFunction = cross_entropy,
     progress_label: str = "Training",
 ) -> Iterator[EpochState]:
-    """Take an epoch from where its tally stands to its end; give the tally after each step of the weights.
+    """Train from where the state stands to the end of an epoch; yield the state after each step of the optimizer.
 
-    `rate_at` tells the learning rate of a batch, counted from 0 within the epoch.
+    `learning_rate_at` returns the learning rate of a batch, counted from 0 within the epoch.
     """
-    fabric, part = learner.fabric, recipe.training
-    # Parting an epoch takes as long as it has images: once, not at each step.
-    sizes = batches.batch_sizes
-    steps = len(sizes)
+    fabric = learner.fabric
+    config = recipe.training
+    # Computed once: it takes time in proportion to the images of an epoch.
+    batch_sizes = loader.batch_sizes
+    n_batches = len(batch_sizes)
+    steps_per_epoch = -(-n_batches // config.accumulate)
     start_epoch(learner, recipe, epoch)
-    started, waited = time.perf_counter() - state.seconds, state.wait_seconds
-    coming = prefetch(batches.train_batches(epoch, state.n_batches), fabric.device)
-    with show_progress(progress_label, batches.epoch_size) as done:
-        done(state.n_images)
-        while state.n_batches < steps:
-            taken, moves = state.n_batches, epoch * -(-steps // part.accumulate) + state.n_batches // part.accumulate
-            group = [
-                Batch(pixels, labels, blend)
-                for step, (own, labels) in enumerate(islice(coming, part.accumulate), start=taken)
-                for pixels, blend in [mix_batch(own, labels, part, seed=(recipe.seed, epoch, step))]
-            ]
-            # All that is random hangs on (seed, epoch, step) alone, so that going on needs no stored generators.
-            _seed_step(recipe.seed, epoch, taken, fabric.global_rank)
-            state.n_batches += len(group)
+    start_time = time.perf_counter() - state.seconds
+    earlier_wait_seconds = state.wait_seconds
+    loaded = prefetch(loader.train_batches(epoch, state.n_batches), fabric.device)
+    with show_progress(progress_label, loader.epoch_size) as advance:
+        advance(state.n_images)
+        while state.n_batches < n_batches:
+            first_batch = state.n_batches
+            batches: list[Batch] = []
+            for index, (pixels, labels) in enumerate(islice(loaded, config.accumulate), start=first_batch):
+                pixels, mixed_targets = mix_batch(pixels, labels, config, seed=(recipe.seed, epoch, index))
+                batches.append(Batch(pixels, labels, mixed_targets))
+            # All randomness depends on (seed, epoch, batch) only, so resuming needs no saved generator states.
+            _seed_step(recipe.seed, epoch, first_batch, fabric.global_rank)
+            state.n_batches += len(batches)
             state.learning_rate = learning_rate_at(state.n_batches - 1)
-            images = int(sizes[taken : state.n_batches].sum())
-            outcomes = train_step(learner, group, state.learning_rate, loss_fn, part.clip_grad, images)
+            n_images = int(batch_sizes[first_batch : state.n_batches].sum())
+            outputs = train_step(learner, batches, state.learning_rate, loss_fn, config.clip_grad, n_images)
             if learner.ema_model is not None:
-                update_ema(learner.ema_model, learner.classifier, part.ema, moves)
-            _update_state(state, group, outcomes, taken)
-            state.n_images += images
-            state.seconds, state.wait_seconds = time.perf_counter() - started, waited + batches.wait_seconds
-            if taken // _CHECK_EVERY != state.n_batches // _CHECK_EVERY:
-                check_finite(learner, state, batches, recipe, epoch)
-            done(images)
+                step = epoch * steps_per_epoch + first_batch // config.accumulate
+                update_ema(learner.ema_model, learner.classifier, config.ema, step)
+            _update_state(state, batches, outputs, first_batch)
+            state.n_images += n_images
+            state.seconds = time.perf_counter() - start_time
+            state.wait_seconds = earlier_wait_seconds + loader.wait_seconds
+            if first_batch // _CHECK_EVERY != state.n_batches // _CHECK_EVERY:
+                check_finite(learner, state, loader, recipe, epoch)
+            advance(n_images)
             yield state
 
 
@@ -179,64 +180,69 @@ def train_step(
     clip: float = 0,
     n_images: int | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Move the weights once, by the mean loss of all images of a group of batches; return each batch's loss and logits.
+    """Take one step of the optimizer on the mean loss of all images; return each batch's loss sum and logits.
 
-    `images` is how many that is over all processes. The norm of the gradients is at most `clip`, if that is not 0.
-    Where memory runs out, the batches go through the network in smaller pieces, from then on.
+    `n_images` is the number of images over all processes. The norm of the gradients is limited to `clip`, unless that
+    is 0. Where memory runs out, batches go through the network in more micro-batches from then on.
     """
-    fabric, optimise = learner.fabric, learner.optimizer
-    share = fabric.world_size / (n_images or sum(map(len, batches)))
+    fabric = learner.fabric
+    optimizer = learner.optimizer
+    image_weight = fabric.world_size / (n_images or sum(map(len, batches)))
     while True:
-        optimise.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         try:
-            outcomes = _accumulate_gradients(learner, batches, loss_fn, share)
+            outputs = _accumulate_gradients(learner, batches, loss_fn, image_weight)
             break
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside the `except`, so that the failed pass and all it holds is gone.
+        # Outside the `except` block, so that the failed pass and everything it holds is released.
         _halve_micro_batch(learner, batches)
-    for group_of_weights in optimise.param_groups:
-        group_of_weights["lr"] = learning_rate * group_of_weights.get("factor", 1.0)
+    for param_group in optimizer.param_groups:
+        param_group["lr"] = learning_rate * param_group.get("lr_scale", 1.0)
     if clip:
-        fabric.clip_gradients(learner.network, optimise, max_norm=clip, error_if_nonfinite=False)  # pyright: ignore[reportArgumentType]
-    optimise.step()
-    return outcomes
+        fabric.clip_gradients(learner.network, optimizer, max_norm=clip, error_if_nonfinite=False)  # pyright: ignore[reportArgumentType]
+    optimizer.step()
+    return outputs
 
 
 def _accumulate_gradients(
     learner: Learner, batches: list[Batch], loss_fn: LossFunction, image_weight: float
 ) -> list[tuple[Tensor, Tensor]]:
-    """Gather the gradients of a group; each image counts by `share`. The processes exchange them once, at the end."""
-    fabric, network = learner.fabric, learner.network
-    cut = [batch.split(learner.n_micro_batches) for batch in batches]
-    left = sum(map(len, cut))
-    outcomes: list[tuple[Tensor, Tensor]] = []
-    for pieces in cut:
-        answers: list[tuple[Tensor, Tensor]] = []
-        for piece in pieces:
-            left -= 1
-            with fabric.no_backward_sync(network, enabled=left > 0):  # pyright: ignore[reportArgumentType]
-                logits = network(piece.pixels)
-                value = mixed_loss(loss_fn, logits.float(), piece.labels, piece.mixed_targets)
-                fabric.backward(value * (len(piece) * image_weight))
-            answers.append((value.detach() * len(piece), logits.detach()))
-        outcomes.append((torch.stack([one for one, _ in answers]).sum(), torch.cat([one for _, one in answers])))
-    return outcomes
+    """Accumulate the gradients of batches, each image weighted; processes exchange them once, with the last one."""
+    fabric = learner.fabric
+    network = learner.network
+    split_batches = [batch.split(learner.n_micro_batches) for batch in batches]
+    n_left = sum(map(len, split_batches))
+    outputs: list[tuple[Tensor, Tensor]] = []
+    for micro_batches in split_batches:
+        losses: list[Tensor] = []
+        logits: list[Tensor] = []
+        for micro_batch in micro_batches:
+            n_left -= 1
+            with fabric.no_backward_sync(network, enabled=n_left > 0):  # pyright: ignore[reportArgumentType]
+                micro_logits = network(micro_batch.pixels)
+                loss = mixed_loss(loss_fn, micro_logits.float(), micro_batch.labels, micro_batch.mixed_targets)
+                fabric.backward(loss * (len(micro_batch) * image_weight))
+            losses.append(loss.detach() * len(micro_batch))
+            logits.append(micro_logits.detach())
+        outputs.append((torch.stack(losses).sum(), torch.cat(logits)))
+    return outputs
 
 
 def _update_state(
-    state: EpochState, batches: list[Batch], outcomes: list[tuple[Tensor, Tensor]], first_batch: int
+    state: EpochState, batches: list[Batch], outputs: list[tuple[Tensor, Tensor]], first_batch: int
 ) -> None:
-    for step, (batch, (loss, logits)) in enumerate(zip(batches, outcomes, strict=True), start=first_batch):
+    for index, (batch, (loss, logits)) in enumerate(zip(batches, outputs, strict=True), start=first_batch):
         state.loss_sum = state.loss_sum + loss
-        sane = loss / len(batch) < _EXPLODED_LOSS
-        state.first_bad_batch = torch.where(sane, state.first_bad_batch, state.first_bad_batch.clamp(max=step))
+        # False for NaN as well.
+        is_sane = loss / len(batch) < _DIVERGED_LOSS
+        state.first_bad_batch = torch.where(is_sane, state.first_bad_batch, state.first_bad_batch.clamp(max=index))
         state.n_correct = state.n_correct + (logits.argmax(1) == batch.labels).sum()
 
 
 def epoch_row(learner: Learner, state: EpochState) -> dict[str, float]:
-    """Return a tally as figures of the history, over all processes."""
+    """Return the training columns of an epoch's row in the history, over all processes."""
     total = reduce_epoch_state(learner.fabric, state)
     row = {
         "train_loss": total.loss_sum.item() / state.n_images,
@@ -245,28 +251,30 @@ def epoch_row(learner: Learner, state: EpochState) -> dict[str, float]:
         "images_per_second": round(state.n_images / state.seconds, 2),
         "waiting": round(state.wait_seconds / state.seconds, 4),
     }
-    return row if learner.n_micro_batches == 1 else {**row, "pieces": learner.n_micro_batches}
+    return row if learner.n_micro_batches == 1 else {**row, "micro_batches": learner.n_micro_batches}
 
 
 def reduce_epoch_state(fabric: Fabric, state: EpochState) -> EpochState:
-    """Return a tally with the sums of all processes."""
-    loss, right = (all_reduce(fabric, total) for total in (state.loss_sum, state.n_correct))
+    """Return the state with its sums over all processes."""
     return replace(
-        state, loss_sum=loss, n_correct=right, first_bad_batch=all_reduce(fabric, state.first_bad_batch, "min")
+        state,
+        loss_sum=all_reduce(fabric, state.loss_sum),
+        n_correct=all_reduce(fabric, state.n_correct),
+        first_bad_batch=all_reduce(fabric, state.first_bad_batch, "min"),
     )
 
 
-def check_finite(learner: Learner, state: EpochState, batches: BatchLoader, recipe: Recipe, epoch: int) -> None:
-    """Stop where the loss of a batch blew up, or was no number, and say what the batch was made of."""
-    step = int(all_reduce(learner.fabric, state.first_bad_batch, "min").item())
-    if step >= batches.steps_per_epoch:
+def check_finite(learner: Learner, state: EpochState, loader: BatchLoader, recipe: Recipe, epoch: int) -> None:
+    """Stop training if the loss of a batch diverged or is not a number, and name the images of that batch."""
+    index = int(all_reduce(learner.fabric, state.first_bad_batch, "min").item())
+    if index >= loader.steps_per_epoch:
         return
-    rows = batches.batch_rows(epoch, step)
-    names = join_limited([batches.ids[row] for row in rows] if batches.ids else rows.tolist())
+    rows = loader.batch_rows(epoch, index)
+    images = join_limited([loader.ids[row] for row in rows] if loader.ids else rows.tolist())
     raise ParfocalError(
-        f"The loss blew up in epoch {epoch + 1}, step {step + 1}, at a learning rate of about {state.learning_rate:g}; "
-        f"the batch held {names}. What was saved last is kept. Train with a lower learning_rate, a warmup, clip_grad=1, or "
-        "precision=float32."
+        f"The loss diverged in epoch {epoch + 1}, step {index + 1}, at a learning rate of about "
+        f"{state.learning_rate:g}; the images of that batch are {images}. The last checkpoint is kept. "
+        "Train with a lower learning_rate, a warmup, clip_grad=1, or precision=float32."
     )
 
 
@@ -275,18 +283,19 @@ def _seed_step(*keys: int) -> None:
 
 
 def _halve_micro_batch(learner: Learner, batches: list[Batch]) -> None:
-    """Have batches go through the network in twice as many pieces, where that can help."""
+    """Double the number of micro-batches after memory ran out, where that can help."""
     largest = max(map(len, batches))
     if learner.n_micro_batches >= largest:
         raise build_memory_error()
     if learner.fabric.world_size > 1:
         raise ParfocalError(
-            f"Memory ran out with {largest} images on one device. Choose a smaller batch, and accumulate=2 or more."
+            f"Memory ran out with {largest} images on one device. "
+            "Choose a smaller batch_size, and accumulate=2 or more."
         )
     learner.n_micro_batches *= 2
     if learner.fabric.device.type == "cuda":
         torch.cuda.empty_cache()
     print_line(
-        f"Memory ran out: batches now go through the network in {learner.n_micro_batches} pieces. Each step still counts "
-        f"{largest} images, but batch norm sees those of a piece."
+        f"Memory ran out: batches now go through the network in {learner.n_micro_batches} micro-batches. Each step "
+        f"still counts {largest} images, but batch norm sees only the images of a micro-batch."
     )

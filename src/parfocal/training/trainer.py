@@ -1,9 +1,8 @@
-"""The training loop, read from top to bottom: prepare the stage, then for each epoch train, validate, keep."""
+"""The training loop: start or resume, then for each epoch train, validate, save and report."""
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from itertools import count
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,12 +22,11 @@ from parfocal.models.classifier import build_classifier
 from parfocal.models.ordinal import RegressionHead
 from parfocal.models.pretrained import load_initial_weights
 from parfocal.progress import print_line
-from parfocal.recipe import Recipe
 from parfocal.run import Run
-from parfocal.training import checkpoint
+from parfocal.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from parfocal.training.early_stopping import early_stop, is_better, plateau_reductions
 from parfocal.training.loggers import open_loggers
-from parfocal.training.losses import LOSS_HEADS, build_loss, epoch_class_counts
+from parfocal.training.losses import build_loss, epoch_class_counts, get_loss_head
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import compute_learning_rate
 from parfocal.training.ordinal_thresholds import fit_thresholds
@@ -45,181 +43,221 @@ from parfocal.training.step import (
 from parfocal.training.time_budget import TimeBudget
 
 _METRICS = ("loss", "accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
-# How often, in steps, several processes ask each other whether to stop: asking makes them wait for each other.
+# How often, in steps, several processes agree on whether to stop or save: they wait for each other then.
 _SYNC_EVERY = 10
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while a run trains, and the batches that it trains and validates on."""
+
+    run: Run
+    table: Table
+    loaders: dict[str, BatchLoader]
+    learner: Learner
+    progress: Progress
+    epoch_state: EpochState
+    time_budget: TimeBudget
+    interruption: Interruption = field(default_factory=Interruption)
+
+    @property
+    def fabric(self) -> Fabric:
+        """The engine that the learner runs on."""
+        return self.learner.fabric
 
 
 def fit(
     run: Run, table: Table, store: Store, fabric: Fabric, after_epoch: Callable[[Run], object] | None = None
 ) -> None:
-    """Train the run's network to the end of its recipe, going on from its checkpoint where there is one.
+    """Train the run's network to the end of its recipe, resuming from its checkpoint where there is one.
 
-    Leaves `model.safetensors` (the best epoch's weights), `last.ckpt` and `history.csv` in the run folder, each whole
-    at any moment, so that a run killed anywhere and gone on with ends with the same weights as one that was not.
+    Leave `model.safetensors` (the weights of the best epoch), `last.ckpt` and `history.csv` in the run folder. Each is
+    complete at any moment, so a run that is killed anywhere and resumed ends with the same weights as one that was not.
     """
-    recipe = run.recipe
-    part, link = recipe.training, LOSS_HEADS.get(recipe.training.loss, "none")
-    torch.manual_seed(recipe.seed)
-    batches = {
-        split: build_batches(split, table, store, recipe, fabric)
-        for split in ("train", *_evaluated_splits(table, recipe))
-    }
-    train = batches["train"]
-    classifier = build_classifier(recipe.network, table.classes, compute_normalization(recipe.network, train), link)
-    learner = build_learner(fabric, classifier, recipe)
-    reached, tally = _start(run, learner)
-    clock = TimeBudget(fabric, part.minutes, reached.elapsed_seconds)
-    clock.reserve = reached.validation_seconds
-    with catch_signals() as asked, open_loggers(run, fabric) as tell:
-        for epoch in count(reached.epoch):
-            clock.sync()
-            if clock.exhausted() or (not part.minutes and epoch >= part.epochs):
-                break
-            if early_stop(reached.epoch, reached.best_epoch, part):
-                print_line(f"{run.name}: ended early; epoch {reached.best_epoch} was the best of {reached.epoch}.")
-                break
-            started = time.perf_counter() - (tally.seconds if tally else 0)
-            tally = _train_epoch(run, learner, train, reached, tally, clock, asked)
-            broadcast_buffers(fabric, learner.classifier, learner.ema_model)
-            row, judging = {"epoch": epoch + 1, **epoch_row(learner, tally)}, time.perf_counter()
-            row |= validate(learner, table, batches, recipe)
-            clock.reserve = reached.validation_seconds = all_max(fabric, time.perf_counter() - judging)
-            clock.sync()
-            reached.elapsed_seconds = clock.elapsed_seconds
-            row["seconds"], tally = round(time.perf_counter() - started, 3), None
+    state = start(run, table, store, fabric)
+    with catch_signals() as state.interruption, open_loggers(run, fabric) as log_epoch:
+        while not is_done(state):
+            start_time = time.perf_counter() - state.epoch_state.seconds
+            row = {"epoch": state.progress.epoch + 1, **train_epoch(state), **validate(state)}
+            row["seconds"] = round(time.perf_counter() - start_time, 3)
             with rank_zero_guard(fabric):
-                _save_epoch(run, learner, reached, row)
-                tell(row)
-                _report_epoch(run, reached, table, clock)
+                save_epoch(state, row)
+                log_epoch(row)
+                report_epoch(state)
                 if after_epoch and fabric.is_global_zero:
                     after_epoch(run)
-            if stop := all_max(fabric, asked.signal_number):
-                raise interrupted(run, int(stop), f"after epoch {epoch + 1}")
+            if signal_number := all_max(fabric, state.interruption.signal_number):
+                raise interrupted(run, int(signal_number), f"after epoch {state.progress.epoch}")
     fabric.barrier()
 
 
-def _evaluated_splits(table: Table, recipe: Recipe) -> list[str]:
-    """Return the splits that are looked at after each epoch: valid, and test where its curve is asked for."""
-    return ["valid", "test"] if recipe.training.test_curve and table.is_labeled("test") else ["valid"]
-
-
-def _start(run: Run, learner: Learner) -> tuple[checkpoint.Progress, EpochState | None]:
-    """Put a learner where its run's checkpoint is, or give it the first weights that the recipe wants."""
+def start(run: Run, table: Table, store: Store, fabric: Fabric) -> TrainState:
+    """Build the network and the batches of a run, and load its checkpoint or else its initial weights."""
+    recipe = run.recipe
+    torch.manual_seed(recipe.seed)
+    splits = ["train", "valid"]
+    if recipe.training.test_curve and table.is_labeled("test"):
+        splits.append("test")
+    loaders = {split: build_batches(split, table, store, recipe, fabric) for split in splits}
+    normalization = compute_normalization(recipe.network, loaders["train"])
+    classifier = build_classifier(recipe.network, table.classes, normalization, get_loss_head(recipe.training))
+    learner = build_learner(fabric, classifier, recipe)
+    progress = Progress()
+    epoch_state: EpochState | None = None
     if run.checkpoint_path.exists():
-        reached, tally = checkpoint.load_checkpoint(run.checkpoint_path, learner)
-        with rank_zero_guard(learner.fabric):
-            if learner.fabric.is_global_zero and reached.history:
-                run.write_history(reached.history)
-        begun = f", {tally.n_images:,} images into the next" if tally else ""
-        print_line(f"{run.name}: going on after epoch {reached.epoch}{begun}.")
-        return reached, tally
-    if fit := load_initial_weights(learner.classifier, run.recipe.network):
-        with rank_zero_guard(learner.fabric):
-            if learner.fabric.is_global_zero:
-                write_json(run.initial_weights_path, {**asdict(fit), "text": fit.describe()})
-        print_line(f"{run.name}: {fit.describe()}")
+        progress, epoch_state = load_checkpoint(run.checkpoint_path, learner)
+        with rank_zero_guard(fabric):
+            if fabric.is_global_zero and progress.history:
+                run.write_history(progress.history)
+        within = f", {epoch_state.n_images:,} images into the next" if epoch_state else ""
+        print_line(f"{run.name}: resuming after epoch {progress.epoch}{within}.")
+    elif load_report := load_initial_weights(classifier, recipe.network):
+        with rank_zero_guard(fabric):
+            if fabric.is_global_zero:
+                write_json(run.initial_weights_path, {**asdict(load_report), "text": load_report.describe()})
+        print_line(f"{run.name}: {load_report.describe()}")
         if learner.ema_model is not None:
-            learner.ema_model.load_state_dict(learner.classifier.state_dict())
-    return checkpoint.Progress(), None
+            learner.ema_model.load_state_dict(classifier.state_dict())
+    time_budget = TimeBudget(fabric, recipe.training.minutes, progress.elapsed_seconds)
+    time_budget.reserve = progress.validation_seconds
+    epoch_state = epoch_state or EpochState.create(fabric.device, loaders["train"].steps_per_epoch)
+    return TrainState(run, table, loaders, learner, progress, epoch_state, time_budget)
 
 
-def _train_epoch(
-    run: Run,
-    learner: Learner,
-    train: BatchLoader,
-    progress: checkpoint.Progress,
-    epoch_state: EpochState | None,
-    time_budget: TimeBudget,
-    interruption: Interruption,
-) -> EpochState:
-    """Take one pass over train, or what is left of it; save on the way every so often, and when asked to stop."""
-    recipe, epoch, fabric = run.recipe, progress.epoch, learner.fabric
-    part, steps = recipe.training, train.steps_per_epoch
-    counts = epoch_class_counts(train.labels, len(learner.classifier.classes), part, epoch)
-    loss = build_loss(part, counts, learner.classifier.ordinal_head, fabric.device)
-    lowered = plateau_reductions([past[f"valid_{part.select}"] for past in progress.history], part)
-    saved = time.perf_counter()
-
-    def rate_at(step: int) -> float:
-        time_budget.sync(step // part.accumulate)
-        taken = epoch * steps + step
-        return compute_learning_rate(taken, steps, part, lowered, time_budget.estimate_total_steps(taken + 1))
-
-    label = f"{run.name} epoch {epoch + 1}"
-    epoch_state = epoch_state or EpochState.create(fabric.device, steps)
-    for _ in run_epoch(learner, train, recipe, epoch, rate_at, epoch_state, loss, label):
-        if time_budget.exhausted():
-            break
-        if fabric.world_size > 1 and epoch_state.n_batches // part.accumulate % _SYNC_EVERY:
-            continue
-        late = time.perf_counter() - saved > recipe.machine.save_every * 60
-        stop = all_max(fabric, interruption.signal_number)
-        if stop or all_max(fabric, late):
-            check_finite(learner, epoch_state, train, recipe, epoch)
-            broadcast_buffers(fabric, learner.classifier, learner.ema_model)
-            whole = reduce_epoch_state(fabric, epoch_state)
-            progress.elapsed_seconds = time_budget.elapsed_seconds
-            with rank_zero_guard(fabric):
-                if fabric.is_global_zero:
-                    checkpoint.save_checkpoint(run.checkpoint_path, learner, progress, whole)
-            saved = time.perf_counter()
-        if stop:
-            raise interrupted(run, int(stop), f"in epoch {epoch + 1}, after step {epoch_state.n_batches} of {steps}")
-    check_finite(learner, epoch_state, train, recipe, epoch)
-    return epoch_state
+def is_done(state: TrainState) -> bool:
+    """Return whether training is over: all epochs or minutes have passed, or early stopping applies."""
+    config = state.run.recipe.training
+    progress = state.progress
+    state.time_budget.sync()
+    if state.time_budget.exhausted() or (not config.minutes and progress.epoch >= config.epochs):
+        return True
+    if early_stop(progress.epoch, progress.best_epoch, config):
+        print_line(
+            f"{state.run.name}: early stopping after epoch {progress.epoch}; epoch {progress.best_epoch} was the best."
+        )
+        return True
+    return False
 
 
-def validate(
-    learner: Learner, table: Table, batches: dict[str, BatchLoader], recipe: Recipe
-) -> dict[str, float | None]:
-    """Judge the network on valid, and on test where the recipe asks for its curve; test chooses nothing.
+def train_epoch(state: TrainState) -> dict[str, float]:
+    """Train for one epoch, or for what is left of it; return its columns of the history.
 
-    A network that answers by thresholds between grades has them tuned on valid first.
+    Save a checkpoint every `save_every` minutes and before stopping on a signal.
     """
-    fabric, network = learner.fabric, learner.eval_model
-    said = predict_split(fabric, network, table, "valid", batches["valid"])
+    recipe = state.run.recipe
+    config = recipe.training
+    learner = state.learner
+    epoch = state.progress.epoch
+    loader = state.loaders["train"]
+    class_counts = epoch_class_counts(loader.labels, len(learner.classifier.classes), config, epoch)
+    loss_fn = build_loss(config, class_counts, learner.classifier.ordinal_head, state.fabric.device)
+    n_reductions = plateau_reductions([row[f"valid_{config.select}"] for row in state.progress.history], config)
+    n_batches = loader.steps_per_epoch
+
+    def learning_rate_at(batch: int) -> float:
+        step = epoch * n_batches + batch
+        total_steps = state.time_budget.estimate_total_steps(step + 1)
+        return compute_learning_rate(step, n_batches, config, n_reductions, total_steps)
+
+    saved_at = time.perf_counter()
+    label = f"{state.run.name} epoch {epoch + 1}"
+    for epoch_state in run_epoch(learner, loader, recipe, epoch, learning_rate_at, state.epoch_state, loss_fn, label):
+        n_steps = -(-epoch_state.n_batches // config.accumulate)
+        state.time_budget.sync(n_steps)
+        if state.time_budget.exhausted():
+            break
+        if state.fabric.world_size > 1 and n_steps % _SYNC_EVERY:
+            continue
+        signal_number = all_max(state.fabric, state.interruption.signal_number)
+        save_is_due = time.perf_counter() - saved_at > recipe.machine.save_every * 60
+        if signal_number or all_max(state.fabric, save_is_due):
+            save_within_epoch(state)
+            saved_at = time.perf_counter()
+        if signal_number:
+            position = f"in epoch {epoch + 1}, after step {epoch_state.n_batches} of {n_batches}"
+            raise interrupted(state.run, int(signal_number), position)
+    check_finite(learner, state.epoch_state, loader, recipe, epoch)
+    broadcast_buffers(state.fabric, learner.classifier, learner.ema_model)
+    return epoch_row(learner, state.epoch_state)
+
+
+def validate(state: TrainState) -> dict[str, float | None]:
+    """Compute the validation columns of the history; with `test_curve` also the accuracy on the test split.
+
+    The thresholds of a regression head are fitted on the validation split first. The test split decides nothing.
+    """
+    start_time = time.perf_counter()
+    fabric = state.fabric
+    network = state.learner.eval_model
+    valid = state.loaders["valid"]
+    predictions = predict_split(fabric, network, state.table, "valid", valid)
     if isinstance(network.ordinal_head, RegressionHead):
-        said = replace(said, probabilities=fit_thresholds(network.ordinal_head, said.probabilities, said.truth))
-        # The mean of several looks is not that of their grades; a single look need not be taken again.
-        if len(tta_views(recipe.views)) > 1:
-            said = predict_split(fabric, network, table, "valid", batches["valid"])
-    figures = compute_metrics(said)
-    row = {f"valid_{name}": figures[name] for name in _METRICS}
-    row |= predicted_shares(figures)
-    if "test" in batches:
-        row["test_accuracy"] = compute_metrics(predict_split(fabric, network, table, "test", batches["test"]))[
-            "accuracy"
-        ]
+        probabilities = fit_thresholds(network.ordinal_head, predictions.probabilities, predictions.truth)
+        predictions = replace(predictions, probabilities=probabilities)
+        # The mean over several TTA views is not that of their grades, so the network predicts again.
+        if len(tta_views(state.run.recipe.views)) > 1:
+            predictions = predict_split(fabric, network, state.table, "valid", valid)
+    metrics = compute_metrics(predictions)
+    row = {f"valid_{name}": metrics[name] for name in _METRICS}
+    row |= predicted_shares(metrics)
+    if "test" in state.loaders:
+        test_predictions = predict_split(fabric, network, state.table, "test", state.loaders["test"])
+        row["test_accuracy"] = compute_metrics(test_predictions)["accuracy"]
+    state.progress.validation_seconds = all_max(fabric, time.perf_counter() - start_time)
+    state.time_budget.reserve = state.progress.validation_seconds
+    state.time_budget.sync()
+    state.progress.elapsed_seconds = state.time_budget.elapsed_seconds
     return row
 
 
-def _save_epoch(run: Run, learner: Learner, progress: checkpoint.Progress, row: dict[str, Any]) -> None:
-    """Note a finished epoch and save it, with its weights as the run's if its selected figure is the best so far."""
+def save_epoch(state: TrainState, row: dict[str, Any]) -> None:
+    """Add a finished epoch to the history and save it; if it is the best so far, save its weights as the run's."""
+    run = state.run
+    progress = state.progress
     progress.history.append(row)
     select = run.recipe.training.select
     value = row[f"valid_{select}"]
-    best = progress.epoch == 1 or is_better(value, progress.best_value, select)
-    if best:
-        progress.best_epoch, progress.best_value = progress.epoch, value
-    if learner.fabric.is_global_zero:
-        if best:
-            learner.eval_model.save(
-                run.weights_path, {"recipe": run.recipe.model_dump(mode="json"), "epoch": progress.epoch}
-            )
-        checkpoint.save_checkpoint(run.checkpoint_path, learner, progress)
+    is_best = progress.epoch == 1 or is_better(value, progress.best_value, select)
+    if is_best:
+        progress.best_epoch = progress.epoch
+        progress.best_value = value
+    state.epoch_state = EpochState.create(state.fabric.device, state.loaders["train"].steps_per_epoch)
+    if state.fabric.is_global_zero:
+        if is_best:
+            metadata = {"recipe": run.recipe.model_dump(mode="json"), "epoch": progress.epoch}
+            state.learner.eval_model.save(run.weights_path, metadata)
+        save_checkpoint(run.checkpoint_path, state.learner, progress)
         run.write_history(progress.history)
 
 
-def _report_epoch(run: Run, progress: checkpoint.Progress, table: Table, time_budget: TimeBudget) -> None:
-    """Say what the last epoch came to, and what is wrong with it."""
-    row, part = progress.history[-1], run.recipe.training
-    of = f" {time_budget.elapsed_seconds / 60:.1f}/{part.minutes:g} min" if part.minutes else f"/{part.epochs}"
+def save_within_epoch(state: TrainState) -> None:
+    """Save a checkpoint in the middle of an epoch, unless its loss has diverged."""
+    learner = state.learner
+    check_finite(learner, state.epoch_state, state.loaders["train"], state.run.recipe, state.progress.epoch)
+    broadcast_buffers(state.fabric, learner.classifier, learner.ema_model)
+    epoch_state = reduce_epoch_state(state.fabric, state.epoch_state)
+    state.progress.elapsed_seconds = state.time_budget.elapsed_seconds
+    with rank_zero_guard(state.fabric):
+        if state.fabric.is_global_zero:
+            save_checkpoint(state.run.checkpoint_path, learner, state.progress, epoch_state)
+
+
+def report_epoch(state: TrainState) -> None:
+    """Print the results of the last epoch, and the alarms that it raises."""
+    config = state.run.recipe.training
+    history = state.progress.history
+    row = history[-1]
+    limit = (
+        f" {state.time_budget.elapsed_seconds / 60:.1f}/{config.minutes:g} min"
+        if config.minutes
+        else f"/{config.epochs}"
+    )
     test = f"  test {row['test_accuracy']:.3f}" if "test_accuracy" in row else ""
     print_line(
-        f"epoch {row['epoch']:>3}{of}  loss {row['train_loss']:.4f}  "
+        f"epoch {row['epoch']:>3}{limit}  loss {row['train_loss']:.4f}  "
         f"train {row['train_accuracy']:.3f}  valid {row['valid_accuracy']:.3f}{test}  "
         f"{row['images_per_second']:,.0f} images/s  waiting {row['waiting']:.1%}"
     )
-    for alarm in alarms(progress.history, table.count_classes("valid"), run.recipe):
-        if alarm.until == progress.epoch:
+    for alarm in alarms(history, state.table.count_classes("valid"), state.run.recipe):
+        if alarm.until == len(history):
             print_line(f"Warning: {alarm.text}")
