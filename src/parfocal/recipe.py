@@ -333,15 +333,16 @@ def _explain_unknown_key(name: str, candidates: Iterable[str]) -> str:
         return EXPLANATIONS[leaf]
     if similar := find_similar(name, candidates):
         return f"Did you mean {similar!r}?"
-    words = [word.removesuffix("s") for word in re.findall(r"[a-z]{3,}", leaf.lower())]
-    scores = {
-        key: sum(word in key or word in description.lower() for word in words)
-        for key, _, description in describe_keys()
-    }
+    words = _split_words(leaf)
+    scores = {key: len(words & _split_words(f"{key} {description}")) for key, _, description in describe_keys()}
     related = [key for key, score in scores.items() if score and score == max(scores.values())]
     if related:
         return f"Related keys: {', '.join(related[:_MAX_RELATED_KEYS])}."
     return "`parfocal recipes --keys` lists all keys."
+
+
+def _split_words(text: str) -> set[str]:
+    return {word.removesuffix("s") for word in re.findall(r"[a-z]{3,}", text.lower())}
 
 
 def _format_validation_error(error: ValidationError, key: str = "") -> str:
