@@ -93,7 +93,8 @@ def test_reported_accuracies_are_those_of_the_documents(
 
 
 @pytest.mark.parametrize(
-    "recipe", [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")]
+    "recipe",
+    [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")],
 )
 def test_other_recipes_have_no_reported_accuracy(recipe: Any) -> None:
     assert find_reported_accuracy(recipe) == {}

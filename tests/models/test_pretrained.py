@@ -57,9 +57,7 @@ def _load(classifier: Classifier, config: NetworkConfig) -> LoadReport:
 
 
 @pytest.mark.parametrize("model", REFERENCE)
-def test_weights_of_torchvision_are_loaded_by_name(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_torchvision_are_loaded_by_name(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path))
     weights = {name: torch.rand(shape) for name, shape in REFERENCE[model]["state"].items()}
     torch.save(weights, tmp_path / "new.pth")
