@@ -113,7 +113,7 @@ def test_an_alias_with_several_values_starts_several_runs() -> None:
 
 
 def test_a_key_and_its_alias_cannot_both_be_given() -> None:
-    with pytest.raises(UsageError, match="lr and learning_rate are the same key. Give it once"):
+    with pytest.raises(UsageError, match="lr and learning_rate are the same key"):
         canonicalize_changes({"lr": 0.1, "learning_rate": 0.2})
 
 
