@@ -1,4 +1,4 @@
-"""Table: a row for each labeled image (id, path, label, split, group, fold), and the class names; groups are patients."""
+"""Table: a row for each labeled image (id, path, label, split, group, fold), and class names; a group is a patient."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
