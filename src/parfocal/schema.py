@@ -21,15 +21,10 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-LayoutName = Literal[
-    "auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "cifar10", "medmnist", "columns", "folders"
-]
-
-
 class DataConfig(Config):
     """Which label layout to read, and which findings to accept."""
 
-    format: LayoutName = Field(default="auto", description="label layout; auto: recognized from the files")
+    format: str = Field(default="auto", description="label layout; auto: recognized from the files")
     classes: tuple[str, ...] = Field(default=(), description="class names, in the order of their codes")
     allow: tuple[AllowableFinding, ...] = Field(
         default=(), description="findings of the data check to accept; the report lists them"
