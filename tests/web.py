@@ -1,4 +1,4 @@
-"""A web server on this machine that knows ranges, and cuts connections when told."""
+"""A local web server with byte ranges, which can drop connections."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from threading import Thread
 
 @dataclass
 class WebServer:
-    """What the server holds by path, after how many bytes it cuts each coming answer, and what it was asked."""
+    """Files by path, the number of bytes after which to drop each coming response, and the received requests."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     truncate_after: list[int] = field(default_factory=list)
@@ -21,18 +21,18 @@ class WebServer:
 
 @contextmanager
 def run_web_server() -> Iterator[WebServer]:
-    """Serve while the block runs."""
+    """Run a web server during the block."""
     site = WebServer()
 
-    class Answer(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            wanted = self.headers.get("Range", "")
-            site.requests.append((self.path, wanted))
+            byte_range = self.headers.get("Range", "")
+            site.requests.append((self.path, byte_range))
             content = site.files.get(self.path)
             if content is None:
                 self.send_error(404)
                 return
-            start = int(re.findall(r"\d+", wanted)[0]) if wanted and site.supports_ranges else 0
+            start = int(re.findall(r"\d+", byte_range)[0]) if byte_range and site.supports_ranges else 0
             if start and start >= len(content):
                 self.send_error(416)
                 return
@@ -44,7 +44,7 @@ def run_web_server() -> Iterator[WebServer]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     site.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

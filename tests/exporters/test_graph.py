@@ -30,12 +30,12 @@ def test_what_is_seen_is_what_evaluation_sees(tta: str, size: int, temperature: 
         np.testing.assert_array_equal(graph.tta_views[number](torch.from_numpy(pixels)), expected)
 
 
-@pytest.mark.parametrize("link", ["none", "grades", "cutpoints"])
+@pytest.mark.parametrize("link", ["none", "regression", "cumulative_link"])
 @pytest.mark.parametrize("tta", ["none", "d4"])
 def test_what_is_said_is_the_tempered_mean_of_the_looks(tta: str, link: OrdinalHeadName) -> None:
     made = load_recipe(None, size=36, crop_size=32, tta=tta, model="resnet20")
     torch.manual_seed(0)
-    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), ordinal_head=link).eval()
+    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), loss=link).eval()
     pixels = _random_pixels(3, 36)
     with torch.inference_mode():
         said = ExportGraph(classifier, 36, made.views, 1.7)(torch.from_numpy(pixels)).numpy()

@@ -150,7 +150,7 @@ def test_layer_decay_shortens_the_steps_of_early_stages(cells: Path, tmp_path: P
 
 @pytest.mark.parametrize("no_decay_norm_bias", [False, True])
 def test_the_cutpoints_of_an_ordinal_head_have_the_learning_rate_of_the_head(no_decay_norm_bias: bool) -> None:
-    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), ordinal_head="cutpoints")
+    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), loss="cumulative_link")
     config = TrainingConfig(layer_decay=0.5, no_decay_norm_bias=no_decay_norm_bias)
     groups = build_optimizer(classifier, config).param_groups
     scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}

@@ -195,14 +195,14 @@ def test_a_finished_run_stays_as_it_is_and_a_resumed_one_records_its_environment
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     environment = run.read_environment()
     before = modification_times()
-    monkeypatch.setattr(train_module, "version", lambda package: f"another version of {package}")
+    monkeypatch.setattr(train_module, "__version__", "another version")
     parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
     assert modification_times() == before
     (run.folder / "metrics.json").unlink()
     parfocal.train(cells, out=tmp_path / "runs", resume=True)
     resumed = run.read_environment()["resumed"]
     assert run.read_environment() == {**environment, "resumed": resumed}
-    assert [entry["parfocal"] for entry in resumed] == ["another version of parfocal"]
+    assert [entry["parfocal"] for entry in resumed] == ["another version"]
     changed = {name for name, time in modification_times().items() if time != before.get(name)}
     assert not changed & {"table.csv", "views.png", "model.safetensors"}
 

@@ -67,9 +67,9 @@ def _print_recipe(name: str) -> None:
     typer.echo(f"{name}: {load_recipe(name).about}")
     if file.document:
         typer.echo(f"From: {file.document}.")
-    if file.first:
+    if file.run_before:
         typer.echo("\nFirst\n")
-        typer.echo("\n".join(f"  {command}" for command in file.first))
+        typer.echo("\n".join(f"  {command}" for command in file.run_before))
     typer.echo("\nTo run it\n")
     command = f"parfocal train DATA --recipe {name}"
     compared = [(f"{command} experiment={one}", _format_changes(values)) for one, values in file.experiments.items()]

@@ -10,7 +10,7 @@ from parfocal.errors import ParfocalError
 from parfocal.models.classifier import NORMALIZATIONS, Normalization, build_classifier
 from parfocal.progress import print_line
 from parfocal.recipe import Recipe, load_recipe
-from parfocal.training.losses import build_loss, epoch_class_counts, get_loss_head
+from parfocal.training.losses import build_loss, epoch_class_counts
 from parfocal.training.step import Batch, build_learner, train_step
 
 _CPU_BATCH_SIZE = 32
@@ -68,7 +68,7 @@ def _measure_peak_memory(fabric: Fabric, recipe: Recipe, batch_size: int) -> flo
     crop_size = recipe.views.crop_size
     classes = [str(label) for label in range(5)]
     normalization = None if recipe.network.normalization in NORMALIZATIONS else Normalization((0.5,) * 3, (0.5,) * 3)
-    classifier = build_classifier(recipe.network, classes, normalization, get_loss_head(config))
+    classifier = build_classifier(recipe.network, classes, normalization, config.loss)
     learner = build_learner(fabric, classifier, recipe)
     labels = torch.arange(batch_size, device=fabric.device) % len(classes)
     pixels = torch.zeros(batch_size, crop_size, crop_size, 3, dtype=torch.uint8, device=fabric.device)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from parfocal.data.loader import BatchLoader, count_cpu_cores
 from parfocal.engine.batches import build_batches, prefetch
-from parfocal.engine.device import build_fabric
+from parfocal.engine.device import build_fabric, get_machine_memory
 from parfocal.errors import UsageError
 from parfocal.models.classifier import Classifier, build_classifier
 from parfocal.progress import print_line
@@ -23,8 +23,6 @@ from parfocal.recipe import Recipe, load_recipe
 from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.diagnosis import Diagnosis, Measurements, diagnose
 from parfocal.training.feasibility import validate_feasible
-from parfocal.training.fingerprint import get_machine_memory
-from parfocal.training.losses import get_loss_head
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import freeze_stages, validate_freeze
 from parfocal.training.step import (
@@ -79,8 +77,7 @@ def bench(
     validate_feasible(recipe, prepared.table)
     loader = build_batches("train", prepared.table, prepared.store, recipe)
     normalization = compute_normalization(recipe.network, loader)
-    head = get_loss_head(recipe.training)
-    classifier = build_classifier(recipe.network, prepared.table.classes, normalization, head)
+    classifier = build_classifier(recipe.network, prepared.table.classes, normalization, recipe.training.loss)
     return diagnose(_measure(loader, classifier, recipe, seconds), recipe)
 
 

@@ -1,6 +1,5 @@
 """The fingerprint of a data set and a device: the measurements that the recipe `auto` is planned from."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from parfocal.data.layouts.classes import DR_GRADES
 from parfocal.data.parallel import map_ordered
 from parfocal.data.preprocess import find_disc
 from parfocal.data.table import Table
+from parfocal.engine.device import get_machine_memory
 from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.models.pretrained import PRETRAINED_HASHES, is_cached
 from parfocal.schema import ImagesConfig
@@ -194,8 +194,3 @@ def _get_device_memory_gib() -> float:
         return round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
     memory = get_machine_memory()
     return round(memory / 2**30, 1) if memory else _DEFAULT_MEMORY_GIB
-
-
-def get_machine_memory() -> int:
-    """Return the memory of the machine in bytes; 0 if the system does not report it."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.data.loader import compute_samples_per_class
-from parfocal.models.ordinal import CumulativeLinkHead, OrdinalHeadName, RegressionHead
+from parfocal.models.ordinal import CumulativeLinkHead, RegressionHead
 from parfocal.schema import TrainingConfig
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -37,8 +37,6 @@ ComputeLoss = Callable[[Tensor, Tensor, LossContext], Tensor]
 
 LOSSES: dict[str, ComputeLoss] = {}
 """Every loss by its name in the recipe."""
-
-_LOSS_HEADS: dict[str, OrdinalHeadName] = {"regression": "grades", "cumulative_link": "cutpoints"}
 
 
 def register_loss(name: str) -> Callable[[ComputeLoss], ComputeLoss]:
@@ -80,11 +78,6 @@ def regression_loss(logits: Tensor, labels: Tensor, context: LossContext) -> Ten
 def _adjust_logits(logits: Tensor, context: LossContext) -> Tensor:
     strength = context.config.logit_adjustment
     return logits + context.log_priors * strength if strength else logits
-
-
-def get_loss_head(config: TrainingConfig) -> OrdinalHeadName:
-    """Return the ordinal head that the network needs for the recipe's loss."""
-    return _LOSS_HEADS.get(config.loss, "none")
 
 
 def build_loss(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from parfocal.data.loader import BatchLoader
 from parfocal.engine.batches import prefetch
-from parfocal.engine.device import build_memory_error, is_out_of_memory, to_channels_last
+from parfocal.engine.device import build_memory_error, retry_out_of_memory, to_channels_last
 from parfocal.engine.distributed import all_reduce, convert_sync_batchnorm
 from parfocal.errors import ParfocalError, join_limited
 from parfocal.models.classifier import Classifier
@@ -53,7 +53,7 @@ def build_learner(fabric: Fabric, classifier: Classifier, recipe: Recipe) -> Lea
     config = recipe.training
     ema_model = to_channels_last(copy.deepcopy(classifier)).to(fabric.device) if config.ema else None
     if config.sync_batchnorm and fabric.world_size > 1:
-        convert_sync_batchnorm(classifier)
+        convert_sync_batchnorm(classifier, fabric.device)
     to_channels_last(classifier).to(fabric.device)
     if recipe.machine.compile:
         classifier.compile()
@@ -188,16 +188,12 @@ def train_step(
     fabric = learner.fabric
     optimizer = learner.optimizer
     image_weight = fabric.world_size / (n_images or sum(map(len, batches)))
-    while True:
+
+    def compute_gradients() -> list[tuple[Tensor, Tensor]]:
         optimizer.zero_grad(set_to_none=True)
-        try:
-            outputs = _accumulate_gradients(learner, batches, loss_fn, image_weight)
-            break
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the `except` block, so that the failed pass and everything it holds is released.
-        _halve_micro_batch(learner, batches)
+        return _accumulate_gradients(learner, batches, loss_fn, image_weight)
+
+    outputs = retry_out_of_memory(compute_gradients, lambda: _halve_micro_batch(learner, batches), fabric.device)
     for param_group in optimizer.param_groups:
         param_group["lr"] = learning_rate * param_group.get("lr_scale", 1.0)
     if clip:
@@ -293,8 +289,6 @@ def _halve_micro_batch(learner: Learner, batches: list[Batch]) -> None:
             "Choose a smaller batch_size, and accumulate=2 or more."
         )
     learner.n_micro_batches *= 2
-    if learner.fabric.device.type == "cuda":
-        torch.cuda.empty_cache()
     print_line(
         f"Memory ran out: batches now go through the network in {learner.n_micro_batches} micro-batches. Each step "
         f"still counts {largest} images, but batch norm sees only the images of a micro-batch."

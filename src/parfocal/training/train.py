@@ -34,6 +34,7 @@ from parfocal.training.feasibility import validate_feasible
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
 from parfocal.training.trainer import fit
+from parfocal.version import __version__
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def _describe_environment(recipe: Recipe) -> dict[str, Any]:
     is_cuda = fabric.device.type == "cuda"
     packages = ("torch", "lightning-fabric", "opencv-python-headless", "numpy", "scikit-learn")
     return {
-        "parfocal": version("parfocal"),
+        "parfocal": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if is_cuda else platform.processor() or platform.machine(),

@@ -26,7 +26,7 @@ from parfocal.run import Run
 from parfocal.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from parfocal.training.early_stopping import early_stop, is_better, plateau_reductions
 from parfocal.training.loggers import open_loggers
-from parfocal.training.losses import build_loss, epoch_class_counts, get_loss_head
+from parfocal.training.losses import build_loss, epoch_class_counts
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import compute_learning_rate
 from parfocal.training.ordinal_thresholds import fit_thresholds
@@ -100,7 +100,7 @@ def start(run: Run, table: Table, store: Store, fabric: Fabric) -> TrainState:
         splits.append("test")
     loaders = {split: build_batches(split, table, store, recipe, fabric) for split in splits}
     normalization = compute_normalization(recipe.network, loaders["train"])
-    classifier = build_classifier(recipe.network, table.classes, normalization, get_loss_head(recipe.training))
+    classifier = build_classifier(recipe.network, table.classes, normalization, recipe.training.loss)
     learner = build_learner(fabric, classifier, recipe)
     progress = Progress()
     epoch_state: EpochState | None = None
