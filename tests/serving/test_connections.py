@@ -1,6 +1,7 @@
-"""Clients that are slow, many, or cut off: each has an end and a reason, and no accepted image is lost."""
+"""Slow clients, many clients, and clients that disconnect: each gets a reason, and no accepted image is lost."""
 
 import json
+import re
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,67 +16,67 @@ from parfocal.engine.device import trim_memory
 from parfocal.evaluation.predictor import PredictedBatch, Predictor, PreparedViews
 from parfocal.serving.limits import Limits
 from parfocal.serving.server import serve_in_background
-from parfocal.serving.telemetry import read_resident_bytes
 
 
 def _connect(address: str) -> socket.socket:
-    place = urlsplit(address)
-    assert place.hostname
-    return socket.create_connection((place.hostname, place.port or 80), timeout=30)
+    url = urlsplit(address)
+    assert url.hostname
+    return socket.create_connection((url.hostname, url.port or 80), timeout=30)
 
 
 def _read_response(connection: socket.socket) -> tuple[int, str]:
-    """Read until the server closes, and return the status and the reason; 0 if there was no answer."""
+    """Read until the server closes the connection; return the status and the reason, or 0 without a response."""
     received = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
     return (int(head.split()[1]), json.loads(body)["detail"]) if head else (0, "")
 
 
-def test_a_head_that_does_not_come_ends_the_connection(runs: list[Path]) -> None:
+def test_an_incomplete_request_head_times_out(runs: list[Path]) -> None:
     with serve_in_background(runs[:1], limits=Limits(timeout_seconds=0.2)) as address:
-        for begun in (b"", b"POST /v1/grade HTTP/1.1\r\nhost: 127.0"):
+        for start in (b"", b"POST /v1/predict HTTP/1.1\r\nhost: 127.0"):
             with _connect(address) as connection:
-                connection.sendall(begun)
-                assert _read_response(connection) == (408, "The request came too slowly.")
+                connection.sendall(start)
+                assert _read_response(connection) == (408, "The request was too slow.")
         with _connect(address) as connection:
-            whole = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
-            connection.sendall(whole)
+            request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            connection.sendall(request)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-            connection.sendall(whole[:-5])
-            assert _read_response(connection) == (408, "The request came too slowly.")
+            connection.sendall(request[:-5])
+            assert _read_response(connection) == (408, "The request was too slow.")
 
 
-def test_a_body_that_does_not_come_ends_the_connection(runs: list[Path]) -> None:
+def test_an_incomplete_request_body_times_out(runs: list[Path]) -> None:
     with serve_in_background(runs[:1], limits=Limits(timeout_seconds=0.2)) as address:
-        for kind in (b"image/png", b"multipart/form-data; boundary=x"):
+        for content_type in (b"image/png", b"multipart/form-data; boundary=x"):
             with _connect(address) as connection:
-                head = b"POST /v1/grade HTTP/1.1\r\nhost: localhost\r\ncontent-type: %b\r\ncontent-length: 999\r\n\r\n"
-                connection.sendall(head % kind + b"--x\r\n")
+                head = (
+                    b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: %b\r\ncontent-length: 999\r\n\r\n"
+                )
+                connection.sendall(head % content_type + b"--x\r\n")
                 assert _read_response(connection) == (
                     408,
-                    "The upload came too slowly; try again on a faster connection.",
+                    "The upload was too slow. Try again on a faster connection.",
                 )
-        assert "parfocal_held_bytes 0\n" in httpx.get(f"{address}metrics").text
+        assert "parfocal_buffered_bytes 0.0\n" in httpx.get(f"{address}metrics").text
 
 
-def test_a_client_that_goes_away_leaves_nothing_behind(runs: list[Path]) -> None:
+def test_a_client_that_disconnects_leaves_nothing_in_memory(runs: list[Path]) -> None:
     with serve_in_background(runs[:1]) as address:
         for _ in range(20):
             with _connect(address) as connection:
                 connection.sendall(
-                    b"POST /v1/grade HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999\r\n\r\n" + bytes(5000)
+                    b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999\r\n\r\n" + bytes(5000)
                 )
         with httpx.Client(base_url=address) as client:
-            gone = 0
-            while gone < 20:
-                counted = [
-                    line for line in client.get("metrics").text.splitlines() if '/v1/grade",status="400"' in line
-                ]
-                gone = int(counted[0].split()[-1]) if counted else 0
-            assert "parfocal_held_bytes 0\n" in client.get("metrics").text
+            disconnected = 0.0
+            while disconnected < 20:
+                text = client.get("metrics").text
+                counts = re.findall(r'parfocal_requests_total\{path="/v1/predict",status="400"\} ([\d.]+)', text)
+                disconnected = float(counts[0]) if counts else 0.0
+            assert "parfocal_buffered_bytes 0.0\n" in client.get("metrics").text
 
 
-def test_an_answer_that_is_not_fetched_ends_the_connection(runs: list[Path]) -> None:
+def test_a_response_that_the_client_does_not_read_times_out(runs: list[Path]) -> None:
     report = runs[0] / "report.html"
     content = report.read_bytes()
     report.write_bytes(content + b" " * (32 << 20))
@@ -93,19 +94,19 @@ def test_an_answer_that_is_not_fetched_ends_the_connection(runs: list[Path]) -> 
         report.write_bytes(content)
 
 
-def test_a_crowd_of_connections_is_refused_and_then_cut_off(runs: list[Path]) -> None:
-    ask = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+def test_too_many_connections_are_rejected_and_then_closed(runs: list[Path]) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     with serve_in_background(runs[:1], limits=Limits(max_connections=2)) as address:
         first, second, third, fourth, fifth = (_connect(address) for _ in range(5))
         with first, second, third, fourth, fifth:
             assert fifth.recv(1) == b""
-            third.sendall(ask)
-            assert _read_response(third) == (503, "Too many connections at once; try again in a moment.")
-            first.sendall(ask)
+            third.sendall(request)
+            assert _read_response(third) == (503, "Too many connections at once. Try again in a moment.")
+            first.sendall(request)
             assert b" 200 " in first.recv(4096)
 
 
-def test_a_request_that_is_none_is_refused(site: str) -> None:
+def test_an_invalid_http_request_is_rejected(site: str) -> None:
     for nonsense in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET\r\n\r\n",
@@ -116,64 +117,76 @@ def test_a_request_that_is_none_is_refused(site: str) -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 400")
 
 
-def test_a_flood_is_answered_or_refused_with_a_reason_and_memory_comes_back(
+def test_a_flood_of_requests_is_answered_or_rejected_and_memory_is_returned(
     runs: list[Path], images: dict[str, bytes]
 ) -> None:
-    some = list(images.values())
-    # One connection each: threads that share them close one another's, when the server closes one that is idle.
-    alone = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
-    with serve_in_background(runs, limits=Limits(max_waiting_images=6, max_requests=16)) as address, alone as client:
+    files = list(images.values())
+    # A connection for each request: threads that share connections would close those of others.
+    new_client = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+    with (
+        serve_in_background(runs, limits=Limits(max_waiting_images=6, max_requests=16)) as address,
+        new_client as client,
+    ):
 
-        def ask(number: int) -> tuple[int, str]:
-            answer = client.post(f"{address}v1/grade", content=some[number % len(some)] + bytes(200_000))
-            said = answer.json()
-            return answer.status_code, said["images"][0]["answers"][0]["label"] if "images" in said else said["detail"]
+        def send_request(number: int) -> tuple[int, str]:
+            response = client.post(f"{address}v1/predict", content=files[number % len(files)] + bytes(200_000))
+            body = response.json()
+            if "images" in body:
+                return response.status_code, body["images"][0]["predictions"][0]["label"]
+            return response.status_code, body["detail"]
+
+        def read_resident_bytes() -> float:
+            text = client.get(f"{address}metrics").text
+            return float(re.findall(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)[0])
 
         def flood() -> Counter[tuple[int, str]]:
             with ThreadPoolExecutor(32) as pool:
-                return Counter(pool.map(ask, range(400)))
+                return Counter(pool.map(send_request, range(400)))
 
         flood()
         trim_memory()
         before = read_resident_bytes()
-        told = flood()
+        responses = flood()
         trim_memory()
-        assert {status for status, _ in told} == {200, 503}
-        assert {reason for status, reason in told if status == 200} <= {"normal", "blast"}
-        reasons = {reason for status, reason in told if status == 503}
-        assert all("try again in a moment" in reason for reason in reasons)
+        assert {status for status, _ in responses} == {200, 503}
+        assert {label for status, label in responses if status == 200} <= {"normal", "blast"}
+        reasons = {reason for status, reason in responses if status == 503}
+        assert all("Try again in a moment" in reason for reason in reasons)
         assert read_resident_bytes() < before + (32 << 20)
         assert client.get(f"{address}healthz").json()["waiting"] == 0
-        assert client.post(f"{address}v1/grade", content=some[0]).status_code == 200
+        assert client.post(f"{address}v1/predict", content=files[0]).status_code == 200
 
 
-def test_a_stop_under_load_answers_what_was_accepted(
+def test_a_stop_under_load_answers_all_accepted_requests(
     runs: list[Path], images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, go, begun, plain = images["./new_dataset/test/0.bmp"], Event(), Event(), Predictor.predict
+    image = images["./new_dataset/test/0.bmp"]
+    resume, started = Event(), Event()
+    original = Predictor.predict
 
-    def answer(self: Predictor, looks: list[PreparedViews]) -> PredictedBatch:
-        begun.set()
-        go.wait()
-        return plain(self, looks)
+    def predict(self: Predictor, images: list[PreparedViews]) -> PredictedBatch:
+        started.set()
+        resume.wait()
+        return original(self, images)
 
     with ThreadPoolExecutor(9) as pool:
         with serve_in_background(runs[:1]) as address:
             httpx.get(f"{address}healthz")
-            monkeypatch.setattr(Predictor, "predict", answer)
-            asked = [pool.submit(httpx.post, f"{address}v1/grade", content=one, timeout=60) for _ in range(8)]
-            begun.wait()
+            monkeypatch.setattr(Predictor, "predict", predict)
+            futures = [pool.submit(httpx.post, f"{address}v1/predict", content=image, timeout=60) for _ in range(8)]
+            started.wait()
             with httpx.Client(base_url=address) as client:
                 while client.get("healthz").json()["waiting"] < 8:
                     pass
-            # The server is told to stop while all eight wait; it is let go on only after that.
-            pool.submit(lambda: (_wait_until_closed(address), go.set()))
-        assert [one.result().status_code for one in asked] == [200] * 8
-        assert all(one.result().json()["images"][0]["answers"] for one in asked)
+            # The server stops while all eight wait. The network continues only after that.
+            pool.submit(lambda: (_wait_until_closed(address), resume.set()))
+        responses = [future.result() for future in futures]
+    assert [response.status_code for response in responses] == [200] * 8
+    assert all(response.json()["images"][0]["predictions"] for response in responses)
 
 
 def _wait_until_closed(address: str) -> None:
-    """Return once the server takes no new connections."""
+    """Return when the server accepts no new connections."""
     while True:
         try:
             httpx.get(f"{address}healthz", timeout=10)
