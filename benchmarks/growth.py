@@ -45,7 +45,7 @@ def write_images(folder: Path, n_images: int) -> Table:
         names, paths, np.arange(n_images) % 5, splits, [str(number // 2 // 10) for number in range(n_images)]
     )
     rows["group"] = rows["group"] + "-" + rows["split"]
-    return Table(rows, tuple("abcde"), tuple("01234"), "drawn")
+    return Table(rows, tuple("abcde"), tuple("01234"), "synthetic")
 
 
 def measure(n_images: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ IMAGES = ImagesConfig(resize_mode="crop", size=512)
 
 def draw_photographs(folder: Path, n_images: int) -> list[Path]:
     """Synthesize fundus photographs with the size and JPEG quality of those of the competition."""
-    synthetic = sorted((synthesize_fundus(folder / "drawn", 25, size=1600)).rglob("*.jpeg"))[:n_images]
+    synthetic = sorted((synthesize_fundus(folder / "synthetic", 25, size=1600)).rglob("*.jpeg"))[:n_images]
     paths: list[Path] = []
     for number in range(n_images):
         image = cv2.imread(str(synthetic[number % len(synthetic)]))
@@ -55,7 +55,7 @@ def compare(n_images: int, n_rounds: int) -> dict[str, object]:
         paths = draw_photographs(Path(name), n_images)
         names = [path.stem for path in paths]
         table = Table(
-            build_rows(names, paths, [0] * n_images, ["train"] * n_images, names), ("a", "b"), ("0", "1"), "drawn"
+            build_rows(names, paths, [0] * n_images, ["train"] * n_images, names), ("a", "b"), ("0", "1"), "synthetic"
         )
         pairs = [(prepare_image(path, IMAGES)[0].astype(int), prepare_plain(path)) for path in paths]
         differences = [np.abs(ours - documents).mean() for ours, documents in pairs]
@@ -73,7 +73,7 @@ def compare(n_images: int, n_rounds: int) -> dict[str, object]:
         "images_per_second": {name: [round(value, 2) for value in values] for name, values in rates.items()},
         "ours_over_documents_per_core": round(median_ratio(rates["ours, one core"], rates["documents, one core"]), 2),
         "two_cores_over_one": round(median_ratio(rates["ours, two cores"], rates["ours, one core"]), 2),
-        "mean_difference_in_grey_levels": round(float(np.mean(differences)), 3),
+        "mean_difference_in_gray_levels": round(float(np.mean(differences)), 3),
     }
 
 

@@ -187,10 +187,10 @@ def relu_out_of_place(classifier: Classifier) -> None:
 
 def pad_stem(classifier: Classifier) -> None:
     """Give the first convolution a fourth channel of zeros, because bf16 instructions take channels in pairs."""
-    network, normalise = classifier.network, classifier.normalize
+    network, normalize = classifier.network, classifier.normalize
     weight = nn.functional.pad(network.conv1.weight.detach(), (0, 0, 0, 0, 0, 1))
     network.conv1.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-    classifier.normalize = lambda pixels: nn.functional.pad(normalise(pixels), (0, 0, 0, 0, 0, 1))
+    classifier.normalize = lambda pixels: nn.functional.pad(normalize(pixels), (0, 0, 0, 0, 0, 1))
 
 
 def compile_norms(classifier: Classifier) -> None:
@@ -217,8 +217,8 @@ def compile_norms(classifier: Classifier) -> None:
 def channels_first(classifier: Classifier) -> None:
     """Use channels first, the default memory format of PyTorch, for weights and pixels."""
     classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    normalise = classifier.normalize
-    classifier.normalize = lambda pixels: normalise(pixels).contiguous()
+    normalize = classifier.normalize
+    classifier.normalize = lambda pixels: normalize(pixels).contiguous()
 
 
 LEVERS: dict[str, Lever] = {

@@ -1,8 +1,9 @@
 """Training speed in images per second: Parfocal's epoch, its training step alone, and a plain loop as in tutorials.
 
 All three train the same network on the same smears at 224 pixels, in turns. The plain loop uses float32, channels
-first, and a PIL pipeline (rotate, flips, resize 350, crop 224, to tensor) in two worker processes. With one thread CPU time is
-compared, including that of the worker processes, because other programs hardly change it; with more threads, wall time.
+first, and a PIL pipeline (rotate, flips, resize 350, crop 224, to tensor) in two worker processes. With one thread CPU
+time is compared, including that of the worker processes, because other programs hardly change it; with more threads,
+wall time.
 """
 
 import argparse
@@ -95,10 +96,10 @@ class ParfocalLoop:
 
         def run() -> int:
             epoch = next(self.epochs)
-            tally = EpochState.create(self.fabric.device, self.batches.steps_per_epoch)
-            for _ in run_epoch(self.learner, self.batches, self.recipe, epoch, lambda step: 0.001, tally):
+            state = EpochState.create(self.fabric.device, self.batches.steps_per_epoch)
+            for _ in run_epoch(self.learner, self.batches, self.recipe, epoch, lambda step: 0.001, state):
                 pass
-            self.data_waiting.append(epoch_row(self.learner, tally)["waiting"])
+            self.data_waiting.append(epoch_row(self.learner, state)["waiting"])
             return len(self.batches.indices)
 
         return measure_rate(run, choose_clock())

@@ -44,12 +44,12 @@ def _flip_bits(rng: np.random.Generator, head: bytearray) -> bytearray:
 
 
 def test_no_damaged_image_stops_the_server(site: str) -> None:
-    dice = np.random.default_rng(5)
-    sound = [one.data for one in build_example_files().values() if len(one.data) < 50_000]
+    rng = np.random.default_rng(5)
+    valid_files = [file.data for file in build_example_files().values() if len(file.data) < 50_000]
     outcomes: Counter[str] = Counter()
     with httpx.Client(base_url=site, timeout=120) as client:
         for _ in range(N_IMAGES // IMAGES_PER_REQUEST):
-            files = [("image", (str(number), _damage(dice, sound))) for number in range(IMAGES_PER_REQUEST)]
+            files = [("image", (str(number), _damage(rng, valid_files))) for number in range(IMAGES_PER_REQUEST)]
             answer = client.post("v1/predict", files=files, params={"network": "plain20"})
             assert answer.status_code == 200, answer.text
             for number, image in enumerate(answer.json()["images"]):

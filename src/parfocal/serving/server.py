@@ -88,7 +88,7 @@ def _build_server(engine: "Engine", token: str) -> "Server":
     from uvicorn import Config, Server
 
     from parfocal.serving.app import create_app
-    from parfocal.serving.connections import build_protocol
+    from parfocal.serving.protocol import build_protocol
 
     return Server(
         Config(
