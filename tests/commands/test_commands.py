@@ -296,17 +296,17 @@ def test_explaining_prints_peaks_and_places_and_lists_what_it_cannot_read(cells:
         write_image(cells / "masks" / "test" / f"{number}.png", np.eye(48, dtype=np.uint8))
     done = parfocal("explain", run, "test", "-o", out, "--each", "2", "--method", "gradcam", "--stage", "stage2")
     assert done.returncode == 0, done.stderr
-    assert [one in done.stdout for one in ("map of", "peak hits", "at random", "any part")] == [True] * 4
+    assert [one in done.stdout for one in ("map of", "peak hits", "at random", "any region")] == [True] * 4
     assert f"Sheet: {out / 'sheet.png'}" in done.stdout
     assert (out / "sheet.png").is_file()
-    assert json.loads((out / "explained.json").read_text())["stage"] == "stage2"
+    assert json.loads((out / "explanation.json").read_text())["stage"] == "stage2"
     done = parfocal("explain", run, "valid", "-o", out, "--id", "./new_dataset/valid/3.bmp")
-    assert set(pd.read_csv(out / "figures.csv")["id"]) == {"./new_dataset/valid/3.bmp"}
+    assert set(pd.read_csv(out / "heatmaps.csv")["id"]) == {"./new_dataset/valid/3.bmp"}
     (tmp_path / "bad.png").write_text("no image")
     done = parfocal("explain", run, cells / "resnet_18_test.csv", tmp_path / "bad.png", "-o", out)
     assert done.returncode == 1
     assert done.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
-    assert len(set(pd.read_csv(out / "figures.csv")["id"])) == 12
+    assert len(set(pd.read_csv(out / "heatmaps.csv")["id"])) == 12
     assert "Name a split (valid, test) or images" in expect_error(parfocal("explain", run), 2)
     assert "Did you mean 'valid'" in expect_error(parfocal("explain", run, "vaild", "-o", out), 2)
 
@@ -322,5 +322,5 @@ def test_a_border_that_decides_is_warned_of(capsys: pytest.CaptureFixture[str]) 
     }
     _print_border_swap(Explanation(Path(), (), pd.DataFrame(), 1.0, lying, {}))
     said = capsys.readouterr().out
-    assert "Warning: bad: 40% of the answers change when the border is that of another image" in said
+    assert "Warning: bad: 40% of the predictions change when the border is replaced by that of another image" in said
     assert "few" not in said

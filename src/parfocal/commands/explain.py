@@ -64,7 +64,7 @@ def _print_peaks(result: "Explanation") -> None:
 
     table = new_table("run", "image", "why", "truth", "answer", "probability", "map of", "peak", "at")
     for row in result.heatmaps.to_dict("records"):
-        words = [str(row[name]) for name in ("run", "id", "kind", "truth", "answer")]
+        words = [str(row[name]) for name in ("run", "id", "kind", "truth", "predicted")]
         where = f"{row['peak_x']:.0f}, {row['peak_y']:.0f}"
         table.add_row(*words, f"{row['probability']:.3f}", str(row["map"]), f"{row['peak']:.2f}", where)
     if table.row_count:
