@@ -40,7 +40,7 @@ def run(trained: Path) -> Run:
     widest = np.diff(scores).argmax()
     assert decision.operating_point is not None
     apart = replace(decision.operating_point, thresholds=(float(scores[widest : widest + 2].mean()),))
-    replace(decision, operating_point=apart).save(run.decision_path)
+    decision.with_fitted(apart).save(run.decision_path)
     return run
 
 

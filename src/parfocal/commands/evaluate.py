@@ -70,13 +70,13 @@ def evaluate(
     elif ensemble:
         opened = open_runs(runs)
         folder = out or opened[0].folder.parent / "ensemble"
-        comparison = judge_together(opened, folder, DecisionOptions(operating, refer, fuse_eyes=fellow_eyes))
+        comparison = judge_together(opened, folder, DecisionOptions(operating, refer, fellow_eyes=fellow_eyes))
         print_compared_results(comparison)
         typer.echo()
         print_differences(comparison)
         print_decisions([Run(folder)])
         typer.echo(f"Ensemble: {folder}")
     else:
-        judged = judge_runs(runs, operating_point=operating, refer=refer, tta=tta, fuse_eyes=fellow_eyes)
+        judged = judge_runs(runs, operating_point=operating, refer=refer, tta=tta, fellow_eyes=fellow_eyes)
         print_results(judged)
         print_decisions(judged)

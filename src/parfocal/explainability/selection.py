@@ -138,7 +138,7 @@ def _load_predictions(run: Run, split: str) -> tuple[Predictions, np.ndarray]:
         raise UsageError(f"{run.name} has no predictions of the split {split!r}. {did_you_mean(split, there)}")
     decision = Decision.load(run.decision_path)
     said = decision.calibrate(Predictions.load(run.predictions_path(split)))
-    return said, decision.predict_labels(said.probabilities, run.recipe.evaluation)
+    return said, decision.predict_labels(said.probabilities)
 
 
 def _read_inputs(predictor: Predictor, files: dict[str, Path]) -> tuple[dict[str, PreparedViews | str], Predictor]:

@@ -103,7 +103,7 @@ def predict_timed(predict: PredictFunction, images: ImageSample, decision: Decis
     started = time.perf_counter()
     probabilities = predict(images.pixels).astype(np.float64)
     speed = len(images) / (time.perf_counter() - started)
-    labels = decision.predict_labels(probabilities, recipe.evaluation)
+    labels = decision.predict_labels(probabilities)
     return BackendResult(
         probabilities, labels, speed, None if images.truth is None else float((labels == images.truth).mean())
     )
