@@ -83,7 +83,7 @@ def _load_predictions(run: Run, split: str) -> tuple[Predictions, np.ndarray]:
         raise UsageError(f"{run.name} has no predictions of the split {split!r}. {did_you_mean(split, splits)}")
     decision = Decision.load(run.decision_path)
     calibrated = decision.calibrate(Predictions.load(path))
-    return calibrated, decision.predict_labels(calibrated.probabilities, run.recipe.evaluation)
+    return calibrated, decision.predict_labels(calibrated.probabilities)
 
 
 def select_images(predictions: Predictions, predicted: np.ndarray, n_per_kind: int) -> list[SelectedImage]:

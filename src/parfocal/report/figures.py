@@ -196,7 +196,7 @@ def is_plain(run: Run) -> bool:
 
 
 def add_legend(figure: Figure, artists: Sequence[Artist], *, below: bool = False) -> None:
-    """Add a legend to the right of the axes, or below them; long names are wrapped, so that the axes keep their room."""
+    """Add a legend to the right of the axes, or below them; long names are wrapped, so that the axes keep their size."""
     labels = [fill(str(artist.get_label()), 28) for artist in artists]
     location = "outside lower center" if below else "outside right upper"
     figure.legend(artists, labels, loc=location, ncols=3 if below else 1, frameon=False)

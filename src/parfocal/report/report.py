@@ -259,7 +259,7 @@ def _embed_mosaic(path: Path) -> str:
 
 
 def build_headline(runs: Sequence[Run], comparison: Comparison) -> dict[str, str]:
-    """Return the first sentences of the report: the best run, its result, the baseline, and the difference to others."""
+    """Return the first sentences of the report: the best run, its accuracy, the baseline, and how others differ."""
     best_run = find_best_run(runs)
     split = comparison.split
     metrics = best_run.read_metrics()[split]
@@ -301,8 +301,8 @@ def _describe_differences(best_run: Run, comparison: Comparison, metric: str) ->
             ci = f" (95 % CI of the difference {low:+.3f} to {high:+.3f})"
         significance = "statistically significant" if difference.significant else "not statistically significant"
         sentences.append(
-            f"The {get_metric(metric).label} of {best_family} is {abs(value):.3f} {direction} than that of {other}{ci}: "
-            f"{significance}."
+            f"The {get_metric(metric).label} of {best_family} is {abs(value):.3f} {direction} than that of "
+            f"{other}{ci}: {significance}."
         )
     return " ".join(sentences)
 
@@ -321,14 +321,11 @@ def format_rerun_commands(run: Run) -> str:
     data = run.read_environment()["data"]["folder"]
     decision = Decision.load(run.decision_path)
     train = ["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/rerun"]
-    options: list[str] = []
-    if decision.tta:
-        options += ["--tta", decision.tta]
-    if decision.operating_point:
-        options += ["--operating-point", decision.operating_point.goal]
-    if decision.referral:
-        options += ["--refer", f"{decision.referral.coverage:g}"]
-    if decision.fellow_eye_weight is not None:
-        options += ["--fellow-eyes"]
+    options = ["--tta", decision.tta] if decision.tta else []
+    for fitted in decision.fitted:
+        if fitted.option:
+            value = fitted.option_value
+            options.append(f"--{fitted.option.replace('_', '-')}")
+            options += [] if value is True else [str(value)]
     evaluate = ["parfocal", "evaluate", f"runs/rerun/{run.recipe.network.model}", *options]
     return "\n".join(map(shlex.join, [train, evaluate] if options else [train]))
