@@ -110,10 +110,10 @@ def predict_with_run(classifier: Classifier, recipe: Recipe, decision: Decision,
     def predict(pixels: np.ndarray) -> np.ndarray:
         return apply_temperature(_predict_torch(classifier, recipe, pixels), decision.temperature)
 
-    return predict_timed(predict, images, decision, recipe)
+    return predict_timed(predict, images, decision)
 
 
-def predict_timed(predict: PredictFunction, images: ImageSample, decision: Decision, recipe: Recipe) -> BackendResult:
+def predict_timed(predict: PredictFunction, images: ImageSample, decision: Decision) -> BackendResult:
     """Predict a sample, and measure the speed after a warm-up."""
     predict(images.pixels[:CHUNK_SIZE])
     started = time.perf_counter()
