@@ -34,7 +34,7 @@ from parfocal.recipe import Recipe
 from parfocal.schema import ImagesConfig
 
 _MIN_MAJORITY_SHARE = 0.6
-"""If the largest class has at least this share, accuracy is misleading and the note on the classes says so."""
+"""Accuracy is misleading, and the note on the classes says so, if the largest class has at least this share."""
 
 
 def check(table: Table, config: ImagesConfig | None = None, seed: int = 0) -> list[Finding]:
@@ -305,7 +305,8 @@ def _find_shortcuts(table: Table, features: np.ndarray, seed: int) -> list[Findi
     )
     message = (
         f"a linear model that sees only these features predicts the class of new patients: {kinds}. Always predicting "
-        f"the largest class: {listed[0].majority_accuracy:.0%} accuracy, {listed[0].chance_level:.0%} balanced accuracy."
+        f"the largest class scores {listed[0].majority_accuracy:.0%} accuracy, "
+        f"{listed[0].chance_level:.0%} balanced accuracy."
     )
     if not clear:
         return [Finding("note", "no_shortcut", f"No clear shortcut to the label: {message}")]

@@ -1,4 +1,4 @@
-"""A preview of what the network sees: the same images as in evaluation, and as three epochs of training augment them."""
+"""A preview of what the network sees: the same images in evaluation and as three epochs of training augment them."""
 
 from pathlib import Path
 

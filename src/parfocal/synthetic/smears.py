@@ -28,7 +28,7 @@ _TEXTURE_SIDE = 1024
 
 @dataclass(frozen=True)
 class Patient:
-    """What all cells of a patient have in common: stain, scale and camera. Only `blast_share` depends on the disease."""
+    """What all cells of a patient have in common: stain, scale and camera; only `blast_share` depends on disease."""
 
     name: str
     has_leukemia: bool
