@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.data.augment import Views, draw_views, eval_views, tta_views
+from parfocal.data import augment
+from parfocal.data.augment import EpochDraws, Views, draw_views, eval_views, tta_views
 from parfocal.data.render import render_one
 from parfocal.errors import UsageError
 from parfocal.schema import ViewsConfig
@@ -135,6 +136,39 @@ def test_changing_one_setting_does_not_change_what_is_drawn_for_the_others() -> 
     np.testing.assert_array_equal(few.geometry, more.geometry)
 
 
+class _TintConfig(ViewsConfig):
+    tint: float = 0
+
+
+def _draw_tint(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    assert isinstance(config, _TintConfig)
+    if not config.tint:
+        return None
+    matrices = np.tile(np.eye(4), (len(draws), 1, 1))
+    matrices[:, 0, 3] = config.tint * draws.signed("tint")
+    return matrices
+
+
+@pytest.mark.parametrize("composition", ["all", "random_order", "one_of"])
+def test_a_new_augmentation_changes_no_other_view(composition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {**ALL_AUGMENTATIONS, "geometry": composition, "color": composition, "erase": 0.5}
+
+    def draw(**tint: float) -> Views:
+        return draw_views(20, 32, _TintConfig.model_validate({**settings, **tint}), seed=1, epoch=2)
+
+    before = draw()
+    monkeypatch.setattr(augment, "COLOR_AUGMENTATIONS", {**augment.COLOR_AUGMENTATIONS, "tint": _draw_tint})
+    for name in ("geometry", "color", "erase_boxes"):
+        np.testing.assert_array_equal(getattr(draw(), name), getattr(before, name))
+    tinted = draw(tint=50)
+    np.testing.assert_array_equal(tinted.geometry, before.geometry)
+    assert tinted.color is not None
+    assert before.color is not None
+    if composition == "all":
+        np.testing.assert_allclose(tinted.color[:, :, :3], before.color[:, :, :3], atol=1e-6)
+        assert np.abs(tinted.color[:, 0, 3] - before.color[:, 0, 3]).min() > 0
+
+
 def test_there_is_one_view_for_each_image() -> None:
     views = _draw(7, **ALL_AUGMENTATIONS)
     assert len(views) == 7
@@ -196,7 +230,7 @@ def test_augmentations_have_probabilities_and_groups_a_random_order_or_a_choice_
     assert shares(linear(probabilities={"rotate": 0.3})) == pytest.approx((0.3, 1.0), abs=0.03)
     assert shares(linear(geometry_probability=0.4)) == pytest.approx((0.4, 0.4), abs=0.03)
     one_of = linear(geometry="one_of")
-    assert shares(one_of) == pytest.approx((0.2, 0.2), abs=0.03)
+    assert shares(one_of) == pytest.approx((0.5, 0.5), abs=0.03)
     both = (np.abs(one_of[:, 0, 1]) > 1e-6) & (np.abs(np.linalg.det(one_of) - 1) > 1e-6)
     assert not both.any()
     shear = {"shear": 20, "stretch": 0.5}

@@ -2,11 +2,15 @@
 
 All geometric augmentations of an image (rotation, flips, zoom, stretch, shear, shift, crop) compose into one affine
 matrix and thus one interpolation; all color augmentations (hue, saturation, grayscale, brightness, contrast) compose
-into one color matrix. The views of an epoch are drawn at once from a generator that is keyed by (seed, epoch), so that
-they do not depend on threads, on the number of processes or on whether training was resumed.
+into one color matrix. The views of an epoch are drawn at once, each setting from a generator that is keyed by (seed,
+epoch, name of the setting). They do not depend on threads, on the number of processes, on whether training was resumed,
+or on what other augmentations there are.
+
+To add an augmentation, write a function that draws one matrix for each image, list it in `GEOMETRIC_AUGMENTATIONS` or
+`COLOR_AUGMENTATIONS`, and add its key to `ViewsConfig` and `AugmentationName`. Views without it stay the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,16 +18,6 @@ import numpy as np
 
 from parfocal.data.custom_transform import CustomTransform, load_custom_transform
 from parfocal.schema import AugmentationName, ViewsConfig
-
-_COLUMNS = (
-    "rotate", "flip_horizontal", "flip_vertical", "zoom", "stretch", "shear", "shift_x", "shift_y",
-    "brightness", "contrast", "saturation", "hue", "grayscale", "crop_x", "crop_y", "crop_area", "crop_ratio",
-    "erase", "erase_area", "erase_ratio", "erase_x", "erase_y", "geometry", "color",
-)  # fmt: skip
-_PROBABILITIES = (
-    "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue", "grayscale",
-)  # fmt: skip
-_MAX_STEPS = 8
 
 _CENTER = (0, 0)
 _CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
@@ -84,53 +78,34 @@ class Views:
 
 
 class EpochDraws:
-    """The random numbers of one epoch, between 0 and 1, drawn at once from a generator keyed by (seed, epoch).
+    """The random numbers of one epoch: each name has a stream of its own, keyed by (seed, epoch, name).
 
-    They are drawn image by image, so that the numbers of the first images do not depend on how many images follow.
+    The numbers of one name do not depend on what other names are drawn, and those of the first images do not depend on
+    how many images follow.
     """
 
     def __init__(self, n_images: int, seed: int, epoch: int) -> None:
-        width = len(_COLUMNS) + len(_PROBABILITIES) + 2 * _MAX_STEPS
-        self._values = np.random.default_rng([seed, epoch, 1]).random((n_images, width))
+        self._n_images = n_images
+        self._key = (seed, epoch, 1)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return self._n_images
 
     def uniform(self, name: str) -> np.ndarray:
-        """Return the numbers of a setting, from 0 to 1."""
-        return self._values[:, _COLUMNS.index(name)]
+        """Return one number between 0 and 1 for each image."""
+        return np.random.default_rng([*self._key, *name.encode()]).random(self._n_images)
 
     def signed(self, name: str) -> np.ndarray:
-        """Return the numbers of a setting, from −1 to 1."""
+        """Return one number between −1 and 1 for each image."""
         return 2 * self.uniform(name) - 1
 
     def applies(self, name: AugmentationName, config: ViewsConfig) -> np.ndarray:
         """Return for each image whether an augmentation is applied, by its probability."""
-        return self._values[:, len(_COLUMNS) + _PROBABILITIES.index(name)] < config.probabilities.get(name, 1.0)
+        return self.uniform(f"{name} probability") < config.probabilities.get(name, 1.0)
 
-    def compose(
-        self, group: Literal["geometry", "color"], steps: Mapping[AugmentationName, np.ndarray], config: ViewsConfig
-    ) -> np.ndarray:
-        """Multiply the matrices of the augmentations for each image, the first one acting first.
 
-        The recipe says whether all of a group are applied, in this order or a random one, or only one of them.
-        """
-        composition = getattr(config, group)
-        applied = np.stack([self.applies(name, config) for name in steps])
-        applied &= self.uniform(group) < getattr(config, f"{group}_probability")
-        start = len(_COLUMNS) + len(_PROBABILITIES) + (0 if group == "geometry" else _MAX_STEPS)
-        order = np.argsort(self._values[:, start : start + len(steps)], axis=1)
-        if composition == "one_of":
-            applied &= np.arange(len(steps))[:, None] == order[:, 0]
-        matrices = np.stack(list(steps.values()))
-        identity = np.eye(matrices.shape[-1])
-        matrices = np.where(applied[:, :, None, None], matrices, identity)
-        images = np.arange(len(self))
-        product = np.tile(identity, (len(self), 1, 1))
-        for number in range(len(steps)):
-            step = matrices[order[:, number], images] if composition == "random_order" else matrices[number]
-            product = step @ product
-        return product
+Augmentation = Callable[[EpochDraws, ViewsConfig], np.ndarray | None]
+"""Draws one matrix for each image (2×2 for geometry, 4×4 for color), or returns None where the recipe has it off."""
 
 
 def eval_views(n_images: int, size: int, config: ViewsConfig, tta_view: int = 0) -> Views:
@@ -169,19 +144,9 @@ def eval_geometry(n_images: int, size: int, config: ViewsConfig, tta_view: int =
 
 def draw_geometry(draws: EpochDraws, size: int, config: ViewsConfig) -> np.ndarray:
     """Draw and compose the geometric augmentations of every view of an epoch."""
-    stretch = np.sqrt(1 + config.stretch * draws.signed("stretch"))
-    zoom = 1 / (1 + config.zoom * draws.signed("zoom"))
-    steps: dict[AugmentationName, np.ndarray] = {
-        "stretch": _scaling_matrices(1 / stretch, stretch),
-        "zoom": _scaling_matrices(zoom, zoom),
-        "flip": _scaling_matrices(
-            np.where(draws.uniform("flip_horizontal") < config.flip_horizontal, -1.0, 1.0),
-            np.where(draws.uniform("flip_vertical") < config.flip_vertical, -1.0, 1.0),
-        ),
-        "shear": _shear_matrices(np.deg2rad(config.shear) * draws.signed("shear")),
-        "rotate": _rotation_matrices(np.deg2rad(config.rotate) * draws.signed("rotate")),
-    }
-    linear = draws.compose("geometry", steps, config)
+    linear = _compose("geometry", GEOMETRIC_AUGMENTATIONS, draws, config)
+    if linear is None:
+        linear = np.tile(np.eye(2), (len(draws), 1, 1))
     shift = config.shift * size * np.stack([draws.signed("shift_x"), draws.signed("shift_y")], axis=1)
     shift *= draws.applies("shift", config)[:, None]
     position = np.stack([draws.signed("crop_x"), draws.signed("crop_y")], axis=1)
@@ -193,6 +158,46 @@ def draw_geometry(draws: EpochDraws, size: int, config: ViewsConfig) -> np.ndarr
         # Whole pixels, so that a random crop alone does not blur.
         shift = shift + np.round(position * max(0, (size + 2 * config.crop_padding - config.crop_size) / 2))
     return affine_about_center(linear, shift, size, config.crop_size)
+
+
+def draw_colors(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    """Draw and compose the color augmentations of every view of an epoch; return None where all of them are off."""
+    matrices = _compose("color", COLOR_AUGMENTATIONS, draws, config)
+    return None if matrices is None else matrices[:, :3].astype(np.float32)
+
+
+def _compose(
+    group: Literal["geometry", "color"],
+    augmentations: Mapping[AugmentationName, Augmentation],
+    draws: EpochDraws,
+    config: ViewsConfig,
+) -> np.ndarray | None:
+    """Multiply the matrices of all augmentations that are on, the first one acting first; None where all are off.
+
+    The recipe says whether all of a group are applied, in this order or a random one, or only one of those that are on.
+    """
+    steps: dict[AugmentationName, np.ndarray] = {}
+    for name, draw in augmentations.items():
+        drawn = draw(draws, config)
+        if drawn is not None:
+            steps[name] = drawn
+    if not steps:
+        return None
+    composition = getattr(config, group)
+    applied = np.stack([draws.applies(name, config) for name in steps])
+    applied &= draws.uniform(f"{group} probability") < getattr(config, f"{group}_probability")
+    order = np.argsort([draws.uniform(f"{name} order") for name in steps], axis=0)
+    if composition == "one_of":
+        applied &= np.arange(len(steps))[:, None] == order[0]
+    matrices = np.stack(list(steps.values()))
+    identity = np.eye(matrices.shape[-1])
+    matrices = np.where(applied[:, :, None, None], matrices, identity)
+    images = np.arange(len(draws))
+    product = np.tile(identity, (len(draws), 1, 1))
+    for number in range(len(steps)):
+        step = matrices[order[number], images] if composition == "random_order" else matrices[number]
+        product = step @ product
+    return product
 
 
 def affine_about_center(linear: np.ndarray, shift: np.ndarray, size: int, crop_size: int) -> np.ndarray:
@@ -208,16 +213,44 @@ def _draw_crop_sides(draws: EpochDraws, size: int, config: ViewsConfig) -> np.nd
     return np.minimum(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1), size)
 
 
-def _rotation_matrices(angle: np.ndarray) -> np.ndarray:
+def _draw_stretch(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    if not config.stretch:
+        return None
+    stretch = np.sqrt(1 + config.stretch * draws.signed("stretch"))
+    return _scaling_matrices(1 / stretch, stretch)
+
+
+def _draw_zoom(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    if not config.zoom:
+        return None
+    zoom = 1 / (1 + config.zoom * draws.signed("zoom"))
+    return _scaling_matrices(zoom, zoom)
+
+
+def _draw_flip(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    if not config.flip_horizontal and not config.flip_vertical:
+        return None
+    return _scaling_matrices(
+        np.where(draws.uniform("flip_horizontal") < config.flip_horizontal, -1.0, 1.0),
+        np.where(draws.uniform("flip_vertical") < config.flip_vertical, -1.0, 1.0),
+    )
+
+
+def _draw_shear(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    if not config.shear:
+        return None
+    matrices = np.tile(np.eye(2), (len(draws), 1, 1))
+    matrices[:, 0, 1] = np.tan(np.deg2rad(config.shear) * draws.signed("shear"))
+    return matrices
+
+
+def _draw_rotate(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    if not config.rotate:
+        return None
+    angle = np.deg2rad(config.rotate) * draws.signed("rotate")
     cosine = np.cos(angle)
     sine = np.sin(angle)
     return np.stack([np.stack([cosine, -sine], axis=-1), np.stack([sine, cosine], axis=-1)], axis=-2)
-
-
-def _shear_matrices(angle: np.ndarray) -> np.ndarray:
-    matrices = np.tile(np.eye(2), (len(angle), 1, 1))
-    matrices[:, 0, 1] = np.tan(angle)
-    return matrices
 
 
 def _scaling_matrices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -227,28 +260,37 @@ def _scaling_matrices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def draw_colors(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    """Draw and compose the color augmentations of every view of an epoch; return None where all of them are off."""
-    if not any((config.brightness, config.contrast, config.saturation, config.hue, config.grayscale)):
-        return None
-    contrast = 1 + config.contrast * draws.signed("contrast")
-    steps: dict[AugmentationName, np.ndarray] = {
-        "hue": _hue_matrices(2 * np.pi * config.hue * draws.signed("hue")),
-        "saturation": _saturation_matrices(1 + config.saturation * draws.signed("saturation")),
-        "grayscale": _saturation_matrices(np.where(draws.uniform("grayscale") < config.grayscale, 0.0, 1.0)),
-        "brightness": _gain_matrices(1 + config.brightness * draws.signed("brightness"), 0.0),
-        "contrast": _gain_matrices(contrast, (1 - contrast) * _MID_GRAY),
-    }
-    return draws.compose("color", steps, config)[:, :3].astype(np.float32)
-
-
-def _hue_matrices(angle: np.ndarray) -> np.ndarray:
+def _draw_hue(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
     """Rotate colors about the gray axis (Rodrigues' formula), which leaves every gray unchanged."""
+    if not config.hue:
+        return None
+    angle = 2 * np.pi * config.hue * draws.signed("hue")
     axis = np.full(3, 1 / np.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     cosine = np.cos(angle)[:, None, None]
     sine = np.sin(angle)[:, None, None]
     return _to_4x4(cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis))
+
+
+def _draw_saturation(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    return _saturation_matrices(1 + config.saturation * draws.signed("saturation")) if config.saturation else None
+
+
+def _draw_grayscale(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    if not config.grayscale:
+        return None
+    return _saturation_matrices(np.where(draws.uniform("grayscale") < config.grayscale, 0.0, 1.0))
+
+
+def _draw_brightness(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    return _gain_matrices(1 + config.brightness * draws.signed("brightness"), 0.0) if config.brightness else None
+
+
+def _draw_contrast(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    if not config.contrast:
+        return None
+    gain = 1 + config.contrast * draws.signed("contrast")
+    return _gain_matrices(gain, (1 - gain) * _MID_GRAY)
 
 
 def _saturation_matrices(amount: np.ndarray) -> np.ndarray:
@@ -268,6 +310,25 @@ def _to_4x4(linear: np.ndarray) -> np.ndarray:
     matrices = np.tile(np.eye(4), (len(linear), 1, 1))
     matrices[:, :3, :3] = linear
     return matrices
+
+
+GEOMETRIC_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
+    "stretch": _draw_stretch,
+    "zoom": _draw_zoom,
+    "flip": _draw_flip,
+    "shear": _draw_shear,
+    "rotate": _draw_rotate,
+}
+"""In the order in which they act, if the recipe asks for no other order."""
+
+COLOR_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
+    "hue": _draw_hue,
+    "saturation": _draw_saturation,
+    "grayscale": _draw_grayscale,
+    "brightness": _draw_brightness,
+    "contrast": _draw_contrast,
+}
+"""In the order in which they act, if the recipe asks for no other order."""
 
 
 def _draw_erase_boxes(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:

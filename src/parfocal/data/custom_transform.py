@@ -1,4 +1,4 @@
-"""Custom transforms: a function of the user's, or an Albumentations transform, as the last step of an augmented view."""
+"""Custom transforms: your own function, or an Albumentations transform, as the last step of an augmented view."""
 
 import copy
 import inspect
