@@ -47,8 +47,8 @@ def _format_purpose(run: Run, metadata: Mapping[str, Any]) -> str:
 def _format_usage(metadata: Mapping[str, Any]) -> str:
     size = metadata["size"]
     return (
-        f"It takes RGB pixels as uint8 of shape (N, {size}, {size}, 3), framed as the metadata's `framing` says, and "
-        f"gives one calibrated probability for each class. The answer is {_escape_cell(metadata['answer'])}.\n"
+        f"It takes RGB pixels as uint8 of shape (N, {size}, {size}, 3), framed as the metadata's `preprocessing` says, and "
+        f"gives one calibrated probability for each class. The answer is {_escape_cell(metadata['decision_rule'])}.\n"
     )
 
 
@@ -129,7 +129,7 @@ def _format_calibration(metrics_by_split: Mapping[str, Mapping[str, Any]]) -> li
 def _format_operating_point(
     metadata: Mapping[str, Any], metrics_by_split: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    parts = [f"The answer is {_escape_cell(metadata['answer'])}.\n"]
+    parts = [f"The answer is {_escape_cell(metadata['decision_rule'])}.\n"]
     points, referrals = [], []
     for split, one in metrics_by_split.items():
         if point := one.get("operating"):
@@ -158,7 +158,7 @@ def _format_limits(
         "nothing here says by how much. Judge it on your own: `parfocal evaluate RUN --data FOLDER`.",
         "It answers every image, also one that shows something else. What is out of the ordinary is measured by the "
         "metadata's `ordinary`, which whoever runs the export has to apply.",
-        "Images must be framed as in training; the metadata's `framing` says how.",
+        "Images must be framed as in training; the metadata's `preprocessing` says how.",
     ]
     if "test" not in metrics_by_split:
         limits.append("There was no test split with known labels: every figure above is of validation, and optimistic.")
