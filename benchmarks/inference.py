@@ -28,7 +28,7 @@ from parfocal.data.parallel import map_ordered
 from parfocal.engine.compiled import is_openvino_available
 from parfocal.engine.device import resolve_precision
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.out_of_distribution import compute_features, fit_ood_monitor
+from parfocal.evaluation.out_of_distribution import OodMonitor, compute_features
 from parfocal.evaluation.predict import predict
 from parfocal.evaluation.predictor import Predictor
 from parfocal.models import resnet
@@ -94,7 +94,9 @@ def write_untrained_run(folder: Path, model: str, paths: list[Path]) -> Path:
     build_classifier(recipe.network, ("normal", "blast")).save(run.weights_path)
     run.write_environment({"data": {"classes": ["normal", "blast"], "codes": ["0", "1"]}})
     features = [compute_features(prepare_image(path, recipe.images)[0]) for path in paths]
-    Decision(ood=fit_ood_monitor(features)).save(run.decision_path)
+    monitor = OodMonitor.fit_features(features)
+    assert monitor is not None
+    Decision((monitor,)).save(run.decision_path)
     return folder
 
 

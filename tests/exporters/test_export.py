@@ -40,7 +40,7 @@ def run(trained: Path) -> Run:
     widest = np.diff(scores).argmax()
     threshold = float(scores[widest : widest + 2].mean())
     operating_point = replace(decision.operating_point, thresholds=(threshold,))
-    replace(decision, operating_point=operating_point).save(run.decision_path)
+    decision.with_fitted(operating_point).save(run.decision_path)
     return run
 
 

@@ -88,13 +88,13 @@ def evaluate(
     elif ensemble:
         members = open_runs(runs)
         folder = out or members[0].folder.parent / "ensemble"
-        comparison = build_ensemble(members, folder, DecisionOptions(operating_point, refer, fuse_eyes=fellow_eyes))
+        comparison = build_ensemble(members, folder, DecisionOptions(operating_point, refer, fellow_eyes=fellow_eyes))
         print_compared_results(comparison)
         typer.echo()
         print_differences(comparison)
         print_decisions([Run(folder)])
         typer.echo(f"Ensemble: {folder}")
     else:
-        evaluated = evaluate_runs(runs, operating_point=operating_point, refer=refer, tta=tta, fuse_eyes=fellow_eyes)
+        evaluated = evaluate_runs(runs, operating_point=operating_point, refer=refer, tta=tta, fellow_eyes=fellow_eyes)
         print_results(evaluated)
         print_decisions(evaluated)

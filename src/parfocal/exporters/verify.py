@@ -119,7 +119,7 @@ def predict_timed(predict: PredictFunction, images: ImageSample, decision: Decis
     started = time.perf_counter()
     probabilities = predict(images.pixels).astype(np.float64)
     images_per_second = len(images) / (time.perf_counter() - started)
-    predicted = decision.predict_labels(probabilities, recipe.evaluation)
+    predicted = decision.predict_labels(probabilities)
     accuracy = None if images.truth is None else float((predicted == images.truth).mean())
     return BackendResult(probabilities, predicted, images_per_second, accuracy)
 
