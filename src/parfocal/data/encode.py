@@ -11,12 +11,14 @@ from parfocal.io import atomic_write
 
 
 def encode_image(pixels: Pixels, suffix: str, parameters: Sequence[int] = ()) -> bytes:
-    """Encode RGB (height, width, 3) or gray (height, width) pixels in the format of a suffix such as `.png`.
+    """Encode gray (height, width), RGB (height, width, 3) or RGBA pixels in the format of a suffix such as `.png`.
 
     `parameters` are those of OpenCV, for example `(cv2.IMWRITE_JPEG_QUALITY, 85)`.
     """
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    succeeded, data = cv2.imencode(suffix, bgr, parameters)
+    if pixels.ndim == 3:
+        # OpenCV has blue first.
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    succeeded, data = cv2.imencode(suffix, pixels, parameters)
     if not succeeded:
         raise ParfocalError(f"An image of shape {pixels.shape} and type {pixels.dtype} cannot be encoded as {suffix}.")
     return data.tobytes()
