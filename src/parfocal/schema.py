@@ -21,15 +21,10 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-LayoutName = Literal[
-    "auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "cifar10", "medmnist", "columns", "folders"
-]
-
-
 class DataConfig(Config):
     """How labels are read, and which faults are accepted."""
 
-    format: LayoutName = Field(default="auto", description="how the labels are laid out")
+    format: str = Field(default="auto", description="label layout; auto: recognized from the files")
     classes: tuple[str, ...] = Field(default=(), description="names of the classes, in the order of their codes")
     allow: tuple[AllowableFinding, ...] = Field(
         default=(), description="faults accepted knowingly; printed on the report"
