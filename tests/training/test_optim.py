@@ -244,7 +244,7 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
     assert all(run.folder.parent == tmp_path / "runs" for run in runs)
     assert [run.initial_weights_path.exists() for run in runs] == [False, True]
     (again,) = parfocal.train(cells, out=tmp_path / "next", **{**STARTED, "epochs": 1, "init": str(runs[0].folder)})
-    assert '"left_as_new": []' in again.initial_weights_path.read_text()
+    assert '"newly_initialized": []' in again.initial_weights_path.read_text()
     page = read_report([run.folder for run in runs])
     assert f"{runs[1].name}: Started from {weights}" in page
     assert f"{runs[0].name}: Started from" not in page
@@ -252,7 +252,7 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
 
 @pytest.mark.parametrize("decay", [False, True])
 def test_cutpoints_between_grades_learn_with_the_head(decay: bool) -> None:
-    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), ordinal_head="cutpoints")
+    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), loss="cumulative_link")
     part = TrainingConfig(layer_decay=0.5, no_decay_norm_bias=decay)
     groups = build_optimizer(classifier, part).param_groups
     factors = {id(weight): group["factor"] for group in groups for weight in group["params"]}

@@ -70,9 +70,9 @@ def _print_recipe(name: str) -> None:
     typer.echo(f"{name}: {load_recipe(name).about}")
     if file.document:
         typer.echo(f"Source: {file.document}.")
-    if file.first:
+    if file.run_before:
         typer.echo("\nRun first\n")
-        typer.echo("\n".join(f"  {command}" for command in file.first))
+        typer.echo("\n".join(f"  {command}" for command in file.run_before))
     typer.echo("\nTrain\n")
     command = f"parfocal train DATA --recipe {name}"
     rows = [(command, "one network")]
