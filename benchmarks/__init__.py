@@ -1,1 +1,1 @@
-"""Speed, measured side by side in one process; figures are kept in `results/` with the machine they come from."""
+"""Benchmarks of speed. Each measures alternatives in turns and saves its results, with the machine, in `results/`."""

@@ -1,6 +1,6 @@
-"""How cost grows with the number of images: check, prepare and an epoch of batches over 1,000 to 100,000 of them.
+"""How the cost of check, prepare and an epoch of batches grows with the number of images, from 1,000 to 100,000.
 
-The images are small, so that what is measured is everything around the pixels.
+The images are small, so that everything but the pixels is measured.
 """
 
 import argparse
@@ -27,11 +27,11 @@ VIEWS = ViewsConfig(crop_size=28, rotate=20, flip_horizontal=0.5, brightness=0.2
 
 
 def write_images(folder: Path, n_images: int) -> Table:
-    """Write small images, no two alike, and return their table."""
+    """Write small, different images, and return their table."""
 
     def write(number: int) -> Path:
-        dice = np.random.default_rng(number)
-        small = dice.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        rng = np.random.default_rng(number)
+        small = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         path = folder / f"{number // 1000}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", cv2.resize(small, (32, 32), interpolation=cv2.INTER_CUBIC))[1].tobytes())
@@ -45,49 +45,49 @@ def write_images(folder: Path, n_images: int) -> Table:
         names, paths, np.arange(n_images) % 5, splits, [str(number // 2 // 10) for number in range(n_images)]
     )
     rows["group"] = rows["group"] + "-" + rows["split"]
-    return Table(rows, tuple("abcde"), tuple("01234"), "drawn")
+    return Table(rows, tuple("abcde"), tuple("01234"), "synthetic")
 
 
 def measure(n_images: int) -> dict[str, float]:
-    """Measure the milliseconds a thousand of so many images take: the median of several runs where they are short."""
-    runs = max(3, 30_000 // n_images)
+    """Return the milliseconds for a thousand of so many images, as the median of at least three runs."""
+    n_runs = max(3, 30_000 // n_images)
 
-    def prepared() -> int:
+    def run_prepare() -> int:
         shutil.rmtree(get_stores_folder(), ignore_errors=True)
         return len(prepare(table, IMAGES).index)
 
-    def checked() -> int:
+    def run_check() -> int:
         check(table, IMAGES)
         return n_images
 
     with tempfile.TemporaryDirectory() as folder:
         table = write_images(Path(folder), n_images)
-        # Once ahead, so that nobody pays for first touching files and pages.
+        # Run once beforehand, so that no measurement includes the first access to files and pages.
         store = prepare(table, IMAGES)
         batches = BatchLoader(
             store.pixels, store.get_positions(table), table.rows["label"].to_numpy(), VIEWS, TrainingConfig(), 64
         )
-        work: dict[str, Callable[[], int]] = {
+        functions: dict[str, Callable[[], int]] = {
             "epoch": lambda: sum(len(labels) for _, labels in batches.train_batches(0)),
-            "check": checked,
-            "prepare": prepared,
+            "check": run_check,
+            "prepare": run_prepare,
         }
-        figures: dict[str, float] = {}
-        for name, run in work.items():
+        milliseconds: dict[str, float] = {}
+        for name, run in functions.items():
             run()
-            figures[name] = round(statistics.median(1e6 / measure_rate(run) for _ in range(runs)), 1)
-    return figures
+            milliseconds[name] = round(statistics.median(1e6 / measure_rate(run) for _ in range(n_runs)), 1)
+    return milliseconds
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as stores:
         os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
-        growth = {str(count): measure(count) for count in given.counts}
+        growth = {str(count): measure(count) for count in arguments.counts}
     save_results("growth", {"milliseconds_per_thousand_images": growth})
 
 

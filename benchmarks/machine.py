@@ -1,4 +1,4 @@
-"""How a figure is measured, on what, and where it is kept."""
+"""Measure rates, describe the machine, and save the results of a benchmark."""
 
 import json
 import os
@@ -30,37 +30,39 @@ def describe_machine() -> dict[str, Any]:
 
 
 def measure_rate(run: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return how many images a second `run` gets through, the device's queue included; it returns their number."""
+    """Return the images per second of `run`, which returns the number of images; wait for the GPU at the end."""
     started = clock()
-    count = run()
+    n_images = run()
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return count / (clock() - started)
+    return n_images / (clock() - started)
 
 
 def cpu_seconds() -> float:
-    """Return the seconds of processors that this process and those it has started have used, ended or not."""
-    own = psutil.Process()
-    ended, going = own.cpu_times(), [child.cpu_times() for child in own.children(recursive=True)]
-    others = ended.children_user + ended.children_system + sum(one.user + one.system for one in going)
-    return time.process_time() + others
+    """Return the CPU seconds of this process and of its child processes, finished or running."""
+    process = psutil.Process()
+    times = process.cpu_times()
+    running = [child.cpu_times() for child in process.children(recursive=True)]
+    children = times.children_user + times.children_system + sum(each.user + each.system for each in running)
+    return time.process_time() + children
 
 
 def choose_clock() -> Callable[[], float]:
-    """Return the clock; where PyTorch computes in one thread, that of the processors, which others hardly change."""
+    """Return the wall clock, or CPU time if PyTorch uses one thread: other programs hardly change CPU time."""
     return cpu_seconds if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def measure_matmul_gflops(precision: torch.dtype) -> float:
-    """Return how fast square matrices multiply, in GFLOP/s."""
-    side, times = 2048, 8
+    """Return the speed of square matrix multiplication, in GFLOP/s."""
+    side = 2048
+    n_times = 8
     matrix = torch.randn(side, side).to(precision)
     torch.mm(matrix, matrix)
 
     def run() -> int:
-        for _ in range(times):
+        for _ in range(n_times):
             torch.mm(matrix, matrix)
-        return times
+        return n_times
 
     return 2 * side**3 / 1e9 * measure_rate(run, choose_clock())
 
@@ -71,18 +73,18 @@ def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
 
 
 def save_results(name: str, results: dict[str, Any]) -> None:
-    """Print figures, and write them with the machine and the command that made them."""
+    """Print results, and write them with the machine and the command that produced them."""
     for key, value in results.items():
         print(f"{key}: {value}")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     command = shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     path.write_text(json.dumps({"command": command, "machine": describe_machine(), **results}, indent=2) + "\n")
-    print(f"Kept: {path}")
+    print(f"Results: {path}")
 
 
 def _describe_processor() -> str:
-    """Name the processor and what makes its bf16 fast."""
+    """Return the name of the CPU and its instructions for bf16."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]

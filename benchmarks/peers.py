@@ -1,9 +1,8 @@
-"""From image files to trained weights: our loop and those of others, on the same network and the same smears.
+"""From image files to trained weights: Parfocal and other trainers, with the same network and the same smears.
 
-Each runs in a process of its own, in turns: it reads the labels, makes its loader and its network, trains for some
-epochs and writes the weights; importing is not counted. A peer that is not installed is left out, and the reason kept.
-Beside the time on the clock stands that of the processors, worker processes included; with `--threads 1` it hardly
-changes with what else the machine does.
+Each runs in its own process, in turns: it reads the labels, builds its loader and its network, trains for some epochs
+and writes the weights. Imports are not counted. A trainer that is not installed is left out, with the reason. Results
+are wall time and CPU time, including worker processes; with `--threads 1`, other programs hardly change the CPU time.
 """
 
 import argparse
@@ -44,18 +43,18 @@ Outcome = TypeVar("Outcome")
 
 
 def train_parfocal(folder: Path, weights: Path, model: str, epochs: int) -> None:
-    """Train from the Store, which is made if it is not there."""
+    """Train with Parfocal, from the Store, which is created if necessary."""
     changes = {"optimizer": "sgd", "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "epochs": epochs}
-    chosen = load_recipe("leukemia-adam", model=model, **changes)
+    recipe = load_recipe("leukemia-adam", model=model, **changes)
     table = read(folder)
-    batches = build_batches("train", table, prepare(table, chosen.images), chosen)
-    fabric = build_fabric(chosen.training.precision)
-    learner = build_learner(fabric, build_classifier(chosen.network, table.classes), chosen)
+    batches = build_batches("train", table, prepare(table, recipe.images), recipe)
+    fabric = build_fabric(recipe.training.precision)
+    learner = build_learner(fabric, build_classifier(recipe.network, table.classes), recipe)
     for epoch in range(epochs):
         for _ in run_epoch(
             learner,
             batches,
-            chosen,
+            recipe,
             epoch,
             lambda _: LEARNING_RATE,
             EpochState.create(fabric.device, batches.steps_per_epoch),
@@ -65,20 +64,20 @@ def train_parfocal(folder: Path, weights: Path, model: str, epochs: int) -> None
 
 
 def train_plain(folder: Path, weights: Path, model: str, epochs: int) -> None:
-    """Train as tutorials write it: float32, channels first, PIL in two worker processes."""
+    """Train as in tutorials: float32, channels first, PIL in two worker processes."""
     network = resnet.build_resnet(model, n_classes=2).train()
-    rule = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM)
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM)
     loader = _build_plain_loader(folder)
     for _ in range(epochs):
         for images, labels in loader:
-            rule.zero_grad()
+            optimizer.zero_grad()
             nn.functional.cross_entropy(network(images), labels).backward()
-            rule.step()
+            optimizer.step()
     torch.save(network.state_dict(), weights)
 
 
 def train_lightning(folder: Path, weights: Path, model: str, epochs: int, precision: str = "32-true") -> None:
-    """Train with Lightning's Trainer on the plain loop's pictures."""
+    """Train with Lightning's Trainer, on the images of the plain loop."""
     import pytorch_lightning as lightning
 
     class Module(lightning.LightningModule):
@@ -107,9 +106,9 @@ def train_lightning_bf16(folder: Path, weights: Path, model: str, epochs: int) -
 
 
 def train_timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
-    """Train as timm's train.py does: its data set, loader and transforms, its optimiser, schedule and meters."""
-    # Imported by name, for it may be missing where types are checked.
-    data, optim, scheduler, utils = (import_module(f"timm.{part}") for part in ("data", "optim", "scheduler", "utils"))
+    """Train as timm's train.py does: its data set, loader, transforms, optimizer, schedule and meters."""
+    # Imported by name, because timm may be missing where types are checked.
+    data, optim, scheduler, utils = (import_module(f"timm.{name}") for name in ("data", "optim", "scheduler", "utils"))
     data.readers.img_extensions.add_img_extensions(".bmp")
     loader = data.create_loader(
         data.ImageDataset(str(folder / "by_class")),
@@ -123,8 +122,10 @@ def train_timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool 
     )
     layout = torch.channels_last if bf16 else torch.contiguous_format
     network = resnet.build_resnet(model, n_classes=2).to(memory_format=layout)  # type: ignore[call-overload]
-    rule = optim.create_optimizer_v2(network, opt="momentum", lr=LEARNING_RATE, momentum=MOMENTUM)
-    schedule, _ = scheduler.create_scheduler_v2(rule, sched="cosine", num_epochs=epochs, updates_per_epoch=len(loader))
+    optimizer = optim.create_optimizer_v2(network, opt="momentum", lr=LEARNING_RATE, momentum=MOMENTUM)
+    schedule, _ = scheduler.create_scheduler_v2(
+        optimizer, sched="cosine", num_epochs=epochs, updates_per_epoch=len(loader)
+    )
     for epoch in range(epochs):
         network.train()
         losses = utils.AverageMeter()
@@ -132,9 +133,9 @@ def train_timm(folder: Path, weights: Path, model: str, epochs: int, bf16: bool 
             images = images.contiguous(memory_format=layout)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = nn.functional.cross_entropy(network(images), labels)
-            rule.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            rule.step()
+            optimizer.step()
             losses.update(loss.item(), len(labels))
             schedule.step_update(epoch * len(loader) + step + 1, metric=losses.avg)
         schedule.step(epoch + 1)
@@ -147,14 +148,14 @@ def train_timm_bf16(folder: Path, weights: Path, model: str, epochs: int) -> Non
 
 
 class BF16Network(nn.Module):
-    """A network whose matrices are multiplied in bf16."""
+    """A network that computes in bf16 autocast."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Give logits for images."""
+        """Return the logits of images."""
         with torch.autocast("cpu", torch.bfloat16):
             return self.network(images).float()
 
@@ -162,10 +163,10 @@ class BF16Network(nn.Module):
 def train_fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: bool = False) -> None:
     """Train with fastai's Learner, its data loaders and its batch transforms."""
     vision = import_module("fastai.vision.all")
-    # Of a Learner's two passes only the one that trains is compared, so that one image validates.
+    # Only training is compared, so one image is enough for validation.
     splits = {"train.csv": None, "valid.csv": 1}
     rows = pd.concat(
-        [pd.read_csv(folder / name, nrows=few).assign(valid=few is not None) for name, few in splits.items()]
+        [pd.read_csv(folder / name, nrows=n_rows).assign(valid=n_rows is not None) for name, n_rows in splits.items()]
     )
     loaders = vision.ImageDataLoaders.from_df(
         rows,
@@ -186,7 +187,7 @@ def train_fastai(folder: Path, weights: Path, model: str, epochs: int, bf16: boo
 
 
 def train_fastai_bf16(folder: Path, weights: Path, model: str, epochs: int) -> None:
-    """Train with fastai's Learner in bf16, by hand, for its own to_bf16 works on graphics cards alone."""
+    """Train with fastai's Learner in bf16, with autocast, because its own to_bf16 works on GPUs only."""
     train_fastai(folder, weights, model, epochs, bf16=True)
 
 
@@ -201,18 +202,18 @@ LOOPS: dict[str, tuple[TrainFunction, str]] = {
     "fastai": (train_fastai, "fastai.vision.all"),
     "fastai, bf16": (train_fastai_bf16, "fastai.vision.all"),
 }
-"""Each loop, and the package it needs."""
+"""Each trainer, and the package it needs."""
 
 _TORCHVISION_DEPENDENTS = ("torchvision", "torchmetrics", "pytorch_lightning", "timm", "fastai")
 
 
 def _build_plain_loader(folder: Path) -> DataLoader[Any]:
-    pictures = PlainDataset(read(folder))
-    return DataLoader(pictures, BATCH_SIZE, shuffle=True, num_workers=WORKERS, persistent_workers=True)
+    dataset = PlainDataset(read(folder))
+    return DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=WORKERS, persistent_workers=True)
 
 
 def _import_peer(package: str) -> str:
-    """Import a peer and return its version."""
+    """Import a package and return its version."""
     if not package:
         return ""
     try:
@@ -226,52 +227,52 @@ def _import_peer(package: str) -> str:
 
 
 def _stub_torchvision() -> None:
-    """Declare what torchvision's compiled part would bring, where that was made for another torch than is there.
+    """Declare the operators of torchvision's compiled part if it was built for another version of torch.
 
-    The loops measured here use nothing of it, but torchvision does not let itself be imported without.
+    The trainers measured here do not use them, but torchvision cannot be imported without.
     """
     for name in [name for name in sys.modules if name.partition(".")[0] in _TORCHVISION_DEPENDENTS]:
         del sys.modules[name]
-    global declared
-    declared = torch.library.Library("torchvision", "DEF")
+    global torchvision_library
+    torchvision_library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
-        declared.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        torchvision_library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
 
 def _run_in_subprocess(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
-    """Run a function in a fresh process, where no other loop's settings and memory reach it."""
+    """Run a function in a new process, so that settings and memory of other trainers do not affect it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
 
 def _measure_loop(name: str, folder: Path, model: str, epochs: int, threads: int) -> tuple[str, float, float]:
-    """Train once; return the peer's version, seconds on the clock, and seconds of the processors, workers' too."""
-    loop, package = LOOPS[name]
-    known = _import_peer(package)
+    """Train once; return the version of the trainer, the wall time, and the CPU time with that of the workers."""
+    train, package = LOOPS[name]
+    package_version = _import_peer(package)
     torch.set_num_threads(threads)
-    # A fresh process hands its own way of starting on; loaders are to start their workers as they do by themselves.
+    # A spawned process would spawn the workers of its loaders too. They shall start as they do by default.
     set_start_method(get_all_start_methods()[0], force=True)
-    started, spent = time.perf_counter(), cpu_seconds()
-    loop(folder, folder / f"{name}.weights", model, epochs)
-    return known, time.perf_counter() - started, cpu_seconds() - spent
+    started, started_cpu = time.perf_counter(), cpu_seconds()
+    train(folder, folder / f"{name}.weights", model, epochs)
+    return package_version, time.perf_counter() - started, cpu_seconds() - started_cpu
 
 
 def _measure_prepare(folder: Path) -> tuple[float, float]:
-    started, spent = time.perf_counter(), cpu_seconds()
+    started, started_cpu = time.perf_counter(), cpu_seconds()
     prepare(read(folder), load_recipe("leukemia-adam").images)
-    return time.perf_counter() - started, cpu_seconds() - spent
+    return time.perf_counter() - started, cpu_seconds() - started_cpu
 
 
 def _drop_partial_batch(folder: Path) -> int:
-    """Leave out images beyond the last whole batch, which timm and fastai drop, and return how many are left."""
+    """Remove the images after the last full batch, which timm and fastai drop, and return the number of images left."""
     rows = pd.read_csv(folder / "train.csv")
-    count = len(rows) // BATCH_SIZE * BATCH_SIZE
-    rows[:count].to_csv(folder / "train.csv", index=False)
-    return count
+    n_images = len(rows) // BATCH_SIZE * BATCH_SIZE
+    rows[:n_images].to_csv(folder / "train.csv", index=False)
+    return n_images
 
 
 def _link_by_class(folder: Path) -> None:
-    """Lay the training images out in a folder for each class, as timm wants them."""
+    """Link the training images into a folder for each class, as timm needs them."""
     for path, label in pd.read_csv(folder / "train.csv").itertuples(index=False):
         link = folder / "by_class" / str(label) / Path(path).name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -281,67 +282,71 @@ def _link_by_class(folder: Path) -> None:
 def compare(
     names: list[str], model: str, n_images: int, n_epochs: int, n_rounds: int, n_threads: int
 ) -> dict[str, Any]:
-    """Measure every loop that is installed in turns, and return all figures and the ratios of medians."""
-    with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, {"PARFOCAL_STORES": f"{place}/stores"}):
-        folder = synthesize_smear(Path(place) / "smears", n_images)
-        count = _drop_partial_batch(folder)
+    """Measure all installed trainers in turns, and return all results and the ratios of medians."""
+    with tempfile.TemporaryDirectory() as temporary, patch.dict(os.environ, {"PARFOCAL_STORES": f"{temporary}/stores"}):
+        folder = synthesize_smear(Path(temporary) / "smears", n_images)
+        n_training_images = _drop_partial_batch(folder)
         _link_by_class(folder)
-        preparing = _run_in_subprocess(_measure_prepare, folder)
+        prepare_times = _run_in_subprocess(_measure_prepare, folder)
         versions: dict[str, str] = {}
         left_out: dict[str, str] = {}
         seconds: dict[str, list[tuple[float, float]]] = {}
-        for turn, name in itertools.product(range(n_rounds), names):
+        for round_number, name in itertools.product(range(n_rounds), names):
             if name in left_out:
                 continue
             try:
-                versions[name], clock, processors = _run_in_subprocess(
+                versions[name], wall_time, cpu_time = _run_in_subprocess(
                     _measure_loop, name, folder, model, n_epochs, n_threads
                 )
             except (ImportError, RuntimeError) as error:
                 left_out[name] = f"{type(error).__name__}: {error}"
                 continue
-            seconds.setdefault(name, []).append((clock, processors))
-            print(f"round {turn + 1}: {name}: {clock:.1f} s, {processors:.1f} s of processors", flush=True)
+            seconds.setdefault(name, []).append((wall_time, cpu_time))
+            print(f"round {round_number + 1}: {name}: {wall_time:.1f} s, {cpu_time:.1f} s of CPU time", flush=True)
     return {
         "model": model,
-        "images": count,
+        "images": n_training_images,
         "epochs": n_epochs,
         "batch_size": BATCH_SIZE,
         "threads_used": n_threads,
-        "versions": {name: one for name, one in versions.items() if one},
+        "versions": {name: version for name, version in versions.items() if version},
         "left_out": left_out,
-        "clock": _summarize({name: [one for one, _ in values] for name, values in seconds.items()}, preparing[0]),
-        "processors": _summarize({name: [one for _, one in values] for name, values in seconds.items()}, preparing[1]),
+        "clock": _summarize(
+            {name: [wall_time for wall_time, _ in values] for name, values in seconds.items()}, prepare_times[0]
+        ),
+        "processors": _summarize(
+            {name: [cpu_time for _, cpu_time in values] for name, values in seconds.items()}, prepare_times[1]
+        ),
     }
 
 
 def _summarize(seconds: dict[str, list[float]], prepare_seconds: float) -> dict[str, Any]:
-    """Return the seconds of every round, and how many times those of ours the others take, in the median."""
-    first = [one + prepare_seconds for one in seconds["ours"]]
+    """Return the seconds of every round, and the ratios of the medians to those of Parfocal."""
+    with_preparing = [value + prepare_seconds for value in seconds["ours"]]
     return {
         "preparing": round(prepare_seconds, 2),
-        "seconds": {name: [round(one, 2) for one in values] for name, values in seconds.items()},
+        "seconds": {name: [round(value, 2) for value in values] for name, values in seconds.items()},
         "ours_over_it": {name: round(median_ratio(values, seconds["ours"]), 2) for name, values in seconds.items()},
         "ours_with_preparing_over_it": {
-            name: round(median_ratio(values, first), 2) for name, values in seconds.items()
+            name: round(median_ratio(values, with_preparing), 2) for name, values in seconds.items()
         },
     }
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--images", type=int, default=256, help="smears drawn; three quarters are trained on")
+    parser.add_argument("--images", type=int, default=256, help="synthetic smears; three quarters are for training")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that PyTorch computes in")
-    parser.add_argument("--loops", nargs="*", default=list(LOOPS), help="some of them only; ours is always there")
-    parser.add_argument("--name", default="peers-cpu", help="of the file in results/")
-    given = parser.parse_args()
-    names = list(dict.fromkeys(["ours", *given.loops]))
-    found = compare(names, given.model, given.images, given.epochs, given.rounds, given.threads)
-    save_results(given.name, found)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument("--loops", nargs="*", default=list(LOOPS), help="only these trainers; ours is always included")
+    parser.add_argument("--name", default="peers-cpu", help="name of the file in results/")
+    arguments = parser.parse_args()
+    names = list(dict.fromkeys(["ours", *arguments.loops]))
+    results = compare(names, arguments.model, arguments.images, arguments.epochs, arguments.rounds, arguments.threads)
+    save_results(arguments.name, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Preparing photographs of 3888×2592 to 512: ours beside the documents' way, and on two cores beside one.
+"""Prepare photographs of 3888×2592 pixels at 512: Parfocal against the source documents, and two cores against one.
 
-The documents' way is a full `cv2.imread`, the shorter side brought to 512 by area, and the centre cropped.
+The source documents read with `cv2.imread`, resize the shorter side to 512 (INTER_AREA), and crop the center.
 """
 
 import argparse
@@ -23,11 +23,11 @@ IMAGES = ImagesConfig(resize_mode="crop", size=512)
 
 
 def draw_photographs(folder: Path, n_images: int) -> list[Path]:
-    """Draw fundus photographs and bring them to the size and quality of the competition's."""
-    drawn = sorted((synthesize_fundus(folder / "drawn", 25, size=1600)).rglob("*.jpeg"))[:n_images]
+    """Synthesize fundus photographs with the size and JPEG quality of those of the competition."""
+    synthetic = sorted((synthesize_fundus(folder / "synthetic", 25, size=1600)).rglob("*.jpeg"))[:n_images]
     paths: list[Path] = []
     for number in range(n_images):
-        image = cv2.imread(str(drawn[number % len(drawn)]))
+        image = cv2.imread(str(synthetic[number % len(synthetic)]))
         assert image is not None
         large = cv2.resize(image, (3888, 2592), interpolation=cv2.INTER_CUBIC)
         noise = np.random.default_rng(number).normal(0, 2, (2592, 3888, 1))
@@ -38,7 +38,7 @@ def draw_photographs(folder: Path, n_images: int) -> list[Path]:
 
 
 def prepare_plain(path: Path) -> np.ndarray:
-    """Read in full, bring the shorter side to 512, crop the centre."""
+    """Prepare a photograph as the source documents do."""
     image = cv2.imread(str(path))
     assert image is not None
     height, width = image.shape[:2]
@@ -49,45 +49,43 @@ def prepare_plain(path: Path) -> np.ndarray:
 
 
 def compare(n_images: int, n_rounds: int) -> dict[str, object]:
-    """Measure in turns and return every figure and the ratios of medians."""
+    """Measure in turns, and return all results and the ratios of medians."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name:
         paths = draw_photographs(Path(name), n_images)
         names = [path.stem for path in paths]
         table = Table(
-            build_rows(names, paths, [0] * n_images, ["train"] * n_images, names), ("a", "b"), ("0", "1"), "drawn"
+            build_rows(names, paths, [0] * n_images, ["train"] * n_images, names), ("a", "b"), ("0", "1"), "synthetic"
         )
         pairs = [(prepare_image(path, IMAGES)[0].astype(int), prepare_plain(path)) for path in paths]
         differences = [np.abs(ours - documents).mean() for ours, documents in pairs]
 
-        def whole(workers: int) -> float:
+        def run_prepare(workers: int) -> float:
             shutil.rmtree(get_stores_folder(), ignore_errors=True)
             return measure_rate(lambda: len(prepare(table, IMAGES, workers=workers).index))
 
-        figures: dict[str, list[float]] = {"ours, one core": [], "ours, two cores": [], "documents, one core": []}
+        rates: dict[str, list[float]] = {"ours, one core": [], "ours, two cores": [], "documents, one core": []}
         for _ in range(n_rounds):
-            figures["documents, one core"].append(measure_rate(lambda: len([prepare_plain(path) for path in paths])))
-            figures["ours, one core"].append(whole(1))
-            figures["ours, two cores"].append(whole(2))
+            rates["documents, one core"].append(measure_rate(lambda: len([prepare_plain(path) for path in paths])))
+            rates["ours, one core"].append(run_prepare(1))
+            rates["ours, two cores"].append(run_prepare(2))
     return {
-        "images_per_second": {name: [round(one, 2) for one in values] for name, values in figures.items()},
-        "ours_over_documents_per_core": round(
-            median_ratio(figures["ours, one core"], figures["documents, one core"]), 2
-        ),
-        "two_cores_over_one": round(median_ratio(figures["ours, two cores"], figures["ours, one core"]), 2),
-        "mean_difference_in_grey_levels": round(float(np.mean(differences)), 3),
+        "images_per_second": {name: [round(value, 2) for value in values] for name, values in rates.items()},
+        "ours_over_documents_per_core": round(median_ratio(rates["ours, one core"], rates["documents, one core"]), 2),
+        "two_cores_over_one": round(median_ratio(rates["ours, two cores"], rates["ours, one core"]), 2),
+        "mean_difference_in_gray_levels": round(float(np.mean(differences)), 3),
     }
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as stores:
         os.environ["PARFOCAL_STORES"] = str(Path(stores) / "stores")
-        save_results("preparing", compare(given.images, given.rounds))
+        save_results("preparing", compare(arguments.images, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Views a second on one core: ours from the Store, beside PIL and Albumentations, the same steps on the same smears.
+"""Augmented views per second on one core: Parfocal from the Store, PIL and Albumentations, with the same augmentations.
 
-The steps are the leukemia lab's, with colours: an image of 450 squashed to 350, turned by up to 20 degrees, flipped,
-its centre of 224 taken, brightness, contrast and saturation changed. PIL and Albumentations start where they usually
-do, from the decoded image of 450; ours from the Store, where the squashing is already done.
+The augmentations are those of the leukemia lab, with colors: resize from 450 to 350 pixels, rotate by up to 20 degrees,
+flip, crop the center of 224 pixels, change brightness, contrast and saturation. PIL and Albumentations start from the
+decoded image of 450 pixels, as usual; Parfocal starts from the Store, where the images are already resized.
 """
 
 import argparse
@@ -31,7 +31,7 @@ VIEWS = ViewsConfig(
 
 
 def render_pil(image: Image.Image) -> np.ndarray:
-    """Take the steps one after another with PIL."""
+    """Augment an image with PIL."""
     image = image.resize((350, 350), Image.Resampling.BILINEAR)
     image = image.rotate(random.uniform(-20, 20), Image.Resampling.BILINEAR)
     for flip in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM):
@@ -44,7 +44,7 @@ def render_pil(image: Image.Image) -> np.ndarray:
 
 
 def build_albumentations() -> albumentations.Compose:
-    """Compose the steps with Albumentations."""
+    """Build the augmentations with Albumentations."""
     return albumentations.Compose(
         [
             albumentations.Resize(350, 350),
@@ -58,52 +58,53 @@ def build_albumentations() -> albumentations.Compose:
 
 
 def measure_rate_of_each(run: Callable[[int], object], n_images: int) -> float:
-    """Return how many images a second `run` gets through, one after another."""
+    """Return the images per second of `run`, called with one image number after another."""
 
-    def one_by_one() -> int:
+    def run_all() -> int:
         for number in range(n_images):
             run(number)
         return n_images
 
-    return measure_rate(one_by_one)
+    return measure_rate(run_all)
 
 
 def compare(n_images: int, n_rounds: int) -> dict[str, object]:
-    """Measure the three in turns and return every figure and the ratios of medians."""
+    """Measure the three in turns, and return all results and the ratios of medians."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         table = read(synthesize_smear(Path(folder) / "smears", n_images))
         decoded = [Image.open(path).convert("RGB") for path in table.rows["path"]]
         arrays = [np.asarray(image) for image in decoded]
         pixels = prepare(table, ImagesConfig(size=350)).pixels
-        composed, out = build_albumentations(), np.empty((224, 224, 3), np.uint8)
-        figures: dict[str, list[float]] = {"ours": [], "pil": [], "albumentations": []}
+        augment = build_albumentations()
+        out = np.empty((224, 224, 3), np.uint8)
+        rates: dict[str, list[float]] = {"ours": [], "pil": [], "albumentations": []}
         for epoch in range(n_rounds):
             started = time.perf_counter()
             views = draw_views(n_images, 350, VIEWS, seed=0, epoch=epoch)
-            drawing = (time.perf_counter() - started) / n_images
-            rendering = 1 / measure_rate_of_each(
+            draw_seconds = (time.perf_counter() - started) / n_images
+            render_seconds = 1 / measure_rate_of_each(
                 lambda number, views=views: render(pixels[number], views[number], out), n_images
             )
-            figures["ours"].append(1 / (rendering + drawing))
-            figures["pil"].append(measure_rate_of_each(lambda number: render_pil(decoded[number]), n_images // 2))
-            figures["albumentations"].append(
-                measure_rate_of_each(lambda number: composed(image=arrays[number]), n_images // 2)
+            rates["ours"].append(1 / (render_seconds + draw_seconds))
+            rates["pil"].append(measure_rate_of_each(lambda number: render_pil(decoded[number]), n_images // 2))
+            rates["albumentations"].append(
+                measure_rate_of_each(lambda number: augment(image=arrays[number]), n_images // 2)
             )
     return {
-        "images_per_second_per_core": {name: [round(one) for one in values] for name, values in figures.items()},
-        "ours_over_pil": round(median_ratio(figures["ours"], figures["pil"]), 2),
-        "ours_over_albumentations": round(median_ratio(figures["ours"], figures["albumentations"]), 2),
+        "images_per_second_per_core": {name: [round(value) for value in values] for name, values in rates.items()},
+        "ours_over_pil": round(median_ratio(rates["ours"], rates["pil"]), 2),
+        "ours_over_albumentations": round(median_ratio(rates["ours"], rates["albumentations"]), 2),
     }
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    save_results("rendering", compare(given.images, given.rounds))
+    arguments = parser.parse_args()
+    save_results("rendering", compare(arguments.images, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Levers of the training step: each tried against the step as it is, in turns, each in a process of its own.
+"""Levers of the training step: each is compared with the default step, in turns, each in its own process.
 
-With one thread what is compared is processor time, which other programs on the machine hardly change; with more it is
-time on the clock.
+With one thread CPU time is compared, because other programs hardly change it; with more threads, wall time.
 """
 
 import argparse
@@ -36,7 +35,7 @@ images_per_step: int
 
 @dataclass(frozen=True)
 class Lever:
-    """One thing to try: how the step is built with it, at which batch, and what is set before the process starts."""
+    """One change to try: how the step is built, its batch size, and the environment of its process."""
 
     build: Callable[[str, int], Step]
     batch_size: int = 32
@@ -48,19 +47,19 @@ def _recipe(model: str, **changes: Any) -> Recipe:
 
 
 def _random_batch(size: int) -> Batch:
-    dice = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (size, 224, 224, 3), dtype=torch.uint8, generator=dice)
-    return Batch(pixels, torch.randint(0, 2, (size,), generator=dice))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (size, 224, 224, 3), dtype=torch.uint8, generator=generator)
+    return Batch(pixels, torch.randint(0, 2, (size,), generator=generator))
 
 
-def _new_classifier(chosen: Recipe) -> Classifier:
+def _new_classifier(recipe: Recipe) -> Classifier:
     torch.manual_seed(0)
-    return build_classifier(chosen.network, ("normal", "blast"))
+    return build_classifier(recipe.network, ("normal", "blast"))
 
 
 def _build_learner(model: str, **changes: Any) -> Learner:
-    chosen = _recipe(model, **changes)
-    return build_learner(build_fabric(chosen.training.precision), _new_classifier(chosen), chosen)
+    recipe = _recipe(model, **changes)
+    return build_learner(build_fabric(recipe.training.precision), _new_classifier(recipe), recipe)
 
 
 def default_step(
@@ -70,7 +69,7 @@ def default_step(
     settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Step:
-    """Return the trainer's own step, of a network that is changed, and an optimiser with further settings."""
+    """Return the training step of the trainer, with a changed network and further settings of the optimizer."""
     learner, batch = _build_learner(model, **changes), _random_batch(size)
     if change:
         change(learner.classifier)
@@ -80,39 +79,39 @@ def default_step(
 
 
 def return_freed_memory(model: str, size: int) -> Step:
-    """Leave memory to the C library's own ways."""
-    with patch("parfocal.evaluation.inference.keep_freed_memory"):
+    """Use the default memory settings of the C library."""
+    with patch("parfocal.engine.device.keep_freed_memory"):
         return default_step(model, size)
 
 
 def larger_blocks(model: str, size: int) -> Step:
-    """Ask the kernel for memory in blocks of 1 GB."""
+    """Request memory from the kernel in blocks of 1 GB."""
     with patch("parfocal.engine.device._TOP_PAD_BYTES", 2**30):
         return default_step(model, size)
 
 
 def flush_denormals(model: str, size: int) -> Step:
-    """Take numbers too small for full precision as zero."""
+    """Flush denormal numbers to zero."""
     torch.set_flush_denormal(True)
     return default_step(model, size)
 
 
 def fast_math(model: str, size: int) -> Step:
-    """Keep everything in float32 and let oneDNN multiply in bf16."""
+    """Keep everything in float32 and let oneDNN compute in bf16."""
     torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
     return default_step(model, size, precision="float32")
 
 
 def bf16_weights(model: str, size: int) -> Step:
-    """Keep the weights in bf16 too, with float32 masters that the optimiser moves, in place of autocast's copies."""
+    """Keep the weights in bf16, with float32 master weights for the optimizer, instead of autocast's copies."""
     classifier, batch = to_channels_last(_new_classifier(_recipe(model))).train(), _random_batch(size)
     for module in classifier.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(torch.bfloat16)
     weights = list(classifier.parameters())
     masters = [weight.detach().float().clone() for weight in weights]
-    rule = torch.optim.SGD(masters, 0.001, momentum=0.9)
+    optimizer = torch.optim.SGD(masters, 0.001, momentum=0.9)
 
     def run() -> None:
         classifier.zero_grad(set_to_none=True)
@@ -121,7 +120,7 @@ def bf16_weights(model: str, size: int) -> Step:
         for weight, master in zip(weights, masters, strict=True):
             assert weight.grad is not None
             master.grad = weight.grad.float()
-        rule.step()
+        optimizer.step()
         with torch.no_grad():
             for weight, master in zip(weights, masters, strict=True):
                 weight.copy_(master)
@@ -130,21 +129,21 @@ def bf16_weights(model: str, size: int) -> Step:
 
 
 def optimizer_in_backward(model: str, size: int) -> Step:
-    """Move each weight as soon as its gradient is there, while both are still in the cache."""
+    """Update each weight as soon as its gradient is computed, while both are still in the cache."""
     learner, batch = _build_learner(model), _random_batch(size)
-    rules = {weight: torch.optim.SGD([weight], 0.001, momentum=0.9) for weight in learner.classifier.parameters()}
+    optimizers = {weight: torch.optim.SGD([weight], 0.001, momentum=0.9) for weight in learner.classifier.parameters()}
 
-    def move(weight: Tensor) -> None:
-        rules[weight].step()  # type: ignore[index]
+    def update(weight: Tensor) -> None:
+        optimizers[weight].step()  # type: ignore[index]
         weight.grad = None
 
-    for weight in rules:
-        weight.register_post_accumulate_grad_hook(move)
+    for weight in optimizers:
+        weight.register_post_accumulate_grad_hook(update)
     return lambda: learner.fabric.backward(nn.functional.cross_entropy(learner.network(batch.pixels), batch.labels))
 
 
 def micro_batches(model: str, size: int) -> Step:
-    """Take a batch as four, whose buffers fit in the cache, and move the weights once; norms see a quarter each."""
+    """Split a batch into four micro-batches, whose buffers fit in the cache, and update the weights once."""
     learner, batches = _build_learner(model), _random_batch(size).split(4)
     return lambda: train_step(learner, batches, 0.001)
 
@@ -157,20 +156,20 @@ def compile_network(model: str, size: int) -> Step:
 
 
 def pool_before_relu(classifier: Classifier) -> None:
-    """Pool before the first ReLU instead of after it, which gives the same to the bit and touches a quarter of it."""
-    inside = classifier.network
+    """Pool before the first ReLU instead of after it: the same result, with a quarter of the memory accesses."""
+    network = classifier.network
 
     def features(x: Tensor) -> Tensor:
-        x = inside.relu(inside.maxpool(inside.bn1(inside.conv1(x))))
-        for name in inside.stage_names:
-            x = inside.get_submodule(name)(x)
+        x = network.relu(network.maxpool(network.bn1(network.conv1(x))))
+        for name in network.stage_names:
+            x = network.get_submodule(name)(x)
         return x
 
-    inside.forward_features = features
+    network.forward_features = features
 
 
 def pool_channels_first(classifier: Classifier) -> None:
-    """Pool with channels first, as PyTorch lays images out by itself."""
+    """Pool with channels first, the default memory format of PyTorch."""
     pool = classifier.network.maxpool
 
     def forward(x: Tensor) -> Tensor:
@@ -180,22 +179,22 @@ def pool_channels_first(classifier: Classifier) -> None:
 
 
 def relu_out_of_place(classifier: Classifier) -> None:
-    """Have ReLU write beside what it reads, and not over it."""
+    """Use ReLU out of place."""
     for module in classifier.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
 
 
 def pad_stem(classifier: Classifier) -> None:
-    """Give the first convolution a fourth channel of zeros, as instructions for bf16 take channels in pairs."""
-    inside, normalise = classifier.network, classifier.normalize
-    weight = nn.functional.pad(inside.conv1.weight.detach(), (0, 0, 0, 0, 0, 1))
-    inside.conv1.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-    classifier.normalize = lambda pixels: nn.functional.pad(normalise(pixels), (0, 0, 0, 0, 0, 1))
+    """Give the first convolution a fourth channel of zeros, because bf16 instructions take channels in pairs."""
+    network, normalize = classifier.network, classifier.normalize
+    weight = nn.functional.pad(network.conv1.weight.detach(), (0, 0, 0, 0, 0, 1))
+    network.conv1.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+    classifier.normalize = lambda pixels: nn.functional.pad(normalize(pixels), (0, 0, 0, 0, 0, 1))
 
 
 def compile_norms(classifier: Classifier) -> None:
-    """Compile norm and ReLU into one pass over memory, and leave everything else."""
+    """Compile batch norm and ReLU into one pass over memory, and nothing else."""
 
     @torch.compile(dynamic=False)
     def fused(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -216,10 +215,10 @@ def compile_norms(classifier: Classifier) -> None:
 
 
 def channels_first(classifier: Classifier) -> None:
-    """Lay weights and pixels out as PyTorch does by itself."""
+    """Use channels first, the default memory format of PyTorch, for weights and pixels."""
     classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    normalise = classifier.normalize
-    classifier.normalize = lambda pixels: normalise(pixels).contiguous()
+    normalize = classifier.normalize
+    classifier.normalize = lambda pixels: normalize(pixels).contiguous()
 
 
 LEVERS: dict[str, Lever] = {
@@ -254,7 +253,7 @@ LEVERS: dict[str, Lever] = {
     "batch 64": Lever(default_step, 64),
     "batch 128": Lever(default_step, 128),
 }
-# These mean something only where there are threads, and time on the clock.
+# These levers need several threads, and are compared in wall time.
 THREAD_LEVERS: dict[str, Lever] = {
     "as it is, again": Lever(default_step),
     "threads bound to cores": Lever(default_step, environment={"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}),
@@ -266,7 +265,7 @@ THREAD_LEVERS: dict[str, Lever] = {
 
 
 class Worker:
-    """A process that takes steps built with one lever."""
+    """A process that takes steps with one lever."""
 
     def __init__(self, lever: Lever, name: str, model: str, threads: int) -> None:
         with patch.dict(os.environ, lever.environment):
@@ -274,15 +273,15 @@ class Worker:
             self.first_step_seconds = self.process.submit(_build_step, name, model, threads).result()
 
     def measure_seconds(self) -> float:
-        """Take one step and return the seconds it takes for an image."""
+        """Take one step and return its seconds per image."""
         return self.process.submit(_measure_step).result()
 
     def measure_matmul(self) -> float:
-        """Return how fast bf16 matrices multiply, in GFLOP/s."""
+        """Return the speed of matrix multiplication in bf16, in GFLOP/s."""
         return self.process.submit(measure_matmul_gflops, torch.bfloat16).result()
 
     def profile_operations(self) -> dict[str, float]:
-        """Return which share of a step's time each operation takes, down to a hundredth."""
+        """Return the share of each operation in the time of a step, if it is at least 1 %."""
         return self.process.submit(_profile_operations).result()
 
     def close(self) -> None:
@@ -291,16 +290,16 @@ class Worker:
 
 
 def _build_step(name: str, model: str, threads: int) -> float:
-    """Build the step and take it twice; return the seconds of the first, where compilers do their work."""
+    """Build the step and take it twice; return the seconds of the first, in which compilers work."""
     global step, images_per_step
     torch.set_num_threads(threads)
     lever = {**LEVERS, **THREAD_LEVERS}.get(name, Lever(default_step))
     step, images_per_step = lever.build(model, lever.batch_size), lever.batch_size
     started = time.perf_counter()
     step()
-    first = time.perf_counter() - started
+    first_step_seconds = time.perf_counter() - started
     step()
-    return first
+    return first_step_seconds
 
 
 def _measure_step() -> float:
@@ -312,19 +311,19 @@ def _measure_step() -> float:
 
 
 def _profile_operations() -> dict[str, float]:
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         step()
-    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
-    shares = {name: round(one / sum(spent.values()), 3) for name, one in spent.items()}
+    spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    shares = {name: round(microseconds / sum(spent.values()), 3) for name, microseconds in spent.items()}
     return {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1]) if share >= 0.01}
 
 
 def compare(names: list[str], model: str, n_threads: int, n_rounds: int) -> dict[str, Any]:
-    """Measure each lever in turns with the step as it is, and how near that comes to the matrix rate."""
-    found: dict[str, Any] = {}
+    """Measure each lever in turns with the default step, and compare that with the speed of matrix multiplication."""
+    levers: dict[str, Any] = {}
     base = Worker(Lever(default_step), "", model, n_threads)
-    chosen = _recipe(model)
-    work = compute_gflop_per_image(_new_classifier(chosen), chosen)
+    recipe = _recipe(model)
+    work = compute_gflop_per_image(_new_classifier(recipe), recipe)
     rates = [(work / base.measure_seconds(), base.measure_matmul()) for _ in range(n_rounds)]
     shares = base.profile_operations()
     for name in names:
@@ -332,7 +331,7 @@ def compare(names: list[str], model: str, n_threads: int, n_rounds: int) -> dict
         pairs = [(base.measure_seconds(), worker.measure_seconds()) for _ in range(n_rounds)]
         worker.close()
         ratios = sorted(without / with_it for without, with_it in pairs)
-        found[name] = {
+        levers[name] = {
             "as_it_is": round(1 / statistics.median(without for without, _ in pairs), 2),
             "with_it": round(1 / statistics.median(with_it for _, with_it in pairs), 2),
             "ratio": round(statistics.median(ratios), 3),
@@ -340,32 +339,32 @@ def compare(names: list[str], model: str, n_threads: int, n_rounds: int) -> dict
             "highest": round(ratios[-1], 3),
             "first_step_seconds": round(worker.first_step_seconds, 1),
         }
-        print(f"{name:32} {found[name]}", flush=True)
+        print(f"{name:32} {levers[name]}", flush=True)
     base.close()
     return {
         "gflops_of_the_step": round(statistics.median(step for step, _ in rates), 1),
         "gflops_of_bf16_matrices": round(statistics.median(matrices for _, matrices in rates), 1),
         "shares": shares,
-        "levers": found,
+        "levers": levers,
     }
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--threads", type=int, default=1, help="more than one measures time on the clock")
+    parser.add_argument("--threads", type=int, default=1, help="more than one measures wall time")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--levers", nargs="*", help="some of them only")
-    parser.add_argument("--name", default="step-cpu", help="of the file in results/")
-    given = parser.parse_args()
-    # Compilers keep what they have made; a first step is to show what it costs.
+    parser.add_argument("--levers", nargs="*", help="only these levers")
+    parser.add_argument("--name", default="step-cpu", help="name of the file in results/")
+    arguments = parser.parse_args()
+    # Compilers cache their results. An empty cache shows what the first step costs.
     with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}):
-        names = given.levers or list(LEVERS if given.threads == 1 else THREAD_LEVERS)
-        found = compare(names, given.model, given.threads, given.rounds)
-    clock = "processor time of one thread" if given.threads == 1 else "time on the clock"
-    figures = {"model": given.model, "threads_used": given.threads, "images_per_second_of": clock, **found}
-    save_results(given.name, figures)
+        names = arguments.levers or list(LEVERS if arguments.threads == 1 else THREAD_LEVERS)
+        results = compare(names, arguments.model, arguments.threads, arguments.rounds)
+    clock = "CPU time of one thread" if arguments.threads == 1 else "wall time"
+    results = {"model": arguments.model, "threads_used": arguments.threads, "images_per_second_of": clock, **results}
+    save_results(arguments.name, results)
 
 
 if __name__ == "__main__":

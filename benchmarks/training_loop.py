@@ -1,9 +1,9 @@
-"""Training images a second: our whole loop, the bare step inside it, and a plain loop as it is usually written.
+"""Training speed in images per second: Parfocal's epoch, its training step alone, and a plain loop as in tutorials.
 
-All three train the same network on the same smears at 224 pixels, in turns. The plain loop is float32, channels first,
-and fed by a PIL pipeline (rotate, flips, resize 350, crop 224, to tensor) in two worker processes. With one thread what
-is compared is processor time, that of the worker processes too, which other programs on the machine hardly change; with
-more it is time on the clock.
+All three train the same network on the same smears at 224 pixels, in turns. The plain loop uses float32, channels
+first, and a PIL pipeline (rotate, flips, resize 350, crop 224, to tensor) in two worker processes. With one thread CPU
+time is compared, including that of the worker processes, because other programs hardly change it; with more threads,
+wall time.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from parfocal.training.step import Batch, EpochState, build_learner, epoch_row, 
 
 BATCH_SIZE = 32
 N_IMAGES = {"resnet18": 340, "resnet50": 172, "resnet152": 86}
-"""Smears drawn for each network, of which three quarters are trained on: fewer where a step takes longer."""
+"""Synthetic smears for each network, three quarters for training; fewer where a step takes longer."""
 
 plain_network: nn.Module
 plain_optimizer: torch.optim.Optimizer
@@ -47,7 +47,7 @@ plain_device: torch.device
 
 
 class PlainDataset(Dataset[tuple[Tensor, int]]):
-    """The plain way: every image opened, turned and resized anew by PIL each time it is asked for."""
+    """The plain way: PIL opens, rotates and resizes every image each time it is needed."""
 
     def __init__(self, table: Table) -> None:
         rows = table.rows.iloc[table.get_positions("train")]
@@ -69,19 +69,19 @@ class PlainDataset(Dataset[tuple[Tensor, int]]):
 
 
 class ParfocalLoop:
-    """The trainer's own epoch, and the step inside it on a batch that lies ready."""
+    """Measure an epoch of the trainer, and its training step on a batch that is ready."""
 
-    def __init__(self, fabric: Fabric, table: Table, chosen: Recipe) -> None:
-        self.fabric, self.recipe = fabric, chosen
-        self.learner = build_learner(fabric, build_classifier(chosen.network, table.classes), chosen)
-        self.batches = build_batches("train", table, prepare(table, chosen.images), chosen)
+    def __init__(self, fabric: Fabric, table: Table, recipe: Recipe) -> None:
+        self.fabric, self.recipe = fabric, recipe
+        self.learner = build_learner(fabric, build_classifier(recipe.network, table.classes), recipe)
+        self.batches = build_batches("train", table, prepare(table, recipe.images), recipe)
         pixels, labels = next(iter(self.batches.train_batches(0)))
         self.batch = Batch(pixels.to(fabric.device), labels.to(fabric.device))
         self.epochs = itertools.count()
         self.data_waiting: list[float] = []
 
     def measure_step(self, n_steps: int) -> float:
-        """Take bare steps; return images a second."""
+        """Take training steps alone; return the images per second."""
         self.learner.network.train()
 
         def run() -> int:
@@ -92,28 +92,28 @@ class ParfocalLoop:
         return measure_rate(run, choose_clock())
 
     def measure_epoch(self) -> float:
-        """Take one epoch, data and all; return images a second."""
+        """Train one epoch, with data loading; return the images per second."""
 
         def run() -> int:
             epoch = next(self.epochs)
-            tally = EpochState.create(self.fabric.device, self.batches.steps_per_epoch)
-            for _ in run_epoch(self.learner, self.batches, self.recipe, epoch, lambda step: 0.001, tally):
+            state = EpochState.create(self.fabric.device, self.batches.steps_per_epoch)
+            for _ in run_epoch(self.learner, self.batches, self.recipe, epoch, lambda step: 0.001, state):
                 pass
-            self.data_waiting.append(epoch_row(self.learner, tally)["waiting"])
+            self.data_waiting.append(epoch_row(self.learner, state)["waiting"])
             return len(self.batches.indices)
 
         return measure_rate(run, choose_clock())
 
 
 class PlainLoop:
-    """The loop as tutorials write it, in a process of its own, where none of our settings reach it."""
+    """Measure a loop as in tutorials, in a separate process, so that Parfocal's settings do not affect it."""
 
     def __init__(self, folder: Path, model: str, threads: int) -> None:
         self.process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
         self.process.submit(_start_plain_loop, folder, model, threads).result()
 
     def measure_epoch(self, n_steps: int | None = None) -> float:
-        """Take one epoch, or only its first steps; return images a second."""
+        """Train one epoch, or only its first steps; return the images per second."""
         return self.process.submit(_run_plain_epoch, n_steps).result()
 
 
@@ -123,48 +123,48 @@ def _start_plain_loop(folder: Path, model: str, threads: int) -> None:
     plain_device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plain_network = resnet.build_resnet(model, n_classes=2).to(plain_device).train()
     plain_optimizer = torch.optim.SGD(plain_network.parameters(), lr=0.001, momentum=0.9)
-    # Workers end with their epoch, so that they prepare nothing while others are measured.
+    # The workers end with their epoch, so that they do not work while others are measured.
     plain_loader = DataLoader(PlainDataset(read(folder)), BATCH_SIZE, shuffle=True, num_workers=2)
 
 
 def _run_plain_epoch(n_steps: int | None) -> float:
     def run() -> int:
-        count = 0
+        n_images = 0
         for images, labels in itertools.islice(plain_loader, n_steps):
             images, labels = images.to(plain_device), labels.to(plain_device)
             plain_optimizer.zero_grad()
             nn.functional.cross_entropy(plain_network(images), labels).backward()
             plain_optimizer.step()
-            count += len(labels)
-        return count
+            n_images += len(labels)
+        return n_images
 
     return measure_rate(run, choose_clock())
 
 
 def compare(model: str, n_images: int, n_rounds: int, n_threads: int) -> dict[str, object]:
-    """Measure the three loops in turns and return every figure and the ratios of medians."""
+    """Measure the three loops in turns, and return all results and the ratios of medians."""
     torch.set_num_threads(n_threads)
     with tempfile.TemporaryDirectory() as folder:
         smears = synthesize_smear(Path(folder) / "smears", n_images)
         table = read(smears)
-        chosen = load_recipe("leukemia-adam", model=model, optimizer="sgd", learning_rate=0.001, batch_size=BATCH_SIZE,
+        recipe = load_recipe("leukemia-adam", model=model, optimizer="sgd", learning_rate=0.001, batch_size=BATCH_SIZE,
                         compile=torch.cuda.is_available())  # fmt: skip
         plain = PlainLoop(smears, model, n_threads)
         steps = len(table.get_positions("train")) // BATCH_SIZE
         plain.measure_epoch(1)
-        # The engine asks the C library to keep freed memory, for good; so what it does by itself is measured first.
-        with patch("parfocal.evaluation.inference.keep_freed_memory"):
-            untouched = ParfocalLoop(build_fabric(chosen.training.precision), table, chosen)
+        # The engine makes the C library keep freed memory, for the life of the process. So the default comes first.
+        with patch("parfocal.engine.device.keep_freed_memory"):
+            untouched = ParfocalLoop(build_fabric(recipe.training.precision), table, recipe)
         untouched.measure_step(1)
         before = [untouched.measure_step(steps) for _ in range(2)]
-        ours = ParfocalLoop(build_fabric(chosen.training.precision), table, chosen)
+        ours = ParfocalLoop(build_fabric(recipe.training.precision), table, recipe)
         ours.measure_step(1)
-        figures: dict[str, list[float]] = {"step": [], "loop": [], "plain": []}
+        rates: dict[str, list[float]] = {"step": [], "loop": [], "plain": []}
         for _ in range(n_rounds):
-            figures["step"].append(ours.measure_step(steps))
-            figures["loop"].append(ours.measure_epoch())
-            figures["plain"].append(plain.measure_epoch())
-        rates = {
+            rates["step"].append(ours.measure_step(steps))
+            rates["loop"].append(ours.measure_epoch())
+            rates["plain"].append(plain.measure_epoch())
+        matmul_gflops = {
             name: measure_matmul_gflops(kind) for name, kind in (("float32", torch.float32), ("bf16", torch.bfloat16))
         }
     return {
@@ -172,32 +172,33 @@ def compare(model: str, n_images: int, n_rounds: int, n_threads: int) -> dict[st
         "batch_size": BATCH_SIZE,
         "threads_used": n_threads,
         "per_second_of": "processor time" if n_threads == 1 else "the clock",
-        "images_per_second": {name: [round(value, 2) for value in values] for name, values in figures.items()},
+        "images_per_second": {name: [round(value, 2) for value in values] for name, values in rates.items()},
         "step_with_memory_handed_back": [round(value, 2) for value in before],
-        "loop_over_step": round(median_ratio(figures["loop"], figures["step"]), 3),
-        "loop_over_plain": round(median_ratio(figures["loop"], figures["plain"]), 3),
-        "kept_memory_over_handed_back": round(median_ratio(figures["step"], before), 3),
+        "loop_over_step": round(median_ratio(rates["loop"], rates["step"]), 3),
+        "loop_over_plain": round(median_ratio(rates["loop"], rates["plain"]), 3),
+        "kept_memory_over_handed_back": round(median_ratio(rates["step"], before), 3),
         "waiting_for_data": round(statistics.median(ours.data_waiting), 4),
-        "gflop_an_image": round(compute_gflop_per_image(ours.learner.classifier, chosen), 2),
-        "gflops_of_matrices": {name: round(value, 1) for name, value in rates.items()},
+        "gflop_an_image": round(compute_gflop_per_image(ours.learner.classifier, recipe), 2),
+        "gflops_of_matrices": {name: round(value, 1) for name, value in matmul_gflops.items()},
     }
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=list(N_IMAGES))
-    parser.add_argument("--images", type=int, help="smears drawn for each; three quarters are trained on")
+    parser.add_argument("--images", type=int, help="synthetic smears for each network; three quarters are for training")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that PyTorch computes in")
-    parser.add_argument("--name", default="training-loop-cpu", help="of the files in results/, before the network's")
-    given = parser.parse_args()
-    for model in given.models:
-        images = given.images or N_IMAGES.get(model, min(N_IMAGES.values()))
-        # Each in a process of its own, for what the engine asks of the C library is asked for good.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument("--name", default="training-loop-cpu", help="start of the file names in results/")
+    arguments = parser.parse_args()
+    for model in arguments.models:
+        images = arguments.images or N_IMAGES.get(model, min(N_IMAGES.values()))
+        # Each network in its own process, because the memory settings of the engine cannot be undone.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             save_results(
-                f"{given.name}-{model}", fresh.submit(compare, model, images, given.rounds, given.threads).result()
+                f"{arguments.name}-{model}",
+                process.submit(compare, model, images, arguments.rounds, arguments.threads).result(),
             )
 
 

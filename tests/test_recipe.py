@@ -50,7 +50,7 @@ def test_short_and_full_keys_mean_the_same() -> None:
     [
         ("epohcs=3", "no key 'epohcs'. Did you mean 'epochs'?"),
         ("training.epoch=3", "no key 'training.epoch'. Did you mean 'training.epochs'?"),
-        ("optimizer=sdg", "optimizer=sdg is not a valid choice. Did you mean 'sgd'?"),
+        ("optimizer=sdg", "optimizer=sdg is not a choice. Did you mean 'sgd'?"),
         ("epochs=0", "training.epochs=0"),
         ("epochs=many", "training.epochs=many"),
         ("epochs", "not of the form key=value"),

@@ -1,4 +1,4 @@
-"""Running `parfocal` as a terminal does, without the seconds that a process of its own takes to start."""
+"""Run `parfocal` commands in tests, without the seconds that a new process takes to start."""
 
 import io
 import subprocess
@@ -13,7 +13,7 @@ from parfocal.commands import main
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended, and what it said."""
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -23,24 +23,24 @@ class CommandResult:
 def parfocal(*arguments: str | Path, stdin: str = "") -> CommandResult:
     """Run a command line in this process."""
     out, err = io.StringIO(), io.StringIO()
-    typed = ["parfocal", *map(str, arguments)]
-    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", typed), patch("sys.stdin", io.StringIO(stdin)):
+    argv = ["parfocal", *map(str, arguments)]
+    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", argv), patch("sys.stdin", io.StringIO(stdin)):
         try:
             main()
             code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        except SystemExit as end:
+            code = int(end.code or 0)
     return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 def parfocal_subprocess(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command line in a process of its own."""
+    """Run a command line in a new process."""
     command = [sys.executable, "-m", "parfocal", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
 
 
 def expect_error(result: CommandResult | subprocess.CompletedProcess[str], code: int) -> str:
-    """Assert that a command ended in one message and return it."""
+    """Assert that a command ended with one error message, and return the message."""
     assert result.returncode == code, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr

@@ -1,4 +1,4 @@
-"""The demo goes the whole way and goes on where it was stopped."""
+"""`parfocal demo` produces data, runs and a report, and resumes where it was interrupted."""
 
 from pathlib import Path
 
@@ -9,22 +9,22 @@ from parfocal.commands import app, demo
 from parfocal.recipe import load_recipe
 
 
-def test_the_demo_leaves_runs_page_and_submissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = load_recipe("demo", size=32, crop_size=32, epochs=1)
-    monkeypatch.setattr(demo, "RECIPE", quick)
+def test_the_demo_writes_runs_reports_and_submissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_recipe = load_recipe("demo", size=32, crop_size=32, epochs=1)
+    monkeypatch.setattr(demo, "RECIPE", quick_recipe)
     monkeypatch.setattr(demo, "NETWORKS", ["resnet20", "plain20"])
     monkeypatch.setattr(demo, "N_IMAGES", 60)
     for _ in range(2):
-        done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
-        assert done.exit_code == 0, done.output
-        assert "majority" in done.output
-        assert f"Next: open {tmp_path / 'demo' / 'report.html'}" in done.output
-        assert done.output.splitlines()[-1].endswith(f"parfocal serve {tmp_path / 'demo'}")
+        result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
+        assert result.exit_code == 0, result.output
+        assert "majority" in result.output
+        assert f"Open {tmp_path / 'demo' / 'report.html'}" in result.output
+        assert result.output.splitlines()[-1].endswith(f"parfocal serve {tmp_path / 'demo'}")
     for network in ("resnet20", "plain20"):
         assert (tmp_path / "demo" / network / "submission.csv").is_file()
     assert (tmp_path / "demo" / "figures" / "accuracy.png").is_file()
 
 
-def test_the_demo_trains_the_three_networks_from_scratch_with_one_recipe() -> None:
+def test_the_demo_trains_three_networks_from_scratch_with_one_recipe() -> None:
     assert demo.NETWORKS == ["resnet18", "resnet50", "resnet152"]
     assert demo.RECIPE == "demo"

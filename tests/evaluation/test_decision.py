@@ -1,81 +1,165 @@
-"""What validation decided is kept in one file, and comes back as it went."""
+"""The decisions of validation are kept in one file, and a new kind of decision is one class."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
 
-from parfocal.errors import ParfocalError
-from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
+import parfocal
+from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation import decision as decision_module
+from parfocal.evaluation.decision import DECISIONS, Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
+from parfocal.run import Run
 from parfocal.schema import EvaluationConfig
 from tests.evaluation.make_predictions import make_predictions
+from tests.evaluation.trained_run import trained as trained
 
 PLAIN = EvaluationConfig()
-ORDINARY = OodMonitor((1.0,) * 7, (2.0,) * 7, 4.0, 60)
-EVERYTHING = DecisionOptions(operating_point="sensitivity=0.9", refer=0.8, tta="d4", fuse_eyes=True)
+MONITOR = OodMonitor((1.0,) * 7, (2.0,) * 7, 4.0, 60)
+ALL_OPTIONS = DecisionOptions(operating_point="sensitivity=0.9", refer=0.8, tta="d4", fellow_eyes=True)
+
+
+@dataclass(frozen=True)
+class TopProbability(ValidationDecision):
+    """A toy decision: flag images whose highest probability is below a quantile of validation."""
+
+    name = "top_probability"
+    section = "top_probability"
+    option = "min_quantile"
+
+    quantile: float
+    limit: float
+
+    @classmethod
+    def fit(cls, valid: ValidationSplit, option: Any) -> Self:
+        return cls(option, float(np.quantile(valid.calibrated.probabilities.max(axis=1), option)))
+
+    @property
+    def option_value(self) -> float:
+        return self.quantile
+
+    @property
+    def flag(self) -> str:
+        return "doubtful"
+
+    def apply(self, batch: PredictedBatch) -> PredictedBatch:
+        doubtful = batch.probabilities.max(axis=1) < self.limit
+        return replace(batch, flags={**batch.flags, self.flag: doubtful})
+
+    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+        return {"share": float((calibrated.probabilities.max(axis=1) < self.limit).mean())}
+
+    def describe(self) -> str:
+        return f"Images with a probability below {self.limit:.2f} are doubtful."
 
 
 def _overconfident(seed: int = 0, count: int = 400) -> Predictions:
-    dice = np.random.default_rng(seed)
-    truth = dice.integers(0, 2, count)
-    logits = np.clip(dice.normal(2.0 * truth - 1, 1.5), -3, 3) * 4
-    said = 1 / (1 + np.exp(-logits))
-    return make_predictions(truth, np.stack([1 - said, said], axis=1), [str(number // 2) for number in range(count)])
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, count)
+    logits = np.clip(rng.normal(2.0 * truth - 1, 1.5), -3, 3) * 4
+    positive = 1 / (1 + np.exp(-logits))
+    groups = [str(number // 2) for number in range(count)]
+    return make_predictions(truth, np.stack([1 - positive, positive], axis=1), groups)
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    decision = fit_decision(_overconfident(), EVERYTHING, Decision(), PLAIN, ORDINARY)
+def test_a_loaded_decision_equals_the_saved_one(tmp_path: Path) -> None:
+    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
+    assert [type(fitted) for fitted in decision.fitted] == list(DECISIONS)
     decision.save(tmp_path / "decision.json")
     assert Decision.load(tmp_path / "decision.json") == decision
-    assert Decision.load(tmp_path / "none.json") == Decision()
+    assert Decision.load(tmp_path / "missing.json") == Decision()
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ParfocalError, match=r"is not what Parfocal wrote\. Make it anew with `parfocal evaluate"):
+    with pytest.raises(
+        ParfocalError, match=r"not a decision file of this version\. Write it again with `parfocal eval"
+    ):
         Decision.load(tmp_path / "other.json")
 
 
-def test_what_was_wished_stays_until_it_is_taken_back() -> None:
-    first = fit_decision(_overconfident(), EVERYTHING, Decision(), PLAIN, ORDINARY)
-    assert fit_decision(_overconfident(), DecisionOptions(), first, PLAIN, ORDINARY) == first
-    back = fit_decision(_overconfident(), DecisionOptions("none", 0, "none", fuse_eyes=False), first, PLAIN, ORDINARY)
-    assert (back.operating_point, back.referral, back.tta, back.fellow_eye_weight) == (None, None, "", None)
-    assert back.temperature == first.temperature
+def test_an_option_stays_until_it_is_turned_off() -> None:
+    first = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
+    assert fit_decision(_overconfident(), DecisionOptions(), first, PLAIN) == first
+    off = fit_decision(_overconfident(), DecisionOptions("none", 0, "recipe", fellow_eyes=False), first, PLAIN)
+    assert (off.operating_point, off.referral, off.tta, off.fellow_eye_weight) == (None, None, "", None)
+    assert off.temperature == first.temperature
 
 
-def test_calibration_is_shown_before_and_after() -> None:
-    decision = fit_decision(_overconfident(), DecisionOptions(), Decision(), PLAIN, None)
+def test_calibration_metrics_improve_and_accuracy_stays() -> None:
+    decision = fit_decision(_overconfident(), DecisionOptions(), Decision(), PLAIN)
     assert decision.temperature > 2
-    found = evaluate_split(_overconfident(1), PLAIN, decision)
-    assert found["calibration"]["ece"] < found["ece"] / 2
-    assert found["calibration"]["loss"] < found["loss"]
-    assert found["calibration"]["reliability"] != found["reliability"]
-    assert compute_metrics(decision.calibrate(_overconfident(1)))["accuracy"] == found["accuracy"]
+    metrics = evaluate_split(_overconfident(1), PLAIN, decision)
+    assert metrics["calibration"]["ece"] < metrics["ece"] / 2
+    assert metrics["calibration"]["loss"] < metrics["loss"]
+    assert metrics["calibration"]["reliability"] != metrics["reliability"]
+    assert compute_metrics(decision.calibrate(_overconfident(1)))["accuracy"] == metrics["accuracy"]
 
 
-def test_an_operating_point_is_judged_where_it_was_not_chosen() -> None:
-    decision = fit_decision(
-        _overconfident(), DecisionOptions(operating_point="sensitivity=0.95"), Decision(), PLAIN, None
-    )
-    valid = evaluate_split(_overconfident(), PLAIN, decision)["operating"]
-    test = evaluate_split(_overconfident(1), PLAIN, decision)["operating"]
-    assert valid["wish"] == test["wish"] == "sensitivity=0.95"
+def test_an_operating_point_is_also_evaluated_on_a_split_that_did_not_choose_it() -> None:
+    decision = fit_decision(_overconfident(), DecisionOptions("sensitivity=0.95"), Decision(), PLAIN)
+    valid = evaluate_split(_overconfident(), PLAIN, decision)["operating_point"]
+    test = evaluate_split(_overconfident(1), PLAIN, decision)["operating_point"]
+    assert valid["goal"] == test["goal"] == "sensitivity=0.95"
     assert valid["per_class"]["class 1"]["recall"] >= 0.95
     low, high = test["intervals"]["per_class"]["class 1"]["recall"]
     assert low < test["per_class"]["class 1"]["recall"] < high
     assert "auc" not in test
     assert decision.operating_point is not None
     calibrated = decision.calibrate(_overconfident(1)).probabilities
-    assert test["confusion"][1][1] == ((calibrated[:, 1] >= decision.operating_point.thresholds[0])
-                                       & (_overconfident(1).truth == 1)).sum()  # fmt: skip
+    positive = calibrated[:, 1] >= decision.operating_point.thresholds[0]
+    assert test["confusion"][1][1] == (positive & (_overconfident(1).truth == 1)).sum()
 
 
-def test_the_answer_of_two_classes_follows_the_threshold() -> None:
-    decision = fit_decision(
-        _overconfident(), DecisionOptions(operating_point="specificity=0.99"), Decision(), PLAIN, None
-    )
+def test_the_label_of_two_classes_follows_the_threshold() -> None:
+    decision = fit_decision(_overconfident(), DecisionOptions("specificity=0.99"), Decision(), PLAIN)
     calibrated = decision.calibrate(_overconfident()).probabilities
-    assert decision.predict_labels(calibrated, PLAIN).sum() < calibrated.argmax(axis=1).sum()
-    assert Decision().predict_labels(calibrated, PLAIN).tolist() == calibrated.argmax(axis=1).tolist()
+    assert decision.predict_labels(calibrated).sum() < calibrated.argmax(axis=1).sum()
+    assert Decision().predict_labels(calibrated).tolist() == calibrated.argmax(axis=1).tolist()
+
+
+def test_applying_a_decision_calibrates_decides_and_flags() -> None:
+    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
+    batch = decision.apply(_overconfident(1).probabilities)
+    calibrated = decision.calibrate(_overconfident(1)).probabilities
+    assert batch.probabilities.tolist() == calibrated.tolist()
+    assert batch.labels.tolist() == decision.predict_labels(calibrated).tolist()
+    assert list(batch.flags) == ["positive", "referred"]
+    assert batch.is_positive is not None
+    assert batch.is_positive.tolist() == (batch.labels == 1).tolist()
+    assert Decision().apply(calibrated).is_referred is None
+
+
+def test_each_decision_is_described_in_one_sentence() -> None:
+    sentences = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN).describe()
+    assert len(sentences) == len(DECISIONS)
+    for sentence, words in zip(
+        sentences, ("temperature of", "sensitivity=0.9 has the threshold", "target coverage: 80%", "unusual", "weight of"),
+        strict=True,
+    ):  # fmt: skip
+        assert words in sentence
+        assert sentence.endswith(".")
+
+
+def test_a_new_kind_of_decision_is_one_class(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decision_module, "DECISIONS", (*DECISIONS, TopProbability))
+    run = Run(trained / "runs" / "resnet20")
+    with pytest.raises(UsageError, match=r"quantile is not an option of evaluate\. Did you mean 'min_quantile'\?"):
+        parfocal.evaluate(run.folder, quantile=0.5)
+    calls: list[dict[str, Any]] = [{"min_quantile": 0.5}, {}]
+    for options in calls:
+        parfocal.evaluate(run.folder, **options)
+        fitted = Decision.load(run.decision_path).get(TopProbability)
+        assert fitted is not None
+        assert fitted.quantile == 0.5
+        assert fitted.describe() in Decision.load(run.decision_path).describe()
+        assert 0 <= run.read_metrics()["test"]["top_probability"]["share"] <= 1
+    result = parfocal.predict(run.folder, trained / "cells" / "resnet_18_test.csv", tmp_path / "out.csv")
+    assert list(result.flag_counts) == ["unusual", "doubtful"]
+    assert (tmp_path / "out.csv").read_text().startswith("id,predicted,probability:normal,probability:blast,unusual,d")
+    parfocal.evaluate(run.folder, min_quantile=0)
+    assert "top_probability" not in run.read_metrics()["test"]

@@ -1,4 +1,4 @@
-"""Trained networks loaded again say what they said when they were trained."""
+"""Evaluating a trained network again writes the same predictions and metrics as after training."""
 
 import shutil
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 import parfocal
 from parfocal.commands.tables import print_results
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE
@@ -28,7 +29,7 @@ def test_evaluating_writes_the_same_predictions_and_metrics(trained: Path) -> No
 
 
 @pytest.mark.parametrize("fault", ["missing", "corrupt"])
-def test_images_that_went_bad_are_refused_or_left_out_and_said(
+def test_images_that_became_unreadable_are_rejected_or_listed(
     cells: Path, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = {"missing": "missing_files", "corrupt": "unreadable_images"}[fault]
@@ -37,25 +38,26 @@ def test_images_that_went_bad_are_refused_or_left_out_and_said(
     (waiving,) = parfocal.train(cells, out=tmp_path / "waiving", **changes, allow=[code])
     before = waiving.read_metrics()
     image = cells / "new_dataset" / "test" / "3.bmp"
-    kept = image.read_bytes()
-    image.unlink() if fault == "missing" else image.write_bytes(kept[:99])
+    content = image.read_bytes()
+    image.unlink() if fault == "missing" else image.write_bytes(content[:99])
     with pytest.raises(ParfocalError, match=rf"test/3\.bmp.*allow={code}"):
         parfocal.evaluate(strict.folder)
     parfocal.evaluate(waiving.folder)
-    metrics, predictions = waiving.read_metrics(), pd.read_csv(waiving.predictions_path("test"))
+    metrics = waiving.read_metrics()
+    predictions = pd.read_csv(waiving.predictions_path("test"))
     assert (metrics["valid"], metrics["test"]["count"]) == (before["valid"], 11)
-    assert metrics["left_out"] == ["./new_dataset/test/3.bmp"]
+    assert metrics["unreadable_images"] == ["./new_dataset/test/3.bmp"]
     assert "./new_dataset/test/3.bmp" not in predictions["id"].tolist()
     print_results([waiving])
     assert "1 images that cannot be read any more are left out: ./new_dataset/test/3.bmp." in capsys.readouterr().out
     assert "left out, as the recipe allows: ./new_dataset/test/3.bmp." in read_report(waiving.folder)
-    image.write_bytes(kept)
+    image.write_bytes(content)
     parfocal.evaluate(waiving.folder)
     assert waiving.read_metrics() == before
 
 
 @pytest.mark.parametrize("code", ["patient_overlap", "identical_across_splits"])
-def test_what_was_waived_in_training_is_waived_in_evaluation(cells: Path, tmp_path: Path, code: str) -> None:
+def test_a_waiver_of_training_also_holds_in_evaluation(cells: Path, tmp_path: Path, code: str) -> None:
     if code == "patient_overlap":
         rows = pd.read_csv(cells / "patients.csv")
         rows.loc[rows["Path"] == "./new_dataset/valid/0.bmp", "patient"] = "train-0-0"
@@ -68,42 +70,50 @@ def test_what_was_waived_in_training_is_waived_in_evaluation(cells: Path, tmp_pa
     assert run.read_metrics() == before
 
 
-def test_what_is_wished_for_is_decided_on_validation_and_kept(trained: Path) -> None:
+def test_options_are_fitted_on_validation_and_kept_with_the_run(trained: Path) -> None:
     run = Run(trained / "runs" / "plain20")
-    straight = run.predictions_path("valid").read_bytes()
-    (judged,) = parfocal.evaluate(run.folder, operating_point="sensitivity=0.9", tta="d4", fuse_eyes=True)
-    assert judged.read_metrics()["test"]["operating"]["wish"] == "sensitivity=0.9"
-    assert judged.read_metrics()["test"]["together"]["weight"] >= 0
-    assert run.predictions_path("valid").read_bytes() != straight
-    again = parfocal.evaluate(run.folder)[0].read_metrics()
-    assert again["test"]["operating"]["thresholds"] == judged.read_metrics()["test"]["operating"]["thresholds"]
-    parfocal.evaluate(run.folder, operating_point="none", tta="none", fuse_eyes=False)
-    assert run.predictions_path("valid").read_bytes() == straight
-    assert "operating" not in run.read_metrics()["test"]
-    with pytest.raises(UsageError, match=r"views\.evaluation=nine is not a choice"):
+    without_tta = run.predictions_path("valid").read_bytes()
+    (evaluated,) = parfocal.evaluate(run.folder, operating_point="sensitivity=0.9", tta="d4", fellow_eyes=True)
+    metrics = evaluated.read_metrics()["test"]
+    assert metrics["operating_point"]["goal"] == "sensitivity=0.9"
+    assert metrics["fellow_eyes"]["weight"] >= 0
+    assert run.predictions_path("valid").read_bytes() != without_tta
+    again = parfocal.evaluate(run.folder)[0].read_metrics()["test"]
+    assert again["operating_point"]["thresholds"] == metrics["operating_point"]["thresholds"]
+    parfocal.evaluate(run.folder, operating_point="none", tta="recipe", fellow_eyes=False)
+    assert run.predictions_path("valid").read_bytes() == without_tta
+    assert "operating_point" not in run.read_metrics()["test"]
+    with pytest.raises(UsageError, match=r"views\.tta=nine is not a choice"):
         parfocal.evaluate(run.folder, tta="nine")
 
 
+def test_the_views_of_the_recipe_are_not_kept_as_a_decision(trained: Path) -> None:
+    run = Run(trained / "runs" / "plain20")
+    for tta, kept in (("d4", "d4"), (None, "d4"), (run.recipe.views.tta, ""), (None, "")):
+        parfocal.evaluate(run.folder, tta=tta)
+        assert Decision.load(run.decision_path).tta == kept
+
+
 @pytest.mark.parametrize(
-    ("wishes", "said"),
+    ("options", "message"),
     [
         ({"refer": 1.5}, r"refer=1\.5 is not a coverage"),
-        ({"refer": 0.999}, r"refer=0\.999 cannot be promised from 24 images"),
-        ({"operating_point": 0.95}, r"operating=0\.95 is not a wish"),
-        ({"operating": "kappa"}, "say ordered=true in the recipe"),
+        ({"refer": 0.999}, r"refer=0\.999 needs at least 999 validation images, and there are 24"),
+        ({"operating_point": 0.95}, r"operating_point=0\.95 is not valid"),
+        ({"operating_point": "kappa"}, "Set ordered=true in the recipe"),
     ],
 )
-def test_what_is_refused_leaves_the_runs_as_they_were(trained: Path, wishes: dict[str, Any], said: str) -> None:
-    def content() -> dict[Path, bytes]:
+def test_a_rejected_option_leaves_the_runs_as_they_were(trained: Path, options: dict[str, Any], message: str) -> None:
+    def read_files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in (trained / "runs").rglob("*") if path.is_file()}
 
-    before = content()
-    with pytest.raises(ParfocalError, match=said):
-        parfocal.evaluate(trained / "runs", tta="d4", **wishes)
-    assert content() == before
+    before = read_files()
+    with pytest.raises(ParfocalError, match=message):
+        parfocal.evaluate(trained / "runs", tta="d4", **options)
+    assert read_files() == before
 
 
-def test_nothing_is_judged_for_a_wish_that_one_of_the_runs_cannot_meet(
+def test_nothing_is_predicted_if_an_option_is_invalid_for_any_run(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("parfocal.evaluation.evaluate.predict_table", None)
@@ -111,18 +121,18 @@ def test_nothing_is_judged_for_a_wish_that_one_of_the_runs_cannot_meet(
         parfocal.evaluate(trained / "runs", refer=1.5)
 
 
-def test_a_submission_answers_by_the_operating_point(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submission_follows_the_operating_point(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(trained / "runs" / "plain20")
-    for threshold, answer in ((1.5, 0), (-0.5, 1)):
+    for threshold, label in ((1.5, 0), (-0.5, 1)):
         point = OperatingPoint("specificity", 0.9, (threshold,))
         with monkeypatch.context() as patch:
-            patch.setattr("parfocal.evaluation.decision.operating_point", lambda *_, point=point: point)
+            patch.setattr(OperatingPoint, "fit", lambda *_, point=point: point)
             parfocal.evaluate(run.folder, operating_point="specificity=0.9")
-        assert set(pd.read_csv(run.folder / "submission.csv")["label"]) == {answer}
+        assert set(pd.read_csv(run.folder / "submission.csv")["label"]) == {label}
     parfocal.evaluate(run.folder, operating_point="none")
 
 
-def test_the_test_split_decides_nothing(trained: Path) -> None:
+def test_the_test_split_has_no_influence_on_the_decision(trained: Path) -> None:
     run = Run(trained / "runs" / "plain20")
     before = run.decision_path.read_bytes()
     table = run.table_path.read_text()
@@ -135,11 +145,11 @@ def test_the_test_split_decides_nothing(trained: Path) -> None:
         parfocal.evaluate(run.folder)
 
 
-def test_a_run_of_an_older_parfocal_is_judged_anew(trained: Path) -> None:
+def test_a_run_without_a_decision_file_can_be_evaluated(trained: Path) -> None:
     run = Run(trained / "runs" / "plain20")
     recipe = run.folder / "recipe.yaml"
     text = recipe.read_text()
-    recipe.write_text(text[: text.index("judgement:")])
+    recipe.write_text(text[: text.index("evaluation:")])
     run.decision_path.unlink()
     try:
         parfocal.evaluate(run.folder)
@@ -148,20 +158,21 @@ def test_a_run_of_an_older_parfocal_is_judged_anew(trained: Path) -> None:
         recipe.write_text(text)
 
 
-def test_the_highest_test_accuracy_stands_apart_from_the_honest_one(cells: Path, tmp_path: Path) -> None:
+def test_the_best_test_accuracy_of_all_epochs_is_kept_apart_from_the_test_result(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "test_curve": True})
-    history, highest = run.read_history(), run.read_metrics()["chosen_on_test"]
-    assert highest["accuracy"] == history["test_accuracy"].max()
-    assert history["test_accuracy"].iloc[highest["epoch"] - 1] == highest["accuracy"]
-    assert run.read_metrics()["test"]["accuracy"] <= highest["accuracy"]
+    history = run.read_history()
+    best = run.read_metrics()["chosen_on_test"]
+    assert best["accuracy"] == history["test_accuracy"].max()
+    assert history["test_accuracy"].iloc[best["epoch"] - 1] == best["accuracy"]
+    assert run.read_metrics()["test"]["accuracy"] <= best["accuracy"]
 
 
-def test_data_that_has_gone_is_told(trained: Path) -> None:
-    one = trained / "cells" / "new_dataset" / "test" / "1.bmp"
-    content = one.read_bytes()
-    one.unlink()
+def test_a_missing_image_is_an_error(trained: Path) -> None:
+    image = trained / "cells" / "new_dataset" / "test" / "1.bmp"
+    content = image.read_bytes()
+    image.unlink()
     try:
         with pytest.raises(ParfocalError, match=r"1 of 84 images are missing: .*test/1\.bmp"):
             parfocal.evaluate(trained / "runs" / "resnet20")
     finally:
-        one.write_bytes(content)
+        image.write_bytes(content)

@@ -1,5 +1,4 @@
-"""Thresholds reach on validation what was wished for, and no wish is met by chance rounding."""
-# MERGED: """Referable disease is a question of two answers, derived from the grades."""
+"""Thresholds reach their goal on validation, and rounding changes no label; grades become binary predictions."""
 
 from pathlib import Path
 
@@ -7,147 +6,151 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn import metrics as sk
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.operating_point import OperatingPoint, binarize_grades, fit_operating_point, parse_goal
+from parfocal.evaluation.operating_point import OperatingPoint, binarize_grades, parse_goal
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.validation_decision import ValidationSplit
 from parfocal.recipe import load_recipe
 from parfocal.schema import EvaluationConfig
 from tests.evaluation.make_predictions import make_predictions
 
-PLAIN, GRADES = EvaluationConfig(), EvaluationConfig(ordered=True, referable=2)
+PLAIN = EvaluationConfig()
+GRADES = EvaluationConfig(ordered=True, referable=2)
 
 
-def _said(seed: int, count: int = 60, steps: int = 0) -> Predictions:
-    dice = np.random.default_rng(seed)
-    truth = np.append(dice.integers(0, 2, count), [0, 1])
-    score = np.clip(0.3 * truth + 0.7 * dice.random(count + 2), 0, 1)
+def _fit(predictions: Predictions, goal: str, config: EvaluationConfig = PLAIN) -> OperatingPoint:
+    return OperatingPoint.fit(ValidationSplit(predictions, predictions, config), goal)
+
+
+def _make_scores(seed: int, count: int = 60, steps: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    truth = np.append(rng.integers(0, 2, count), [0, 1])
+    score = np.clip(0.3 * truth + 0.7 * rng.random(count + 2), 0, 1)
     score = np.round(score * steps) / steps if steps else score
     return make_predictions(truth, np.stack([1 - score, score], axis=1))
 
 
-def _reached(predictions: Predictions, threshold: float) -> tuple[float, float]:
-    positive, said = predictions.truth == 1, predictions.probabilities[:, 1] >= threshold
-    return float(said[positive].mean()), float((~said)[~positive].mean())
+def _sensitivity_and_specificity(predictions: Predictions, threshold: float) -> tuple[float, float]:
+    truth = predictions.truth == 1
+    positive = predictions.probabilities[:, 1] >= threshold
+    return float(positive[truth].mean()), float((~positive)[~truth].mean())
 
 
-@given(seed=st.integers(0, 1000), wanted=st.sampled_from([0.5, 0.8, 0.9, 0.95]), steps=st.sampled_from([0, 4]))
-def test_sensitivity_and_specificity_are_reached_and_the_other_is_the_highest_left(
-    seed: int, wanted: float, steps: int
+@given(seed=st.integers(0, 1000), target=st.sampled_from([0.5, 0.8, 0.9, 0.95]), steps=st.sampled_from([0, 4]))
+def test_sensitivity_and_specificity_are_reached_and_the_other_is_as_high_as_possible(
+    seed: int, target: float, steps: int
 ) -> None:
-    predictions = _said(seed, steps=steps)
-    every = [_reached(predictions, one) for one in [*np.unique(predictions.probabilities[:, 1]), 2]]
-    for aim, mine, other in (("sensitivity", 0, 1), ("specificity", 1, 0)):
-        found = fit_operating_point(predictions, f"{aim}={wanted}", PLAIN)
-        reached = _reached(predictions, found.thresholds[0])
-        assert reached[mine] >= wanted - 1e-9
-        assert reached[other] == max(one[other] for one in every if one[mine] >= wanted - 1e-9)
+    predictions = _make_scores(seed, steps=steps)
+    thresholds = [*np.unique(predictions.probabilities[:, 1]), 2]
+    possible = [_sensitivity_and_specificity(predictions, threshold) for threshold in thresholds]
+    for criterion, index, other in (("sensitivity", 0, 1), ("specificity", 1, 0)):
+        point = _fit(predictions, f"{criterion}={target}")
+        reached = _sensitivity_and_specificity(predictions, point.thresholds[0])
+        assert reached[index] >= target - 1e-9
+        assert reached[other] == max(rates[other] for rates in possible if rates[index] >= target - 1e-9)
 
 
 @given(seed=st.integers(0, 1000), cost=st.sampled_from([0.2, 1, 5, 50]), steps=st.sampled_from([0, 4]))
-def test_no_threshold_costs_less(seed: int, cost: float, steps: int) -> None:
-    predictions = _said(seed, steps=steps)
-    positives = int((predictions.truth == 1).sum())
-    negatives = len(predictions) - positives
+def test_no_threshold_has_a_lower_cost(seed: int, cost: float, steps: int) -> None:
+    predictions = _make_scores(seed, steps=steps)
+    n_positive = int((predictions.truth == 1).sum())
+    n_negative = len(predictions) - n_positive
 
-    def paid(threshold: float) -> float:
-        sensitivity, specificity = _reached(predictions, threshold)
-        return cost * (1 - sensitivity) * positives + (1 - specificity) * negatives
+    def total_cost(threshold: float) -> float:
+        sensitivity, specificity = _sensitivity_and_specificity(predictions, threshold)
+        return cost * (1 - sensitivity) * n_positive + (1 - specificity) * n_negative
 
-    found = fit_operating_point(predictions, f"cost={cost}", PLAIN)
-    every = [*np.unique(predictions.probabilities[:, 1]), 2.0]
-    assert paid(found.thresholds[0]) == pytest.approx(min(paid(one) for one in every))
+    point = _fit(predictions, f"cost={cost}")
+    thresholds = [*np.unique(predictions.probabilities[:, 1]), 2.0]
+    assert total_cost(point.thresholds[0]) == pytest.approx(min(map(total_cost, thresholds)))
 
 
 @given(seed=st.integers(0, 1000))
-def test_rounding_flips_no_image_of_validation(seed: int) -> None:
-    predictions = _said(seed)
-    found = fit_operating_point(predictions, "sensitivity=0.9", PLAIN)
+def test_rounding_changes_no_label_of_validation(seed: int) -> None:
+    predictions = _make_scores(seed)
+    point = _fit(predictions, "sensitivity=0.9")
     rounded = np.round(predictions.probabilities, 9)
-    before, after = (found.predict_labels(one, PLAIN).tolist() for one in (predictions.probabilities, rounded))
-    assert before == after
+    assert point.predict_labels(predictions.probabilities).tolist() == point.predict_labels(rounded).tolist()
 
 
-def test_referable_grades_are_positive_and_the_answer_stays_a_grade() -> None:
-    dice = np.random.default_rng(0)
-    truth = dice.integers(0, 5, 300)
-    probabilities = dice.dirichlet(np.ones(5), 300) + 0.5 * np.eye(5)[truth]
+def test_referable_grades_are_positive_and_the_label_stays_a_grade() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 300)
+    probabilities = rng.dirichlet(np.ones(5), 300) + 0.5 * np.eye(5)[truth]
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    found = fit_operating_point(make_predictions(truth, probabilities), "sensitivity=0.95", GRADES)
-    positive = found.is_positive(probabilities, GRADES)
+    point = _fit(make_predictions(truth, probabilities), "sensitivity=0.95", GRADES)
+    positive = point.is_positive(probabilities)
     assert positive is not None
     assert positive[truth >= 2].mean() >= 0.95
-    assert found.predict_labels(probabilities, GRADES).tolist() == probabilities.argmax(axis=1).tolist()
+    assert point.predict_labels(probabilities).tolist() == probabilities.argmax(axis=1).tolist()
 
 
 def test_thresholds_between_grades_are_tuned_for_quadratic_kappa() -> None:
-    dice = np.random.default_rng(0)
-    truth = np.minimum(dice.geometric(0.5, 500) - 1, 4)
-    # Grades that lean towards the middle: plain rounding is not the best.
-    probabilities = 0.5 * np.eye(5)[truth] + 0.5 * dice.dirichlet(np.ones(5), 500)
-    found = fit_operating_point(make_predictions(truth, probabilities), "kappa", GRADES)
-    assert found.is_positive(probabilities, GRADES) is None
-    assert list(found.thresholds) == sorted(found.thresholds)
-    tuned, plain = found.predict_labels(probabilities, GRADES), np.round(probabilities @ np.arange(5)).astype(int)
-    kappas = [cohen_kappa_score(truth, one, weights="quadratic") for one in (tuned, plain)]
+    rng = np.random.default_rng(0)
+    truth = np.minimum(rng.geometric(0.5, 500) - 1, 4)
+    # The expected grades lean towards the middle, so that rounding is not the best choice.
+    probabilities = 0.5 * np.eye(5)[truth] + 0.5 * rng.dirichlet(np.ones(5), 500)
+    point = _fit(make_predictions(truth, probabilities), "kappa", GRADES)
+    assert point.is_positive(probabilities) is None
+    assert list(point.thresholds) == sorted(point.thresholds)
+    tuned = point.predict_labels(probabilities)
+    rounded = np.round(probabilities @ np.arange(5)).astype(int)
+    kappas = [cohen_kappa_score(truth, labels, weights="quadratic") for labels in (tuned, rounded)]
     assert kappas[0] > kappas[1]
 
 
 @pytest.mark.parametrize(
-    "wish", ["sensitivity", "sensitivity=2", "cost=-1", "cost=many", "accuracy=0.9", "", "kappa=1"]
+    "goal", ["sensitivity", "sensitivity=2", "cost=-1", "cost=many", "accuracy=0.9", "", "kappa=1"]
 )
-def test_wishes_that_are_none_are_told(wish: str) -> None:
-    with pytest.raises(UsageError, match=r"is not a wish\. Wishes are: sensitivity=0\.95"):
-        parse_goal(wish)
+def test_an_invalid_goal_is_rejected(goal: str) -> None:
+    with pytest.raises(UsageError, match=rf"operating_point={goal} is not valid\. Choose sensitivity=0\.95"):
+        parse_goal(goal)
 
 
-def test_questions_that_do_not_fit_are_told() -> None:
-    many = make_predictions([0, 1, 2], np.eye(3))
-    with pytest.raises(UsageError, match="needs a question of two answers, and there are 3 classes"):
-        fit_operating_point(many, "sensitivity=0.9", PLAIN)
-    with pytest.raises(UsageError, match="say ordered=true"):
-        fit_operating_point(many, "kappa", PLAIN)
-    with pytest.raises(ParfocalError, match="needs images of both answers on validation"):
-        fit_operating_point(make_predictions([0, 0], np.eye(2)), "cost=5", PLAIN)
+def test_a_goal_that_does_not_fit_the_classes_is_rejected() -> None:
+    three_classes = make_predictions([0, 1, 2], np.eye(3))
+    with pytest.raises(UsageError, match="needs a positive and a negative side, and there are 3 classes"):
+        _fit(three_classes, "sensitivity=0.9")
+    with pytest.raises(UsageError, match="Set ordered=true"):
+        _fit(three_classes, "kappa")
+    with pytest.raises(ParfocalError, match="needs positive and negative validation images, and all are negative"):
+        _fit(make_predictions([0, 0], np.eye(2)), "cost=5")
 
 
-def test_a_wish_is_stated_as_it_was_asked() -> None:
-    for wish in ("sensitivity=0.95", "cost=5", "kappa"):
-        aim, wanted = parse_goal(wish)
-        assert OperatingPoint(aim, wanted, (0.5,)).goal == wish
+def test_the_goal_is_written_as_the_user_wrote_it() -> None:
+    for goal in ("sensitivity=0.95", "cost=5", "kappa"):
+        criterion, target = parse_goal(goal)
+        assert OperatingPoint(criterion, target, (0.5,)).goal == goal
 
 
-GRADE_NAMES = EvaluationConfig(ordered=True, referable=2)
+def test_the_referable_probability_is_the_sum_over_the_referable_grades() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 5, 200)
+    probabilities = rng.dirichlet(np.ones(5) / 2 + np.eye(5)[0], 200)
+    binary = binarize_grades(make_predictions(truth, probabilities), 2)
+    assert binary.classes == ("below class 2", "class 2 or above")
+    assert binary.truth.tolist() == (truth >= 2).astype(int).tolist()
+    metrics = evaluate_split(make_predictions(truth, probabilities), GRADES)["referable"]
+    assert metrics["auc"] == pytest.approx(roc_auc_score(truth >= 2, probabilities[:, 2:].sum(axis=1)))
+    low, high = metrics["intervals"]["auc"]
+    assert low < metrics["auc"] < high
 
 
-def test_it_is_asked_of_the_sum_of_the_grades_probabilities() -> None:
-    dice = np.random.default_rng(3)
-    truth = dice.integers(0, 5, 200)
-    probabilities = dice.dirichlet(np.ones(5) / 2 + np.eye(5)[0], 200)
-    derived = binarize_grades(make_predictions(truth, probabilities), 2)
-    assert derived.classes == ("below class 2", "class 2 or above")
-    assert derived.truth.tolist() == (truth >= 2).astype(int).tolist()
-    found = evaluate_split(make_predictions(truth, probabilities), GRADE_NAMES)["referable"]
-    assert found["auc"] == pytest.approx(sk.roc_auc_score(truth >= 2, probabilities[:, 2:].sum(axis=1)))
-    low, high = found["intervals"]["auc"]
-    assert low < found["auc"] < high
-
-
-def test_what_nobody_knows_stays_unknown() -> None:
+def test_an_unknown_grade_stays_unknown() -> None:
     assert binarize_grades(make_predictions([-1, 4], np.full((2, 5), 0.2)), 2).truth.tolist() == [-1, 1]
 
 
-def test_it_is_named_in_the_recipe() -> None:
-    assert load_recipe("retinopathy").evaluation == GRADE_NAMES
+def test_the_recipe_names_the_lowest_referable_grade() -> None:
+    assert load_recipe("retinopathy").evaluation == GRADES
     assert "referable" not in evaluate_split(make_predictions([0, 1], np.eye(2)), load_recipe().evaluation)
     with pytest.raises(UsageError, match="referable=2 needs ordered=true"):
         load_recipe(None, referable=2)
 
 
-def test_a_grade_that_the_data_does_not_have_is_refused_before_training(cells: Path, tmp_path: Path) -> None:
+def test_a_referable_grade_that_is_not_a_class_is_rejected_before_training(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="referable=2, but the classes are normal, blast, counted from 0"):
         parfocal.train(cells, out=tmp_path / "runs", ordered=True, referable=2)

@@ -1,4 +1,4 @@
-"""Conformal sets hold the truth of new images as often as is stated."""
+"""Conformal prediction sets contain the true class of new images as often as the target coverage says."""
 
 import numpy as np
 import pytest
@@ -8,60 +8,67 @@ from hypothesis import strategies as st
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.referral import ConformalReferral, fit_referral
+from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.referral import ConformalReferral
+from parfocal.evaluation.validation_decision import ValidationSplit
 from parfocal.schema import EvaluationConfig
 from tests.evaluation.make_predictions import make_predictions
 
 
-def _said(dice: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    truth = dice.integers(0, 4, count)
-    probabilities = dice.dirichlet(np.ones(4), count) + 0.4 * np.eye(4)[truth]
-    return truth, probabilities / probabilities.sum(axis=1, keepdims=True)
+def _make(rng: np.random.Generator, count: int) -> Predictions:
+    truth = rng.integers(0, 4, count)
+    probabilities = rng.dirichlet(np.ones(4), count) + 0.4 * np.eye(4)[truth]
+    return make_predictions(truth, probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def _fit(predictions: Predictions, coverage: float) -> ConformalReferral:
+    return ConformalReferral.fit(ValidationSplit(predictions, predictions, EvaluationConfig()), coverage)
+
+
+def _covered(referral: ConformalReferral, predictions: Predictions) -> np.ndarray:
+    return referral.prediction_sets(predictions.probabilities)[np.arange(len(predictions)), predictions.truth]
 
 
 @given(seed=st.integers(0, 1000), coverage=st.sampled_from([0.5, 0.8, 0.9]))
-def test_on_validation_itself_it_covers_as_stated(seed: int, coverage: float) -> None:
-    truth, probabilities = _said(np.random.default_rng(seed), 99)
-    sets = fit_referral(truth, probabilities, coverage).prediction_sets(probabilities)
-    assert sets[np.arange(99), truth].mean() >= coverage
+def test_the_coverage_is_reached_on_validation(seed: int, coverage: float) -> None:
+    valid = _make(np.random.default_rng(seed), 99)
+    assert _covered(_fit(valid, coverage), valid).mean() >= coverage
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.95])
-def test_of_new_images_it_covers_as_stated_on_average(coverage: float) -> None:
-    dice, covered = np.random.default_rng(4), []
+def test_the_coverage_is_reached_on_new_images_on_average(coverage: float) -> None:
+    rng = np.random.default_rng(4)
+    rates: list[float] = []
     for _ in range(200):
-        referral = fit_referral(*_said(dice, 60), coverage)
-        truth, probabilities = _said(dice, 400)
-        covered.append(referral.prediction_sets(probabilities)[np.arange(400), truth].mean())
-    assert coverage - 0.01 <= np.mean(covered) <= coverage + 1 / 61 + 0.01
+        referral = _fit(_make(rng, 60), coverage)
+        rates.append(_covered(referral, _make(rng, 400)).mean())
+    assert coverage - 0.01 <= np.mean(rates) <= coverage + 1 / 61 + 0.01
 
 
-def test_what_has_no_class_or_several_in_its_set_is_referred() -> None:
+def test_an_image_with_no_class_or_several_in_its_set_is_referred() -> None:
     probabilities = np.array([[0.9, 0.1, 0], [0.5, 0.45, 0.05], [0.38, 0.32, 0.3]])
     assert ConformalReferral(0.9, 0.4).is_referred(probabilities).tolist() == [False, True, True]
 
 
-def test_its_coverage_is_measured_and_stands_with_the_accuracy_of_the_rest() -> None:
-    dice = np.random.default_rng(0)
-    referral = fit_referral(*_said(dice, 200), 0.9)
-    truth, probabilities = _said(dice, 300)
-    found = evaluate_split(make_predictions(truth, probabilities), EvaluationConfig(), Decision(referral=referral))[
-        "referral"
-    ]
-    sure = ~referral.is_referred(probabilities)
-    assert found["stated"] == 0.9
-    held = referral.prediction_sets(probabilities)[np.arange(300), truth]
-    assert found["coverage"]["value"] == pytest.approx(held.mean())
-    assert found["coverage"]["interval"][0] < found["coverage"]["value"] < found["coverage"]["interval"][1]
-    assert found["referred"]["value"] == pytest.approx(1 - sure.mean())
-    right = probabilities.argmax(axis=1) == truth
-    assert found["accuracy_of_the_rest"]["value"] == pytest.approx(right[sure].mean())
-    assert right[sure].mean() > right.mean()
+def test_its_metrics_are_the_coverage_the_referral_rate_and_the_selective_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    referral = _fit(_make(rng, 200), 0.9)
+    test = _make(rng, 300)
+    metrics = evaluate_split(test, EvaluationConfig(), Decision((referral,)))["referral"]
+    kept = ~referral.is_referred(test.probabilities)
+    assert metrics["target_coverage"] == 0.9
+    assert metrics["coverage"]["value"] == pytest.approx(_covered(referral, test).mean())
+    assert metrics["coverage"]["interval"][0] < metrics["coverage"]["value"] < metrics["coverage"]["interval"][1]
+    assert metrics["referral_rate"]["value"] == pytest.approx(1 - kept.mean())
+    correct = test.predicted == test.truth
+    assert metrics["selective_accuracy"]["value"] == pytest.approx(correct[kept].mean())
+    assert correct[kept].mean() > correct.mean()
 
 
-def test_a_promise_that_validation_cannot_make_is_told() -> None:
-    with pytest.raises(ParfocalError, match=r"refer=0\.95 cannot be promised from 10 images of validation; 19 are"):
-        fit_referral(*_said(np.random.default_rng(0), 10), 0.95)
-    assert fit_referral(*_said(np.random.default_rng(0), 19), 0.95).min_probability > 0
+def test_a_coverage_that_validation_is_too_small_for_is_rejected() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ParfocalError, match=r"refer=0\.95 needs at least 19 validation images, and there are 10"):
+        _fit(_make(rng, 10), 0.95)
+    assert _fit(_make(rng, 19), 0.95).min_probability > 0
     with pytest.raises(UsageError, match="refer=95 is not a coverage"):
-        fit_referral(np.zeros(3, int), np.eye(3), 95)
+        _fit(make_predictions([0, 1, 2], np.eye(3)), 95)

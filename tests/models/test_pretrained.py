@@ -88,7 +88,7 @@ def test_a_file_is_loaded_with_its_head_if_the_number_of_classes_is_the_same(tmp
         assert classifier.network.get_submodule("layer3.2.bn2").running_var.equal(  # type: ignore[union-attr, operator]
             weights["layer3.2.bn2.running_var"]
         )
-        assert f"Initial weights from {path}: " in report.describe()
+        assert f"Started from {path}: " in report.describe()
 
 
 def test_loaded_weights_keep_the_memory_format_of_the_network(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from parfocal.commands.tables import print_results
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.evaluate import evaluate_split
+from parfocal.evaluation.fellow_eyes import FellowEyes
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.recipe import load_recipe
 from parfocal.report.report import find_best_run
@@ -97,7 +98,8 @@ def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
     shutil.copytree(runs, tmp_path / "copy")
     plain, residual = open_runs([tmp_path / "copy"])
     assert "Looks</th>" not in read_report(tmp_path / "copy")
-    replace(Decision.load(residual.decision_path), tta="d4", fellow_eye_weight=0.5).save(residual.decision_path)
+    decision = Decision.load(residual.decision_path).with_fitted(FellowEyes(0.5))
+    replace(decision, tta="d4").save(residual.decision_path)
     page = read_report(tmp_path / "copy")
     assert "The runs look at images in different ways (plain20 centre, resnet20 eight)" in page
     assert page.count('<th scope="col" class="word">Looks</th>') == 2
@@ -115,7 +117,7 @@ def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, 
     shutil.copytree(runs / "resnet20", tmp_path / "resnet20")
     run, grades = Run(tmp_path / "resnet20"), load_recipe(None, ordered=True).evaluation
     truth = np.arange(60) % 3
-    point = Decision(operating_point=OperatingPoint("kappa", 0.0, (0.5, 1.5)))
+    point = Decision((OperatingPoint("kappa", 0.0, (0.5, 1.5)),))
     judged = evaluate_split(make_predictions(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3), grades, point)
     metrics = run.read_metrics()
     metrics["test"]["operating"] = judged["operating"]

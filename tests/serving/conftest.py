@@ -1,4 +1,4 @@
-"""Two small trained runs, and a server that has loaded both, made once for all tests of serving."""
+"""Two small trained runs and a server with both of them, shared by all tests of serving."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.cells import SMALL_RECIPE, draw_cells
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `cells` and `runs` of resnet20, to which everything was decided, and plain20."""
+    """A folder with `cells` and the `runs` resnet20, with all decisions and a report, and plain20, without any."""
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARFOCAL_STORES", str(folder / "stores"))
@@ -30,13 +30,13 @@ def runs(trained: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def site(runs: list[Path]) -> Iterator[str]:
-    """The address of a server with both runs and the usual limits."""
+    """The address of a server with both runs and the default limits."""
     with serve_in_background(runs) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def images(trained: Path) -> dict[str, bytes]:
-    """The files of the test split by their names."""
+    """The files of the test split, by name."""
     folder = trained / "cells" / "new_dataset" / "test"
     return {f"./new_dataset/test/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}

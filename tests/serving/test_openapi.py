@@ -1,4 +1,4 @@
-"""What the server answers to anything at all is what its OpenAPI description says."""
+"""Every response of the server conforms to its OpenAPI description."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 OPERATIONS = [
-    ("POST", "/v1/grade"),
+    ("POST", "/v1/predict"),
     ("POST", "/v1/explain"),
     ("GET", "/v1/models"),
     ("POST", "/v1/session"),
@@ -36,31 +36,32 @@ SUPPRESSED_CHECKS = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCh
 
 
 @pytest.fixture(scope="session")
-def description(site: str) -> Any:
+def openapi(site: str) -> Any:
     return schemathesis.openapi.from_url(f"{site}openapi.json")
 
 
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
-    [(*one, GenerationMode.POSITIVE) for one in OPERATIONS]
-    # The others take nothing that could be wrong.
-    + [(*one, GenerationMode.NEGATIVE) for one in OPERATIONS[:2]],
+    [(*operation, GenerationMode.POSITIVE) for operation in OPERATIONS]
+    # The other operations have no parameters that could be invalid.
+    + [(*operation, GenerationMode.NEGATIVE) for operation in OPERATIONS[:2]],
 )
-def test_every_answer_is_as_described(description: Any, method: str, path: str, mode: GenerationMode) -> None:
-    operation = description[path][method]
+def test_every_response_conforms_to_the_description(openapi: Any, method: str, path: str, mode: GenerationMode) -> None:
+    operation = openapi[path][method]
 
     @given(st.data())
     @settings(
         max_examples=30,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+        suppress_health_check=SUPPRESSED_CHECKS,
     )
-    def ask(data: st.DataObject) -> None:
+    def send_request(data: st.DataObject) -> None:
         case = data.draw(operation.as_strategy(generation_mode=mode))
         case.call_and_validate(checks=CHECKS)
 
-    ask()
+    send_request()
 
 
-def test_everything_for_programs_is_described(description: Any) -> None:
-    described = {(one.ok().method.upper(), one.ok().path) for one in description.get_all_operations()}
+def test_all_operations_are_described(openapi: Any) -> None:
+    operations = [result.ok() for result in openapi.get_all_operations()]
+    described = {(operation.method.upper(), operation.path) for operation in operations}
     assert described == set(OPERATIONS)

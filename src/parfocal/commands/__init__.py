@@ -1,6 +1,6 @@
-"""The command line: one file a verb, each of which parses, calls and prints.
+"""The command line: each command has one file, which parses the arguments, calls the library, and prints the result.
 
-Nothing heavy is imported before a verb runs, so that help comes at once.
+Nothing heavy is imported before a command runs, so that help appears at once.
 """
 
 import sys
@@ -66,18 +66,18 @@ COMMANDS = (
     recipes,
 )
 
-for verb in COMMANDS:
-    app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
+for command in COMMANDS:
+    app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 
 def main() -> None:
-    """Run the command line; the user's mistakes end in one message and exit code 1 (data, run) or 2 (usage)."""
+    """Run the command line. A user's mistake ends in one message and exit code 1 (data, run) or 2 (usage)."""
     try:
         app()
     except ParfocalError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {place}{error.strerror or error}", file=sys.stderr)
+        path = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {path}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)

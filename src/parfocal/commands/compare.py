@@ -1,25 +1,29 @@
-"""`parfocal compare`: which run is better, and whether by more than chance."""
+"""`parfocal compare`: compare runs, with confidence intervals and significance tests."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from parfocal.commands.options import RunsArgument
+
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold several.")],
+    runs: RunsArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The page, or the table. [default: report.html above the runs; the terminal]"),
+        typer.Option(
+            "--out", "-o", help="The file to write. [default: report.html in the parent folder; tables are printed]"
+        ),
     ] = None,
     output_format: Annotated[
         Literal["html", "lab", "csv", "json", "latex"],
-        typer.Option("--format", help="A page, the lab's report as Markdown, or a table."),
+        typer.Option("--format", help="An HTML page, a draft of the lab report in Markdown (lab), or a table."),
     ] = "html",
 ) -> None:
-    """Compare finished runs: their figures with intervals, and which differences are larger than chance.
+    """Compare finished runs: their metrics with confidence intervals, and which differences are significant.
 
-    Writes one page, with its figures as SVG and PNG beside it; the lab's report, to be written to its end; or a table.
+    The output is an HTML page with its figures as SVG and PNG files, a draft of the lab report, or a table.
 
     Example: `parfocal compare runs/demo/resnet18 runs/demo/resnet50 -o comparison.html`
     """
@@ -28,12 +32,12 @@ def compare(
     from parfocal.io import write_text
     from parfocal.report.formatting import read_tta_by_run
     from parfocal.report.lab import write_lab_report
-    from parfocal.report.report import compare as write_page
+    from parfocal.report.report import compare as write_report
     from parfocal.report.tables import format_comparison
     from parfocal.run import open_runs
 
     if output_format in ("html", "lab"):
-        comparison = write_page(runs, out) if output_format == "html" else write_lab_report(runs, out)
+        comparison = write_report(runs, out) if output_format == "html" else write_lab_report(runs, out)
         print_comparison(open_runs(runs), comparison)
         typer.echo(f"Report: {comparison.report_path}")
         return

@@ -1,4 +1,4 @@
-"""`parfocal demo`: the whole way, from drawn smears to a report, in minutes."""
+"""`parfocal demo`: from synthetic blood smears to a report, in minutes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +14,11 @@ RECIPE: "str | Recipe" = "demo"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the data, the runs and the report.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="The folder for the data, the runs and the report.")] = Path("runs/demo"),
 ) -> None:
-    """Draw blood smears, train ResNet-18, 50 and 152 on them from scratch, and compare the three.
+    """Synthesize blood smears, train ResNet-18, ResNet-50 and ResNet-152 on them from scratch, and compare the three.
 
-    Stopped, it goes on where it was; delete the folder to begin anew.
+    If it was interrupted, the same command resumes it. Delete the folder to start again.
 
     Example: `parfocal demo`
     """
@@ -35,10 +35,12 @@ def demo(
     runs = train(data, RECIPE, out=out, resume=True, after_epoch=make_live_callback(), model=NETWORKS)
     for run in runs:
         compare(run.folder)
-    page = compare(runs).report_path
+    report_path = compare(runs).report_path
     print_results(runs)
-    typer.echo(f"\nReport:       {page}")
+    typer.echo(f"\nReport:       {report_path}")
     for run in runs:
         typer.echo(f"Submission:   {run.folder / 'submission.csv'}")
-    typer.echo(f"\nNext: open {page} in a browser, run `parfocal evaluate {out}`,")
-    typer.echo(f"or grade images of your own on a page: parfocal serve {out}")
+    typer.echo("\nNext steps:")
+    typer.echo(f"- Open {report_path} in a browser.")
+    typer.echo(f"- Evaluate the networks again: parfocal evaluate {out}")
+    typer.echo(f"- Classify your own images on a web page: parfocal serve {out}")

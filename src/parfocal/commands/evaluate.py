@@ -1,44 +1,61 @@
-"""`parfocal evaluate`: load trained networks and show what they reach."""
+"""`parfocal evaluate`: evaluate trained networks, and choose thresholds and other decisions on validation."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from parfocal.commands.options import RunsArgument
+
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold several.")],
-    operating: Annotated[
+    runs: RunsArgument,
+    operating_point: Annotated[
         str | None,
-        typer.Option(help="Choose thresholds: sensitivity=0.95, specificity=0.9, cost=5, kappa (of grades), or none."),
+        typer.Option(
+            help="Choose thresholds on validation: sensitivity=0.95, specificity=0.9, cost=5, kappa (ordered grades), "
+            "or none."
+        ),
     ] = None,
     refer: Annotated[
-        float | None, typer.Option(help="Refer to a human what is unsure, at this coverage, such as 0.95; 0: nothing.")
+        float | None,
+        typer.Option(
+            help="Refer uncertain images to a human: the coverage of the prediction sets, such as 0.95; 0 turns it off."
+        ),
     ] = None,
     tta: Annotated[
-        str | None, typer.Option(help="How images are looked at: centre, five, ten, flips, eight; none: as trained.")
+        str | None,
+        typer.Option(
+            help="Test-time augmentation (TTA): five_crop, ten_crop, flips, d4, or none; recipe: as in the recipe."
+        ),
     ] = None,
     fellow_eyes: Annotated[
         bool | None,
-        typer.Option("--together/--apart", help="Also judge each image with the others of its patient (both eyes)."),
+        typer.Option(
+            "--fellow-eyes/--single-eyes", help="Combine the images of each patient, such as both eyes, or do not."
+        ),
     ] = None,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="Judge the mean of the runs, as one.")] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Evaluate the ensemble of the runs: the mean of their probabilities.")
+    ] = False,
     data: Annotated[
-        Path | None, typer.Option(help="Judge on other data: a folder of label files or images, a sheet, a .npz file.")
+        Path | None,
+        typer.Option(help="External validation on another data set: a folder, a CSV file, or a .npz file."),
     ] = None,
     class_map: Annotated[
-        str, typer.Option("--map", metavar="OLD=NEW,…", help="Of --data: whose class is which; OLD= leaves one out.")
+        str, typer.Option(metavar="OLD=NEW,…", help="With --data: rename classes; OLD= drops that class.")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The ensemble's folder. [default: ensemble beside the runs]")
+        Path | None,
+        typer.Option("--out", "-o", help="The folder of the ensemble. [default: ensemble, in the folder of the runs]"),
     ] = None,
 ) -> None:
-    """Load trained networks and show the results of each.
+    """Load trained networks, evaluate them, and show their results.
 
-    Predictions, metrics and submissions of the runs are written anew. Thresholds are chosen on validation, never on
-    test, and kept with the run: `parfocal predict` answers by them.
+    Predictions, metrics and submissions of the runs are written again. Thresholds are chosen on the validation set,
+    never on the test set, and saved with the run, so that `parfocal predict` uses them.
 
-    Example: `parfocal evaluate runs/demo --operating sensitivity=0.95`
+    Example: `parfocal evaluate runs/demo --operating-point sensitivity=0.95`
     """
     from parfocal.commands.tables import (
         print_compared_results,
@@ -49,34 +66,35 @@ def evaluate(
     )
     from parfocal.errors import UsageError
     from parfocal.evaluation.decision import DecisionOptions
-    from parfocal.evaluation.ensemble import build_ensemble as judge_together
-    from parfocal.evaluation.evaluate import evaluate as judge_runs
+    from parfocal.evaluation.ensemble import build_ensemble
+    from parfocal.evaluation.evaluate import evaluate as evaluate_runs
     from parfocal.evaluation.external import evaluate_external, parse_class_map
     from parfocal.run import Run, open_runs
 
-    wished = any(one is not None for one in (operating, refer, tta, fellow_eyes))
-    if data and (wished or ensemble):
-        raise UsageError("With --data nothing is chosen: the run's own looks, temperature and thresholds are judged.")
-    if class_map and not data:
-        raise UsageError("--map says whose class is which in --data, and there is none.")
-    if ensemble and tta:
-        raise UsageError("The runs of an ensemble look each in its own way: evaluate them with --looks first.")
-    if out and not ensemble:
-        raise UsageError("-o names the folder of an ensemble; without --ensemble each run keeps its own figures.")
-    if data:
-        print_external_results(
-            {run.name: evaluate_external(run, data, parse_class_map(class_map)) for run in open_runs(runs)}
+    has_options = any(option is not None for option in (operating_point, refer, tta, fellow_eyes))
+    if data and (has_options or ensemble):
+        raise UsageError(
+            "--data evaluates a run with its own TTA, temperature and thresholds. Leave the other options out."
         )
+    if class_map and not data:
+        raise UsageError("--class-map renames the classes of --data. Pass --data too.")
+    if ensemble and tta:
+        raise UsageError("Each run of an ensemble has its own TTA. Run `parfocal evaluate RUN --tta …` first.")
+    if out and not ensemble:
+        raise UsageError("-o is the folder of an ensemble. Pass --ensemble too; otherwise each run keeps its results.")
+    if data:
+        renamed = parse_class_map(class_map)
+        print_external_results({run.name: evaluate_external(run, data, renamed) for run in open_runs(runs)})
     elif ensemble:
-        opened = open_runs(runs)
-        folder = out or opened[0].folder.parent / "ensemble"
-        comparison = judge_together(opened, folder, DecisionOptions(operating, refer, fuse_eyes=fellow_eyes))
+        members = open_runs(runs)
+        folder = out or members[0].folder.parent / "ensemble"
+        comparison = build_ensemble(members, folder, DecisionOptions(operating_point, refer, fellow_eyes=fellow_eyes))
         print_compared_results(comparison)
         typer.echo()
         print_differences(comparison)
         print_decisions([Run(folder)])
         typer.echo(f"Ensemble: {folder}")
     else:
-        judged = judge_runs(runs, operating_point=operating, refer=refer, tta=tta, fuse_eyes=fellow_eyes)
-        print_results(judged)
-        print_decisions(judged)
+        evaluated = evaluate_runs(runs, operating_point=operating_point, refer=refer, tta=tta, fellow_eyes=fellow_eyes)
+        print_results(evaluated)
+        print_decisions(evaluated)

@@ -1,4 +1,4 @@
-"""`parfocal explain`: where trained networks look."""
+"""`parfocal explain`: class activation maps (CAM), Grad-CAM and occlusion maps of trained networks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,29 +14,34 @@ def explain(
         list[str],
         typer.Argument(
             metavar="RUN... IMAGES|SPLIT",
-            help="Run folders, then valid or test, or image files, folders, or CSV files with a column Path.",
+            help="Run folders, followed by valid or test, or by image files, folders, or CSV files with a Path column.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("explained"),
-    method: Annotated[
-        str, typer.Option(help="cam (exact), or as a second opinion gradcam or occlusion (slow).")
-    ] = "cam",
-    stage: Annotated[str, typer.Option(help="Of gradcam: stage3 is finer than the last. [default: the last]")] = "",
-    each: Annotated[int, typer.Option(min=1, max=50, help="Of a split: how many correct, wrong and uncertain.")] = 4,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("explanation"),
+    method: Annotated[str, typer.Option(help="cam (exact); for comparison also gradcam, or occlusion (slow).")] = "cam",
+    stage: Annotated[
+        str, typer.Option(help="With gradcam: the stage of the network; stage3 is finer. [default: the last]")
+    ] = "",
+    per_kind: Annotated[
+        int, typer.Option(min=1, max=50, help="With a split: how many correct, wrong and uncertain images to show.")
+    ] = 4,
     ids: Annotated[
-        list[str] | None, typer.Option("--id", help="Of a split: this image; may be said several times.")
+        list[str] | None, typer.Option("--id", help="With a split: show this image. Can be repeated.")
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Of a split: masks called as the images are. [default: the data's folder masks, if any]"),
+        typer.Option(
+            help="With a split: a folder of masks with the names of the images. [default: masks in the data folder, if "
+            "there]"
+        ),
     ] = None,
 ) -> None:
-    """Write where networks look: sheets of images with heat maps on one scale, the maps, and figures about them.
+    """Show which image regions support a prediction: write sheets of heat maps, the maps, and their measurements.
 
-    Several runs are shown side by side. Images that cannot be read are listed with reasons, the rest is kept, and the
-    exit code is 1.
+    Several runs are shown side by side. If some images cannot be read, the command lists them with the reasons, writes
+    the rest, and exits with 1.
 
-    Example: `parfocal explain runs/demo/resnet18 test -o where`
+    Example: `parfocal explain runs/demo/resnet18 test -o heatmaps`
     """
     from parfocal.errors import UsageError
     from parfocal.evaluation.predict import split_runs_and_images
@@ -44,14 +49,16 @@ def explain(
 
     runs, images = split_runs_and_images(arguments)
     if not images:
-        raise UsageError("Name a split (valid, test) or images after the runs.")
-    result = explain_images(runs, images, out, method=method, stage=stage, n_per_kind=each, ids=ids, masks=masks)
+        raise UsageError(
+            "List a split (valid, test) or images after the run folders, for example: `parfocal explain RUN test`"
+        )
+    result = explain_images(runs, images, out, method=method, stage=stage, n_per_kind=per_kind, ids=ids, masks=masks)
     _print_peaks(result)
     _print_region_overlap(result)
     _print_border_swap(result)
     for path in result.sheets:
         typer.echo(f"Sheet: {path}")
-    typer.echo(f"Maps and figures: {result.folder}")
+    typer.echo(f"Maps and measurements: {result.folder}")
     for name, reason in result.unreadable.items():
         typer.echo(f"Not read: {name}: {reason}", err=True)
     if result.unreadable:
@@ -62,44 +69,44 @@ def _print_peaks(result: "Explanation") -> None:
     """Print the highest value of each map that is shown."""
     from parfocal.commands.tables import new_table, show
 
-    table = new_table("run", "image", "why", "truth", "answer", "probability", "map of", "peak", "at")
+    table = new_table("run", "image", "kind", "truth", "predicted", "probability", "map of", "peak", "at x, y")
     for row in result.heatmaps.to_dict("records"):
-        words = [str(row[name]) for name in ("run", "id", "kind", "truth", "answer")]
-        where = f"{row['peak_x']:.0f}, {row['peak_y']:.0f}"
-        table.add_row(*words, f"{row['probability']:.3f}", str(row["map"]), f"{row['peak']:.2f}", where)
+        cells = [str(row[name]) for name in ("run", "id", "kind", "truth", "predicted")]
+        position = f"{row['peak_x']:.0f}, {row['peak_y']:.0f}"
+        table.add_row(*cells, f"{row['probability']:.3f}", str(row["map"]), f"{row['peak']:.2f}", position)
     if table.row_count:
         show(table)
 
 
 def _print_region_overlap(result: "Explanation") -> None:
-    """Print how the maps of the truth lie to the masks, and what random maps would reach."""
+    """Print how the maps of the true class overlap with the masks, and what random maps would reach."""
     from parfocal.commands.tables import new_table, show
 
-    table = new_table("run", "masks of", "images", "peak hits", "at random", "share within", "at random")
-    for name, lying in result.localization.items():
-        for part, one in lying.mask_overlaps.items():
-            share = "–" if one.share is None else f"{one.share:.1%}"
-            rates = (f"{one.hit_rate:.1%}", f"{one.random_hit_rate:.1%}", share, f"{one.random_share:.1%}")
-            table.add_row(name, part, str(one.n_images), *rates)
+    table = new_table("run", "region", "images", "peak in mask", "if random", "share in mask", "if random")
+    for name, localization in result.localization.items():
+        for region, overlap in localization.mask_overlaps.items():
+            share = "–" if overlap.share is None else f"{overlap.share:.1%}"
+            hit_rates = (f"{overlap.hit_rate:.1%}", f"{overlap.random_hit_rate:.1%}")
+            table.add_row(name, region, str(overlap.n_images), *hit_rates, share, f"{overlap.random_share:.1%}")
     if table.row_count:
         show()
         show(table)
 
 
 def _print_border_swap(result: "Explanation") -> None:
-    """Print what lies on the border and the black surround, with a warning where answers hang on the border."""
+    """Print how much of the maps lies on border and background, and a warning if predictions depend on the border."""
     from parfocal.commands.tables import new_table, show
 
-    shares = ("on the border", "its area", "on black", "its area")
-    table = new_table("run", "images", *shares, "changed by the border", "by the middle")
-    margins = {name: one.border_swap for name, one in result.localization.items() if one.border_swap is not None}
-    for name, one in margins.items():
-        figures = (one.border_share, one.border_area, one.background_share, one.background_area)
-        figures += (one.border_change_rate, one.center_change_rate)
-        table.add_row(name, str(one.n_images), *(f"{value:.1%}" for value in figures))
+    shares = ("on the border", "border area", "on background", "background area")
+    table = new_table("run", "images", *shares, "changed by border swap", "by center swap")
+    swaps = {name: item.border_swap for name, item in result.localization.items() if item.border_swap is not None}
+    for name, swap in swaps.items():
+        values = (swap.border_share, swap.border_area, swap.background_share, swap.background_area)
+        values += (swap.border_change_rate, swap.center_change_rate)
+        table.add_row(name, str(swap.n_images), *(f"{value:.1%}" for value in values))
     if table.row_count:
         show()
         show(table)
-    for name, one in margins.items():
-        if one.warning:
-            show(f"Warning: {name}: {one.warning}")
+    for name, swap in swaps.items():
+        if swap.warning:
+            show(f"Warning: {name}: {swap.warning}")

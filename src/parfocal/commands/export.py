@@ -1,9 +1,11 @@
-"""`parfocal export`: a trained network in a format that others run."""
+"""`parfocal export`: export a trained network to a format that other programs run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from parfocal.exporters.formats import FORMATS
 
 if TYPE_CHECKING:
     from parfocal.exporters.export import Exported
@@ -12,55 +14,56 @@ if TYPE_CHECKING:
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     to: Annotated[
-        Literal["onnx", "openvino", "torchscript", "safetensors"], typer.Option("--to", help="The format.")
+        str, typer.Option(help=f"The format: {', '.join(FORMATS)}.", autocompletion=lambda: list(FORMATS))
     ] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write, or its folder. [default: RUN/export]")
     ] = None,
     precision: Annotated[
-        Literal["float32", "bf16"],
-        typer.Option(help="What it computes in; onnx has float32 only."),
+        Literal["float32", "bf16"], typer.Option(help="Precision of the exported network; onnx: float32 only.")
     ] = "float32",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Of openvino: whole numbers of 8 bits, their ranges measured on validation.")
+        bool, typer.Option("--int8", help="With openvino: quantize to int8, calibrated on validation images.")
     ] = False,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Images or folders to compare on, where those of the run are not there; may be repeated."),
+        typer.Option(help="Verify on these images or folders if those of the run are not available. Can be repeated."),
     ] = None,
-    card: Annotated[Path | None, typer.Option(help="The model card. [default: FILE.md beside the file]")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="The model card to write. [default: FILE.md in the same folder]")
+    ] = None,
 ) -> None:
-    """Write a network that takes pixels of prepared images and gives calibrated probabilities, and its model card.
+    """Export a network that maps the pixels of prepared images to calibrated probabilities, and write its model card.
 
-    What it needs to be fed and read travels in its metadata. It is loaded again in its own runtime and compared with
-    the run on up to 200 validation images; where an answer differs, or a probability by more than 0.01 (0.03 for bf16
-    and int8), the exit code is 1 and the file is kept beside as NAME.refused.
+    The metadata of the file says how to prepare images and how to interpret the probabilities. The export is loaded in
+    its own runtime and verified against the run on up to 200 validation images. If a predicted class differs, or a
+    probability differs by more than 0.01 (0.03 for bf16 and int8), the exit code is 1 and the file is kept as
+    NAME.refused.
 
     Example: `parfocal export runs/demo/resnet18 --to onnx`
     """
     from parfocal.exporters.export import VerificationError
-    from parfocal.exporters.export import export as write
+    from parfocal.exporters.export import export as export_run
 
     try:
-        done = write(run, to, out, precision=precision, int8=int8, images=images or (), card=card)
+        exported = export_run(run, to, out, precision=precision, int8=int8, images=images or (), card=card)
     except VerificationError as error:
         _print_verification(error.exported)
         raise
-    _print_verification(done)
-    typer.echo(f"Exported: {done.path}")
-    typer.echo(f"Card: {done.card}")
+    _print_verification(exported)
+    typer.echo(f"Exported: {exported.path}")
+    typer.echo(f"Model card: {exported.card}")
 
 
 def _print_verification(exported: "Exported") -> None:
     from parfocal.commands.tables import print_table
 
     rows: list[Any] = []
-    for name, said in exported.results.items():
-        right = "–" if said.accuracy is None else f"{said.accuracy:.4f}"
-        rows.append((name, f"{said.images_per_second:.1f}", right))
-    count = len(next(iter(exported.results.values())).predicted)
-    print_table(f"on {count} images of {exported.source}", "images/s", "accuracy", rows=rows)
-    found = exported.verification
-    typer.echo(
-        f"Largest difference of a probability from the run: {found.max_difference:.6f}; other answers: {found.n_changed}"
-    )
+    for name, result in exported.results.items():
+        accuracy = "–" if result.accuracy is None else f"{result.accuracy:.4f}"
+        rows.append((name, f"{result.images_per_second:.1f}", accuracy))
+    n_images = len(next(iter(exported.results.values())).predicted)
+    print_table(f"on {n_images} images of {exported.source}", "images/s", "accuracy", rows=rows)
+    verification = exported.verification
+    typer.echo(f"Largest difference of a probability from the run: {verification.max_difference:.6f}")
+    typer.echo(f"Predicted classes that differ: {verification.n_changed}")

@@ -1,32 +1,35 @@
-"""`parfocal plan`: the recipe that suits a data set and a device, with a reason beside each choice."""
+"""`parfocal plan`: plan a recipe that fits a data set and a device, with the reason for each choice."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from parfocal.commands.options import DataArgument
+
 
 def plan(
-    data: Annotated[Path, typer.Argument(help="Folder of label files or images, a sheet, or a .npz file.")],
+    data: DataArgument,
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to settle beforehand.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to set yourself.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the recipe to this file.")] = None,
 ) -> None:
-    """Look at the data and the device, and plan a recipe. What you say is taken as it is.
+    """Plan a recipe from the data and the device. Values that you set yourself are kept.
 
-    `parfocal train DATA --recipe auto` plans the same, keeps the reasons with the run, and trains.
+    `parfocal train DATA --recipe auto` plans the same recipe, saves the reasons with the run, and trains.
 
     Example: `parfocal plan smears epochs=20 -o mine.yaml`
     """
     from parfocal.commands.tables import print_table
     from parfocal.recipe import parse_changes
     from parfocal.reported import format_value
-    from parfocal.training.autoconfig import plan as make_plan
+    from parfocal.training.autoconfig import plan as plan_recipe
 
-    made = make_plan(data, **parse_changes(changes or []))
-    typer.echo(f"{made.recipe.about}\n")
-    print_table("key", "value", "reason", rows=[(key, format_value(value), why) for key, value, why in made.reasons])
+    planned = plan_recipe(data, **parse_changes(changes or []))
+    typer.echo(f"{planned.recipe.about}\n")
+    rows = [(key, format_value(value), reason) for key, value, reason in planned.reasons]
+    print_table("key", "value", "reason", rows=rows)
     if out:
-        made.recipe.save(out)
+        planned.recipe.save(out)
         typer.echo(f"\nRecipe: {out}")

@@ -1,4 +1,4 @@
-"""`parfocal predict`: what trained networks say about new images."""
+"""`parfocal predict`: predict new images with trained networks."""
 
 import sys
 from pathlib import Path
@@ -12,18 +12,20 @@ def predict(
         list[str],
         typer.Argument(
             metavar="RUN... IMAGE...",
-            help="Run folders, then image files, folders, CSV files with a column Path, or - for paths line by line.",
+            help="Run folders, followed by image files, folders, CSV files with a Path column, or - to read paths from "
+            "standard input.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The CSV file to write.")] = Path("predictions.csv"),
-    sample: Annotated[
-        Path | None, typer.Option(help="A sample submission, such as ID,label: write its rows, in its order.")
+    sample_submission: Annotated[
+        Path | None,
+        typer.Option(help="A sample submission, such as a CSV file with ID,label: write its rows, in its order."),
     ] = None,
 ) -> None:
-    """Write a CSV with the class and the probabilities of each image, and what the run decided to tell beside.
+    """Predict new images and write a CSV with the class, the probabilities and the flags (positive, referred, unusual).
 
-    Several runs are averaged. Images that cannot be read are listed with reasons, the rest is kept, and the exit code
-    is 1.
+    The probabilities of several runs are averaged. If some images cannot be read, the command lists them with the
+    reasons, writes the rest, and exits with 1.
 
     Example: `parfocal predict runs/demo/resnet18 cells/ -o cells.csv`
     """
@@ -33,13 +35,13 @@ def predict(
 
     runs, images = split_runs_and_images(arguments)
     if not images:
-        raise UsageError("Name the images after the runs: files, folders, CSV files, or - for paths on standard input.")
-    outcome = predict_images(runs, sys.stdin if images == ["-"] else images, out, sample)
-    by = f" by the mean of {', '.join(outcome.run_names)}" if len(outcome.run_names) > 1 else ""
-    typer.echo(f"{outcome.n_rows} images predicted{by}: {outcome.path}")
-    for name, count in outcome.flag_counts.items():
+        raise UsageError("List the images after the run folders, for example: `parfocal predict RUN images/`")
+    result = predict_images(runs, sys.stdin if images == ["-"] else images, out, sample_submission)
+    mean_of = f" with the mean of {', '.join(result.run_names)}" if len(result.run_names) > 1 else ""
+    typer.echo(f"{result.n_rows} images predicted{mean_of}: {result.path}")
+    for name, count in result.flag_counts.items():
         typer.echo(f"{name.capitalize()}: {count}")
-    for name, reason in outcome.unreadable.items():
+    for name, reason in result.unreadable.items():
         typer.echo(f"Not read: {name}: {reason}", err=True)
-    if outcome.unreadable:
+    if result.unreadable:
         raise typer.Exit(1)

@@ -1,34 +1,27 @@
-"""`parfocal prepare`: decode and frame every image once, ahead of training."""
-
-from pathlib import Path
-from typing import Annotated
+"""`parfocal prepare`: decode and preprocess all images once, before training."""
 
 import typer
 
+from parfocal.commands.options import ChangesArgument, DataArgument, RecipeOption
 
-def prepare(
-    data: Annotated[Path, typer.Argument(help="Folder of label files or images, a sheet, or a .npz file.")],
-    changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A packaged recipe's name, or a YAML file.")] = None,
-) -> None:
-    """Decode and frame every image once, so that training finds its pixels ready.
 
-    Training does this by itself when needed. Pixels are kept in $PARFOCAL_STORES, or in the user's cache.
+def prepare(data: DataArgument, changes: ChangesArgument = None, recipe: RecipeOption = None) -> None:
+    """Decode and preprocess all images once, so that training reads prepared pixels.
+
+    Training does this itself if needed. The pixels are stored in $PARFOCAL_STORES, or in the user's cache folder.
 
     Example: `parfocal prepare smears --recipe leukemia`
     """
     from parfocal.data.layouts import read
     from parfocal.data.store import prepare as fill_store
-    from parfocal.recipe import load_recipe as find_recipe
-    from parfocal.recipe import parse_changes
+    from parfocal.recipe import load_recipe, parse_changes
 
-    chosen = find_recipe(recipe, **parse_changes(changes or []))
-    store = fill_store(read(data, chosen), chosen.images)
-    bad = store.index[store.index["error"] != ""]
-    typer.echo(f"{len(store.index) - len(bad)} images of {chosen.images.size}×{chosen.images.size}: {store.folder}")
-    for path, reason in zip(bad["path"], bad["error"], strict=True):
+    loaded = load_recipe(recipe, **parse_changes(changes or []))
+    store = fill_store(read(data, loaded), loaded.images)
+    unreadable = store.index[store.index["error"] != ""]
+    size = loaded.images.size
+    typer.echo(f"{len(store.index) - len(unreadable)} images of {size}×{size}: {store.folder}")
+    for path, reason in zip(unreadable["path"], unreadable["error"], strict=True):
         typer.echo(f"Not read: {path}: {reason}", err=True)
-    if len(bad):
+    if len(unreadable):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`parfocal serve`: trained networks behind an address, for programs and for a page."""
+"""`parfocal serve`: serve trained networks over HTTP, with an API and a web page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,15 +8,18 @@ import typer
 
 def serve(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, ensembles, or folders that hold several runs.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, ensembles, or folders that contain run folders."),
     ],
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all, with a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 for all addresses, which needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free port.")] = 8000,
     token: Annotated[
-        str, typer.Option(envvar="PARFOCAL_TOKEN", help="What requests must carry; needed beyond this machine.")
+        str, typer.Option(envvar="PARFOCAL_TOKEN", help="The token of requests. Required if host is not local.")
     ] = "",
 ) -> None:
-    """Grade images in a browser or over HTTP, with all networks side by side, until it is stopped with Ctrl-C.
+    """Classify images on a web page or over HTTP, with all networks side by side. Press Ctrl-C to stop.
 
     Example: `parfocal serve runs/demo`
     """

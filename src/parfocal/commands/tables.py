@@ -1,5 +1,4 @@
-"""Tables on standard output, plain where it is not a terminal."""
-# MERGED: """What runs reached, and how they compare, as tables on standard output."""
+"""Tables on standard output: the results of runs, their comparison, and their decisions."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,9 +24,36 @@ from parfocal.report.formatting import (
 from parfocal.reported import find_reported_accuracy
 from parfocal.run import Run
 
+_TEXT_COLUMNS = frozenset(
+    {
+        "about",
+        "accuracy",
+        "code",
+        "default",
+        "experiments",
+        "finding",
+        "goal",
+        "meaning",
+        "metric",
+        "origin",
+        "predicted",
+        "reason",
+        "source",
+        "split",
+        "trains",
+        "tta",
+        "unit",
+        "value",
+    }
+)
+_FOOTNOTE = (
+    "The 95 % confidence intervals are bootstrapped over groups, which are patients if the data names them. Intervals "
+    "and p-values reflect the choice of images, not the randomness of training. Compare several seeds for that."
+)
+
 
 def print_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text below headings."""
+    """Print rows of text under headings."""
     table = new_table(*headings)
     for row in rows:
         table.add_row(*row)
@@ -35,7 +61,7 @@ def print_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def show(table: Table | str = "") -> None:
-    """Print a table, or a line, as wide as the terminal, or as it needs to be where there is none."""
+    """Print a table or a line, fitted to the width of the terminal if there is one."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=200)
@@ -43,65 +69,57 @@ def show(table: Table | str = "") -> None:
 
 
 def new_table(*headings: str) -> Table:
-    """Return an empty table; words stand at the left of their column, figures at the right."""
-    words = {
-        "split", "about", "experiments", "from", "trains", "value", "default", "whose", "meaning", "reason", "code",
-        "finding", "figure", "accuracy", "wished for", "answer", "unit", "looks",
-    }  # fmt: skip
+    """Return an empty table. Text columns are aligned left, numbers right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place == 0 or heading in words else "right")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index == 0 or heading in _TEXT_COLUMNS else "right")
     return table
 
 
-_FOOTNOTE = (
-    "Intervals of 95 % are drawn over groups, which are patients where the data names them. Chance is that of the "
-    "images, not of training: compare several seeds for that."
-)
-
-
 def print_results(runs: Sequence[Run]) -> None:
-    """Print what each run reached on validation and test with intervals, the majority baseline beside it.
+    """Print the validation and test results of each run, with intervals and the majority-class baseline.
 
-    What a document reports stands beside it too, and the highest test accuracy over the epochs, where it was measured,
-    is named as what it is.
+    If a source document reports an accuracy, it is shown too. The highest test accuracy of all epochs, if it was
+    recorded, is marked as chosen on test.
     """
-    figures_of = {run.name: find_reported_accuracy(run.recipe) for run in runs}
-    beside = ["reported"] if any(figures_of.values()) else []
+    reported = {run.name: find_reported_accuracy(run.recipe) for run in runs}
+    reported_column = ["reported"] if any(reported.values()) else []
     ordered = any(run.recipe.evaluation.ordered for run in runs)
-    figures = ["balanced_accuracy", "quadratic_kappa" if ordered else "kappa", "auc"]
-    names = [HEADINGS[figure] for figure in figures]
-    looks = find_tta_to_show(runs)
-    looked = ["looks"] if looks else []
-    table = new_table("run", "best epoch", "split", "images", *looked, "accuracy", *beside, "majority", *names)
+    more_metrics = ["balanced_accuracy", "quadratic_kappa" if ordered else "kappa", "auc"]
+    headings = [HEADINGS[metric] for metric in more_metrics]
+    tta = find_tta_to_show(runs)
+    tta_column = ["tta"] if tta else []
+    table = new_table(
+        "run", "best epoch", "split", "images", *tta_column, "accuracy", *reported_column, "majority", *headings
+    )
     for run in runs:
         metrics = run.read_metrics()
         for split in ("valid", "test"):
-            judged = metrics.get(split, {})
-            if judged.get("labelled"):
-                cells = [format_metric(judged, name) for name in ("accuracy", "majority_accuracy", *figures)]
-                cells[1:1] = [str(MetricValue(figures_of[run.name].get(split)))] if beside else []
-                cells[:0] = [str(judged["count"]), *([looks[run.name]] if looks else [])]
-                table.add_row(run.name, str(metrics["best_epoch"]), split, *cells)
+            split_metrics = metrics.get(split, {})
+            if split_metrics.get("labeled"):
+                cells = [run.name, str(metrics["best_epoch"]), split, str(split_metrics["count"])]
+                cells += [tta[run.name]] if tta else []
+                cells += [format_metric(split_metrics, "accuracy")]
+                cells += [str(MetricValue(reported[run.name].get(split)))] if reported_column else []
+                cells += [format_metric(split_metrics, name) for name in ("majority_accuracy", *more_metrics)]
+                table.add_row(*cells)
         if highest := metrics.get("chosen_on_test"):
-            words = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
-            table.add_row(run.name, str(highest["epoch"]), "test", "", *("" for _ in looked), words)
+            accuracy = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
+            table.add_row(run.name, str(highest["epoch"]), "test", "", *("" for _ in tta_column), accuracy)
     show(table)
-    if looks:
+    if tta:
         show(describe_tta(runs))
-    if few := describe_few_groups(runs):
-        show(few)
+    if few_groups := describe_few_groups(runs):
+        show(few_groups)
     for run in runs:
-        if left_out := run.read_metrics().get("left_out"):
-            show(
-                f"{run.name}: {len(left_out)} images that cannot be read any more are left out: {join_limited(left_out)}."
-            )
+        if unreadable := run.read_metrics().get("unreadable_images"):
+            show(f"{run.name}: {len(unreadable)} images are no longer readable, left out: {join_limited(unreadable)}.")
 
 
 def print_comparison(runs: Sequence[Run], comparison: Comparison) -> None:
-    """Print what runs reach, means where seeds are several, and which differences are larger than chance."""
+    """Print the results of each run, means over seeds if there are several, and the differences with p-values."""
     print_results(runs)
-    if any(len(one.runs) > 1 for one in comparison.results):
+    if any(len(result.runs) > 1 for result in comparison.results):
         show()
         print_compared_results(comparison)
     show()
@@ -109,85 +127,88 @@ def print_comparison(runs: Sequence[Run], comparison: Comparison) -> None:
 
 
 def print_compared_results(comparison: Comparison) -> None:
-    """Print what each side of a comparison reaches; where it is several runs, their mean and deviation."""
-    compared = select_table_metrics(comparison)
-    table = new_table(f"on {comparison.split}", "images", "groups", *(HEADINGS[one] for one in compared), "majority")
-    for one in comparison.results:
-        cells = [str(one.metrics[figure]) for figure in compared]
-        name = f"{one.name} ({len(one.runs)} runs)" if len(one.runs) > 1 else one.name
-        table.add_row(name, str(one.n_images), str(one.n_groups), *cells, f"{one.majority_accuracy:.3f}")
+    """Print the results of each group of runs: mean and standard deviation if a group has several runs."""
+    metrics = select_table_metrics(comparison)
+    headings = [HEADINGS[metric] for metric in metrics]
+    table = new_table(f"on {comparison.split}", "images", "groups", *headings, "majority")
+    for result in comparison.results:
+        name = f"{result.name} ({len(result.runs)} runs)" if len(result.runs) > 1 else result.name
+        cells = [str(result.metrics[metric]) for metric in metrics]
+        majority = f"{result.majority_accuracy:.3f}"
+        table.add_row(name, str(result.n_images), str(result.n_groups), *cells, majority)
     show(table)
 
 
 def print_differences(comparison: Comparison) -> None:
-    """Print which differences are larger than chance, or why that is not told."""
-    compared = select_table_metrics(comparison)
+    """Print the differences between runs with their significance, or why they are not tested."""
+    metrics = select_table_metrics(comparison)
     if comparison.not_compared_reason:
         show(f"{comparison.not_compared_reason}, so their differences are not tested.")
     if not comparison.differences:
         return
-    table = new_table("difference", "figure", "value", "p", "p, adjusted", "McNemar's p", "larger than chance")
-    for one in comparison.differences:
-        if one.metric in compared:
-            chances = [format_p_value(chance) for chance in (one.p_value, one.adjusted_p_value, one.mcnemar_p_value)]
-            value = str(one.metric_value)
-            beyond = "yes" if one.significant else "no"
-            table.add_row(f"{one.first} – {one.second}", HEADINGS[one.metric], value, *chances, beyond)
+    table = new_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significant")
+    for difference in comparison.differences:
+        if difference.metric in metrics:
+            p_values = (difference.p_value, difference.adjusted_p_value, difference.mcnemar_p_value)
+            table.add_row(
+                f"{difference.first} – {difference.second}",
+                HEADINGS[difference.metric],
+                str(difference.metric_value),
+                *map(format_p_value, p_values),
+                "yes" if difference.significant else "no",
+            )
     show(table)
     show(_FOOTNOTE)
 
 
 def print_decisions(runs: Sequence[Run]) -> None:
-    """Print what operating points, referral and groups together reach, where they were asked for."""
-    _print_decision_tables(
-        (run.name, split, metrics[split])
-        for run in runs
-        for metrics in [run.read_metrics()]
-        for split in ("valid", "test")
-        if metrics.get(split, {}).get("labelled")
-    )
+    """Print the results at operating points, of referral, and of combining a patient's images, if they were chosen."""
+    metrics_by_split: list[tuple[str, str, Mapping[str, Any]]] = []
+    for run in runs:
+        metrics = run.read_metrics()
+        labeled = [split for split in ("valid", "test") if metrics.get(split, {}).get("labeled")]
+        metrics_by_split += [(run.name, split, metrics[split]) for split in labeled]
+    _print_decision_tables(metrics_by_split)
 
 
 def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
-    """Print what was decided of judgements, each with its run and what it is of."""
-    points = new_table("operating point", "wished for", "split", "answer", "sensitivity", "specificity", "precision")
-    referrals = new_table("referral", "split", "stated", "coverage", "referred", "accuracy of the rest")
-    joined = new_table("together", "split", "weight of the others", "accuracy", "alone")
-    for run, split, judged in metrics_by_split:
-        if point := judged.get("operating"):
-            # Of two answers the second is the positive one; between grades each is an answer of its own.
-            answers = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
-            for answer in answers:
-                own = {**point["per_class"][answer], "intervals": point["intervals"]["per_class"][answer]}
-                cells = [format_metric(own, name) for name in ("recall", "specificity", "precision")]
-                points.add_row(run, point["wish"], split, answer, *cells)
-        if referral := judged.get("referral"):
-            names = ("coverage", "referred", "accuracy_of_the_rest")
-            cells = [format_share(referral[name]) for name in names]
-            referrals.add_row(run, split, f"{referral['stated']:g}", *cells)
-        if both := judged.get("together"):
-            cells = [f"{both['weight']:.2f}", format_metric(both, "accuracy"), format_metric(judged, "accuracy")]
-            joined.add_row(run, split, *cells)
-    for table in (points, referrals, joined):
+    """Print the decision results of (run, split, metrics)."""
+    points = new_table("operating point", "goal", "split", "predicted", "sensitivity", "specificity", "precision")
+    referrals = new_table("referral", "split", "target coverage", "coverage", "referral rate", "selective accuracy")
+    fused = new_table("fellow eyes", "split", "weight of the others", "accuracy", "single image")
+    for run, split, metrics in metrics_by_split:
+        if point := metrics.get("operating_point"):
+            # With two classes the second is the positive one. With thresholds between grades, every grade is shown.
+            classes = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
+            for name in classes:
+                class_metrics = {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]}
+                cells = [format_metric(class_metrics, metric) for metric in ("recall", "specificity", "precision")]
+                points.add_row(run, point["goal"], split, name, *cells)
+        if referral := metrics.get("referral"):
+            cells = [format_share(referral[name]) for name in ("coverage", "referral_rate", "selective_accuracy")]
+            referrals.add_row(run, split, f"{referral['target_coverage']:g}", *cells)
+        if fusion := metrics.get("fellow_eyes"):
+            cells = [f"{fusion['weight']:.2f}", format_metric(fusion, "accuracy"), format_metric(metrics, "accuracy")]
+            fused.add_row(run, split, *cells)
+    for table in (points, referrals, fused):
         if table.row_count:
             show()
             show(table)
 
 
 def print_external_results(metrics_by_run: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print what runs reach on other data, the majority baseline beside it, and what their decisions reach there."""
-    same = all(one["kappa"] == one["quadratic_kappa"] for one in metrics_by_run.values())
-    kappas = ("kappa",) if same else ("kappa", "quadratic_kappa")
+    """Print the results of runs on another data set, with the majority-class baseline and the decision results."""
+    same_kappas = all(metrics["kappa"] == metrics["quadratic_kappa"] for metrics in metrics_by_run.values())
+    kappas = ("kappa",) if same_kappas else ("kappa", "quadratic_kappa")
     names = ("accuracy", "majority_accuracy", "balanced_accuracy", *kappas, "auc")
-    table = new_table(
-        "run", "images", *("majority" if name == "majority_accuracy" else HEADINGS[name] for name in names)
-    )
-    for name, one in metrics_by_run.items():
-        table.add_row(name, str(one["count"]), *(format_metric(one, figure) for figure in names))
+    headings = [HEADINGS.get(name, "majority") for name in names]
+    table = new_table("run", "images", *headings)
+    for run, metrics in metrics_by_run.items():
+        table.add_row(run, str(metrics["count"]), *(format_metric(metrics, name) for name in names))
     show(table)
     first = next(iter(metrics_by_run.values()))
-    show(f"Judged on {first['source']}")
+    show(f"Evaluated on {first['source']}")
     data = Path(first["data"]).name
-    if few := format_few_groups((data, one) for one in metrics_by_run.values()):
-        show(few)
-    _print_decision_tables((name, data, one) for name, one in metrics_by_run.items())
+    if few_groups := format_few_groups((data, metrics) for metrics in metrics_by_run.values()):
+        show(few_groups)
+    _print_decision_tables((run, data, metrics) for run, metrics in metrics_by_run.items())

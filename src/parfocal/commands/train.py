@@ -1,25 +1,25 @@
-"""`parfocal train`: from labelled images to trained and compared networks."""
+"""`parfocal train`: train networks on labeled images, and compare them."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from parfocal.commands.options import ChangesArgument, DataArgument
+
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder of label files or images, a sheet, or a .npz file.")],
-    changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A packaged recipe's name, a YAML file, or auto.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the runs. [default: runs/DATA-RECIPE]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what was begun in the folder.")] = False,
+    data: DataArgument,
+    changes: ChangesArgument = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of a packaged recipe, a YAML file, or auto.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for the runs. [default: runs/DATA-RECIPE]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the runs that were interrupted.")] = False,
 ) -> None:
-    """Train one network, or several and compare them.
+    """Train one network, or train several networks and compare them.
 
-    Values with commas train one run each, and so do those of an experiment of the recipe (`experiment=depth`); the
-    runs are compared at the end. `--recipe auto` plans from the data. `report.html` in a run's folder is redrawn after
-    each epoch.
+    Values separated by commas train one run each; so does an experiment of the recipe (`experiment=depth`). The runs
+    are compared at the end. `--recipe auto` plans a recipe from the data. The file `report.html` in the run folder is
+    updated after each epoch.
 
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """
@@ -27,27 +27,29 @@ def train(
     from parfocal.recipe import expand_recipes, parse_changes
     from parfocal.recipe_file import AUTO
 
-    settled = parse_changes(changes or [])
+    values = parse_changes(changes or [])
     if recipe != AUTO:
-        # Here only for what is wrong with it, which is told before the seconds that the next imports take.
-        expand_recipes(recipe, **settled)
+        # Report mistakes in the recipe before the imports below, which take seconds.
+        expand_recipes(recipe, **values)
 
     from parfocal.commands.tables import print_comparison, print_results
     from parfocal.engine.distributed import is_rank_zero
     from parfocal.report.live import make_live_callback
     from parfocal.report.report import compare
-    from parfocal.training.train import train as run_training
+    from parfocal.training.train import train as train_runs
 
     try:
-        runs = run_training(data, recipe, out=out, resume=resume, after_epoch=make_live_callback(), **settled)
+        runs = train_runs(data, recipe, out=out, resume=resume, after_epoch=make_live_callback(), **values)
     except KeyboardInterrupt:
-        raise ParfocalError("Stopped. The same command with --resume goes on where it was.") from None
+        raise ParfocalError("Interrupted. To resume, run the same command with --resume.") from None
     if not is_rank_zero():
         return
-    comparison = [compare(run.folder) for run in runs][-1]
     if len(runs) == 1:
+        comparison = compare(runs[0].folder)
         print_results(runs)
     else:
+        for run in runs:
+            compare(run.folder)
         comparison = compare(runs)
         print_comparison(runs, comparison)
     for run in runs:

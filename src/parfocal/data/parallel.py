@@ -7,6 +7,7 @@ from itertools import islice
 from os import cpu_count
 from typing import TypeVar
 
+from parfocal.errors import UnreadableImageError
 from parfocal.progress import show_progress
 
 Item = TypeVar("Item")
@@ -38,3 +39,15 @@ def map_ordered(
         finally:
             # After an interruption, items that have not started are not waited for.
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def catch_unreadable(function: Callable[[Item], Result]) -> Callable[[Item], Result | str]:
+    """Wrap `function` so that it returns the reason as text where an image cannot be read."""
+
+    def read(item: Item) -> Result | str:
+        try:
+            return function(item)
+        except UnreadableImageError as reason:
+            return str(reason)
+
+    return read

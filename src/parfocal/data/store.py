@@ -20,9 +20,10 @@ import pandas as pd
 from filelock import FileLock
 
 from parfocal.data.decode import ImageInfo, Pixels, build_index_row, get_container_file, prepare_image
-from parfocal.data.parallel import map_ordered
+from parfocal.data.encode import encode_image
+from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.table import Table
-from parfocal.errors import ParfocalError, UnreadableImageError
+from parfocal.errors import ParfocalError
 from parfocal.io import explain_write_errors, get_cache_folder, write_json
 from parfocal.progress import print_line
 from parfocal.recipe import hash_content
@@ -94,9 +95,7 @@ def prepare(table: Table, config: ImagesConfig, *, workers: int | None = None) -
     damaged Store is built again.
     """
     paths = table.paths
-    stamps = [_read_file_stamp(path) for path in paths]
-    key = hash_content({"format": FORMAT, "images": config.model_dump(), "files": stamps})
-    folder = get_stores_folder() / key
+    folder = _get_folder(paths, config)
     if store := _open_if_complete(folder, config):
         return store
     with explain_write_errors(folder):
@@ -111,6 +110,16 @@ def prepare(table: Table, config: ImagesConfig, *, workers: int | None = None) -
     if store is None:
         raise ParfocalError(f"{folder} was damaged right after it was written. Check the disk.")
     return store
+
+
+def find_store(table: Table, config: ImagesConfig) -> Store | None:
+    """Open the Store of a table if it is complete; never build it."""
+    return _open_if_complete(_get_folder(table.paths, config), config)
+
+
+def _get_folder(paths: list[str], config: ImagesConfig) -> Path:
+    stamps = [_read_file_stamp(path) for path in paths]
+    return get_stores_folder() / hash_content({"format": FORMAT, "images": config.model_dump(), "files": stamps})
 
 
 def _read_file_stamp(path: str) -> list[object]:
@@ -221,11 +230,8 @@ def _write_pixels(
     if rows:
         print_line(f"Resuming: {len(rows):,} of {len(paths):,} images are already prepared.")
 
-    def prepare_or_explain(path: str) -> tuple[Pixels | None, ImageInfo | str]:
-        try:
-            return prepare_image(Path(path), config)
-        except UnreadableImageError as error:
-            return None, str(error)
+    def prepare_file(path: str) -> tuple[Pixels, ImageInfo]:
+        return prepare_image(Path(path), config)
 
     with (
         _get_pixels_path(draft, config).open("ab") as pixel_file,
@@ -237,9 +243,10 @@ def _write_pixels(
         pixel_file.truncate(end)
         row_file.writelines(json.dumps(row) + "\n" for row in rows)
         remaining = paths[len(rows) :]
-        results = map_ordered(remaining, prepare_or_explain, "Preparing", workers, len(rows))
-        for n_written, (path, (pixels, info)) in enumerate(zip(remaining, results, strict=True), start=1):
-            data = _encode(black if pixels is None else pixels, config)
+        results = map_ordered(remaining, catch_unreadable(prepare_file), "Preparing", workers, len(rows))
+        for n_written, (path, result) in enumerate(zip(remaining, results, strict=True), start=1):
+            pixels, info = (black, result) if isinstance(result, str) else result
+            data = _encode(pixels, config)
             pixel_file.write(data)
             row = {**build_index_row(path, info), "start": end, "length": len(data), "crc32": zlib.crc32(data)}
             end += len(data)
@@ -264,7 +271,7 @@ def _encode(pixels: Pixels, config: ImagesConfig) -> bytes:
     if config.store == "raw":
         return pixels.tobytes()
     options = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _NO_SUBSAMPLING]
-    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    return encode_image(pixels, ".jpg", options)
 
 
 def _flush_to_disk(*files: Any) -> None:

@@ -1,4 +1,4 @@
-"""Noticing while it happens that a network says one class for everything, or no more than chance would."""
+"""Alarms during training: the network predicts one class for almost everything, or is no better than chance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,24 +8,26 @@ from typing import Any
 from parfocal.errors import UsageError
 from parfocal.models import resnet
 from parfocal.models.pretrained import PRETRAINED_HASHES
-from parfocal.recipe import Recipe
-from parfocal.recipe import load_recipe as changed
+from parfocal.recipe import Recipe, load_recipe
 
-PREDICTED_COLUMN_PREFIX = "valid_says:"
-"""What columns of the history that hold the share of each class among the predictions begin with."""
+PREDICTED_COLUMN_PREFIX = "valid_predicted:"
+"""Prefix of the history columns with the share of each class among the predictions on validation."""
 
+# A class with more than this share of the predictions is a collapse, unless it has nearly that share of the images.
 _COLLAPSE_SHARE = 0.95
 _COLLAPSE_MARGIN = 0.02
+
 _Z_SCORE_95 = 1.645
-"""So many deviations of chance are what it exceeds once in twenty times."""
-_MIN_KAPPA_LIMIT, _MAX_KAPPA_LIMIT = 0.005, 0.05
-"""Below the first kappa is none, whatever chance may give; from the second on it is some, though images be few."""
+"""One-sided: chance exceeds this many standard deviations once in twenty times."""
+# A kappa below the first limit is always chance; above the second it never is, even with few images.
+_MIN_KAPPA_LIMIT = 0.005
+_MAX_KAPPA_LIMIT = 0.05
 _MIN_EPOCHS_AT_CHANCE = 3
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """What is wrong, since which epoch and until which; `text` says why that may be and what to try next."""
+    """What is wrong from epoch `since` to epoch `until`; `text` explains the likely cause and what to try next."""
 
     code: str
     since: int
@@ -34,70 +36,76 @@ class Alarm:
 
 
 def alarms(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe) -> list[Alarm]:
-    """Return the alarms of a history, those of its last epoch last; `counts` are the images of each class of valid."""
-    found = _find_collapses(history, counts, recipe)
-    # That nothing but one class is said tells of kappa too.
-    found += [
-        flat
-        for flat in _find_epochs_at_chance(history, counts, recipe)
-        if not any(one.since <= flat.since and flat.until <= one.until for one in found)
+    """Return the alarms of a training history, ordered by their last epoch.
+
+    `counts` holds the number of validation images of each class.
+    """
+    collapses = _find_collapses(history, counts, recipe)
+    # A network that predicts only one class has a kappa of 0 as well: one alarm is enough.
+    at_chance = [
+        alarm
+        for alarm in _find_epochs_at_chance(history, counts, recipe)
+        if not any(collapse.since <= alarm.since and alarm.until <= collapse.until for collapse in collapses)
     ]
-    return sorted(found, key=lambda alarm: alarm.until)
+    return sorted([*collapses, *at_chance], key=lambda alarm: alarm.until)
 
 
 def predicted_shares(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the columns of a history that say how often each class was predicted."""
+    """Return the share of each class among the predictions, as columns of the history."""
     return {
-        PREDICTED_COLUMN_PREFIX + name: one["predicted"] / metrics["count"]
-        for name, one in metrics["per_class"].items()
+        PREDICTED_COLUMN_PREFIX + name: values["predicted"] / metrics["count"]
+        for name, values in metrics["per_class"].items()
     }
 
 
 def _find_collapses(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe) -> list[Alarm]:
-    found: list[Alarm] = []
-    shares = _compute_shares(counts)
-    for name, of_images in shares.items():
-        said = [float(row.get(PREDICTED_COLUMN_PREFIX + name, 0)) for row in history]
-        # A class that is almost everything leaves less room above it.
-        most = max(_COLLAPSE_SHARE, min(of_images + _COLLAPSE_MARGIN, (1 + of_images) / 2))
-        for since, until in _find_stretches([share > most for share in said]):
+    collapses: list[Alarm] = []
+    true_shares = _compute_shares(counts)
+    for name, true_share in true_shares.items():
+        shares = [float(row.get(PREDICTED_COLUMN_PREFIX + name, 0)) for row in history]
+        # The closer the share of the images is to 1, the less room there is above it.
+        limit = max(_COLLAPSE_SHARE, min(true_share + _COLLAPSE_MARGIN, (1 + true_share) / 2))
+        for since, until in _find_stretches([share > limit for share in shares]):
+            cause = _explain_collapse(true_share == max(true_shares.values()), recipe)
             text = (
-                f"{_format_epochs(since, until)}: {said[until - 1]:.1%} of the predictions on valid are {name!r}, which is "
-                f"{of_images:.1%} of the images. {_explain_collapse(of_images == max(shares.values()), recipe)} {_suggest_remedies(recipe)}"
+                f"{_format_epochs(since, until)}: {shares[until - 1]:.1%} of the validation images are predicted as "
+                f"{name!r}, the true class of {true_share:.1%}. {cause} {_suggest_remedies(recipe)}"
             )
-            found.append(Alarm("collapse", since, until, text))
-    return found
+            collapses.append(Alarm("collapse", since, until, text))
+    return collapses
 
 
 def _find_epochs_at_chance(
     history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe
 ) -> list[Alarm]:
-    found: list[Alarm] = []
-    for since, until in _find_stretches(
-        [float(row["valid_kappa"]) < _compute_kappa_limit(row, counts) for row in history]
-    ):
-        if until - since + 1 >= min(_MIN_EPOCHS_AT_CHANCE, recipe.training.epochs):
+    at_chance: list[Alarm] = []
+    min_epochs = min(_MIN_EPOCHS_AT_CHANCE, recipe.training.epochs)
+    is_at_chance = [float(row["valid_kappa"]) < _compute_kappa_limit(row, counts) for row in history]
+    for since, until in _find_stretches(is_at_chance):
+        if until - since + 1 >= min_epochs:
             kappa = float(history[until - 1]["valid_kappa"])
             text = (
-                f"{_format_epochs(since, until)}: kappa on valid is {kappa:.3f}, no better than chance. What the images show "
-                f"is not learnt: the steps are too few or too large, or the size is too small. {_suggest_remedies(recipe)}"
+                f"{_format_epochs(since, until)}: kappa on validation is {kappa:.3f}, no better than chance. The "
+                "network does not learn from the images: there are too few training steps, the learning rate is too "
+                f"high, or the images are too small. {_suggest_remedies(recipe)}"
             )
-            found.append(Alarm("no_kappa", since, until, text))
-    return found
+            at_chance.append(Alarm("no_kappa", since, until, text))
+    return at_chance
 
 
 def _compute_kappa_limit(row: Mapping[Any, Any], counts: Mapping[str, int]) -> float:
-    """Return the kappa that answers as often as these, but without regard to the image, seldom exceed."""
-    pairs = [
-        (share, float(row.get(PREDICTED_COLUMN_PREFIX + name, 0))) for name, share in _compute_shares(counts).items()
+    """Return the kappa that random predictions with the same class frequencies exceed only one time in twenty."""
+    shares = [
+        (true_share, float(row.get(PREDICTED_COLUMN_PREFIX + name, 0)))
+        for name, true_share in _compute_shares(counts).items()
     ]
-    agreed = sum(true * said for true, said in pairs)
-    spread = agreed + agreed**2 - sum(true * said * (true + said) for true, said in pairs)
-    if agreed >= 1:
+    expected = sum(true * predicted for true, predicted in shares)
+    if expected >= 1:
         return _MIN_KAPPA_LIMIT
-    # Fleiss, Cohen and Everitt (1969).
-    deviation = sqrt(max(0.0, spread) / max(1, sum(counts.values()))) / (1 - agreed)
-    return min(max(_Z_SCORE_95 * deviation, _MIN_KAPPA_LIMIT), _MAX_KAPPA_LIMIT)
+    # Standard error under independence: Fleiss, Cohen and Everitt (1969).
+    variance = expected + expected**2 - sum(true * predicted * (true + predicted) for true, predicted in shares)
+    standard_error = sqrt(max(0.0, variance) / max(1, sum(counts.values()))) / (1 - expected)
+    return min(max(_Z_SCORE_95 * standard_error, _MIN_KAPPA_LIMIT), _MAX_KAPPA_LIMIT)
 
 
 def _compute_shares(counts: Mapping[str, int]) -> dict[str, float]:
@@ -105,14 +113,14 @@ def _compute_shares(counts: Mapping[str, int]) -> dict[str, float]:
 
 
 def _find_stretches(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    """Return first and last epoch, counted from 1, of each stretch over which something holds."""
-    found: list[tuple[int, int]] = []
-    for epoch, one in enumerate(flags, start=1):
-        if one and found and found[-1][1] == epoch - 1:
-            found[-1] = (found[-1][0], epoch)
-        elif one:
-            found.append((epoch, epoch))
-    return found
+    """Return the first and last epoch, counted from 1, of each stretch of true flags."""
+    stretches: list[tuple[int, int]] = []
+    for epoch, flag in enumerate(flags, start=1):
+        if flag and stretches and stretches[-1][1] == epoch - 1:
+            stretches[-1] = (stretches[-1][0], epoch)
+        elif flag:
+            stretches.append((epoch, epoch))
+    return stretches
 
 
 def _format_epochs(since: int, until: int) -> str:
@@ -120,54 +128,61 @@ def _format_epochs(since: int, until: int) -> str:
 
 
 def _explain_collapse(is_largest_class: bool, recipe: Recipe) -> str:
-    """Say why one class may be said of almost everything, given whether it is the largest one."""
+    """Return the likely cause of predicting one class, given whether it is the largest."""
     training = recipe.training
-    alike = training.sampling == "natural" and training.class_weights == "none" and not training.logit_adjustment
-    if is_largest_class and alike:
-        return "Always saying it is right that often, and the loss has settled for that."
-    if is_largest_class or alike:
-        return "A network comes to that by steps that are too large, or too few."
-    return "Rare classes that are shown more often or count for more bring that about, or steps that are too large."
+    is_unweighted = (
+        training.sampling == "natural" and training.class_weights == "none" and not training.logit_adjustment
+    )
+    if is_largest_class and is_unweighted:
+        return "Predicting this class every time already gives that accuracy, and training has settled there."
+    if is_largest_class or is_unweighted:
+        return "A likely cause is a learning rate that is too high, or too few training steps."
+    return (
+        "Likely causes are oversampling or class weights that favor rare classes, or a learning rate that is too high."
+    )
 
 
 def _suggest_remedies(recipe: Recipe) -> str:
-    """Name what is most likely to help, is not done yet, and fits the rest of the recipe."""
-    training, steps = recipe.training, []
+    """Return what is most likely to help, is not in the recipe yet, and is compatible with it."""
+    training = recipe.training
+    remedies: list[str] = []
     if training.optimizer != "sgd" and training.learning_rate > 3e-4:
-        steps.append(f"a lower learning_rate than {training.learning_rate:g}")
+        remedies.append(f"a learning_rate below {training.learning_rate:g}")
     if not training.warmup and training.schedule != "one_cycle" and _is_valid_change(recipe, warmup=2):
-        steps.append("warmup=2")
+        remedies.append("warmup=2")
     if training.sampling == "natural":
-        begins = "sampling=decay, which begins with all classes alike"
-        steps.append(
-            begins if _is_valid_change(recipe, sampling="decay") else "sampling=square_root, for the rare classes"
-        )
-    to_grades = recipe.evaluation.ordered and training.loss in ("cross_entropy", "focal")
-    if to_grades and _is_valid_change(recipe, loss="regression"):
-        steps.append("loss=regression, which learns the grade as a number")
+        if _is_valid_change(recipe, sampling="decay"):
+            remedies.append("sampling=decay, which starts with balanced classes")
+        else:
+            remedies.append("sampling=square_root, for the rare classes")
+    learns_classes = recipe.evaluation.ordered and training.loss in ("cross_entropy", "focal")
+    if learns_classes and _is_valid_change(recipe, loss="regression"):
+        remedies.append("loss=regression, which learns the grade as a number")
     if recipe.network.init == "scratch":
-        published = "init=imagenet, or " if _has_pretrained_weights(recipe) else ""
-        steps.append(f"{published}init=RUN with an earlier run on such images")
+        pretrained = "init=imagenet, or " if _has_pretrained_weights(recipe) else ""
+        remedies.append(f"{pretrained}init=RUN with an earlier run on similar images")
     if training.select == "accuracy":
-        steps.append("select=kappa, so that no such epoch is chosen")
-    if len(steps) < 2:
-        steps.append("more minutes" if training.minutes else "more epochs")
-    return f"Try {'; '.join(steps)}."
+        remedies.append("select=kappa, so that such an epoch is never selected")
+    if len(remedies) < 2:
+        remedies.append("more minutes" if training.minutes else "more epochs")
+    return f"Try {'; '.join(remedies)}."
 
 
 def _is_valid_change(recipe: Recipe, **changes: Any) -> bool:
-    """Say whether a recipe may be changed so."""
+    """Return whether a recipe accepts the changes."""
     try:
-        changed(recipe, **changes)
+        load_recipe(recipe, **changes)
     except UsageError:
         return False
     return True
 
 
 def _has_pretrained_weights(recipe: Recipe) -> bool:
-    """Say whether ImageNet's weights are published for a recipe's network, and fit it and its pixels."""
-    part = recipe.network
-    if part.model not in PRETRAINED_HASHES["imagenet"] or not _is_valid_change(recipe, init="imagenet"):
+    """Return whether ImageNet weights exist that fit a recipe's network and its normalization."""
+    network = recipe.network
+    if network.model not in PRETRAINED_HASHES["imagenet"] or not _is_valid_change(recipe, init="imagenet"):
         return False
-    own = resnet.resolve_architecture(part.model, groups=part.groups, width_per_group=part.width_per_group)
-    return own == resnet.get_architecture(part.model)
+    architecture = resnet.resolve_architecture(
+        network.model, groups=network.groups, width_per_group=network.width_per_group
+    )
+    return architecture == resnet.get_architecture(network.model)

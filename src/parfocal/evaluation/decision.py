@@ -1,132 +1,223 @@
-"""How what a network says becomes an answer: everything that validation decided after training, in one small file."""
+"""Everything that was decided on validation after training: calibration, operating point, referral, TTA and the rest.
+
+`DECISIONS` is the registry. The fitted decisions of a run are kept in its decision.json.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from parfocal.errors import ParfocalError
-from parfocal.evaluation.calibration import apply_temperature, fit_temperature
-from parfocal.evaluation.fellow_eyes import fit_fellow_eye_weight
-from parfocal.evaluation.operating_point import OperatingPoint, check_goal, fit_operating_point
+from parfocal.errors import ParfocalError, UsageError, did_you_mean
+from parfocal.evaluation.fellow_eyes import FellowEyes
+from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.referral import ConformalReferral, check_coverage, fit_referral
+from parfocal.evaluation.referral import ConformalReferral
+from parfocal.evaluation.temperature import Temperature
+from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
 from parfocal.io import write_json
 from parfocal.schema import EvaluationConfig
+
+if TYPE_CHECKING:
+    from parfocal.data.store import Store
+    from parfocal.data.table import Table
+
+DECISIONS: tuple[type[ValidationDecision], ...] = (
+    Temperature,
+    OperatingPoint,
+    ConformalReferral,
+    OodMonitor,
+    FellowEyes,
+)
+"""Every kind of validation decision, in the order in which they are applied and in which their columns appear."""
+
+AnyDecision = TypeVar("AnyDecision", bound=ValidationDecision)
 
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """What is asked of the answers; None leaves what was asked before, and `none` or 0 takes it back."""
+    """The options of `evaluate`. None keeps what was decided before; "none", 0 and False turn a decision off.
+
+    `tta` is no decision, but the name of the views for test-time augmentation; "recipe" takes those of the recipe.
+    `others` holds the options of decisions that have no parameter of their own here.
+    """
 
     operating_point: str | None = None
     refer: float | None = None
     tta: str | None = None
-    fuse_eyes: bool | None = None
+    fellow_eyes: bool | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [kind.option for kind in DECISIONS if kind.option]
+        for name in self.others:
+            if name not in names:
+                raise UsageError(f"{name} is not an option of evaluate. {did_you_mean(name, [*names, 'tta'])}")
+
+    def get(self, kind: type[ValidationDecision]) -> Any:
+        """Return the option of a kind of decision; None if it is to stay as it was."""
+        return self.others.get(kind.option, getattr(self, kind.option, None)) if kind.option else None
 
     def check(self, config: EvaluationConfig, n_classes: int) -> None:
-        """Refuse what could not be decided of so many classes, before a network is asked; looks are the recipe's."""
-        if self.operating_point and self.operating_point != "none":
-            check_goal(self.operating_point, config, n_classes)
-        if self.refer:
-            check_coverage(self.refer)
+        """Reject options that can never be met, before any network runs. The recipe checks `tta`."""
+        for kind in DECISIONS:
+            option = self.get(kind)
+            if _is_on(option):
+                kind.check(option, config, n_classes)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The temperature, and where they were asked for the operating point, the referral, the looks and the weight of
-    what the other images of a group say.
+    """The fitted decisions of a run or an ensemble.
 
-    `looks` names how often and where evaluation looks at an image, where that is not what the recipe says. `images` is
-    how many images of validation decided; 0 where nothing was decided yet, as in runs of an older Parfocal.
+    `tta` names the views for test-time augmentation if they are not those of the recipe. `n_images` is the number of
+    validation images; 0 if nothing was decided yet, as for runs of an older Parfocal.
     """
 
-    temperature: float = 1.0
-    operating_point: OperatingPoint | None = None
-    referral: ConformalReferral | None = None
-    ood: OodMonitor | None = None
+    fitted: tuple[ValidationDecision, ...] = ()
     tta: str = ""
-    fellow_eye_weight: float | None = None
     n_images: int = 0
 
+    def get(self, kind: type[AnyDecision]) -> AnyDecision | None:
+        """Return the fitted decision of a kind; None if there is none."""
+        return next((decision for decision in self.fitted if isinstance(decision, kind)), None)
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of calibration; 1 if none was fitted."""
+        return self._calibration.value
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """The operating point, if there is one."""
+        return self.get(OperatingPoint)
+
+    @property
+    def referral(self) -> ConformalReferral | None:
+        """The referral to a human, if there is one."""
+        return self.get(ConformalReferral)
+
+    @property
+    def ood(self) -> OodMonitor | None:
+        """The out-of-distribution monitor, if there is one."""
+        return self.get(OodMonitor)
+
+    @property
+    def fellow_eye_weight(self) -> float | None:
+        """The weight of the patient's other images in fusion; None without fusion."""
+        fusion = self.get(FellowEyes)
+        return None if fusion is None else fusion.weight
+
+    @property
+    def pixel_decisions(self) -> tuple[ValidationDecision, ...]:
+        """The decisions fitted on pixels: they hold for any network that reads the same images."""
+        return tuple(decision for decision in self.fitted if decision.reads_pixels)
+
+    def with_fitted(self, *decisions: ValidationDecision) -> Self:
+        """Return a decision with these instead of those of the same kinds."""
+        kinds = {type(decision) for decision in decisions}
+        kept = [decision for decision in self.fitted if type(decision) not in kinds]
+        fitted = sorted((*kept, *decisions), key=lambda decision: DECISIONS.index(type(decision)))
+        return replace(self, fitted=tuple(fitted))
+
+    def apply(self, probabilities: np.ndarray) -> PredictedBatch:
+        """Return the labels, calibrated probabilities and flags that follow from a network's probabilities."""
+        batch = PredictedBatch(probabilities.argmax(axis=1), probabilities)
+        return self._apply_calibrated(self._calibration.apply(batch))
+
+    def predict_labels(self, calibrated: np.ndarray) -> np.ndarray:
+        """Return the predicted class of each image from calibrated probabilities."""
+        return self._apply_calibrated(PredictedBatch(calibrated.argmax(axis=1), calibrated)).labels
+
     def calibrate(self, predictions: Predictions) -> Predictions:
-        """Return predictions with the temperature applied."""
-        return replace(predictions, probabilities=apply_temperature(predictions.probabilities, self.temperature))
+        """Return predictions with calibrated probabilities."""
+        batch = PredictedBatch(predictions.predicted, predictions.probabilities)
+        return replace(predictions, probabilities=self._calibration.apply(batch).probabilities)
 
-    def predict_labels(self, calibrated: np.ndarray, config: EvaluationConfig) -> np.ndarray:
-        """Return the class that each image is answered with."""
-        return (
-            calibrated.argmax(axis=1)
-            if self.operating_point is None
-            else self.operating_point.predict_labels(calibrated, config)
-        )
+    def evaluate(self, predictions: Predictions) -> dict[str, Any]:
+        """Return what each decision reaches on labeled predictions, as sections of metrics.json."""
+        calibrated = self.calibrate(predictions)
+        labels = self.predict_labels(calibrated.probabilities)
+        sections: dict[str, Any] = {}
+        for decision in (self._calibration, *self._after_calibration):
+            metrics = decision.evaluate(predictions, calibrated, labels)
+            if metrics is not None:
+                sections[decision.section] = metrics
+        return sections
 
-    def predict_labels_by_id(self, predictions: Predictions, config: EvaluationConfig) -> dict[str, int]:
-        """Return the class that each image of predictions is answered with, by its id."""
-        labels = self.predict_labels(self.calibrate(predictions).probabilities, config)
-        return dict(zip(predictions.ids, labels.tolist(), strict=True))
+    def describe(self) -> list[str]:
+        """Return one sentence for each decision."""
+        return [decision.describe() for decision in self.fitted]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the decision as plain data."""
+        by_name = {decision.name: decision.as_dict() for decision in self.fitted}
+        return {**{kind.name: by_name.get(kind.name) for kind in DECISIONS}, "tta": self.tta, "n_images": self.n_images}
 
     def save(self, path: Path) -> None:
         """Write the decision as JSON."""
-        write_json(path, asdict(self))
+        write_json(path, self.as_dict())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a decision; where there is none, nothing was decided."""
+        """Read a decision; without a file nothing is decided."""
         if not path.is_file():
             return cls()
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                content["temperature"],
-                _build(OperatingPoint, content["operating_point"]),
-                _build(ConformalReferral, content["referral"]),
-                _build(OodMonitor, content["ood"]),
-                content["tta"],
-                content["fellow_eye_weight"],
-                content["n_images"],
-            )
-        except (ValueError, KeyError, TypeError):
+            fitted = [kind.from_dict(content[kind.name]) for kind in DECISIONS if content.get(kind.name) is not None]
+            return cls(tuple(fitted), content["tta"], content["n_images"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ParfocalError(
-                f"{path} is not what Parfocal wrote. Make it anew with `parfocal evaluate {path.parent}`."
+                f"{path} is not a decision file of this version. Write it again with `parfocal evaluate {path.parent}`."
             ) from None
+
+    @property
+    def _calibration(self) -> Temperature:
+        return self.get(Temperature) or Temperature()
+
+    @property
+    def _after_calibration(self) -> list[ValidationDecision]:
+        return [decision for decision in self.fitted if not isinstance(decision, Temperature)]
+
+    def _apply_calibrated(self, batch: PredictedBatch) -> PredictedBatch:
+        for decision in self._after_calibration:
+            batch = decision.apply(batch)
+        return batch
 
 
 def fit_decision(
-    valid: Predictions, options: DecisionOptions, previous: Decision, config: EvaluationConfig, ood: OodMonitor | None
+    valid: Predictions,
+    options: DecisionOptions,
+    previous: Decision,
+    config: EvaluationConfig,
+    table: "Table | None" = None,
+    store: "Store | None" = None,
 ) -> Decision:
-    """Decide from predictions of validation; what is not wished for anew is decided as it was `before`."""
-    temperature = fit_temperature(valid.truth, valid.probabilities)
-    calibrated = replace(valid, probabilities=apply_temperature(valid.probabilities, temperature))
-    stated = (
-        previous.operating_point.goal
-        if previous.operating_point and options.operating_point is None
-        else options.operating_point
-    )
-    covered = previous.referral.coverage if previous.referral and options.refer is None else options.refer
-    joined = previous.fellow_eye_weight is not None if options.fuse_eyes is None else options.fuse_eyes
-    return Decision(
-        temperature,
-        fit_operating_point(calibrated, stated, config) if stated and stated != "none" else None,
-        fit_referral(calibrated.truth, calibrated.probabilities, covered) if covered else None,
-        ood,
-        resolve_tta(options, previous),
-        fit_fellow_eye_weight(valid) if joined else None,
-        len(valid),
-    )
+    """Fit every decision on the validation split; options that are None are taken from the previous decision.
+
+    Without a store, decisions that read pixels stay as they were.
+    """
+    temperature = Temperature.fit(ValidationSplit(valid, valid, config))
+    split = ValidationSplit(valid, Decision((temperature,)).calibrate(valid), config, table, store)
+    fitted: list[ValidationDecision] = [temperature]
+    for kind in DECISIONS:
+        before = previous.get(kind)
+        option = options.get(kind)
+        if option is None and before is not None:
+            option = before.option_value
+        if kind is Temperature or (kind.option and not _is_on(option)):
+            continue
+        decision = before if kind.reads_pixels and store is None else kind.fit(split, option)
+        if decision is not None:
+            fitted.append(decision)
+    tta = previous.tta if options.tta is None else options.tta
+    return Decision(tuple(fitted), "" if tta == "recipe" else tta, len(valid))
 
 
-def resolve_tta(options: DecisionOptions, previous: Decision) -> str:
-    """Return how images are to be looked at: as is wished, or else as before; nothing for the recipe's way."""
-    if options.tta is None:
-        return previous.tta
-    return "" if options.tta == "none" else options.tta
-
-
-def _build(kind: Any, content: Mapping[str, Any] | None) -> Any:
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in (content or {}).items()}
-    return None if content is None else kind(**lists)
+def _is_on(option: Any) -> bool:
+    return bool(option) and option != "none"

@@ -1,4 +1,4 @@
-"""Ensembles: the mean of what several runs say about the same images, judged like one."""
+"""Ensembles: average the predictions of several runs, and evaluate the average like a run."""
 
 import json
 import os
@@ -17,55 +17,55 @@ from parfocal.io import write_json
 from parfocal.run import Run, open_runs
 
 MEMBERS_FILE = "ensemble.json"
-"""The file of an ensemble's folder that names its runs."""
+"""The file in the folder of an ensemble that lists its runs."""
 
 
 def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | None = None) -> Comparison:
-    """Average the predictions of evaluated runs, decide on validation, and write predictions, decision and metrics.
+    """Average the predictions of evaluated runs, fit the decisions, and write predictions, decision and metrics.
 
-    Returns the comparison of the members and the ensemble on test, or on valid where nobody knows the truth of test.
+    Return the comparison of the members with the ensemble on test, or on valid if the truth of test is unknown.
     """
     if len(runs) < 2:
         raise UsageError(f"An ensemble needs at least two runs, and there is {len(runs)}.")
-    _check_not_run(out)
-    own, part, options = Run(out), runs[0].recipe.evaluation, options or DecisionOptions()
-    tested = all(run.predictions_path("test").is_file() for run in runs)
-    said = {
-        split: {run.name: Predictions.load(run.predictions_path(split)) for run in runs}
-        for split in (("valid", "test") if tested else ("valid",))
-    }
-    averaged = {split: average_predictions(members) for split, members in said.items()}
-    options.check(part, len(averaged["valid"].classes))
-    ordinary = Decision.load(runs[0].decision_path).ood
-    with write_predictions(own, averaged) as held:
-        decision = fit_decision(held["valid"], options, Decision.load(own.decision_path), part, ordinary)
-        figures = {split: evaluate_split(one, part, decision) for split, one in held.items()}
-    # Each member looks at images in its own way.
-    replace(decision, tta="").save(own.decision_path)
-    own.write_metrics(figures)
-    write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
-    split = choose_split([*runs, own])
-    members = {name: {name: one} for name, one in said[split].items()}
-    return compare_predictions({**members, "ensemble": {"ensemble": held[split]}}, split, baseline="ensemble")
-
-
-def _check_not_run(out: Path) -> None:
-    """Refuse a folder that is a run's: its predictions and figures would be lost, and it would be no run any more."""
     if (out / "recipe.yaml").is_file():
-        raise UsageError(f"{out} is a run, which an ensemble would overwrite. Name another folder.")
+        raise UsageError(f"{out} is a run, which the ensemble would overwrite. Choose another folder.")
+    ensemble = Run(out)
+    config = runs[0].recipe.evaluation
+    options = options or DecisionOptions()
+    has_test = all(run.predictions_path("test").is_file() for run in runs)
+    by_split = {
+        split: {run.name: Predictions.load(run.predictions_path(split)) for run in runs}
+        for split in (("valid", "test") if has_test else ("valid",))
+    }
+    averages = {split: average_predictions(by_run) for split, by_run in by_split.items()}
+    options.check(config, len(averages["valid"].classes))
+    previous = Decision.load(ensemble.decision_path)
+    fitted_on_predictions = tuple(decision for decision in previous.fitted if not decision.reads_pixels)
+    pixel_decisions = Decision.load(runs[0].decision_path).pixel_decisions
+    previous = replace(previous, fitted=fitted_on_predictions).with_fitted(*pixel_decisions)
+    with write_predictions(ensemble, averages) as written:
+        decision = fit_decision(written["valid"], options, previous, config)
+        metrics = {split: evaluate_split(predictions, config, decision) for split, predictions in written.items()}
+    # Each member has its own test-time augmentation.
+    replace(decision, tta="").save(ensemble.decision_path)
+    ensemble.write_metrics(metrics)
+    write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
+    split = choose_split([*runs, ensemble])
+    compared = {name: {name: predictions} for name, predictions in by_split[split].items()}
+    return compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
 
 
 def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
-    """Return the mean probabilities of several runs about the same images."""
-    different = describe_mismatch(list(predictions), list(predictions.values()))
-    if different:
-        raise ParfocalError(f"{different}; an ensemble needs the same images for all.")
+    """Return the mean probabilities of several runs for the same images."""
+    mismatch = describe_mismatch(list(predictions), list(predictions.values()))
+    if mismatch:
+        raise ParfocalError(f"{mismatch}. An ensemble needs the same images for all runs.")
     first, *others = predictions.values()
-    probabilities = [first.probabilities, *(align_predictions(one, first).probabilities for one in others)]
+    probabilities = [first.probabilities, *(align_predictions(other, first).probabilities for other in others)]
     return replace(first, probabilities=np.mean(probabilities, axis=0))
 
 
 def open_members(folder: Path) -> list[Run]:
-    """Return the runs of an ensemble's folder."""
-    named = json.loads((folder / MEMBERS_FILE).read_text(encoding="utf-8"))["members"]
-    return open_runs(Path(os.path.normpath(folder / one)) for one in named)
+    """Open the runs of an ensemble."""
+    members = json.loads((folder / MEMBERS_FILE).read_text(encoding="utf-8"))["members"]
+    return open_runs(Path(os.path.normpath(folder / member)) for member in members)

@@ -1,9 +1,7 @@
-"""The full judgement of a split: every figure, how sure it is, and what the decisions made on validation do to it."""
-# MERGED: """Predictions put into a run's folder only when all that is made of them has been made."""
-# MERGED: """Loading trained networks and judging them: predictions, metrics and submission of each run, written anew.
-#
-# Figures are taken from the predictions as they lie in their files, never from the network.
-# """
+"""Evaluate trained networks: predict the valid and test splits of a run, and write predictions, metrics and submission.
+
+Metrics are computed from the predictions as they are in their files, never from the network directly.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,142 +9,32 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from parfocal.data.checks import check_and_prepare
-from parfocal.data.parallel import map_ordered
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
 from parfocal.engine.device import build_fabric, to_channels_last
 from parfocal.evaluation.alarms import alarms
-from parfocal.evaluation.bootstrap import compute_intervals, compute_proportion
 from parfocal.evaluation.calibration import compute_reliability_diagram
-from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision, resolve_tta
-from parfocal.evaluation.fellow_eyes import fuse_fellow_eyes
+from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.inference import predict_split
 from parfocal.evaluation.locate import locate_table
-from parfocal.evaluation.metrics import ResampledMetrics, collect_metrics, compute_metrics
-from parfocal.evaluation.operating_point import OperatingPoint, binarize, binarize_grades
-from parfocal.evaluation.out_of_distribution import MAX_IMAGES, OodMonitor, compute_features, fit_ood_monitor
+from parfocal.evaluation.metrics import compute_metrics
+from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.patients import aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.referral import ConformalReferral
 from parfocal.evaluation.submission import write_submission
+from parfocal.evaluation.validation_decision import compute_metrics_with_intervals
 from parfocal.io import atomic_write
 from parfocal.models.classifier import Classifier
-from parfocal.recipe import Recipe
-from parfocal.recipe import load_recipe as find_recipe
+from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
 from parfocal.schema import EvaluationConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-_PROBABILITY_METRICS = ("brier", "loss", "ece", "auc", "average_precision")
-
-
-def evaluate_split(
-    predictions: Predictions, config: EvaluationConfig, decision: Decision | None = None
-) -> dict[str, Any]:
-    """Return what `judge` does, as plain data, with `intervals`, `reliability` and what the rest calls for.
-
-    `patients` is there where some group has several images, and `referable` where the recipe names a grade. With a
-    decision, `calibration` holds the figures of its temperature, and `operating`, `together` and `referral` what they
-    reach, where they were asked for. All figures but these are of the predictions as they are.
-    """
-    if not predictions.labeled:
-        return compute_metrics(predictions)
-    found = {
-        **_compute_metrics_with_intervals(predictions),
-        "reliability": compute_reliability_diagram(predictions.truth, predictions.probabilities),
-    }
-    if found["groups"] < found["count"]:
-        joined, left_out = aggregate_by_group(predictions, config.ordered)
-        found["patients"] = {
-            "left_out": left_out,
-            **{way: _compute_metrics_with_intervals(one) for way, one in joined.items() if len(one)},
-        }
-    if config.referable:
-        found["referable"] = _compute_metrics_with_intervals(binarize_grades(predictions, config.referable))
-    return found if decision is None else found | _evaluate_decision(predictions, config, decision)
-
-
-def _compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
-    weighed = ResampledMetrics(predictions)
-    return {**collect_metrics(predictions, weighed), "intervals": compute_intervals(weighed)}
-
-
-def _evaluate_decision(predictions: Predictions, config: EvaluationConfig, decision: Decision) -> dict[str, Any]:
-    calibrated = decision.calibrate(predictions)
-    figures = compute_metrics(calibrated)
-    found: dict[str, Any] = {
-        "calibration": {
-            "temperature": decision.temperature,
-            **{name: figures[name] for name in ("loss", "brier", "ece")},
-            "reliability": compute_reliability_diagram(calibrated.truth, calibrated.probabilities),
-        }
-    }
-    if decision.operating_point is not None:
-        found["operating"] = _evaluate_operating_point(calibrated, config, decision.operating_point)
-    if decision.fellow_eye_weight is not None:
-        found["together"] = {
-            "weight": decision.fellow_eye_weight,
-            **_compute_metrics_with_intervals(fuse_fellow_eyes(predictions, decision.fellow_eye_weight)),
-        }
-    if decision.referral is not None:
-        found["referral"] = _evaluate_referral(
-            calibrated, decision.predict_labels(calibrated.probabilities, config), decision.referral
-        )
-    return found
-
-
-def _evaluate_operating_point(
-    calibrated: Predictions, config: EvaluationConfig, point: OperatingPoint
-) -> dict[str, Any]:
-    """Judge the answers of an operating point: its sensitivity is the recall of the second class."""
-    positive = point.is_positive(calibrated.probabilities, config)
-    question = calibrated if positive is None else binarize(calibrated, config)
-    said = point.predict_labels(calibrated.probabilities, config) if positive is None else positive.astype(np.int64)
-    found = _compute_metrics_with_intervals(replace(question, probabilities=np.eye(len(question.classes))[said]))
-    for figures in (found, found["intervals"]):
-        for name in _PROBABILITY_METRICS:
-            figures.pop(name, None)
-        for one in figures["per_class"].values():
-            for name in [name for name in one if name in _PROBABILITY_METRICS or "_at_" in name]:
-                del one[name]
-    return {"wish": point.goal, "thresholds": list(point.thresholds), **found}
-
-
-def _evaluate_referral(calibrated: Predictions, labels: np.ndarray, referral: ConformalReferral) -> dict[str, Any]:
-    """Measure how often the sets hold the truth, how many images are referred, and how good the other answers are."""
-    held = referral.prediction_sets(calibrated.probabilities)[np.arange(len(calibrated)), calibrated.truth]
-    sure = ~referral.is_referred(calibrated.probabilities)
-    groups = np.array(calibrated.groups)
-    right = labels == calibrated.truth
-    return {
-        "stated": referral.coverage,
-        "coverage": compute_proportion(calibrated.groups, held),
-        "referred": compute_proportion(calibrated.groups, ~sure),
-        "accuracy_of_the_rest": compute_proportion(groups[sure].tolist(), right[sure]) if sure.any() else None,
-    }
-
-
-@contextmanager
-def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Iterator[dict[str, Predictions]]:
-    """Yield predictions by split as their files will hold them; the files get their names if the block succeeds.
-
-    Figures are taken of what is yielded, so that they can be taken anew from the files. Where the block refuses, those
-    of before are still there.
-    """
-    with ExitStack() as files:
-        held: dict[str, Predictions] = {}
-        for split, one in predictions.items():
-            beside = files.enter_context(atomic_write(run.predictions_path(split)))
-            one.save(beside)
-            held[split] = Predictions.load(beside)
-        yield held
 
 
 def evaluate(
@@ -155,31 +43,57 @@ def evaluate(
     operating_point: str | None = None,
     refer: float | None = None,
     tta: str | None = None,
-    fuse_eyes: bool | None = None,
+    fellow_eyes: bool | None = None,
+    **others: Any,
 ) -> list[Run]:
-    """Load each run's trained network, predict its valid and test splits and write what comes of it.
+    """Load the trained network of each run, predict its valid and test splits, and write predictions and metrics.
 
-    What is wished for is decided on validation and kept with the run: an `operating` point such as `sensitivity=0.95`,
-    a coverage for images that a human should see (`refer`), how images are looked at (`looks`, such as `eight`), and
-    whether images are also judged `together` with the others of their group. `none`, 0 and False take it back.
+    Each option is fitted on validation and kept with the run; None keeps what was decided before. `operating_point`
+    chooses thresholds for a goal such as "sensitivity=0.95" ("none" for no thresholds). `refer` is the target coverage
+    of referral to a human (0 for no referral). `tta` names the views for test-time augmentation, such as "d4" ("recipe"
+    for those of the recipe). `fellow_eyes` also evaluates each image combined with the others of its patient.
 
-    Faults that the run's recipe does not waive are refused; images that can no longer be read, and are waived, are left
-    out and listed in the metrics.
+    Errors in the data that the recipe does not allow are raised. Images that have become unreadable, and are allowed to
+    be, are left out and listed in the metrics.
     """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
-    wishes = DecisionOptions(operating_point, refer, tta, fuse_eyes)
+    options = DecisionOptions(operating_point, refer, tta, fellow_eyes, others)
+    # All runs are checked before the first is evaluated, so that an error leaves every run as it was.
     for run in opened:
-        # All are asked before the first is judged: a refusal leaves every run as it was.
-        wishes.check(run.recipe.evaluation, len(run.read_environment()["data"]["classes"]))
-        with_tta(run.recipe, resolve_tta(wishes, Decision.load(run.decision_path)))
+        options.check(run.recipe.evaluation, len(run.read_environment()["data"]["classes"]))
+        _find_tta(run, options)
     for run in opened:
         prepared = check_and_prepare(locate_table(run), run.recipe)
         fabric = build_fabric(run.recipe.training.precision)
-        recipe = with_tta(run.recipe, resolve_tta(wishes, Decision.load(run.decision_path)))
         classifier = Classifier.load(run.weights_path)
-        said = predict_table(classifier, prepared.table, prepared.store, recipe, fabric)
-        evaluate_run(run, classifier, prepared.table, prepared.store, said, wishes)
+        views = _find_tta(run, options)
+        recipe = with_tta(run.recipe, views)
+        predictions = predict_table(classifier, prepared.table, prepared.store, recipe, fabric)
+        evaluate_run(run, classifier, prepared.table, prepared.store, predictions, replace(options, tta=views))
     return opened
+
+
+def _find_tta(run: Run, options: DecisionOptions) -> str:
+    """Return the views that the options, or else the run's decision, name; "recipe" if they are those of the recipe."""
+    tta = options.tta or Decision.load(run.decision_path).tta or "recipe"
+    return "recipe" if with_tta(run.recipe, tta).views.tta == run.recipe.views.tta else tta
+
+
+def with_tta(recipe: Recipe, tta: str) -> Recipe:
+    """Return the recipe with other views for test-time augmentation; "" and "recipe" change nothing."""
+    return recipe if tta in ("", "recipe") else load_recipe(recipe, tta=tta)
+
+
+def predict_table(
+    classifier: Classifier, table: Table, store: Store, recipe: Recipe, fabric: "Fabric"
+) -> dict[str, Predictions]:
+    """Return the predictions of a network for the valid and test splits, as far as the table has them."""
+    network = to_channels_last(classifier).to(fabric.device)
+    return {
+        split: predict_split(fabric, network, table, split, build_batches(split, table, store, recipe, fabric))
+        for split in ("valid", "test")
+        if split in table.splits
+    }
 
 
 def evaluate_run(
@@ -190,50 +104,71 @@ def evaluate_run(
     predictions: dict[str, Predictions],
     options: DecisionOptions | None = None,
 ) -> None:
-    """Judge what a run's network said and write predictions, decision, submission and metrics; in one process."""
-    options, judgement = options or DecisionOptions(), run.recipe.evaluation
-    about, ordinary = _describe_training(run, table, classifier), _fit_ood(table, store)
-    with write_predictions(run, predictions) as held:
-        decision = fit_decision(held["valid"], options, Decision.load(run.decision_path), judgement, ordinary)
-        figures = {split: evaluate_split(one, judgement, decision) for split, one in held.items()}
-        if "test" in held:
-            answers = decision.predict_labels_by_id(held["test"], judgement)
-            write_submission(run.folder / "submission.csv", table, answers, run.recipe.network.model)
+    """Write the predictions, decision, submission and metrics of a run; call it in one process only."""
+    config = run.recipe.evaluation
+    training = _describe_training(run, table, classifier)
+    with write_predictions(run, predictions) as written:
+        previous = Decision.load(run.decision_path)
+        decision = fit_decision(written["valid"], options or DecisionOptions(), previous, config, table, store)
+        metrics = {split: evaluate_split(of_split, config, decision) for split, of_split in written.items()}
+        if "test" in written:
+            test = written["test"]
+            labels = decision.predict_labels(decision.calibrate(test).probabilities).tolist()
+            labels_by_id = dict(zip(test.ids, labels, strict=True))
+            write_submission(run.folder / "submission.csv", table, labels_by_id, run.recipe.network.model)
     decision.save(run.decision_path)
-    run.write_metrics({**figures, **about})
+    run.write_metrics({**metrics, **training})
 
 
-def predict_table(
-    classifier: Classifier, table: Table, store: Store, recipe: Recipe, fabric: "Fabric"
-) -> dict[str, Predictions]:
-    """Return what a network says about the valid and test splits of a table, where there are such."""
-    network = to_channels_last(classifier).to(fabric.device)
-    splits = [split for split in ("valid", "test") if split in table.splits]
-    return {
-        split: predict_split(fabric, network, table, split, build_batches(split, table, store, recipe, fabric))
-        for split in splits
+@contextmanager
+def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Iterator[dict[str, Predictions]]:
+    """Write predictions, and yield them as read back from the new files; the files count only if the block succeeds.
+
+    Metrics of what is yielded can be computed again from the files. If the block fails, the previous files remain.
+    """
+    with ExitStack() as files:
+        written: dict[str, Predictions] = {}
+        for split, of_split in predictions.items():
+            temporary = files.enter_context(atomic_write(run.predictions_path(split)))
+            of_split.save(temporary)
+            written[split] = Predictions.load(temporary)
+        yield written
+
+
+def evaluate_split(
+    predictions: Predictions, config: EvaluationConfig, decision: Decision | None = None
+) -> dict[str, Any]:
+    """Return every metric of one split as plain data, with confidence `intervals` and the `reliability` diagram.
+
+    `patients` holds the metrics per patient if a group has several images, and `referable` those of the referable
+    grades if the recipe names the lowest one. With a decision, each kind adds its section, such as `calibration` and
+    `operating_point`; all other metrics are those of the predictions as they are.
+    """
+    if not predictions.labeled:
+        return compute_metrics(predictions)
+    metrics = {
+        **compute_metrics_with_intervals(predictions),
+        "reliability": compute_reliability_diagram(predictions.truth, predictions.probabilities),
     }
-
-
-def with_tta(recipe: Recipe, tta: str) -> Recipe:
-    """Return the recipe with its looks of evaluation replaced, if others are named."""
-    return find_recipe(recipe, evaluation=tta) if tta else recipe
-
-
-def _fit_ood(table: Table, store: Store) -> OodMonitor | None:
-    """Measure what images of validation look like, evenly over them where they are very many."""
-    places = store.get_positions(table)[table.get_positions("valid")]
-    chosen = places[:: -(-len(places) // MAX_IMAGES)].tolist()
-    return fit_ood_monitor(
-        list(map_ordered(chosen, lambda place: compute_features(store.pixels[place]), "Measuring valid"))
-    )
+    if metrics["groups"] < metrics["count"]:
+        by_patient, n_excluded = aggregate_by_group(predictions, config.ordered)
+        metrics["patients"] = {
+            "excluded": n_excluded,
+            **{way: compute_metrics_with_intervals(joint) for way, joint in by_patient.items() if len(joint)},
+        }
+    if config.referable:
+        metrics["referable"] = compute_metrics_with_intervals(binarize_grades(predictions, config.referable))
+    return metrics if decision is None else metrics | decision.evaluate(predictions)
 
 
 def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[str, Any]:
-    """Return what the history says of how the weights came about, and what is left out of the judgement."""
-    history, best = run.read_history(), int(classifier.metadata["epoch"])
+    """Return how the weights were trained, from the history, and which images are not evaluated any more."""
+    history = run.read_history()
+    best = int(classifier.metadata["epoch"])
     rows = history.to_dict("records")
-    left_out = _find_left_out(Table.load(run), table)
+    original = Table.load(run).rows
+    evaluated = original["id"][original["split"] != "train"]
+    unreadable = evaluated[~evaluated.isin(table.rows["id"])].tolist()
     return {
         "best_epoch": best,
         "epochs": len(history),
@@ -244,21 +179,15 @@ def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[s
         "images_per_second": float(history["images_per_second"].median()),
         "waiting": float(history["waiting"].median()),
         "seconds": float(history["seconds"].sum()),
-        **({"left_out": left_out} if left_out else {}),
+        **({"unreadable_images": unreadable} if unreadable else {}),
         "alarms": [asdict(alarm) for alarm in alarms(rows, table.count_classes("valid"), run.recipe)],
     }
 
 
-def _find_left_out(full_table: Table, table: Table) -> list[str]:
-    """Return the ids of valid and test that the run was made with and that are not judged."""
-    rows = full_table.rows[full_table.rows["split"] != "train"]
-    return rows["id"][~rows["id"].isin(table.rows["id"])].tolist()
-
-
 def _find_best_test_epoch(history: pd.DataFrame) -> dict[str, Any]:
-    """Return the highest test accuracy over all epochs, where it was measured: optimistic, for the test chose it."""
+    """Return the highest test accuracy of all epochs, if it was measured: optimistic, because test chose the epoch."""
     if "test_accuracy" not in history or history["test_accuracy"].isna().all():
         return {}
     row = int(history["test_accuracy"].argmax())
-    accuracy, epoch = float(history["test_accuracy"].iloc[row]), int(history["epoch"].iloc[row])
-    return {"chosen_on_test": {"accuracy": accuracy, "epoch": epoch}}
+    accuracy = float(history["test_accuracy"].iloc[row])
+    return {"chosen_on_test": {"accuracy": accuracy, "epoch": int(history["epoch"].iloc[row])}}

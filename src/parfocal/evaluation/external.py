@@ -1,4 +1,4 @@
-"""External evaluation: a trained network on data of another source, its classes mapped onto the network's."""
+"""External validation: evaluate a trained network on another data set, whose classes are mapped onto the run's."""
 
 import json
 from collections.abc import Mapping
@@ -27,69 +27,75 @@ from parfocal.run import Run
 
 
 def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Judge a run on every labelled image of other data, and write predictions and metrics into `RUN/external/NAME`.
+    """Evaluate a run on all labeled images of another data set; write predictions and metrics to `RUN/external/NAME`.
 
-    NAME is the data's, with a number where other data of that name, or another map, was judged before.
+    NAME is the name of the data, with a number if other data of that name, or another class map, was evaluated before.
 
-    `classes` maps the data's classes, by name or code, onto the run's; one mapped onto nothing is left out, and one
-    that is not named must be called the same. Nothing is chosen here: looks, temperature and thresholds are the run's.
+    `class_map` renames classes of the data (by name or code) to classes of the run; "" drops a class. A class without
+    an entry must have the same name in the run. Nothing is fitted here: TTA, temperature and thresholds are the run's.
     """
-    source = read(data)
-    decision, classifier = Decision.load(run.decision_path), Classifier.load(run.weights_path)
-    table = map_classes(source, classifier.classes, class_map or {})
+    decision = Decision.load(run.decision_path)
+    classifier = Classifier.load(run.weights_path)
+    table = map_classes(read(data), classifier.classes, class_map or {})
     store = prepare(table, run.recipe.images)
-    raise_errors([one for one in check_pixels(table, store.index) if one.code == "unreadable_images"])
+    raise_errors([finding for finding in check_pixels(table, store.index) if finding.code == "unreadable_images"])
     _check_unseen(run, table, store)
     fabric = build_fabric(run.recipe.training.precision)
-    said = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
-    about = {"data": str(Path(data).resolve()), "source": table.source, "map": dict(class_map or {})}
-    folder = _find_folder(run, about)
-    said.save(folder / "predictions.csv")
-    judged = evaluate_split(Predictions.load(folder / "predictions.csv"), run.recipe.evaluation, decision)
-    metrics = {**about, **judged}
+    predictions = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
+    metadata = {"data": str(Path(data).resolve()), "source": table.source, "class_map": dict(class_map or {})}
+    folder = _find_folder(run, metadata)
+    predictions.save(folder / "predictions.csv")
+    saved = Predictions.load(folder / "predictions.csv")
+    metrics = {**metadata, **evaluate_split(saved, run.recipe.evaluation, decision)}
     write_json(folder / "metrics.json", metrics)
     return metrics
 
 
 def map_classes(table: Table, classes: tuple[str, ...], class_map: Mapping[str, str]) -> Table:
-    """Return the labelled rows of a table as one test split, its labels those of other classes."""
-    known = {**dict(zip(table.codes, table.classes, strict=True)), **{one: one for one in table.classes}}
+    """Return the labeled rows of a table as one test split, with labels that index other classes."""
+    names = {**dict(zip(table.codes, table.classes, strict=True)), **{name: name for name in table.classes}}
     for old, new in class_map.items():
-        if old not in known:
-            raise UsageError(f"--map {old}={new}: the data has no class {old!r}. {did_you_mean(old, table.classes)}")
+        if old not in names:
+            raise UsageError(
+                f"class_map {old}={new}: the data has no class {old!r}. {did_you_mean(old, table.classes)}"
+            )
         if new and new not in classes:
-            raise UsageError(f"--map {old}={new}: the run has no class {new!r}. {did_you_mean(new, classes)}")
-    by_name = {known[old]: new for old, new in class_map.items()}
-    targets = [by_name.get(one, one) for one in table.classes]
+            raise UsageError(f"class_map {old}={new}: the run has no class {new!r}. {did_you_mean(new, classes)}")
+    new_names = {name: name for name in table.classes} | {names[old]: new for old, new in class_map.items()}
     labels = table.rows["label"].to_numpy()
-    there = [one for number, one in enumerate(table.classes) if (labels == number).any()]
-    lost = [one for one in there if by_name.get(one, one) and by_name.get(one, one) not in classes]
-    if lost:
+    unknown = [
+        name
+        for label, name in enumerate(table.classes)
+        if (labels == label).any() and new_names[name] and new_names[name] not in classes
+    ]
+    if unknown:
         raise UsageError(
-            f"The data's classes {join_limited(lost)} are none of the run's: {', '.join(classes)}. "
-            f"Say which they are, or leave them out: --map {','.join(f'{one}=' for one in lost)}"
+            f"The classes {join_limited(unknown)} of the data are not classes of the run ({', '.join(classes)}). "
+            f"Rename them with class_map, or drop them: {','.join(f'{name}=' for name in unknown)}"
         )
-    places = np.array([classes.index(one) if one in classes else UNKNOWN for one in targets] + [UNKNOWN])
-    rows = table.rows.assign(label=places[labels], split="test")
+    targets = [classes.index(new_names[name]) if new_names[name] in classes else UNKNOWN for name in table.classes]
+    # The last entry is for UNKNOWN, which is -1.
+    rows = table.rows.assign(label=np.array([*targets, UNKNOWN])[labels], split="test")
     rows = rows[rows["label"] != UNKNOWN].reset_index(drop=True)
     if rows.empty:
-        raise ParfocalError(f"{table.source} has no labelled images of the run's classes.")
+        raise ParfocalError(f"{table.source} has no labeled images of the run's classes.")
     return replace(table, rows=rows, classes=classes, codes=classes, submission_lists={})
 
 
 def parse_class_map(text: str) -> dict[str, str]:
-    """Read `old=new,…`; `old=` leaves a class out."""
-    pairs = [word.partition("=") for word in text.split(",") if word]
+    """Parse `old=new,…`; `old=` drops a class."""
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if any(not equals for _, equals, _ in pairs):
-        raise UsageError(f"--map {text} is not of the form old=new,old=new.")
+        raise UsageError(f"class_map {text} is not valid. Write it as old=new,old=new.")
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 
 def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
-    """Return where figures of data belong: named after it, and numbered where those of other data or maps lie there."""
+    """Return the folder for results: named after the data, with a number if it holds results of other data or maps."""
     data = Path(metadata["data"])
     name = data.name if data.is_dir() else data.stem
-    folder, number = run.folder / "external" / name, 1
+    folder = run.folder / "external" / name
+    number = 1
     while not _is_available(folder, metadata):
         number += 1
         folder = folder.with_name(f"{name}-{number}")
@@ -97,24 +103,24 @@ def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
 
 
 def _is_available(folder: Path, metadata: Mapping[str, Any]) -> bool:
-    """Say whether a folder is free, or holds figures of the same data under the same map."""
+    """Return whether a folder is free, or holds results of the same data and class map."""
     if not (folder / "metrics.json").is_file():
         return True
-    there = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return all(there.get(key) == metadata[key] for key in ("data", "map"))
+    existing = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return all(existing.get(key) == metadata[key] for key in ("data", "class_map"))
 
 
 def _check_unseen(run: Run, table: Table, store: Store) -> None:
-    """Refuse images that the run was trained or chosen on, by their pixels, as long as its own files are there."""
-    own = locate_table(run)
-    if not all(get_container_file(path).is_file() for path in own.rows["path"]):
-        print_line(f"The images that {run.name} was trained on are gone; copies of them cannot be looked for.")
+    """Reject images with the same pixels as a training or validation image, if the run's files still exist."""
+    original = locate_table(run)
+    if not all(get_container_file(path).is_file() for path in original.rows["path"]):
+        print_line(f"The training images of {run.name} are missing, so copies of them cannot be found.")
         return
-    seen = own.rows.loc[own.rows["split"] != "test", "path"]
-    digests = prepare(own, run.recipe.images).index.set_index("path")["digest"]
-    shared = store.index.loc[store.index["digest"].isin(set(digests[seen])), "path"]
+    seen_paths = original.rows.loc[original.rows["split"] != "test", "path"]
+    digests = prepare(original, run.recipe.images).index.set_index("path")["digest"]
+    shared = store.index.loc[store.index["digest"].isin(set(digests[seen_paths])), "path"]
     if len(shared):
         raise ParfocalError(
-            f"{len(shared)} images of {table.source} are among those that {run.name} was trained or chosen on: "
-            f"{join_limited(shared, 2)}. Evaluate on data that it has not seen."
+            f"{len(shared)} images of {table.source} are training or validation images of {run.name}: "
+            f"{join_limited(shared, 2)}. Evaluate on data that the run has not seen."
         )

@@ -1,38 +1,63 @@
-"""Both eyes together: an image judged with what the network says of the other images of its patient."""
+"""Fellow-eye fusion (patient-level fusion): combine the prediction of an image with those of the patient's others."""
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
 from parfocal.evaluation.calibration import log_losses
 from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.validation_decision import ValidationDecision, ValidationSplit, compute_metrics_with_intervals
 
 
-def fuse_fellow_eyes(predictions: Predictions, weight: float) -> Predictions:
-    """Return predictions in which the others of an image's group have so much weight, and the image itself the rest.
+@dataclass(frozen=True)
+class FellowEyes(ValidationDecision):
+    """The weight of the patient's other images. Fusion is only evaluated: new images have no known patient."""
 
-    The logarithms of the probabilities are averaged. An image that is alone in its group stays as it is.
-    """
-    group = np.unique(np.array(predictions.groups, dtype=str), return_inverse=True)[1]
-    logarithms = np.log(np.clip(predictions.probabilities, np.finfo(np.float64).tiny, None))
-    sums = np.zeros((group.max() + 1, logarithms.shape[1]))
-    np.add.at(sums, group, logarithms)
-    others = np.bincount(group)[group][:, None] - 1
-    mean = np.divide(sums[group] - logarithms, others, out=logarithms.copy(), where=others > 0)
-    joined = (1 - weight) * logarithms + weight * mean
-    powers = np.exp(joined - joined.max(axis=1, keepdims=True))
-    return replace(predictions, probabilities=powers / powers.sum(axis=1, keepdims=True))
+    name = "fellow_eyes"
+    section = "fellow_eyes"
+    option = "fellow_eyes"
 
+    weight: float
 
-def fit_fellow_eye_weight(valid: Predictions) -> float:
-    """Return the weight of the others, from 0 to 1, at which the truth of validation is likeliest."""
-    if len(set(valid.groups)) == len(valid):
-        return 0.0
+    @classmethod
+    def fit(cls, valid: ValidationSplit, option: Any = True) -> Self:
+        """Find the weight from 0 to 1 with the lowest loss on validation."""
+        predictions = valid.predictions
+        if len(set(predictions.groups)) == len(predictions):
+            return cls(0.0)
 
-    def loss(weight: float) -> float:
-        return float(log_losses(valid.truth, fuse_fellow_eyes(valid, weight).probabilities).mean())
+        def loss(weight: float) -> float:
+            return float(log_losses(predictions.truth, cls(weight).fuse(predictions).probabilities).mean())
 
-    found: Any = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
-    return float(found.x) if found.fun < loss(0.0) else 0.0
+        minimum: Any = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
+        return cls(float(minimum.x) if minimum.fun < loss(0.0) else 0.0)
+
+    @property
+    def option_value(self) -> bool:
+        """True, which fits the weight again."""
+        return True
+
+    def fuse(self, predictions: Predictions) -> Predictions:
+        """Return predictions that average the log-probabilities of each image and of the others in its group.
+
+        An image that is alone in its group stays as it is.
+        """
+        group = np.unique(np.array(predictions.groups, dtype=str), return_inverse=True)[1]
+        logs = np.log(np.clip(predictions.probabilities, np.finfo(np.float64).tiny, None))
+        sums = np.zeros((group.max() + 1, logs.shape[1]))
+        np.add.at(sums, group, logs)
+        n_others = np.bincount(group)[group][:, None] - 1
+        mean_of_others = np.divide(sums[group] - logs, n_others, out=logs.copy(), where=n_others > 0)
+        fused = (1 - self.weight) * logs + self.weight * mean_of_others
+        powers = np.exp(fused - fused.max(axis=1, keepdims=True))
+        return replace(predictions, probabilities=powers / powers.sum(axis=1, keepdims=True))
+
+    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+        """Return the weight and every metric of the fused predictions."""
+        return {"weight": self.weight, **compute_metrics_with_intervals(self.fuse(predictions))}
+
+    def describe(self) -> str:
+        """Return one sentence that says what was decided."""
+        return f"The other images of the patient have a weight of {self.weight:.2f} in patient-level fusion."

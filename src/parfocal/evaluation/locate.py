@@ -1,4 +1,4 @@
-"""Finding a run's images from another folder than the one where training was started."""
+"""Locate the images of a run, even from another working directory than the one where training was started."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +10,20 @@ from parfocal.run import Run
 
 
 def locate_table(run: Run) -> Table:
-    """Return a run's table with paths that lead to its images, as long as the data lie where they did.
+    """Return the table of a run with paths that lead to its images, if the data are still where they were.
 
-    A table's paths are relative where the data's folder was named so. Where no image is found by them, they are taken
-    from the data's folder or one above it, whichever training was started in.
+    The paths of a table are relative if the data folder was given as a relative path. If none of them exists from here,
+    they are tried from the data folder and from each folder above it, one of which is where training was started.
     """
-    table, data = Table.load(run), Path(run.read_environment()["data"]["folder"])
+    table = Table.load(run)
     if any(get_container_file(path).is_file() for path in table.paths):
         return table
+    data = Path(run.read_environment()["data"]["folder"])
     home = data if data.is_dir() else data.parent
     for folder in (home, *home.parents):
-        # Another folder of the same name further up is not the run's data.
-        below = (get_container_file(folder / path) for path in table.paths)
-        if any(file.is_relative_to(home) and file.is_file() for file in below):
-            print_line(f"The images of {run.name} are found from {folder}, where training was started.")
+        # A folder of the same name further up does not hold the data of this run.
+        files = (get_container_file(folder / path) for path in table.paths)
+        if any(file.is_relative_to(home) and file.is_file() for file in files):
+            print_line(f"The images of {run.name} are read relative to {folder}, where training was started.")
             return replace(table, rows=table.rows.assign(path=[str(folder / path) for path in table.rows["path"]]))
     return table

@@ -1,140 +1,187 @@
-"""Predictions readied to be judged again and again, each time with other weights of their groups.
+"""The registry of metrics, and their computation for the predictions of a split or for many bootstrap samples of it.
 
-A weight is how often a group, all its images together, was drawn. Weights of 1 give the figures themselves, so that a
-figure and its interval come from the same lines.
+To add a metric, add one row to `METRICS`. All lists of metric names are filters of it.
 """
-# MERGED: """Figures recomputed from predictions alone; what cannot be said (of an absent class) is None, never NaN."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 
-from parfocal.evaluation import confusion as of
-from parfocal.evaluation.calibration import N_BINS, assign_bins, brier_scores, expected_calibration_error, log_losses
-from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.ranked_scores import RankedScores, find_averaged_labels
+from parfocal.evaluation import calibration, confusion, ranked_scores
+from parfocal.evaluation.predictions import Predictions, index_groups
+from parfocal.evaluation.ranked_scores import FIXED_RATES, RankedScores, find_averaged_labels
 
-CONFUSION_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "accuracy": of.accuracy,
-    "balanced_accuracy": of.balanced_accuracy,
-    "macro_f1": of.macro_f1,
-    "weighted_f1": of.weighted_f1,
-    "kappa": of.kappa,
-    "linear_kappa": lambda matrix: of.kappa(matrix, 1),
-    "quadratic_kappa": lambda matrix: of.kappa(matrix, 2),
-    "grade_error": of.mean_absolute_error,
-}
-"""Figures that follow from the confusion matrix."""
-
-_CLASS_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "recall": of.recall,
-    "precision": of.precision,
-    "specificity": of.specificity,
-    "f1": of.f1,
-}
-
-MetricKey = tuple[str] | tuple[str, str]
-MetricArrays = dict[MetricKey, np.ndarray]
-"""Figures by name, those of a class by the class and the name."""
+_N_BINS = calibration.N_BINS
 
 
-class ResampledMetrics:
-    """Labelled predictions of one split, ready for any weights of their groups.
+@dataclass(frozen=True)
+class Metric:
+    """A metric: its names, what it is computed from, and where it is used.
 
-    `names` are the groups, in the order in which weights are given.
+    What `compute` takes depends on the source:
+
+    - `confusion`: confusion matrices (samples, K, K); it returns a value per matrix, per class (samples, K) for a
+      metric of single classes.
+    - `scores`: the true classes and the probabilities; it returns a value per image, of which the mean is the metric.
+    - `bins`: the sums of each confidence bin (samples, bins) of correct images, confidence and images.
+    - `ranks`: the counts of one class against the rest (`RankCounts`).
     """
 
-    def __init__(self, predictions: Predictions) -> None:
-        self.classes = predictions.classes
-        self.group_names, self._group_index = np.unique(np.array(predictions.groups, dtype=str), return_inverse=True)
-        several, truth = len(self.classes), predictions.truth
-        self._confusion_counts = self._sum_by_group(truth * several + predictions.predicted, several**2)
-        self._score_sums = self._sum_by_group(*_compute_score_contributions(truth, predictions.probabilities))
-        self._ranked_scores = [
-            RankedScores.from_scores(scores, truth == label) for label, scores in enumerate(predictions.probabilities.T)
-        ]
-        self.max_elements = max(len(truth), several**2)
+    name: str
+    """The name in files and in the recipe."""
+    heading: str
+    """The name at the head of a column."""
+    source: Literal["confusion", "scores", "bins", "ranks"]
+    compute: Callable[..., np.ndarray]
+    _: KW_ONLY
+    full_name: str = ""
+    """The name in sentences and titles, where it differs from the heading."""
+    scope: Literal["split", "class", "both"] = "split"
+    """Whether it is a metric of a whole split, of single classes, or both: the split's is the mean over classes."""
+    greater_is_better: bool = True
+    needs_classes: int = 1
+    """The number of classes that a split needs to have images of, for the metric to mean something."""
+    same_as: str = ""
+    """A metric that this one equals if there are only two classes."""
+    selectable: bool = False
+    """Whether it is kept per epoch and can choose the best one (`select` in the recipe, which lists the names too)."""
+    compared: bool = False
+    """Whether differences between runs are tested."""
+    tabulated: bool = False
+    """Whether the main tables show it."""
+    has_interval: bool = True
 
-    def compute(self) -> dict[MetricKey, float]:
-        """Return the figures of the predictions as they are."""
-        weights = np.ones((1, len(self.group_names)), np.uint16)
-        return {key: float(values[0]) for key, values in self.compute_weighted(weights).items()}
+    @property
+    def label(self) -> str:
+        """The name in a sentence."""
+        return self.full_name or self.heading
 
-    def compute_weighted(self, weights: np.ndarray) -> MetricArrays:
-        """Return each figure for rows of weights (rows, groups); not a number where it cannot be said."""
-        several = len(self.classes)
-        matrices = (self._confusion_counts @ weights.T).T.reshape(-1, several, several)
-        found: MetricArrays = {(name,): figure(matrices) for name, figure in CONFUSION_METRICS.items()}
-        sums = (self._score_sums @ weights.T).T
-        images, right, confidence = (sums[:, start : start + N_BINS] for start in (2, 2 + N_BINS, 2 + 2 * N_BINS))
-        found["brier",] = of.divide(sums[:, 0], images.sum(axis=1))
-        found["loss",] = of.divide(sums[:, 1], images.sum(axis=1))
-        found["ece",] = expected_calibration_error(right, confidence, images)
-        by_image = weights.take(self._group_index, axis=1)
-        ranked = [ranking.compute_metrics(by_image) for ranking in self._ranked_scores]
-        for name in ("auc", "average_precision"):
-            found[name,] = of.mean_of_defined(
-                np.stack([ranked[label][name] for label in find_averaged_labels(several)], axis=1)
-            )
-        for name, figure in _CLASS_METRICS.items():
-            found |= {(label, name): values for label, values in zip(self.classes, figure(matrices).T, strict=True)}
-        for label, one in zip(self.classes, ranked, strict=True):
-            found |= {(label, name): values for name, values in one.items()}
-        return found
-
-    def _sum_by_group(self, columns: np.ndarray, width: int, values: np.ndarray | None = None) -> sparse.csr_array:
-        """Sum images, or a value of each, by column and group: (width, groups)."""
-        values = np.ones(columns.shape) if values is None else values
-        groups = np.broadcast_to(self._group_index.reshape(-1, *[1] * (columns.ndim - 1)), columns.shape)
-        places = (columns.ravel(), groups.ravel())
-        return sparse.coo_array((values.ravel(), places), shape=(width, len(self.group_names))).tocsr()
+    @property
+    def title(self) -> str:
+        """The name in a title, with a capital letter."""
+        return self.label[0].upper() + self.label[1:]
 
 
-def _compute_score_contributions(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return what each image adds to which sum: Brier score, loss, and by bin the images, the right, the confidence."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    bins = assign_bins(confidence)
-    columns = [np.zeros_like(bins), np.ones_like(bins), 2 + bins, 2 + N_BINS + bins, 2 + 2 * N_BINS + bins]
-    values = [
-        brier_scores(truth, probabilities),
-        log_losses(truth, probabilities),
-        np.ones(len(bins)),
-        right,
-        confidence,
-    ]
-    return np.stack(columns, axis=1), 2 + 3 * N_BINS, np.stack(values, axis=1)
+def _build_fixed_rate_metrics(rate: float) -> tuple[Metric, Metric]:
+    percent = f"{rate * 100:g}"
+    return (
+        Metric(
+            f"sensitivity_at_specificity_{percent}",
+            f"sensitivity at {percent} % specificity",
+            "ranks",
+            partial(ranked_scores.sensitivity_at_specificity, specificity=rate),
+            scope="class",
+        ),
+        Metric(
+            f"specificity_at_sensitivity_{percent}",
+            f"specificity at {percent} % sensitivity",
+            "ranks",
+            partial(ranked_scores.specificity_at_sensitivity, sensitivity=rate),
+            scope="class",
+        ),
+    )
+
+
+METRICS = (
+    Metric("accuracy", "accuracy", "confusion", confusion.accuracy, selectable=True, compared=True, tabulated=True),
+    Metric("balanced_accuracy", "balanced", "confusion", confusion.balanced_accuracy, full_name="balanced accuracy",
+           selectable=True, compared=True, tabulated=True),
+    Metric("macro_f1", "macro F1", "confusion", confusion.macro_f1, compared=True),
+    Metric("weighted_f1", "weighted F1", "confusion", confusion.weighted_f1),
+    Metric("kappa", "kappa", "confusion", confusion.kappa, needs_classes=2,
+           selectable=True, compared=True, tabulated=True),
+    Metric("linear_kappa", "linear kappa", "confusion", confusion.linear_kappa, needs_classes=2, same_as="kappa"),
+    Metric("quadratic_kappa", "quadratic kappa", "confusion", confusion.quadratic_kappa, needs_classes=2,
+           same_as="kappa", selectable=True, compared=True, tabulated=True),
+    Metric("mean_absolute_error", "MAE", "confusion", confusion.mean_absolute_error, full_name="mean absolute error",
+           greater_is_better=False),
+    Metric("recall", "recall", "confusion", confusion.recall, full_name="recall (sensitivity)", scope="class"),
+    Metric("precision", "precision", "confusion", confusion.precision, scope="class"),
+    Metric("specificity", "specificity", "confusion", confusion.specificity, scope="class"),
+    Metric("f1", "F1", "confusion", confusion.f1, scope="class"),
+    Metric("auc", "AUC", "ranks", ranked_scores.auc, full_name="ROC AUC", scope="both", needs_classes=2,
+           selectable=True, compared=True, tabulated=True),
+    Metric("average_precision", "average precision", "ranks", ranked_scores.average_precision, scope="both"),
+    *_build_fixed_rate_metrics(FIXED_RATES[0]),
+    *_build_fixed_rate_metrics(FIXED_RATES[1]),
+    Metric("brier", "Brier", "scores", calibration.brier_scores, full_name="Brier score", greater_is_better=False,
+           compared=True),
+    Metric("loss", "loss", "scores", calibration.log_losses, greater_is_better=False, selectable=True, compared=True),
+    # Every bootstrap sample is less calibrated than the images it is drawn from, so an interval would be wrong.
+    Metric("ece", "ECE", "bins", calibration.expected_calibration_error, full_name="expected calibration error",
+           greater_is_better=False, has_interval=False),
+)  # fmt: skip
+"""Every metric, in the order in which files hold them."""
+
+MAJORITY_ACCURACY = Metric(
+    "majority_accuracy",
+    "majority",
+    "confusion",
+    confusion.majority_accuracy,
+    full_name="majority-class baseline",
+    has_interval=False,
+)
+"""The accuracy of always predicting the largest class: a baseline of the split, not a metric of a network."""
+
+SPLIT_METRICS = tuple(metric for metric in METRICS if metric.scope != "class")
+CLASS_METRICS = tuple(metric for metric in METRICS if metric.scope != "split")
+
+_METRICS_BY_NAME = {metric.name: metric for metric in (*METRICS, MAJORITY_ACCURACY)}
+_SCORE_METRICS = tuple(metric for metric in SPLIT_METRICS if metric.source == "scores")
+
+MetricKey = tuple[str] | tuple[str, str]
+"""(metric) for a metric of the split, (class, metric) for a metric of a class."""
+MetricArrays = dict[MetricKey, np.ndarray]
+
+
+def get_metric(name: str) -> Metric:
+    """Return the metric of a name."""
+    return _METRICS_BY_NAME[name]
+
+
+def select_distinct(names: Iterable[str], results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Leave out metrics that repeat another in all results: for two classes, quadratic kappa is kappa."""
+
+    def is_repeated(name: str) -> bool:
+        original = get_metric(name).same_as
+        return bool(original) and all(result[name] == result[original] for result in results)
+
+    return [name for name in names if not is_repeated(name)]
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, Any]:
-    """Return every figure of one split as plain data: milliseconds, so that training can ask after each epoch.
+    """Return all metrics of a split as plain data; an undefined metric is None.
 
-    `majority_accuracy` is what always naming the largest class would reach: the floor under `accuracy`. `auc` and
-    `average_precision` are those of the second of two classes, or the mean of one class against the rest. `brier` is
-    half of itself for two classes. `grade_error` and the weighted kappas mean something where classes are in order.
+    `majority_accuracy` is the accuracy of always predicting the largest class. `auc` and `average_precision` are those
+    of the second of two classes, or the mean of each class against the rest. `brier` is halved for two classes.
+    `mean_absolute_error` and the weighted kappas make sense if the classes are ordered. It takes milliseconds, so that
+    training can call it after each epoch.
     """
     if not predictions.labeled:
-        return {"count": len(predictions), "labelled": False}
+        return {"count": len(predictions), "labeled": False}
     return collect_metrics(predictions, ResampledMetrics(predictions))
 
 
-def collect_metrics(predictions: Predictions, resampled: ResampledMetrics) -> dict[str, Any]:
-    """Return what `judge` does, of labelled predictions that are readied already."""
-    matrix = of.confusion_matrix(predictions.truth, predictions.predicted, len(predictions.classes))
-    figures = resampled.compute()
+def collect_metrics(predictions: Predictions, resampled: "ResampledMetrics") -> dict[str, Any]:
+    """Return what `compute_metrics` does, for labeled predictions that are already prepared for resampling."""
+    matrix = confusion.confusion_matrix(predictions.truth, predictions.predicted, len(predictions.classes))
+    values = {key: None if np.isnan(value) else value for key, value in resampled.compute().items()}
     return {
         "count": len(predictions),
         "groups": len(resampled.group_names),
-        "labelled": True,
+        "labeled": True,
         "classes": list(predictions.classes),
-        "majority_accuracy": float(of.majority_accuracy(matrix)),
-        **{key[0]: _none_if_nan(value) for key, value in figures.items() if len(key) == 1},
+        "majority_accuracy": float(confusion.majority_accuracy(matrix)),
+        **{metric.name: values[metric.name,] for metric in SPLIT_METRICS},
         "per_class": {
             name: {
                 "support": int(matrix[label].sum()),
                 "predicted": int(matrix[:, label].sum()),
-                **{key[1]: _none_if_nan(value) for key, value in figures.items() if len(key) == 2 and key[0] == name},
+                **{metric.name: values[name, metric.name] for metric in CLASS_METRICS},
             }
             for label, name in enumerate(predictions.classes)
         },
@@ -142,5 +189,84 @@ def collect_metrics(predictions: Predictions, resampled: ResampledMetrics) -> di
     }
 
 
-def _none_if_nan(value: float) -> float | None:
-    return None if np.isnan(value) else value
+class ResampledMetrics:
+    """Labeled predictions of a split, prepared so that all metrics can be computed for any weights of the groups.
+
+    A weight says how often a group, with all its images, is in a bootstrap sample. With all weights 1 the metrics are
+    those of the split, so that a value and its interval come from the same code. Weights follow `group_names`.
+    """
+
+    def __init__(self, predictions: Predictions) -> None:
+        self.classes = predictions.classes
+        self.group_names, self._group_index = index_groups(predictions.groups)
+        n_classes = len(self.classes)
+        truth = predictions.truth
+        self.max_elements = max(len(truth), n_classes**2)
+        self._confusion_counts = self._sum_by_group(
+            truth * n_classes + predictions.predicted, n_classes**2, np.ones(len(truth))
+        )
+        self._score_sums = self._sum_scores(truth, predictions.probabilities)
+        self._ranked_scores = [
+            RankedScores.from_scores(scores, truth == label) for label, scores in enumerate(predictions.probabilities.T)
+        ]
+
+    def compute(self) -> dict[MetricKey, float]:
+        """Return the metrics of the predictions as they are; NaN where undefined."""
+        weights = np.ones((1, len(self.group_names)), np.uint16)
+        return {key: float(values[0]) for key, values in self.compute_weighted(weights).items()}
+
+    def compute_weighted(self, weights: np.ndarray) -> MetricArrays:
+        """Return the metrics for rows of weights (samples, groups); NaN where undefined."""
+        n_classes = len(self.classes)
+        matrices = (self._confusion_counts @ weights.T).T.reshape(-1, n_classes, n_classes)
+        score_sums, *bin_sums = self._split_score_sums((self._score_sums @ weights.T).T)
+        n_images = bin_sums[-1].sum(axis=1)
+        image_weights = weights.take(self._group_index, axis=1)
+        counts = [scores.count(image_weights) for scores in self._ranked_scores]
+
+        by_class: dict[str, np.ndarray] = {}
+        for metric in CLASS_METRICS:
+            if metric.source == "ranks":
+                by_class[metric.name] = np.stack([metric.compute(class_counts) for class_counts in counts], axis=1)
+            else:
+                by_class[metric.name] = metric.compute(matrices)
+
+        results: MetricArrays = {}
+        for metric in SPLIT_METRICS:
+            if metric.source == "scores":
+                values = confusion.divide(score_sums[:, _SCORE_METRICS.index(metric)], n_images)
+            elif metric.source == "bins":
+                values = metric.compute(*bin_sums)
+            elif metric.scope == "both":
+                values = confusion.mean_of_defined(by_class[metric.name][:, find_averaged_labels(n_classes)])
+            else:
+                values = metric.compute(matrices)
+            results[metric.name,] = values
+        for name, values in by_class.items():
+            for label, class_name in enumerate(self.classes):
+                results[class_name, name] = values[:, label]
+        return results
+
+    def _sum_scores(self, truth: np.ndarray, probabilities: np.ndarray) -> sparse.csr_array:
+        """Sum by group the scores of each image and, for each confidence bin, what calibration metrics need."""
+        confidence = probabilities.max(axis=1)
+        correct = probabilities.argmax(axis=1) == truth
+        bins = calibration.assign_bins(confidence)
+        n_scores = len(_SCORE_METRICS)
+        rows = [np.full_like(bins, number) for number in range(n_scores)]
+        rows += [n_scores + bins, n_scores + _N_BINS + bins, n_scores + 2 * _N_BINS + bins]
+        values = [metric.compute(truth, probabilities) for metric in _SCORE_METRICS]
+        values += [correct, confidence, np.ones(len(bins))]
+        return self._sum_by_group(np.stack(rows, axis=1), n_scores + 3 * _N_BINS, np.stack(values, axis=1))
+
+    @staticmethod
+    def _split_score_sums(sums: np.ndarray) -> list[np.ndarray]:
+        """Return the sums of the scores, and for each bin those of correct images, confidence and images."""
+        n_scores = len(_SCORE_METRICS)
+        return np.split(sums, [n_scores, n_scores + _N_BINS, n_scores + 2 * _N_BINS], axis=1)
+
+    def _sum_by_group(self, rows: np.ndarray, n_rows: int, values: np.ndarray) -> sparse.csr_array:
+        """Sum the values of images by row and group: (rows, groups)."""
+        groups = np.broadcast_to(self._group_index.reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
+        positions = (rows.ravel(), groups.ravel())
+        return sparse.coo_array((values.ravel(), positions), shape=(n_rows, len(self.group_names))).tocsr()

@@ -1,144 +1,203 @@
-"""Operating points: thresholds chosen on validation for what is wanted of the answers."""
-# MERGED: """Referable disease: the grades cut in two, those from which on a patient is referred and those below."""
+"""Operating point: decision thresholds chosen on validation, for example for a sensitivity of 0.95.
+
+Also here: binary (referable) predictions from grades.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.thresholds import apply_thresholds, compute_expected_grades, tune_thresholds
+from parfocal.evaluation.validation_decision import (
+    PredictedBatch,
+    ValidationDecision,
+    ValidationSplit,
+    compute_metrics_with_intervals,
+)
 from parfocal.schema import EvaluationConfig
 
 Criterion = Literal["sensitivity", "specificity", "cost", "kappa"]
-CRITERIA = "sensitivity=0.95, specificity=0.9, cost=5 (one missed for so many false alarms), or kappa (between grades)"
+CRITERIA = (
+    "sensitivity=0.95, specificity=0.9, cost=5 (a false negative costs as much as 5 false positives), "
+    "or kappa (thresholds between grades)"
+)
+
+_PROBABILITY_METRICS = ("brier", "loss", "ece", "auc", "average_precision")
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """What was wanted, and the thresholds that give it on validation.
+class OperatingPoint(ValidationDecision):
+    """The goal, and the thresholds that reach it on validation.
 
-    For `kappa` they lie between grades, and the mean grade is cut by them. Else there is one, and what is at least as
-    probable is positive: the second of two classes, or grades from the recipe's `referable` on.
+    For `kappa` the thresholds lie between grades and cut the expected grade. Otherwise there is one threshold, and an
+    image is positive if its positive probability is at least that. The positive side is the second of two classes, or
+    all grades from `referable` on.
     """
+
+    name = "operating_point"
+    section = "operating_point"
+    option = "operating_point"
 
     criterion: Criterion
     target: float
     thresholds: tuple[float, ...]
+    referable: int = 0
+
+    @classmethod
+    def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:
+        """Reject a goal that is invalid or does not fit the classes."""
+        criterion, _ = parse_goal(option)
+        if criterion == "kappa" and not config.ordered:
+            raise UsageError("operating_point=kappa tunes thresholds between grades. Set ordered=true in the recipe.")
+        if criterion != "kappa" and not config.referable and n_classes != 2:
+            raise UsageError(
+                f"operating_point={option} needs a positive and a negative side, and there are {n_classes} classes. "
+                "Set the lowest referable grade in the recipe (ordered=true referable=2), or use operating_point=kappa."
+            )
+
+    @classmethod
+    def fit(cls, valid: ValidationSplit, option: Any) -> Self:
+        """Choose the thresholds that reach a goal, such as `sensitivity=0.95`."""
+        calibrated = valid.calibrated
+        referable = valid.config.referable
+        cls.check(option, valid.config, len(calibrated.classes))
+        criterion, target = parse_goal(option)
+        if criterion == "kappa":
+            grades = compute_expected_grades(calibrated.probabilities)
+            thresholds = tune_thresholds(grades, calibrated.truth, len(calibrated.classes))
+            return cls(criterion, target, tuple(map(float, thresholds)), referable)
+        positive = calibrated.truth >= (referable or 1)
+        if not positive.any() or positive.all():
+            raise ParfocalError(
+                f"operating_point={option} needs positive and negative validation images, and all are "
+                f"{'positive' if positive.any() else 'negative'}."
+            )
+        scores = compute_positive_probability(calibrated.probabilities, referable)
+        return cls(criterion, target, (_choose_threshold(scores, positive, criterion, target),), referable)
 
     @property
     def goal(self) -> str:
-        """The aim as it is stated: `sensitivity=0.95`."""
+        """The goal as the user writes it: `sensitivity=0.95`."""
         return self.criterion if self.criterion == "kappa" else f"{self.criterion}={self.target:g}"
 
-    def is_positive(self, probabilities: np.ndarray, config: EvaluationConfig) -> np.ndarray | None:
-        """Return which images are positive; None where grades are what is told apart."""
-        return (
-            None
-            if self.criterion == "kappa"
-            else compute_positive_probability(probabilities, config) >= self.thresholds[0]
-        )
+    @property
+    def option_value(self) -> str:
+        """The goal, which fits the operating point again."""
+        return self.goal
 
-    def predict_labels(self, probabilities: np.ndarray, config: EvaluationConfig) -> np.ndarray:
-        """Return the class that each image is answered with."""
+    @property
+    def flag(self) -> str:
+        """The column of the images that are positive; none for thresholds between grades."""
+        return "" if self.criterion == "kappa" else "positive"
+
+    def is_positive(self, probabilities: np.ndarray) -> np.ndarray | None:
+        """Return which images are positive; None for thresholds between grades."""
         if self.criterion == "kappa":
+            return None
+        return compute_positive_probability(probabilities, self.referable) >= self.thresholds[0]
+
+    def predict_labels(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the predicted class of each image. With referable grades it stays the most probable grade."""
+        positive = self.is_positive(probabilities)
+        if positive is None:
             return apply_thresholds(compute_expected_grades(probabilities), np.array(self.thresholds))
         if probabilities.shape[1] == 2:
-            return (compute_positive_probability(probabilities, config) >= self.thresholds[0]).astype(np.int64)
+            return positive.astype(np.int64)
         return probabilities.argmax(axis=1)
+
+    def apply(self, batch: PredictedBatch) -> PredictedBatch:
+        """Set the labels, and flag the positive images."""
+        positive = self.is_positive(batch.probabilities)
+        flags = batch.flags if positive is None else {**batch.flags, self.flag: positive}
+        return replace(batch, labels=self.predict_labels(batch.probabilities), flags=flags)
+
+    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+        """Return the goal, the thresholds and every metric of the labels; the sensitivity is the positive recall."""
+        positive = self.is_positive(calibrated.probabilities)
+        if positive is None:
+            binary = calibrated
+            decided = self.predict_labels(calibrated.probabilities)
+        else:
+            binary = binarize_grades(calibrated, self.referable) if self.referable else calibrated
+            decided = positive.astype(np.int64)
+        metrics = compute_metrics_with_intervals(replace(binary, probabilities=np.eye(len(binary.classes))[decided]))
+        # Labels have no probabilities, so that metrics of probabilities would say nothing.
+        for values in (metrics, metrics["intervals"]):
+            for name in _PROBABILITY_METRICS:
+                values.pop(name, None)
+            for of_class in values["per_class"].values():
+                for name in list(of_class):
+                    if name in _PROBABILITY_METRICS or "_at_" in name:
+                        del of_class[name]
+        return {"goal": self.goal, "thresholds": list(self.thresholds), **metrics}
+
+    def describe(self) -> str:
+        """Return one sentence that says what was decided."""
+        thresholds = ", ".join(f"{threshold:.3g}" for threshold in self.thresholds)
+        plural = "" if len(self.thresholds) == 1 else "s"
+        return f"The operating point {self.goal} has the threshold{plural} {thresholds}."
 
 
 def parse_goal(goal: str) -> tuple[Criterion, float]:
-    """Return the aim and the number of a wish such as `sensitivity=0.95`."""
-    # From Python anything can be handed over, such as a number without its aim.
-    aim, _, text = str(goal).partition("=")
+    """Return the criterion and the target of a goal such as `sensitivity=0.95`; the target of `kappa` is 0."""
+    # A caller in Python can pass anything, such as a number without a criterion.
+    criterion, _, text = str(goal).partition("=")
     if goal == "kappa":
         return "kappa", 0.0
     try:
-        wanted = float(text)
+        target = float(text)
     except ValueError:
-        wanted = np.nan
-    if aim in ("sensitivity", "specificity") and 0 < wanted < 1:
-        return aim, wanted
-    if aim == "cost" and 0 < wanted < np.inf:
-        return "cost", wanted
-    raise UsageError(f"operating={goal} is not a wish. Wishes are: {CRITERIA}; or none.")
+        target = np.nan
+    if criterion in ("sensitivity", "specificity") and 0 < target < 1:
+        return criterion, target
+    if criterion == "cost" and 0 < target < np.inf:
+        return "cost", target
+    raise UsageError(f"operating_point={goal} is not valid. Choose {CRITERIA}; or none.")
 
 
-def check_goal(goal: str, config: EvaluationConfig, n_classes: int) -> tuple[Criterion, float]:
-    """Return the aim and the number of a wish, or refuse one that the recipe and so many classes cannot meet."""
-    aim, wanted = parse_goal(goal)
-    if aim == "kappa" and not config.ordered:
-        raise UsageError("operating=kappa tunes thresholds between grades; say ordered=true in the recipe.")
-    if aim != "kappa" and not config.referable and n_classes != 2:
-        raise UsageError(
-            f"An operating point needs a question of two answers, and there are {n_classes} classes. Name "
-            "the first referable grade in the recipe (ordered=true referable=2), or say operating=kappa."
-        )
-    return aim, wanted
-
-
-def compute_positive_probability(probabilities: np.ndarray, config: EvaluationConfig) -> np.ndarray:
-    """Return how probable the positive answer is: the second of two classes, or the referable grades together."""
-    return probabilities[:, (config.referable or 1) :].sum(axis=1)
-
-
-def binarize(predictions: Predictions, config: EvaluationConfig) -> Predictions:
-    """Return predictions of the question that has a positive answer, which `checked` has made sure there is."""
-    return binarize_grades(predictions, config.referable) if config.referable else predictions
-
-
-def fit_operating_point(predictions: Predictions, goal: str, config: EvaluationConfig) -> OperatingPoint:
-    """Choose the thresholds that a wish asks for, from predictions of validation."""
-    aim, wanted = check_goal(goal, config, len(predictions.classes))
-    if aim == "kappa":
-        grades = compute_expected_grades(predictions.probabilities)
-        found = tune_thresholds(grades, predictions.truth, len(predictions.classes))
-        return OperatingPoint(aim, wanted, tuple(map(float, found)))
-    positive = binarize(predictions, config).truth == 1
-    if not positive.any() or positive.all():
-        raise ParfocalError(f"operating={goal} needs images of both answers on validation; there are of one only.")
-    scores = compute_positive_probability(predictions.probabilities, config)
-    return OperatingPoint(aim, wanted, (_choose_threshold(scores, positive, aim, wanted),))
+def compute_positive_probability(probabilities: np.ndarray, referable: int) -> np.ndarray:
+    """Return the probability of all grades from `referable` on; if it is 0, that of the second of two classes."""
+    return probabilities[:, (referable or 1) :].sum(axis=1)
 
 
 def _choose_threshold(scores: np.ndarray, positive: np.ndarray, criterion: Criterion, target: float) -> float:
-    """Return the threshold that meets the aim, halfway between two scores, so that rounding flips no image."""
+    """Return the threshold that reaches the target, halfway between two scores, so that rounding flips no image."""
     distinct = np.unique(scores)
-    between = (distinct[:-1] + distinct[1:]) / 2
-    # Over the highest and under the lowest score stand answers that are always the same.
-    thresholds = np.concatenate([[min(0.0, distinct[0])], between, [max(1.0, distinct[-1]) + 1e-6]])
-    missed = np.searchsorted(np.sort(scores[positive]), thresholds)
-    alarms = (~positive).sum() - np.searchsorted(np.sort(scores[~positive]), thresholds)
+    midpoints = (distinct[:-1] + distinct[1:]) / 2
+    # Below the lowest score every image is positive, above the highest none is.
+    thresholds = np.concatenate([[min(0.0, distinct[0])], midpoints, [max(1.0, distinct[-1]) + 1e-6]])
+    n_positive = positive.sum()
+    n_negative = (~positive).sum()
+    false_negatives = np.searchsorted(np.sort(scores[positive]), thresholds)
+    false_positives = n_negative - np.searchsorted(np.sort(scores[~positive]), thresholds)
     if criterion == "sensitivity":
-        met = np.flatnonzero(positive.sum() - missed >= target * positive.sum() - 1e-9)
-        return float(thresholds[met[-1]])
+        return float(thresholds[n_positive - false_negatives >= target * n_positive - 1e-9][-1])
     if criterion == "specificity":
-        met = np.flatnonzero((~positive).sum() - alarms >= target * (~positive).sum() - 1e-9)
-        return float(thresholds[met[0]])
-    return float(thresholds[np.argmin(target * missed + alarms)])
+        return float(thresholds[n_negative - false_positives >= target * n_negative - 1e-9][0])
+    return float(thresholds[np.argmin(target * false_negatives + false_positives)])
 
 
 def validate_referable_grade(config: EvaluationConfig, classes: Sequence[str]) -> None:
-    """Refuse a recipe that refers from a grade on that the data does not have."""
+    """Reject a recipe whose lowest referable grade is not among the classes."""
     if config.referable >= len(classes):
         raise UsageError(
-            f"referable={config.referable}, but the classes are {', '.join(classes)}, counted from 0. Say referable=0."
+            f"referable={config.referable}, but the classes are {', '.join(classes)}, counted from 0. "
+            f"Set referable to a number below {len(classes)}, or to 0 for none."
         )
 
 
 def binarize_grades(predictions: Predictions, lowest_referable_grade: int) -> Predictions:
-    """Return predictions of two classes, of which the second is class number `least` and all after it."""
-    chance = predictions.probabilities[:, lowest_referable_grade:].sum(axis=1)
-    truth = np.where(predictions.truth < 0, predictions.truth, predictions.truth >= lowest_referable_grade).astype(
-        np.int64
-    )
+    """Return predictions of two classes: grades below the lowest referable one, and those from it on."""
+    positive = predictions.probabilities[:, lowest_referable_grade:].sum(axis=1)
+    truth = np.where(predictions.truth < 0, predictions.truth, predictions.truth >= lowest_referable_grade)
     name = predictions.classes[lowest_referable_grade]
     return replace(
         predictions,
-        truth=truth,
-        probabilities=np.stack([1 - chance, chance], axis=1),
+        truth=truth.astype(np.int64),
+        probabilities=np.stack([1 - positive, positive], axis=1),
         classes=(f"below {name}", f"{name} or above"),
     )

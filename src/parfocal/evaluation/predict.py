@@ -1,7 +1,7 @@
-"""Reading new images with trained networks: any number of files in, one row each out, pixels of a few at a time."""
+"""Predict new images with trained networks and write a CSV with one row per image, holding few images in memory."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import TextIOBase
@@ -12,9 +12,9 @@ import numpy as np
 
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES, find_images
 from parfocal.data.layouts.sheets import read_sheet
-from parfocal.data.parallel import map_ordered
+from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.engine.batches import EVALUATION_BATCH_SIZE
-from parfocal.errors import ParfocalError, UnreadableImageError, UsageError
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.predictor import Predictor, PreparedViews
 from parfocal.evaluation.submission import SampleSubmission
@@ -22,16 +22,14 @@ from parfocal.io import atomic_write
 from parfocal.run import find_runs
 
 NamedFile = tuple[str, Path]
-"""An image: what it is called in the answers, and where it lies."""
-
-Row = list[str]
+"""The id of an image in the predictions, and its path."""
 
 
 @dataclass
 class PredictResult:
-    """What `predict` did: the file it wrote, how many rows it holds, and the images it could not read, with reasons.
+    """What `predict` wrote: the file, the number of its rows, and the images that could not be read, with the reasons.
 
-    `flagged` counts the images that are positive, referred to a human, or unusual, as far as that was asked.
+    `flag_counts` holds the number of images with each flag of the run: positive, referred, unusual.
     """
 
     path: Path
@@ -47,88 +45,65 @@ def predict(
     out: Path | str,
     sample_submission: Path | str | None = None,
 ) -> PredictResult:
-    """Predict image files, folders of them, CSV files with a column `Path`, or the paths that a text stream tells.
+    """Predict image files, folders of images, CSV files with a column `Path`, or the paths in a text stream.
 
-    The CSV has the columns id, predicted, one probability for each class, and what the run decided to tell beside:
-    `positive`, `referred`, and `unusual` with the measures that are out of the ordinary. Rows are in the order given.
-    Of several runs the mean is taken. With a `sample` submission the file has its columns and rows instead. Images that
-    cannot be read are left out and listed in the outcome.
+    The CSV has the columns id, predicted, one probability per class, and the flags of the run: `positive`, `referred`,
+    and `unusual` with the unusual image features. Rows are in the order of the sources. The probabilities of several
+    runs are averaged. With a sample submission, the file has its columns and rows instead. Images that cannot be read
+    are left out and listed in the result.
     """
     if not isinstance(sources, TextIOBase):
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
-        _check_not_overwriting(Path(out), [*sources, *([sample_submission] if sample_submission is not None else [])])
-    answering = Predictor([runs] if isinstance(runs, str | Path) else list(runs))
-    outcome = PredictResult(Path(out), answering.run_names)
+        inputs = sources if sample_submission is None else [*sources, sample_submission]
+        if Path(out).resolve() in {Path(path).resolve() for path in inputs}:
+            raise UsageError(f"out={out} is also an input and would be overwritten. Choose another file.")
+    predictor = Predictor([runs] if isinstance(runs, str | Path) else list(runs))
+    result = PredictResult(Path(out), predictor.run_names, flag_counts=dict.fromkeys(predictor.flag_names, 0))
+    rows = _predict_rows(predictor, list_files(sources), result)
     if sample_submission is not None:
-        wanted = SampleSubmission.read(Path(sample_submission))
-        codes = dict(zip(answering.classes, answering.codes, strict=True))
-        rows = _predict_rows(answering, list_files(sources), outcome)
-        answers = wanted.match_files({row[0]: codes[row[1]] for row in rows})
-        wanted.write(outcome.path, answers, outcome.unreadable)
-        outcome.n_rows = len(wanted.ids)
-        return outcome
-    with atomic_write(outcome.path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        sample = SampleSubmission.read(Path(sample_submission))
+        codes = dict(zip(predictor.classes, predictor.codes, strict=True))
+        predicted = sample.match_files({row[0]: codes[row[1]] for row in rows})
+        sample.write(result.path, predicted, result.unreadable)
+        result.n_rows = len(sample.ids)
+        return result
+    with atomic_write(result.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(_build_heading(answering))
-        for row in _predict_rows(answering, list_files(sources), outcome):
+        probability_columns = [f"probability:{name}" for name in predictor.classes]
+        writer.writerow(["id", "predicted", *probability_columns, *predictor.flag_names])
+        for row in rows:
             writer.writerow(row)
-            outcome.n_rows += 1
-    return outcome
+            result.n_rows += 1
+    return result
 
 
-def _check_not_overwriting(out: Path, inputs: Sequence[Path | str]) -> None:
-    """Refuse to write the answers in place of what they are made from."""
-    if out.resolve() in {Path(one).resolve() for one in inputs}:
-        raise UsageError(f"-o {out} is read here, and would be overwritten. Name another file.")
+def _predict_rows(predictor: Predictor, files: Iterable[NamedFile], result: PredictResult) -> Iterator[list[str]]:
+    """Yield the row of each readable image; record unreadable images and count flags in the result."""
+    prepare_or_explain = catch_unreadable(predictor.prepare)
 
+    def prepare(image: NamedFile) -> tuple[str, PreparedViews | str]:
+        name, file = image
+        return name, prepare_or_explain(file)
 
-def _build_heading(predictor: Predictor) -> Row:
-    decision = predictor.decision
-    flags = {"positive": predictor.has_positive_class, "referred": decision.referral, "unusual": decision.ood}
-    told = [name for name, asked in flags.items() if asked]
-    return ["id", "predicted", *(f"probability:{name}" for name in predictor.classes), *told]
-
-
-def _predict_rows(predictor: Predictor, files: Iterable[NamedFile], result: PredictResult) -> Iterator[Row]:
-    """Yield the row of each image that can be read, and note the others and what is flagged."""
-    result.flag_counts = dict.fromkeys(_build_heading(predictor)[2 + len(predictor.classes) :], 0)
-    with closing(map_ordered(files, _make_preparer(predictor), "Predicting")) as looked_at:
-        while chunk := list(islice(looked_at, EVALUATION_BATCH_SIZE)):
-            result.unreadable |= {one: reason for one, reason in chunk if isinstance(reason, str)}
-            good = [(one, look) for one, look in chunk if not isinstance(look, str)]
-            if good:
-                yield from _predict_chunk(predictor, good, result.flag_counts)
-
-
-def _predict_chunk(
-    predictor: Predictor, prepared: Sequence[tuple[str, PreparedViews]], flag_counts: dict[str, int]
-) -> Iterator[Row]:
-    answers = predictor.predict([look for _, look in prepared])
-    names = np.array(predictor.classes, dtype=object)[answers.labels]
-    for number, (one, look) in enumerate(prepared):
-        row = [one, names[number], *(f"{value:.9g}" for value in answers.probabilities[number])]
-        for name, told in (("positive", answers.is_positive), ("referred", answers.is_referred)):
-            if told is not None:
-                row.append(str(int(told[number])))
-                flag_counts[name] += bool(told[number])
-        if "unusual" in flag_counts:
-            row.append(" ".join(look.unusual_features))
-            flag_counts["unusual"] += bool(look.unusual_features)
-        yield row
-
-
-def _make_preparer(predictor: Predictor) -> Callable[[NamedFile], tuple[str, PreparedViews | str]]:
-    def look(image: NamedFile) -> tuple[str, PreparedViews | str]:
-        try:
-            return image[0], predictor.prepare(image[1])
-        except UnreadableImageError as reason:
-            return image[0], str(reason)
-
-    return look
+    with closing(map_ordered(files, prepare, "Predicting")) as outcomes:
+        while chunk := list(islice(outcomes, EVALUATION_BATCH_SIZE)):
+            result.unreadable |= {name: reason for name, reason in chunk if isinstance(reason, str)}
+            images = {index: image for index, (_, image) in enumerate(chunk) if not isinstance(image, str)}
+            if not images:
+                continue
+            batch = predictor.predict(list(images.values()))
+            names = np.array(predictor.classes, dtype=object)[batch.labels]
+            for row, index in enumerate(images):
+                flags = [batch.flags[name][row] for name in predictor.flag_names]
+                for name, flag in zip(predictor.flag_names, flags, strict=True):
+                    result.flag_counts[name] += bool(flag)
+                probabilities = [f"{value:.9g}" for value in batch.probabilities[row]]
+                flag_cells = [flag if isinstance(flag, str) else str(int(flag)) for flag in flags]
+                yield [chunk[index][0], names[row], *probabilities, *flag_cells]
 
 
 def list_files(sources: Iterable[Path | str] | TextIOBase) -> Iterable[NamedFile]:
-    """Return (id, path) of every image that the sources name; those of a text stream one by one, as they come."""
+    """Return (id, path) of every image in the sources. The lines of a text stream are read only as they are needed."""
     if isinstance(sources, TextIOBase):
         paths = (line.rstrip("\r\n") for line in sources)
         return ((path, Path(path)) for path in paths if path)
@@ -137,24 +112,24 @@ def list_files(sources: Iterable[Path | str] | TextIOBase) -> Iterable[NamedFile
 
 def _list_files_of(source: Path) -> list[NamedFile]:
     if source.is_dir():
-        below = find_images(source)
-        if not below:
-            raise ParfocalError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-        return [(str(path), path) for path in below]
+        images = find_images(source)
+        if not images:
+            raise ParfocalError(f"{source} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
+        return [(str(path), path) for path in images]
     if source.suffix.lower() == ".csv":
-        return [(one, source.parent / one) for one in read_sheet(source, ("Path",))["Path"]]
+        return [(path, source.parent / path) for path in read_sheet(source, ("Path",))["Path"]]
     return [(str(source), source)]
 
 
 def split_runs_and_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part words into the runs that lead and the images that follow; the first word is taken for a run in any case."""
-    runs = 1
-    while runs < len(arguments) and _contains_runs(Path(arguments[runs])):
-        runs += 1
-    return list(arguments[:runs]), list(arguments[runs:])
+    """Split arguments into run folders, which come first, and images. The first argument always counts as a run."""
+    n_runs = 1
+    while n_runs < len(arguments) and _contains_runs(Path(arguments[n_runs])):
+        n_runs += 1
+    return list(arguments[:n_runs]), list(arguments[n_runs:])
 
 
 def _contains_runs(path: Path) -> bool:
-    return path.is_dir() and (
-        (path / MEMBERS_FILE).is_file() or (path / "recipe.yaml").is_file() or bool(find_runs(path))
-    )
+    if not path.is_dir():
+        return False
+    return (path / MEMBERS_FILE).is_file() or (path / "recipe.yaml").is_file() or bool(find_runs(path))

@@ -1,5 +1,7 @@
-"""Predictions: id, group, truth and one probability for each class, for one split. All judgement starts from them."""
-# MERGED: """Which images predictions are of: brought into one order, and joined from the folds of a cross-validation."""
+"""Predictions of one split as a table (id, group, truth, a probability per class), the basis of every evaluation.
+
+They are read and written as CSV, matched image by image between runs, and joined over the folds of a cross-validation.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,13 +18,13 @@ from parfocal.io import atomic_write
 
 _PROBABILITY_PREFIX = "probability:"
 _REQUIRED_COLUMNS = ("id", "group", "truth")
-# Probabilities of single precision may be so much above 1.
+# Single-precision rounding can push a probability this far above 1.
 _ROUNDING_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network said about every image of a split; truth is -1 where nobody knows it."""
+    """The class probabilities of every image of a split, with its true class (-1 if unknown)."""
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
@@ -31,11 +33,10 @@ class Predictions:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.probabilities).all():
-            worst = self.ids[int(np.flatnonzero(~np.isfinite(self.probabilities).all(axis=1))[0])]
-            raise ParfocalError(
-                f"The network gives no finite probability for {worst}. Train with a lower learning_rate."
-            )
+        is_finite = np.isfinite(self.probabilities).all(axis=1)
+        if not is_finite.all():
+            image = self.ids[int(np.flatnonzero(~is_finite)[0])]
+            raise ParfocalError(f"The probabilities of {image} are not finite. Train with a lower learning_rate.")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,48 +48,45 @@ class Predictions:
 
     @property
     def labeled(self) -> bool:
-        """Whether there are images and the truth of every one is known."""
+        """Whether there are images and the true class of each is known."""
         return len(self) > 0 and bool((self.truth != UNKNOWN).all())
 
     @classmethod
     def from_table(cls, table: Table, split: str, probabilities: np.ndarray) -> Self:
-        """Join what a network said to the rows of a split."""
+        """Combine probabilities with the rows of a split, which are in the same order."""
         rows = table.get_rows(split)
         return cls(tuple(rows["id"]), tuple(rows["group"]), table.get_labels(split), probabilities, table.classes)
 
     def save(self, path: Path) -> None:
-        """Write id, group, truth, predicted and one probability for each class as CSV."""
+        """Write id, group, truth, predicted class and one probability per class as CSV."""
         names = np.array(self.classes, dtype=object)
         truth = [self.classes[label] if label != UNKNOWN else "" for label in self.truth]
         rows = pd.DataFrame({"id": self.ids, "group": self.groups, "truth": truth, "predicted": names[self.predicted]})
-        for number, name in enumerate(self.classes):
-            rows[_PROBABILITY_PREFIX + name] = self.probabilities[:, number].astype(np.float64)
-        with atomic_write(path) as beside:
-            rows.to_csv(beside, index=False, float_format="%.9g")
+        for label, name in enumerate(self.classes):
+            rows[_PROBABILITY_PREFIX + name] = self.probabilities[:, label].astype(np.float64)
+        with atomic_write(path) as temporary_path:
+            rows.to_csv(temporary_path, index=False, float_format="%.9g")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read predictions written by `save`."""
         if not path.is_file():
-            raise ParfocalError(f"{path} is missing. Make it with `parfocal evaluate {path.parent.parent}`.")
+            raise ParfocalError(f"{path} is missing. Create it with `parfocal evaluate {path.parent.parent}`.")
         rows = _read_rows(path)
-        classes = tuple(
-            name.removeprefix(_PROBABILITY_PREFIX) for name in rows.columns if name.startswith(_PROBABILITY_PREFIX)
-        )
-        labels = {name: number for number, name in enumerate(classes)} | {"": UNKNOWN}
+        columns = [name for name in rows.columns if name.startswith(_PROBABILITY_PREFIX)]
+        classes = tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in columns)
+        labels = {name: label for label, name in enumerate(classes)} | {"": UNKNOWN}
         for row in np.flatnonzero(~rows["truth"].isin(labels)):
-            told = f"Valid are {', '.join(classes)}, or nothing where it is unknown"
-            raise _build_value_error(path, int(row), "truth", rows["truth"].iloc[row], told)
+            allowed = f"Allowed: {', '.join(classes)}, or empty if unknown"
+            raise _build_value_error(path, int(row), "truth", rows["truth"].iloc[row], allowed)
         truth = np.array([labels[name] for name in rows["truth"]], dtype=np.int64)
-        probabilities = np.stack(
-            [_parse_probabilities(path, rows[_PROBABILITY_PREFIX + name]) for name in classes], axis=1
-        )
+        probabilities = np.stack([_parse_probabilities(path, rows[name]) for name in columns], axis=1)
         return cls(tuple(rows["id"]), tuple(rows["group"]), truth, probabilities, classes)
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
-    """Read the rows of a predictions file, which has all columns that are needed."""
-    remedy = f"Make it anew with `parfocal evaluate {path.parent.parent}`."
+    """Read the rows of a predictions file and check that no required column is missing."""
+    remedy = f"Recreate it with `parfocal evaluate {path.parent.parent}`."
     try:
         rows = pd.read_csv(path, dtype=dict.fromkeys(_REQUIRED_COLUMNS, str), keep_default_na=False)
     except pd.errors.EmptyDataError:
@@ -104,35 +102,41 @@ def _read_rows(path: Path) -> pd.DataFrame:
 
 
 def _parse_probabilities(path: Path, column: pd.Series) -> np.ndarray:
-    """Return a column's probabilities; one that is none is refused."""
+    """Return the probabilities of a column; an invalid value is rejected."""
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
     for row in np.flatnonzero(~((values >= 0) & (values <= 1 + _ROUNDING_TOLERANCE))):
-        raise _build_value_error(path, int(row), str(column.name), column.iloc[row], "Valid are numbers from 0 to 1")
+        allowed = "Allowed: numbers from 0 to 1"
+        raise _build_value_error(path, int(row), str(column.name), column.iloc[row], allowed)
     return values
 
 
-def _build_value_error(path: Path, row: int, column: str, value: object, valid: str) -> ParfocalError:
-    # The first line is the header.
+def _build_value_error(path: Path, row: int, column: str, value: object, allowed: str) -> ParfocalError:
+    # Line 1 is the header.
     return ParfocalError(
-        f"{path}, line {row + 2}: the value in column {column!r} is {str(value)!r}. {valid}. "
-        f"Mend the file, or make it anew with `parfocal evaluate {path.parent.parent}`."
+        f"{path}, line {row + 2}: the value in column {column!r} is {str(value)!r}. {allowed}. "
+        f"Correct the file, or recreate it with `parfocal evaluate {path.parent.parent}`."
     )
 
 
+def index_groups(groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct groups, sorted, and for each image the index of its group among them."""
+    return np.unique(np.array(groups, dtype=str), return_inverse=True)
+
+
 def number_duplicates(predictions: Predictions) -> list[tuple[str, int]]:
-    """Return each image's id, and how many rows before it have the same: rows that are doubled stay two."""
-    seen: Counter[str] = Counter()
-    found: list[tuple[str, int]] = []
-    for one in predictions.ids:
-        found.append((one, seen[one]))
-        seen[one] += 1
-    return found
+    """Return each image's id with the number of earlier rows of that id, so that duplicated rows stay distinct."""
+    n_earlier: Counter[str] = Counter()
+    images: list[tuple[str, int]] = []
+    for image_id in predictions.ids:
+        images.append((image_id, n_earlier[image_id]))
+        n_earlier[image_id] += 1
+    return images
 
 
 def align_predictions(predictions: Predictions, reference: Predictions) -> Predictions:
-    """Return predictions of the same images in the order, and with the groups, of others."""
-    place = {image: number for number, image in enumerate(number_duplicates(predictions))}
-    rows = [place[image] for image in number_duplicates(reference)]
+    """Return predictions of the same images in the order of a reference, with the groups of the reference."""
+    row_of = {image: row for row, image in enumerate(number_duplicates(predictions))}
+    rows = [row_of[image] for image in number_duplicates(reference)]
     return replace(
         predictions,
         ids=reference.ids,
@@ -143,49 +147,56 @@ def align_predictions(predictions: Predictions, reference: Predictions) -> Predi
 
 
 def describe_mismatch(names: Sequence[str], predictions: Sequence[Predictions]) -> str:
-    """Say which predictions are of other images, or judged by another truth, than the first; nothing where none is."""
-    first = dict(zip(number_duplicates(predictions[0]), predictions[0].truth, strict=True))
-    for name, one in zip(names[1:], predictions[1:], strict=True):
-        if one.classes != predictions[0].classes:
+    """Say which predictions have other images or labels than the first; empty if all match.
+
+    Predictions with other classes cannot be compared at all and are rejected.
+    """
+    reference = predictions[0]
+    expected = dict(zip(number_duplicates(reference), reference.truth, strict=True))
+    for name, candidate in zip(names[1:], predictions[1:], strict=True):
+        if candidate.classes != reference.classes:
             raise ParfocalError(
-                f"{names[0]} tells {', '.join(predictions[0].classes)} apart, {name} {', '.join(one.classes)}."
+                f"The classes differ: {names[0]} has {', '.join(reference.classes)}; "
+                f"{name} has {', '.join(candidate.classes)}. Compare runs with the same classes."
             )
-        own = dict(zip(number_duplicates(one), one.truth, strict=True))
-        odd = sorted({image for image, _ in own.keys() ^ first.keys()})
-        if odd:
-            return f"{names[0]} and {name} were judged on different images, such as {join_limited(odd, 2)}"
-        changed = [image for (image, number), truth in own.items() if first[image, number] != truth]
-        if changed:
-            return f"{names[0]} and {name} were judged by different labels, of {join_limited(changed, 2)}"
+        actual = dict(zip(number_duplicates(candidate), candidate.truth, strict=True))
+        unmatched = sorted({image_id for image_id, _ in actual.keys() ^ expected.keys()})
+        if unmatched:
+            return f"{names[0]} and {name} were evaluated on different images, such as {join_limited(unmatched, 2)}"
+        relabeled = [image[0] for image, truth in actual.items() if expected[image] != truth]
+        if relabeled:
+            return f"{names[0]} and {name} were evaluated with different labels for {join_limited(relabeled, 2)}"
     return ""
 
 
 def join_folds(family_name: str, predictions_by_run: Mapping[str, Predictions]) -> list[tuple[str, Predictions]]:
-    """Return the predictions of a family's runs under names for them, those of runs that share no image as one.
+    """Join the predictions of runs that share no image, such as the folds of a cross-validation.
 
-    The runs of a cross-validation share none. Where all runs come together, they are called as the family is.
+    Returns the joined predictions with their names: the family's name if all its runs were joined, else the names of
+    the runs. Runs with common images, such as several seeds, stay separate.
     """
-    sets: list[dict[str, Predictions]] = []
-    for run, one in predictions_by_run.items():
-        own = next((several for several in sets if all(_are_disjoint(one, other) for other in several.values())), None)
-        if own is None:
-            sets.append({run: one})
+    joined: list[dict[str, Predictions]] = []
+    for run, predictions in predictions_by_run.items():
+        for folds in joined:
+            if all(_are_disjoint(predictions, fold) for fold in folds.values()):
+                folds[run] = predictions
+                break
         else:
-            own[run] = one
-    if len(sets) == 1 and len(predictions_by_run) > 1:
+            joined.append({run: predictions})
+    if len(joined) == 1 and len(predictions_by_run) > 1:
         return [(family_name, _concatenate(list(predictions_by_run.values())))]
-    return [(join_limited(several, 2), _concatenate(list(several.values()))) for several in sets]
+    return [(join_limited(folds, 2), _concatenate(list(folds.values()))) for folds in joined]
 
 
 def _are_disjoint(first: Predictions, second: Predictions) -> bool:
     return first.classes == second.classes and set(first.ids).isdisjoint(second.ids)
 
 
-def _concatenate(predictions: Sequence[Predictions]) -> Predictions:
+def _concatenate(folds: Sequence[Predictions]) -> Predictions:
     return replace(
-        predictions[0],
-        ids=tuple(image for one in predictions for image in one.ids),
-        groups=tuple(group for one in predictions for group in one.groups),
-        truth=np.concatenate([one.truth for one in predictions]),
-        probabilities=np.concatenate([one.probabilities for one in predictions]),
+        folds[0],
+        ids=tuple(image_id for fold in folds for image_id in fold.ids),
+        groups=tuple(group for fold in folds for group in fold.groups),
+        truth=np.concatenate([fold.truth for fold in folds]),
+        probabilities=np.concatenate([fold.probabilities for fold in folds]),
     )

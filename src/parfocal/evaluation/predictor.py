@@ -1,7 +1,7 @@
-"""Trained networks that answer for new images as validation decided: one, or several whose answers are averaged."""
+"""Predictor: the trained networks of one or more runs, loaded to predict new images as validation decided."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from parfocal.evaluation.ensemble import MEMBERS_FILE, open_members
 from parfocal.evaluation.evaluate import with_tta
 from parfocal.evaluation.inference import build_predict_function
 from parfocal.evaluation.operating_point import compute_positive_probability
-from parfocal.evaluation.out_of_distribution import compute_features
+from parfocal.evaluation.validation_decision import PredictedBatch
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe
 from parfocal.run import Run, open_runs
@@ -26,48 +26,42 @@ from parfocal.schema import ImagesConfig
 
 @dataclass(frozen=True)
 class PreparedViews:
-    """One image as each network sees it (looks, side, side, 3), and in what it is out of the ordinary."""
+    """One image as the input of each network, an array (TTA views, side, side, 3), and the flags from its pixels."""
 
     views: tuple[Pixels, ...]
-    unusual_features: tuple[str, ...]
+    flags: Mapping[str, str]
 
-
-@dataclass(frozen=True)
-class PredictedBatch:
-    """What is said of several images: class, calibrated probabilities, and what was decided to be told beside.
-
-    `positive` is there for a question of two answers, `referred` where unsure images are for a human.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    is_positive: np.ndarray | None
-    is_referred: np.ndarray | None
+    @property
+    def unusual_features(self) -> tuple[str, ...]:
+        """The image features that are out of distribution; empty for most images."""
+        return tuple(self.flags.get("unusual", "").split())
 
 
 class Predictor:
-    """Networks loaded from runs, and the decision that their answers follow.
+    """Networks loaded from runs, and the decision that their predictions follow.
 
-    One run, or one ensemble's folder, answers as its own validation decided. Several runs are averaged, each with its
-    own temperature, and no thresholds apply. Where they will answer for long, `lasting`, they may take long to load.
+    A single run, or the folder of an ensemble, predicts with its own decision. Several runs are averaged, each with its
+    own temperature, and no thresholds apply. With `long_lived`, loading may take longer so that predictions are faster.
     """
 
     def __init__(self, paths: Sequence[Path | str], *, long_lived: bool = False) -> None:
-        runs, self.decision, apart = _open_runs(paths)
+        runs, self.decision, calibrate_each = _open_runs(paths)
         precision = runs[0].recipe.training.precision
         fabric = build_fabric(precision)
-        self.run_names = tuple(run.name for run in runs)
         decisions = [Decision.load(run.decision_path) for run in runs]
-        self._recipes = [with_tta(run.recipe, one.tta) for run, one in zip(runs, decisions, strict=True)]
-        self._temperatures = [one.temperature if apart else 1.0 for one in decisions]
         networks = [to_channels_last(Classifier.load(run.weights_path)).to(fabric.device) for run in runs]
+        self.run_names = tuple(run.name for run in runs)
         self.config = runs[0].recipe.evaluation
         self.classes = networks[0].classes
         self.codes = tuple(map(str, runs[0].read_environment()["data"]["codes"]))
         for run, network in zip(runs, networks, strict=True):
             if network.classes != self.classes:
-                told = [", ".join(one) for one in (self.classes, network.classes)]
-                raise ParfocalError(f"{runs[0].name} tells {told[0]} apart, {run.name} {told[1]}.")
+                raise ParfocalError(
+                    f"Runs with different classes cannot be averaged: {runs[0].name} has {', '.join(self.classes)}, "
+                    f"{run.name} has {', '.join(network.classes)}."
+                )
+        self._recipes = [with_tta(run.recipe, decision.tta) for run, decision in zip(runs, decisions, strict=True)]
+        self._temperatures = [decision.temperature if calibrate_each else 1.0 for decision in decisions]
         self.predict_functions = [
             build_predict_function(fabric, network, recipe.views.crop_size, precision, long_lived=long_lived)
             for network, recipe in zip(networks, self._recipes, strict=True)
@@ -75,58 +69,62 @@ class Predictor:
 
     @property
     def has_positive_class(self) -> bool:
-        """Whether there is a question with a positive answer: an operating point of one, or referable grades."""
-        operating = self.decision.operating_point
-        return bool(self.config.referable) if operating is None else operating.criterion != "kappa"
+        """Whether images can be positive: with an operating point (other than for kappa), or with referable grades."""
+        point = self.decision.operating_point
+        return bool(self.config.referable) if point is None else point.flag == "positive"
+
+    @property
+    def flag_names(self) -> list[str]:
+        """The flags of predictions, in the order of their columns: of `positive`, `referred` and `unusual`."""
+        names = [decision.flag for decision in self.decision.fitted if decision.flag]
+        return names if "positive" in names or not self.has_positive_class else ["positive", *names]
 
     def prepare(self, source: Path | bytes, prepared: dict[ImagesConfig, Pixels] | None = None) -> PreparedViews:
-        """Prepare an image file, or its bytes, as each network wants it; or raise Unreadable.
+        """Prepare an image file, or its bytes, for each network; raise UnreadableImageError if it cannot be read.
 
-        What is `prepared` of the same image is not prepared again, and what had to be is added.
+        `prepared` caches the pixels of the same image by their configuration: it is read and extended.
         """
         prepared = {} if prepared is None else prepared
         for recipe in self._recipes:
             if recipe.images not in prepared:
                 prepared[recipe.images] = prepare_image(source, recipe.images)[0]
-        ordinary = self.decision.ood
-        own = prepared[self._recipes[0].images]
-        unusual = ordinary.find_unusual_features(compute_features(own)) if ordinary is not None else ()
-        return PreparedViews(
-            tuple(_make_tta_views(prepared[recipe.images], recipe) for recipe in self._recipes), unusual
-        )
+        pixels = prepared[self._recipes[0].images]
+        flags = {decision.flag: decision.inspect(pixels) for decision in self.decision.pixel_decisions}
+        return PreparedViews(tuple(_make_tta_views(prepared[recipe.images], recipe) for recipe in self._recipes), flags)
 
     def predict(self, images: Sequence[PreparedViews]) -> PredictedBatch:
-        """Answer for images that were looked at."""
-        said = [
-            self._predict_with(number, [one.views[number] for one in images])
-            for number in range(len(self.predict_functions))
+        """Predict prepared images: average the networks, calibrate, and apply the decisions."""
+        by_network = [
+            self._predict_with(index, [image.views[index] for image in images])
+            for index in range(len(self.predict_functions))
         ]
-        calibrated = apply_temperature(np.mean(said, axis=0), self.decision.temperature)
-        operating, referral = self.decision.operating_point, self.decision.referral
-        positive = None
-        if self.has_positive_class:
-            half = compute_positive_probability(calibrated, self.config) >= 0.5
-            positive = half if operating is None else operating.is_positive(calibrated, self.config)
-        referred = None if referral is None else referral.is_referred(calibrated)
-        return PredictedBatch(self.decision.predict_labels(calibrated, self.config), calibrated, positive, referred)
+        batch = self.decision.apply(np.mean(by_network, axis=0))
+        flags = dict(batch.flags)
+        if self.has_positive_class and "positive" not in flags:
+            flags["positive"] = compute_positive_probability(batch.probabilities, self.config.referable) >= 0.5
+        for decision in self.decision.pixel_decisions:
+            flags[decision.flag] = np.array([image.flags[decision.flag] for image in images], dtype=object)
+        return replace(batch, flags=flags)
 
     def _predict_with(self, index: int, views: Sequence[Pixels]) -> np.ndarray:
-        """Return one network's probabilities, the mean over its looks."""
-        looks = np.stack(views)
-        rows = self.predict_functions[index](looks.reshape(-1, *looks.shape[2:])).astype(np.float64)
-        return apply_temperature(rows.reshape(*looks.shape[:2], -1).mean(axis=1), self._temperatures[index])
+        """Return the probabilities of one network, averaged over the TTA views."""
+        stacked = np.stack(views)
+        rows = self.predict_functions[index](stacked.reshape(-1, *stacked.shape[2:])).astype(np.float64)
+        return apply_temperature(rows.reshape(*stacked.shape[:2], -1).mean(axis=1), self._temperatures[index])
 
 
 def _open_runs(paths: Sequence[Path | str]) -> tuple[list[Run], Decision, bool]:
-    """Return the runs, the decision that their mean follows, and whether each is calibrated on its own before."""
+    """Return the runs, the decision for their average, and whether each is calibrated before averaging."""
     if len(paths) == 1 and (Path(paths[0]) / MEMBERS_FILE).is_file():
         folder = Path(paths[0])
         return open_members(folder), Decision.load(Run(folder).decision_path), False
     runs = open_runs(paths)
     decision = Decision.load(runs[0].decision_path)
-    return (runs, decision, False) if len(runs) == 1 else (runs, Decision(ood=decision.ood), True)
+    if len(runs) == 1:
+        return runs, decision, False
+    return runs, Decision(decision.pixel_decisions), True
 
 
-def _make_tta_views(prepared: Pixels, recipe: Recipe) -> Pixels:
-    views = (eval_views(1, recipe.images.size, recipe.views, look) for look in tta_views(recipe.views))
-    return np.stack([render_one(prepared, one, 0) for one in views])
+def _make_tta_views(pixels: Pixels, recipe: Recipe) -> Pixels:
+    views = (eval_views(1, recipe.images.size, recipe.views, view) for view in tta_views(recipe.views))
+    return np.stack([render_one(pixels, view, 0) for view in views])

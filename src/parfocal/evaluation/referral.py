@@ -1,50 +1,97 @@
-"""Referring to a human what a network is unsure of: conformal sets that hold the truth with a stated coverage.
+"""Conformal referral: defer images with an uncertain prediction to a human, with a target coverage.
 
-A set holds every class that is probable enough. How probable is enough is learnt on validation, so that the truth is in
-the set of a new image of the same kind as often as stated. What has not exactly one class in its set is referred.
+A prediction set holds every class that is probable enough. The lowest probability is fitted on validation, so that the
+sets of new images of the same kind contain the true class as often as the target coverage says. An image is referred
+unless its set holds exactly one class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.bootstrap import compute_proportion
+from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
+from parfocal.schema import EvaluationConfig
 
-# Probabilities that are read from a file differ in the ninth digit from those that went into it.
+# Probabilities read from a file differ in the ninth digit from those that were written.
 _ROUNDING = 1e-7
 
 
 @dataclass(frozen=True)
-class ConformalReferral:
-    """The coverage that was stated, and the least probability of a class that belongs to an image's set."""
+class ConformalReferral(ValidationDecision):
+    """The target coverage, and the lowest probability of a class in a prediction set."""
+
+    name = "referral"
+    section = "referral"
+    option = "refer"
 
     coverage: float
     min_probability: float
 
+    @classmethod
+    def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:
+        """Reject an option that is not a coverage."""
+        if not isinstance(option, int | float) or not 0 < option < 1:
+            raise UsageError(f"refer={option} is not a coverage. Choose a number between 0 and 1, such as refer=0.95.")
+
+    @classmethod
+    def fit(cls, valid: ValidationSplit, option: Any) -> Self:
+        """Find the lowest probability with which the prediction sets reach the coverage."""
+        truth = valid.calibrated.truth
+        cls.check(option, valid.config, len(valid.calibrated.classes))
+        true_probabilities = np.sort(valid.calibrated.probabilities[np.arange(len(truth)), truth])
+        # The new image counts as one more: this is what makes the coverage hold for it.
+        n_missed = int(np.floor((len(truth) + 1) * (1 - option) + 1e-9))
+        if n_missed < 1:
+            n_needed = int(np.ceil(1 / (1 - option) - 1 - 1e-9))
+            raise ParfocalError(
+                f"refer={option:g} needs at least {n_needed} validation images, and there are {len(truth)}. "
+                "Choose a lower coverage or a larger validation split."
+            )
+        return cls(option, float(true_probabilities[n_missed - 1] - _ROUNDING))
+
+    @property
+    def option_value(self) -> float:
+        """The coverage, which fits the referral again."""
+        return self.coverage
+
+    @property
+    def flag(self) -> str:
+        """The column of the images that are referred."""
+        return "referred"
+
     def prediction_sets(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return which classes are in each image's set (N, classes)."""
+        """Return which classes are in the prediction set of each image (N, classes)."""
         return probabilities >= self.min_probability
 
     def is_referred(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return which images are for a human: those whose set has no class, or more than one."""
+        """Return which images are referred: those whose set holds no class, or more than one."""
         return self.prediction_sets(probabilities).sum(axis=1) != 1
 
+    def apply(self, batch: PredictedBatch) -> PredictedBatch:
+        """Flag the images that a human should see."""
+        return replace(batch, flags={**batch.flags, self.flag: self.is_referred(batch.probabilities)})
 
-def check_coverage(coverage: float) -> None:
-    """Refuse what is not a coverage."""
-    if not isinstance(coverage, int | float) or not 0 < coverage < 1:
-        raise UsageError(f"refer={coverage} is not a coverage. Say one between 0 and 1, such as 0.95.")
+    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+        """Return the coverage, the share of referred images, and the accuracy on the images that are not referred."""
+        sets = self.prediction_sets(calibrated.probabilities)
+        covered = sets[np.arange(len(calibrated)), calibrated.truth]
+        kept = ~self.is_referred(calibrated.probabilities)
+        correct = labels == calibrated.truth
+        kept_groups = np.array(calibrated.groups)[kept].tolist()
+        return {
+            "target_coverage": self.coverage,
+            "coverage": compute_proportion(calibrated.groups, covered),
+            "referral_rate": compute_proportion(calibrated.groups, ~kept),
+            "selective_accuracy": compute_proportion(kept_groups, correct[kept]) if kept.any() else None,
+        }
 
-
-def fit_referral(truth: np.ndarray, probabilities: np.ndarray, coverage: float) -> ConformalReferral:
-    """Return the referral that covers as stated, from probabilities of validation."""
-    check_coverage(coverage)
-    of_truth = np.sort(probabilities[np.arange(len(truth)), truth])
-    # One more image, the new one, is counted: that is what makes the coverage hold for it.
-    left_out = int(np.floor((len(truth) + 1) * (1 - coverage) + 1e-9))
-    if left_out < 1:
-        raise ParfocalError(
-            f"refer={coverage:g} cannot be promised from {len(truth)} images of validation; "
-            f"{int(np.ceil(1 / (1 - coverage) - 1 - 1e-9))} are the least."
+    def describe(self) -> str:
+        """Return one sentence that says what was decided."""
+        return (
+            f"Images are referred to a human unless exactly one class has a probability of at least "
+            f"{self.min_probability:.3g} (target coverage: {self.coverage:.0%})."
         )
-    return ConformalReferral(coverage, float(of_truth[left_out - 1] - _ROUNDING))

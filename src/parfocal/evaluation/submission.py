@@ -1,4 +1,4 @@
-"""Submissions as competitions want them: the rows that were asked for, in their order, and none missing."""
+"""Competition submissions: a CSV with exactly the ids of a sample submission, in their order."""
 
 import re
 from collections import defaultdict
@@ -18,67 +18,70 @@ from parfocal.io import atomic_write
 
 @dataclass(frozen=True)
 class SampleSubmission:
-    """A sample submission: what its two columns are called, and which ids it asks for, in their order."""
+    """The names of the two columns of a sample submission, and its ids in their order."""
 
     columns: tuple[str, str]
     ids: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a sample submission, such as `ID,label`."""
+        """Read a sample submission, such as a CSV with the columns `ID,label`."""
         rows = read_sheet(path)
         if rows.shape[1] < 2:
-            raise ParfocalError(f"{path} has one column; a sample submission has two, such as ID,label.")
-        doubled = rows.iloc[:, 0][rows.iloc[:, 0].duplicated()]
-        if len(doubled):
-            raise ParfocalError(f"{path} asks more than once for {join_limited(doubled.unique())}.")
-        return cls((str(rows.columns[0]), str(rows.columns[1])), tuple(rows.iloc[:, 0]))
+            raise ParfocalError(f"{path} has one column. A sample submission has two, such as ID,label.")
+        ids = rows.iloc[:, 0]
+        duplicates = ids[ids.duplicated()]
+        if len(duplicates):
+            raise ParfocalError(f"{path} contains the id {join_limited(duplicates.unique())} more than once.")
+        return cls((str(rows.columns[0]), str(rows.columns[1])), tuple(ids))
 
     def write(self, path: Path, predicted: Mapping[str, str], unreadable: Mapping[str, str] | None = None) -> None:
-        """Write the answer of each id, which are all of those asked for; say which are missing otherwise."""
-        missing = [one for one in self.ids if one not in predicted]
+        """Write the predicted code of each id; raise an error that lists the ids without a prediction, if any."""
+        missing = [name for name in self.ids if name not in predicted]
         if missing:
-            reasons = [f"{one} ({reason})" for one, reason in (unreadable or {}).items()]
-            unread = f" Images that cannot be read: {join_limited(reasons)}." if reasons else ""
+            reasons = [f"{name} ({reason})" for name, reason in (unreadable or {}).items()]
+            unreadable_text = f" Images that cannot be read: {join_limited(reasons)}." if reasons else ""
             raise ParfocalError(
-                f"{len(missing)} ids that are asked for have no prediction: {join_limited(missing)}.{unread}"
+                f"{len(missing)} ids of the submission have no prediction: {join_limited(missing)}.{unreadable_text}"
             )
-        with atomic_write(path) as beside:
-            labels = [predicted[one] for one in self.ids]
-            pd.DataFrame(dict(zip(self.columns, (self.ids, labels), strict=True))).to_csv(beside, index=False)
+        with atomic_write(path) as temporary:
+            codes = [predicted[name] for name in self.ids]
+            pd.DataFrame(dict(zip(self.columns, (self.ids, codes), strict=True))).to_csv(temporary, index=False)
 
     def match_files(self, predicted: Mapping[str, str]) -> dict[str, str]:
-        """Return the answers for files by the ids they are asked for: the end of a path, with or without the suffix.
+        """Return the predicted codes by id, also for ids that are the end of a path, with or without the suffix.
 
-        `test/3` is asked of `cells/test/3.bmp`; where another file's path ends so too, that is an error.
+        The id `test/3` matches `cells/test/3.bmp`. If two paths end in the same id, an error is raised.
         """
-        lengths = {len(PurePath(one).parts) for one in self.ids}
-        ends: dict[str, set[str]] = defaultdict(set)
+        n_components = {len(PurePath(name).parts) for name in self.ids}
+        paths_by_end: dict[str, set[str]] = defaultdict(set)
         for path in predicted:
-            bare = path[: -len(PurePath(path).suffix)] if PurePath(path).suffix.lower() in IMAGE_SUFFIXES else path
-            for end in {_last_components(name, length) for name in (path, bare) for length in lengths}:
-                ends[end].add(path)
-        found = {one: ends.get(str(PurePath(one)), set()) for one in self.ids if one not in predicted}
-        for one, paths in found.items():
+            suffix = PurePath(path).suffix
+            stem = path[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else path
+            for name in {path, stem}:
+                for length in n_components:
+                    paths_by_end[str(PurePath(*PurePath(name).parts[-length:]))].add(path)
+        matches: dict[str, str] = {}
+        for name in self.ids:
+            paths = paths_by_end.get(str(PurePath(name)), set()) if name not in predicted else set()
             if len(paths) > 1:
                 raise ParfocalError(
-                    f"{one} is asked for, and {len(paths)} images are called so: {join_limited(sorted(paths))}. "
-                    "Name only the folder that is meant."
+                    f"The id {name} matches {len(paths)} images: {join_limited(sorted(paths))}. "
+                    "Predict only the folder that is meant."
                 )
-        by_end = {one: predicted[path] for one, paths in found.items() for path in paths}
-        return {**by_end, **predicted}
+            for path in paths:
+                matches[name] = predicted[path]
+        return {**matches, **predicted}
 
 
 def write_submission(path: Path, table: Table, predicted: Mapping[str, int], model: str) -> None:
-    """Write the answers, classes by id, for the test file that is named after the network, or else for all ids."""
-    wanted = table.submission_lists.get(_find_list(model, table), tuple(predicted))
-    SampleSubmission(("ID", "label"), wanted).write(path, {one: table.codes[label] for one, label in predicted.items()})
+    """Write the predicted classes for the test list of a network, or for all ids if the data has no list for it.
 
-
-def _last_components(path: str, n_components: int) -> str:
-    return str(PurePath(*PurePath(path).parts[-n_components:]))
-
-
-def _find_list(model: str, table: Table) -> str:
-    """Find the list meant for a network: `resnet_18_test` for `resnet18`."""
-    return next((name for name in table.submission_lists if re.sub(r"_test$|[^a-z0-9]", "", name.lower()) == model), "")
+    The list `resnet_18_test` is for the model `resnet18`.
+    """
+    ids = tuple(predicted)
+    for name, listed in table.submission_lists.items():
+        if re.sub(r"_test$|[^a-z0-9]", "", name.lower()) == model:
+            ids = listed
+            break
+    SampleSubmission(("ID", "label"), ids).write(path, {name: table.codes[label] for name, label in predicted.items()})

@@ -1,1 +1,1 @@
-"""Trained networks in the formats that others run, each compared with its run before it counts as written."""
+"""Export trained networks to formats that other programs run. Each export is verified against its run."""

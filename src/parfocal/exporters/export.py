@@ -1,31 +1,21 @@
-"""Exporting a run: written, loaded again in its own runtime, compared with the run, and only then given its name."""
+"""Export a run: write it, load it in its own runtime, verify it against the run, and only then give it its name."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from parfocal.engine.compiled import OpenVinoNetwork, Precision, convert_to_openvino
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.evaluate import with_tta
-from parfocal.exporters.formats import (
-    FORMATS,
-    FormatName,
-    check_format,
-    list_files,
-    load_export,
-    write_export,
-    write_openvino,
-)
+from parfocal.exporters.formats import FORMATS, OpenVino, load_export, staging_path
 from parfocal.exporters.graph import ExportGraph
-from parfocal.exporters.metadata import build_metadata as told_about
+from parfocal.exporters.metadata import build_metadata
 from parfocal.exporters.quantize import quantize
 from parfocal.exporters.verify import (
     MAX_IMAGES,
     BackendResult,
-    ImageSample,
     Verification,
     compare_results,
     load_sample,
@@ -34,19 +24,18 @@ from parfocal.exporters.verify import (
 )
 from parfocal.io import write_text
 from parfocal.models.classifier import Classifier
-from parfocal.recipe import Recipe
-from parfocal.report.model_card import build_model_card as model_card
+from parfocal.report.model_card import build_model_card
 from parfocal.run import Run, open_runs
 
 TOLERANCES: dict[str, float] = {"float32": 0.01, "bf16": 0.03, "int8": 0.03}
-"""By how much a probability may differ from the run's."""
+"""The largest allowed difference between a probability and that of the run."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An export that agrees with its run: its file, its card, and what was measured on the images named by `where`.
+    """A verified export: its file, its model card, and the results on the images of `source`.
 
-    `said` holds what the run's network, the export and, of an int8 one, the same graph before, said of the images.
+    `results` holds the results of the run ("run"), of the export, and for int8 also of the network before quantization.
     """
 
     path: Path
@@ -57,7 +46,7 @@ class Exported:
 
 
 class VerificationError(ParfocalError):
-    """An export that does not say what its run says; `exported` holds what was measured."""
+    """An export whose predictions differ from those of its run; `exported` holds the results."""
 
     def __init__(self, message: str, exported: Exported) -> None:
         super().__init__(message)
@@ -66,7 +55,7 @@ class VerificationError(ParfocalError):
 
 def export(
     run: Path | str | Run,
-    to: FormatName = "onnx",
+    to: str = "onnx",
     out: Path | str | None = None,
     *,
     precision: Precision = "float32",
@@ -74,48 +63,56 @@ def export(
     images: Iterable[Path | str] = (),
     card: Path | str | None = None,
 ) -> Exported:
-    """Write a run's network in a format that others run, compare it with the run, and write a model card.
+    """Export a run's network to a format that other programs run, verify it against the run, and write a model card.
 
-    The exported network takes uint8 pixels of prepared images (N, size, size, 3) and gives calibrated probabilities.
-    It is compared on the run's validation images, or on `images`; one that differs by more than the tolerance or
-    answers any of them otherwise is a Disagreement, and kept beside as `NAME.refused`. `out` is a file, or a folder;
-    without it the export lies in the run's folder `export`.
+    The exported network takes uint8 pixels of prepared images (N, size, size, 3) and returns calibrated probabilities.
+    It is verified on the run's validation images, or on `images`. If a probability differs by more than the tolerance,
+    or any predicted class differs, VerificationError is raised and the file is kept as `NAME.refused`. `out` is a file
+    or a folder; the default is the folder `export` in the run's folder.
     """
     if to not in FORMATS:
         raise UsageError(f"There is no format {to!r}. {did_you_mean(to, FORMATS)}")
-    if precision not in TOLERANCES or precision == "int8":
-        raise UsageError(f"There is no precision {precision!r}. Valid are: float32, bf16.")
-    check_format(to, precision, int8)
-    opened_run, path = _open_single_run(run), _output_path(run, to, out, int8)
+    if precision not in ("float32", "bf16"):
+        raise UsageError(f"There is no precision {precision!r}. Choose float32 or bf16.")
+    export_format = FORMATS[to]
+    export_format.check_options(precision, int8)
+    opened_run = _open_single_run(run)
+    path = _output_path(run, to, out, int8)
+    draft = path.with_name(f"{path.stem}.refused{path.suffix}")
     decision = Decision.load(opened_run.decision_path)
     recipe = with_tta(opened_run.recipe, decision.tta)
     classifier = Classifier.load(opened_run.weights_path).eval()
     graph = ExportGraph(classifier, recipe.images.size, recipe.views, decision.temperature)
-    told = told_about(opened_run, recipe, decision, precision, int8)
-    shown = load_sample(opened_run, recipe.images, list(images), MAX_IMAGES * (2 if int8 else 1))
-    asked = shown.take_every(2, 0) if int8 else shown
-    draft = path.with_name(f"{path.stem}.refused{path.suffix}")
-    before: dict[str, BackendResult] = {"run": predict_with_run(classifier, recipe, decision, asked)}
-    if int8:
-        before |= _write_int8(graph, precision, told, draft, shown, decision, recipe)
-    else:
-        write_export(graph, to, precision, told, draft)
-    said = predict_timed(load_export(draft, to), asked, decision, recipe)
+    metadata = build_metadata(opened_run, recipe, decision, precision, int8)
+    # For int8, one half of the images calibrates the quantization, the other half verifies it.
+    available = load_sample(opened_run, recipe.images, list(images), MAX_IMAGES * (2 if int8 else 1))
+    sample = available.take_every(2, 0) if int8 else available
+    results: dict[str, BackendResult] = {"run": predict_with_run(classifier, recipe, decision, sample)}
+    with staging_path(draft, export_format) as temporary:
+        if int8:
+            assert isinstance(export_format, OpenVino)
+            model = convert_to_openvino(graph, graph.size)
+            results[precision] = predict_timed(OpenVinoNetwork(model, precision), sample, decision)
+            calibration = available.take_every(2, 1) if len(available) > 1 else available
+            export_format.write_model(quantize(model, calibration.pixels), precision, metadata, temporary)
+        else:
+            export_format.write(graph, precision, metadata, temporary)
     name = "int8" if int8 else precision
-    found = compare_results(before["run"], said)
-    exported = Exported(
-        path, Path(card) if card else path.with_name(f"{path.name}.md"), shown.source, found, {**before, name: said}
-    )
-    if not found.passes(TOLERANCES[name]):
+    results[name] = predict_timed(load_export(draft, to), sample, decision)
+    verification = compare_results(results["run"], results[name])
+    card_path = Path(card) if card else path.with_name(f"{path.name}.md")
+    exported = Exported(path, card_path, sample.source, verification, results)
+    if not verification.passes(TOLERANCES[name]):
         raise VerificationError(
-            f"The export does not say what its run says: of {len(asked)} images it answers {found.n_changed} otherwise, "
-            f"and a probability differs by {found.max_difference:.4f}, where {TOLERANCES[name]:g} is allowed. It is kept as "
-            f"{draft}.",
+            f"The export does not agree with its run: {verification.n_changed} of {len(sample)} predicted classes "
+            f"differ, and a probability differs by {verification.max_difference:.4f} (allowed: {TOLERANCES[name]:g}). "
+            f"The file is kept as {draft}.",
             replace(exported, path=draft),
         )
-    for file in list_files(draft):
+    for file in export_format.list_files(draft):
         file.replace(path.with_suffix(file.suffix))
-    write_text(exported.card, model_card(opened_run, told, _card_rows(exported, name)))
+    files = [file.name for file in reversed(export_format.list_files(path))]
+    write_text(card_path, build_model_card(opened_run, metadata, _build_card_rows(exported, files, name)))
     return exported
 
 
@@ -123,57 +120,40 @@ def _open_single_run(run: Path | str | Run) -> Run:
     if isinstance(run, Run):
         return run
     if (Path(run) / MEMBERS_FILE).is_file():
-        raise UsageError(f"{run} is an ensemble. Export each of its runs, and average what they say.")
+        raise UsageError(f"{run} is an ensemble. Export each of its runs, and average their probabilities.")
     runs = open_runs([run])
     if len(runs) > 1:
-        raise UsageError(f"{run} holds {len(runs)} runs. Name one: {', '.join(str(one.folder) for one in runs)}.")
+        folders = ", ".join(str(each.folder) for each in runs)
+        raise UsageError(f"{run} contains {len(runs)} runs. Choose one: {folders}.")
+    # Raise an error here if the run is not finished.
     runs[0].read_metrics()
     return runs[0]
 
 
-def _output_path(run: Path | str | Run, to: FormatName, out: Path | str | None, int8: bool) -> Path:
-    """Return the file to write: the one that is named, or one called after the run in the folder that is named."""
-    folder, suffix = run.folder if isinstance(run, Run) else Path(run), FORMATS[to].suffix
-    place = Path(out) if out is not None else folder / "export"
-    if place.suffix == "" or place.is_dir():
-        return place / f"{Run(folder).name}{'-int8' if int8 else ''}{suffix}"
-    if place.suffix != suffix:
-        raise UsageError(f"{place}: a file of {to} ends in {suffix}.")
-    return place
+def _output_path(run: Path | str | Run, to: str, out: Path | str | None, int8: bool) -> Path:
+    """Return the file to write: `out` if it is a file, else a file with the name of the run in the folder."""
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    suffix = FORMATS[to].suffix
+    path = Path(out) if out is not None else folder / "export"
+    if path.suffix == "" or path.is_dir():
+        return path / f"{Run(folder).name}{'-int8' if int8 else ''}{suffix}"
+    if path.suffix != suffix:
+        raise UsageError(f"{path}: a file name for {to} must end in {suffix}.")
+    return path
 
 
-def _write_int8(
-    graph: ExportGraph,
-    precision: Precision,
-    metadata: Mapping[str, Any],
-    draft: Path,
-    images: ImageSample,
-    decision: Decision,
-    recipe: Recipe,
-) -> dict[str, BackendResult]:
-    """Write a graph in int8, measured on every other image; return what it says of the rest as it was before."""
-    plain = convert_to_openvino(graph, graph.size)
-    before = predict_timed(OpenVinoNetwork(plain, precision), images.take_every(2, 0), decision, recipe)
-    others = images.take_every(2, 1)
-    write_openvino(quantize(plain, (others if len(others) else images).pixels), precision, metadata, draft)
-    return {precision: before}
-
-
-def _card_rows(exported: Exported, name: str) -> list[tuple[str, str]]:
-    """Return what the card says of the file and its comparison."""
-    found, said = exported.verification, exported.results[name]
-    lines = [
-        ("file", ", ".join(file.name for file in reversed(list_files(exported.path)))),
-        ("computes in", name),
-        ("compared with the run", f"on {len(said.predicted)} images of {exported.source}"),
-        ("largest difference of a probability", f"{found.max_difference:.6f} ({TOLERANCES[name]:g} is allowed)"),
-        ("answers that differ", str(found.n_changed)),
+def _build_card_rows(exported: Exported, files: list[str], name: str) -> list[tuple[str, str]]:
+    """Return the rows of the model card about the file and its verification."""
+    verification, result = exported.verification, exported.results[name]
+    rows = [
+        ("file", ", ".join(files)),
+        ("precision", name),
+        ("compared with the run", f"on {len(result.predicted)} images of {exported.source}"),
+        ("largest difference of a probability", f"{verification.max_difference:.6f} (allowed: {TOLERANCES[name]:g})"),
+        ("predicted classes that differ", str(verification.n_changed)),
     ]
-    for one, what in exported.results.items():
-        right = "" if what.accuracy is None else f", accuracy {what.accuracy:.4f}"
-        lines.append((_describe_backend(one), f"{what.images_per_second:.1f} images a second{right}"))
-    return lines
-
-
-def _describe_backend(name: str) -> str:
-    return "the run, PyTorch in float32" if name == "run" else f"the export in {name}"
+    for backend, result in exported.results.items():
+        label = "the run, PyTorch in float32" if backend == "run" else f"the export in {backend}"
+        accuracy = "" if result.accuracy is None else f", accuracy {result.accuracy:.4f}"
+        rows.append((label, f"{result.images_per_second:.1f} images/s{accuracy}"))
+    return rows

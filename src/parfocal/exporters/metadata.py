@@ -1,4 +1,4 @@
-"""What travels with an exported network: all that is needed to feed it and to read its answers."""
+"""The metadata of an exported network: everything that is needed to prepare its input and to interpret its output."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +14,7 @@ INTENDED_USE = "For research and teaching. Not a medical device."
 
 
 def build_metadata(run: Run, recipe: Recipe, decision: Decision, precision: Precision, int8: bool) -> dict[str, Any]:
-    """Return plain data about an export; `recipe` is that of the run, with the looks that were decided."""
+    """Return the metadata of an export as plain data; `recipe` has the test-time augmentation of the decision."""
     data, size = run.read_environment()["data"], recipe.images.size
     return {
         "parfocal": parfocal.__version__,
@@ -27,32 +27,32 @@ def build_metadata(run: Run, recipe: Recipe, decision: Decision, precision: Prec
         "output": {"name": "probabilities", "type": "float32", "shape": ["images", len(data["classes"])]},
         "size": size,
         "crop_size": recipe.views.crop_size,
-        "looks": recipe.views.tta,
-        "framing": recipe.images.model_dump(mode="json", exclude={"store", "jpeg_quality"}),
+        "tta": recipe.views.tta,
+        "preprocessing": recipe.images.model_dump(mode="json", exclude={"store", "quality"}),
         "temperature": decision.temperature,
         "ordered": recipe.evaluation.ordered,
         "referable": recipe.evaluation.referable,
-        "answer": describe_decision_rule(data["classes"], recipe, decision),
-        "operating": _as_dict(decision.operating_point),
+        "decision_rule": describe_decision_rule(data["classes"], recipe, decision),
+        "operating_point": _as_dict(decision.operating_point),
         "referral": _as_dict(decision.referral),
-        "ordinary": _as_dict(decision.ood),
+        "out_of_distribution": _as_dict(decision.ood),
         "precision": precision,
         "int8": int8,
     }
 
 
 def describe_decision_rule(classes: Sequence[str], recipe: Recipe, decision: Decision) -> str:
-    """Say in words how a class follows from the probabilities."""
-    operating, likeliest = decision.operating_point, "the most probable class"
-    if operating is None:
-        return likeliest
-    if operating.criterion == "kappa":
-        return "the mean grade (each grade times its probability, summed), cut by the operating point's thresholds"
-    least = f"{operating.thresholds[0]:.6g}"
+    """Describe how the predicted class follows from the probabilities."""
+    operating_point = decision.operating_point
+    if operating_point is None:
+        return "the most probable class"
+    if operating_point.criterion == "kappa":
+        return "the expected grade (sum of each grade times its probability), cut at the operating point's thresholds"
+    threshold = f"{operating_point.thresholds[0]:.6g}"
     if len(classes) == 2:
-        return f"{classes[1]} where its probability is at least {least}, else {classes[0]}"
-    above = classes[recipe.evaluation.referable]
-    return f"{likeliest}; positive where the probabilities of {above} and above add up to at least {least}"
+        return f"{classes[1]} if its probability is at least {threshold}, else {classes[0]}"
+    lowest = classes[recipe.evaluation.referable]
+    return f"the most probable class; positive if the probabilities of {lowest} and above sum to at least {threshold}"
 
 
 def _as_dict(value: Any) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Networks in whole numbers of 8 bits, their ranges measured on images."""
+"""Quantize networks to int8, with activation ranges calibrated on images."""
 
 from contextlib import redirect_stdout
 from io import StringIO
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def quantize(model: "openvino.Model", pixels: np.ndarray) -> "openvino.Model":
-    """Return a graph that computes in int8 where it can, its ranges measured on these images by NNCF."""
+    """Return a model that computes in int8 where possible; NNCF calibrates its activation ranges on these images."""
     import_openvino()
-    # NNCF draws bars of its own wherever it runs.
-    with show_progress("Measuring ranges", None), redirect_stdout(StringIO()):
+    # NNCF always prints its own progress bars.
+    with show_progress("Calibrating int8", None), redirect_stdout(StringIO()):
         import nncf
 
         images = nncf.Dataset([pixels[row : row + 1] for row in range(len(pixels))])
-        # The faster correction of biases leaves twice the difference.
+        # The fast bias correction doubles the difference from the original network.
         return nncf.quantize(model, images, subset_size=len(pixels), fast_bias_correction=False)

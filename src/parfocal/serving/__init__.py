@@ -1,1 +1,1 @@
-"""Serving: trained networks behind an address, for programs and for a page."""
+"""Serve trained networks over HTTP: an API for programs, and a page for a browser."""

@@ -1,4 +1,4 @@
-"""The addresses: grading and explaining images, what is loaded, health, metrics, the page and its description."""
+"""The routes: predict and explain images, list the networks, health, metrics, the page and the API documentation."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp
 
 import parfocal
@@ -52,71 +53,75 @@ _REQUEST_BODY = {
 _ERROR_DESCRIPTIONS: dict[int, str] = {
     400: "The form is damaged.",
     401: "The token is missing or wrong.",
-    403: "The request comes from another site, or by a name that is not this server's.",
-    404: "There is no network of that name.",
-    408: "The upload came too slowly.",
-    413: "The request, or an image of it, is too large, or there are too many images.",
-    422: "Nothing in the request can be read as an image, or a parameter is wrong.",
-    503: "Too much is waiting; try again in a moment.",
+    403: "The request comes from another site, or uses a host name other than localhost without a token.",
+    404: "There is no network with this name.",
+    408: "The upload was too slow.",
+    413: "The request or an image is too large, or there are too many images.",
+    422: "No image in the request can be read, or a parameter is invalid.",
+    503: "The server is busy. Try again in a moment.",
 }
 
 _EXPLAIN_RESPONSE: dict[str, Any] = {
-    "description": "The image with the map over it, or with `as=values` the maps of all classes.",
+    "description": "The image with the heat map over it; with `as=values` the maps of all classes.",
     "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
 }
 
-NetworksQuery = Annotated[list[str] | None, Query(alias="network", description="Only these networks; all without.")]
-
-NetworkQuery = Annotated[str | None, Query(alias="network", description="The network; the first without.")]
-ClassQuery = Annotated[str | None, Query(alias="class", description="The class that the map is for.")]
-FormatQuery = Annotated[Literal["png", "values"], Query(alias="as", description="A picture, or the values themselves.")]
+NetworksQuery = Annotated[
+    list[str] | None, Query(alias="network", description="Use only these networks. [default: all]")
+]
+NetworkQuery = Annotated[str | None, Query(alias="network", description="The network. [default: the first]")]
+ClassQuery = Annotated[
+    str | None, Query(alias="class", description="The class to explain. [default: the predicted class]")
+]
+FormatQuery = Annotated[Literal["png", "values"], Query(alias="as", description="An image, or the values as JSON.")]
 
 
 def create_app(engine: Engine, token: str = "") -> ASGIApp:
-    """Return the application that answers with an engine's networks, its gate around it."""
+    """Return the application that serves the networks of an engine, behind the security middleware."""
     app = FastAPI(
         title="Parfocal",
         version=parfocal.__version__,
-        description="Grades images with trained networks. For research and teaching; not a medical device.",
+        description="Classify images with trained networks. For research and teaching; not a medical device.",
         docs_url=None,
         redoc_url=None,
     )
-    uploads, measured = Uploads(engine.limits), Telemetry()
+    uploads = Uploads(engine.limits)
+    telemetry = Telemetry(engine, uploads)
     app.add_exception_handler(RequestError, _handle_request_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.mount("/static", StaticFiles(directory=str(STATIC)), name="static")
-    _add_predict_route(app, engine, uploads, measured)
+    _add_predict_route(app, engine, uploads, telemetry)
     _add_explain_route(app, engine, uploads)
-    _add_status_routes(app, engine, uploads, measured, token)
+    _add_status_routes(app, engine, telemetry, token)
     _add_page_routes(app, engine)
-    return SecurityMiddleware(app, engine.limits, measured, token)
+    return SecurityMiddleware(app, engine.limits, telemetry, token)
 
 
 def _add_predict_route(app: FastAPI, engine: Engine, uploads: Uploads, telemetry: Telemetry) -> None:
     @app.post(
-        "/v1/grade",
+        "/v1/predict",
         response_model=PredictResponse,
         responses=_error_responses(*_ERROR_DESCRIPTIONS),
         openapi_extra={"requestBody": _REQUEST_BODY},
     )
-    async def grade(request: Request, network: NetworksQuery = None) -> Any:
-        """Grade one image, sent as the body, or several, sent as the files of a form.
+    async def predict(request: Request, network: NetworksQuery = None) -> Any:
+        """Predict one image, sent as the body, or several, sent as the files of a form.
 
-        What an image is, its bytes decide, never its name. One of several that cannot be read is answered with the
-        reason; a request without any that can is refused.
+        The bytes decide the image format, never the name. If some of several images cannot be read, the response gives
+        the reason for each of them. If none can be read, the request is rejected.
         """
         networks = engine.select_networks(network or ())
         async with uploads.receive(request) as sent:
-            said = await _gather_predictions(engine, [one.data for one in sent], network or ())
-        bad = sum(isinstance(one, UnreadableImageError) for one in said)
-        telemetry.count_unreadable(bad)
-        if bad == len(said):
-            raise RequestError(422, describe_unreadable(sent, said))
-        return JSONResponse(build_response(sent, said, networks))
+            predictions = await _gather_predictions(engine, [upload.data for upload in sent], network or ())
+        n_unreadable = sum(isinstance(result, UnreadableImageError) for result in predictions)
+        telemetry.count_unreadable(n_unreadable)
+        if n_unreadable == len(predictions):
+            raise RequestError(422, describe_unreadable(sent, predictions))
+        return JSONResponse(build_response(sent, predictions, networks))
 
 
 def _add_explain_route(app: FastAPI, engine: Engine, uploads: Uploads) -> None:
-    explaining = Explainer(engine.limits)
+    explainer = Explainer(engine.limits)
 
     @app.post(
         "/v1/explain",
@@ -125,57 +130,55 @@ def _add_explain_route(app: FastAPI, engine: Engine, uploads: Uploads) -> None:
         openapi_extra={"requestBody": _REQUEST_BODY},
     )
     async def explain(
-        request: Request, network: NetworkQuery = None, wanted: ClassQuery = None, form: FormatQuery = "png"
+        request: Request, network: NetworkQuery = None, class_name: ClassQuery = None, output: FormatQuery = "png"
     ) -> Response:
-        """Show where in one image a network sees what speaks for a class, and what against it.
+        """Compute the exact class activation map of one image: the evidence for and against a class.
 
-        The map is the network's answer taken apart, for any class; by default for the one that it answers.
+        The map can be computed for any class. The default is the predicted class.
         """
-        chosen = engine.select_networks([network] if network else ())[0]
-        classes = chosen.predictor.classes
-        if wanted is not None and wanted not in classes:
-            raise RequestError(422, f"{chosen.name} has no class {wanted!r}. {did_you_mean(wanted, classes)}")
+        selected = engine.select_networks([network] if network else ())[0]
+        classes = selected.predictor.classes
+        if class_name is not None and class_name not in classes:
+            raise RequestError(422, f"{selected.name} has no class {class_name!r}. {did_you_mean(class_name, classes)}")
         async with uploads.receive(request) as sent:
             if len(sent) > 1:
-                raise RequestError(422, f"One image at a time is explained, and there are {len(sent)}.")
-            said = (await _gather_predictions(engine, [sent[0].data], [chosen.name]))[0]
-            if isinstance(said, BaseException):
-                raise RequestError(422, describe_unreadable(sent, [said]))
-            maps = await explaining.compute_maps(sent[0].data, chosen)
-        label = said[chosen.name].label if wanted is None else classes.index(wanted)
-        if form == "png":
+                raise RequestError(422, f"Send one image at a time. This request has {len(sent)}.")
+            predictions = (await _gather_predictions(engine, [sent[0].data], [selected.name]))[0]
+            if isinstance(predictions, BaseException):
+                raise RequestError(422, describe_unreadable(sent, [predictions]))
+            maps = await explainer.compute_maps(sent[0].data, selected)
+        label = predictions[selected.name].label if class_name is None else classes.index(class_name)
+        if output == "png":
             return Response(render_overlay(maps, label), media_type="image/png")
-        return JSONResponse(build_explanation(maps, chosen, label))
+        return JSONResponse(build_explanation(maps, selected, label))
 
 
-def _add_status_routes(app: FastAPI, engine: Engine, uploads: Uploads, telemetry: Telemetry, token: str) -> None:
+def _add_status_routes(app: FastAPI, engine: Engine, telemetry: Telemetry, token: str) -> None:
     @app.get("/v1/models", response_model=list[NetworkInfo], responses=_error_responses(401, 403, 503))
     def models() -> Any:
-        """Say which networks answer, and what was decided about their answers."""
-        return JSONResponse([describe_network(one) for one in engine.networks.values()])
+        """List the loaded networks, with their classes, calibration, operating point and metrics."""
+        return JSONResponse([describe_network(network) for network in engine.networks.values()])
 
     @app.post("/v1/session", status_code=204, responses=_error_responses(401, 403, 503))
     def session(request: Request) -> Response:
-        """Keep the token of the request in a cookie, as the page does."""
+        """Store the token of the request in a cookie. The page uses this."""
         if token and not has_token(request.headers, token):
             raise RequestError(401, "The token is wrong.")
-        answer = Response(status_code=204)
+        response = Response(status_code=204)
         if token:
             secure = request.url.scheme == "https"
-            answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
-        return answer
+            response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
+        return response
 
     @app.get("/healthz", response_model=Health, responses=_error_responses(403, 503))
     async def healthz() -> Any:
-        """Say that the server is there."""
+        """Report that the server is running."""
         return JSONResponse({"status": "ok", "networks": list(engine.networks), "waiting": engine.n_waiting})
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=_error_responses(401, 403, 503))
     async def metrics() -> Response:
-        """Tell Prometheus what was counted."""
-        return Response(
-            telemetry.render(engine, uploads.buffered_bytes), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+        """Return counters and durations for Prometheus."""
+        return Response(telemetry.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 def _add_page_routes(app: FastAPI, engine: Engine) -> None:
@@ -194,30 +197,30 @@ def _add_page_routes(app: FastAPI, engine: Engine) -> None:
         )
 
     @app.get("/examples/{name}", include_in_schema=False)
-    def drawn(name: str) -> Response:
+    def example(name: str) -> Response:
         if name not in EXAMPLE_NAMES:
             raise RequestError(404, f"There is no example {name!r}.")
         return Response(draw_example(name), media_type="image/jpeg")
 
     @app.get("/runs/{name}", response_class=HTMLResponse, responses=_error_responses(401, 403, 404, 422, 503))
     def report(name: str) -> Response:
-        """Show the report of a network's run."""
+        """Return the report of a network's run."""
         page = engine.select_networks([name])[0].folder / "report.html"
         if not page.is_file():
-            raise RequestError(404, f"{name} has no report yet. Make it with: parfocal compare RUN")
+            raise RequestError(404, f"{name} has no report yet. Write it with: parfocal compare RUN")
         return HTMLResponse(page.read_bytes(), headers={"content-security-policy": _REPORT_POLICY})
 
 
 async def _gather_predictions(
     engine: Engine, images: Sequence[bytes], names: Sequence[str]
 ) -> list[ImagePredictions | BaseException]:
-    """Wait for what is said of each image; one that cannot be read has its reason instead."""
-    futures = [asyncio.wrap_future(one) for one in engine.submit(images, names)]
-    said = await asyncio.gather(*futures, return_exceptions=True)
-    for one in said:
-        if isinstance(one, BaseException) and not isinstance(one, UnreadableImageError):
-            raise one
-    return said
+    """Return the predictions for each image, or the reason why it cannot be read."""
+    futures = [asyncio.wrap_future(future) for future in engine.submit(images, names)]
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, UnreadableImageError):
+            raise result
+    return results
 
 
 def _error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -232,5 +235,5 @@ async def _handle_request_error(_: Request, error: Exception) -> Response:
 
 async def _handle_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    told = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
-    return JSONResponse({"detail": "; ".join(told)}, 422)
+    messages = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}" for problem in error.errors()]
+    return JSONResponse({"detail": "; ".join(messages)}, 422)

@@ -1,8 +1,8 @@
-"""Files in, answers out: requests of many clients gathered into batches, for one or several networks side by side.
+"""Predict images for many clients: their requests are collected into batches, for one network or for several.
 
-The way from bytes to an answer is that of `predict`. Images are decoded in a pool of threads, and each network has two
-threads of its own, each of which takes what has come meanwhile as one batch: while one is being answered, the next lies
-ready. They wait for more only while an image is being decoded, and a few milliseconds at most.
+An image takes the same way as in `predict`. A pool of threads decodes the images. Each network has two threads; each of
+them takes the images that have arrived meanwhile as one batch, so that the next batch is ready while the network
+computes. A thread waits for more images only while one is being decoded, and a few milliseconds at most.
 """
 
 import os
@@ -15,10 +15,10 @@ from queue import Empty, Queue
 from threading import Lock, Thread
 from time import monotonic
 
-import cv2
 import numpy as np
 
 from parfocal.data.decode import Pixels
+from parfocal.data.encode import encode_image
 from parfocal.data.image_header import limit_image_size
 from parfocal.engine.device import trim_memory
 from parfocal.errors import ImageTooLargeError, did_you_mean
@@ -29,18 +29,18 @@ from parfocal.schema import ImagesConfig
 from parfocal.serving.limits import Limits, RequestError
 
 BATCH_SIZE = 32
-WORKERS = 2
+N_THREADS = 2
 MAX_QUEUE_DELAY = 0.003
 """Seconds that an image waits at most for others that are being decoded."""
 _IDLE_SECONDS = 5.0
-"""Seconds without work after which freed memory is handed back."""
+"""Seconds without work after which freed memory is returned to the system."""
 _SMALL_PIXELS = 8_000_000
-"""Pixels of an image that may be decoded beside others; larger ones take turns, so that memory is bounded."""
+"""Images up to this number of pixels are decoded in parallel, larger ones one at a time, to limit memory."""
 
 
 @dataclass(frozen=True)
 class NetworkPrediction:
-    """What one network says of one image; None where nothing was asked."""
+    """The prediction of one network for one image. A flag is None where the network has no such decision."""
 
     label: int
     probabilities: np.ndarray
@@ -50,49 +50,51 @@ class NetworkPrediction:
 
 
 ImagePredictions = Mapping[str, NetworkPrediction]
-"""What is said of one image, by network."""
+"""The predictions for one image, by network."""
 
 
 class ServedNetwork:
-    """A loaded run, or an ensemble, and the threads that answer for it."""
+    """A loaded run, or an ensemble, and the threads that predict with it."""
 
     def __init__(self, run: Run) -> None:
-        self.folder, self.name = run.folder, run.name
+        self.folder = run.folder
+        self.name = run.name
         self.predictor = Predictor([run.folder], long_lived=True)
         self.n_batches = 0
         self.n_predicted = 0
         self.n_decoding = 0
-        # Not a SimpleQueue: where several threads take from one, its timeout may be missed, for ever.
+        # Not a SimpleQueue: with several consumers, its timeout may be missed and a thread would wait forever.
         self._queue: Queue[tuple[PreparedViews, Future[NetworkPrediction]] | None] = Queue()
         self._counter_lock = Lock()
-        name = f"answering {self.name}"
-        self._threads = [Thread(target=self._run_batches, name=name, daemon=True) for _ in range(WORKERS)]
+        name = f"predicting {self.name}"
+        self._threads = [Thread(target=self._run_batches, name=name, daemon=True) for _ in range(N_THREADS)]
         for thread in self._threads:
             thread.start()
 
     def submit(self, image: PreparedViews) -> Future[NetworkPrediction]:
-        """Put an image that was looked at before the network."""
+        """Add a prepared image to the queue of the network."""
         future: Future[NetworkPrediction] = Future()
         self._queue.put((image, future))
         return future
 
     def close(self) -> None:
-        """Answer what is waiting, and stop."""
+        """Predict all images that wait, and stop the threads."""
         self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
     def _run_batches(self) -> None:
-        while (one := self._wait_for_image()) is not None:
-            batch, until = [one], monotonic() + MAX_QUEUE_DELAY
-            while len(batch) < BATCH_SIZE and (one := self._next_image(until)) is not None:
-                batch.append(one)
+        while (item := self._wait_for_image()) is not None:
+            batch = [item]
+            deadline = monotonic() + MAX_QUEUE_DELAY
+            while len(batch) < BATCH_SIZE and (item := self._next_image(deadline)) is not None:
+                batch.append(item)
             self._predict_batch(batch)
-        # The other threads shall hear of the end too.
+        # Pass the end on to the other threads.
         self._queue.put(None)
 
     def _wait_for_image(self) -> tuple[PreparedViews, Future[NetworkPrediction]] | None:
-        """Wait for an image; None says that there will be no more."""
+        """Wait for an image. None means that no more will come."""
         try:
             return self._queue.get(timeout=_IDLE_SECONDS)
         except Empty:
@@ -100,96 +102,103 @@ class ServedNetwork:
             return self._queue.get()
 
     def _next_image(self, deadline: float) -> tuple[PreparedViews, Future[NetworkPrediction]] | None:
-        """Return one more image for the batch, if there is one or one is being decoded."""
+        """Return another image for the batch if there is one; wait until the deadline while one is being decoded."""
         left = deadline - monotonic()
         try:
-            one = self._queue.get(timeout=left) if self.n_decoding and left > 0 else self._queue.get_nowait()
+            item = self._queue.get(timeout=left) if self.n_decoding and left > 0 else self._queue.get_nowait()
         except Empty:
             return None
-        if one is None:
+        if item is None:
             self._queue.put(None)
-        return one
+        return item
 
     def _predict_batch(self, batch: Sequence[tuple[PreparedViews, Future[NetworkPrediction]]]) -> None:
         try:
-            answers = self.predictor.predict([look for look, _ in batch])
-        except Exception as error:  # whatever it is, those who wait must hear of it
+            predictions = self.predictor.predict([image for image, _ in batch])
+        except Exception as error:  # Whatever it is, the clients that wait must receive it.
             for _, future in batch:
                 future.set_exception(error)
             return
         with self._counter_lock:
             self.n_batches += 1
             self.n_predicted += len(batch)
-        for number, (look, future) in enumerate(batch):
-            positive, referred = _flag_at(answers.is_positive, number), _flag_at(answers.is_referred, number)
-            label, probabilities = int(answers.labels[number]), answers.probabilities[number]
-            future.set_result(NetworkPrediction(label, probabilities, positive, referred, look.unusual_features))
+        for index, (image, future) in enumerate(batch):
+            prediction = NetworkPrediction(
+                label=int(predictions.labels[index]),
+                probabilities=predictions.probabilities[index],
+                positive=_flag_at(predictions.is_positive, index),
+                referred=_flag_at(predictions.is_referred, index),
+                unusual=image.unusual_features,
+            )
+            future.set_result(prediction)
 
 
 class Engine:
-    """Loaded networks by name, ready to grade."""
+    """Loaded networks by name, ready to predict."""
 
     def __init__(self, runs: Sequence[Path | str], limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.networks = {run.name: ServedNetwork(run) for run in _open_all(runs)}
+        self.n_waiting = 0
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decoding")
-        self._large_image_lock, self._counter_lock, self.n_waiting = Lock(), Lock(), 0
-        # The first images through a network cost more than those after, and nobody should wait for that.
-        for one in self.submit([cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()]):
-            one.result()
+        self._large_image_lock = Lock()
+        self._counter_lock = Lock()
+        # The first images through a network take longer than later ones, and no client should wait for that.
+        for future in self.submit([encode_image(np.zeros((64, 64, 3), np.uint8), ".png")]):
+            future.result()
 
     def select_networks(self, names: Sequence[str]) -> list[ServedNetwork]:
-        """Return the networks of these names, or all if there are none."""
+        """Return the networks with these names, or all networks if there are no names."""
         for name in names:
             if name not in self.networks:
                 raise RequestError(404, f"There is no network {name!r}. {did_you_mean(name, self.networks)}")
-        return [one for name, one in self.networks.items() if not names or name in names]
+        return [network for name, network in self.networks.items() if not names or name in names]
 
     def submit(self, images: Sequence[bytes], names: Sequence[str] = ()) -> list[Future[ImagePredictions]]:
-        """Accept image files for the named networks, all of them or, where the queue is full, none.
+        """Accept image files for the named networks: all of them, or none if the queue is full.
 
-        Each future has what was said, or the exception Unreadable.
+        Each future holds the predictions, or the exception UnreadableImageError.
         """
         networks = self.select_networks(names)
         with self._counter_lock:
             if self.n_waiting + len(images) > self.limits.max_waiting_images:
-                raise RequestError(503, f"{self.n_waiting} images are waiting already; try again in a moment.")
+                raise RequestError(503, f"{self.n_waiting} images are waiting already. Try again in a moment.")
             self.n_waiting += len(images)
             for network in networks:
                 network.n_decoding += len(images)
         return [self._submit_image(image, networks) for image in images]
 
     def _submit_image(self, image: bytes, networks: Sequence[ServedNetwork]) -> Future[ImagePredictions]:
-        whole: Future[ImagePredictions] = Future()
-        whole.add_done_callback(lambda _: self._count_finished())
-        heard: dict[str, Future[NetworkPrediction]] = {}
+        result: Future[ImagePredictions] = Future()
+        result.add_done_callback(lambda _: self._count_finished())
+        finished: dict[str, Future[NetworkPrediction]] = {}
 
-        def hear(name: str, answer: Future[NetworkPrediction]) -> None:
+        def finish(name: str, prediction: Future[NetworkPrediction]) -> None:
             with self._counter_lock:
-                heard[name] = answer
-                if len(heard) < len(networks):
+                finished[name] = prediction
+                if len(finished) < len(networks):
                     return
-            _resolve(whole, lambda: {network.name: heard[network.name].result() for network in networks})
+            _resolve(result, lambda: {network.name: finished[network.name].result() for network in networks})
 
-        def look() -> None:
-            # Most networks of a server want an image framed alike.
+        def decode() -> None:
+            # Most networks of a server need the same preprocessing, which is then done once.
             prepared: dict[ImagesConfig, Pixels] = {}
             try:
-                looks = [self.prepare(image, network, prepared) for network in networks]
-            except Exception as error:  # Unreadable, or whatever else: the one who waits must hear of it
+                views = [self.prepare(image, network, prepared) for network in networks]
+            except Exception as error:  # UnreadableImageError or any other: the client that waits must receive it.
                 self._count_decoded(networks)
-                whole.set_exception(error)
+                result.set_exception(error)
                 return
-            answers = [network.submit(one) for network, one in zip(networks, looks, strict=True)]
+            predictions = [network.submit(view) for network, view in zip(networks, views, strict=True)]
             self._count_decoded(networks)
-            for network, answer in zip(networks, answers, strict=True):
-                answer.add_done_callback(partial(hear, network.name))
+            for network, prediction in zip(networks, predictions, strict=True):
+                prediction.add_done_callback(partial(finish, network.name))
 
-        self._pool.submit(look)
-        return whole
+        self._pool.submit(decode)
+        return result
 
     def prepare(self, image: bytes, network: ServedNetwork, prepared: dict[ImagesConfig, Pixels]) -> PreparedViews:
-        """Prepare an image file as a network wants it; or raise Unreadable."""
+        """Prepare an image file for a network; raise UnreadableImageError."""
         try:
             with limit_image_size(min(_SMALL_PIXELS, self.limits.max_pixels)):
                 return network.predictor.prepare(image, prepared)
@@ -198,7 +207,7 @@ class Engine:
                 return network.predictor.prepare(image, prepared)
 
     def close(self) -> None:
-        """Answer everything that was accepted, and stop."""
+        """Predict all accepted images, and stop."""
         self._pool.shutdown()
         for network in self.networks.values():
             network.close()
@@ -225,8 +234,8 @@ def _resolve(future: Future[ImagePredictions], result: Callable[[], ImagePredict
 
 
 def _open_all(paths: Sequence[Path | str]) -> list[Run]:
-    """Open runs and ensembles, each by a name of its own; a folder that holds several runs stands for all of them."""
-    found: list[Run] = []
+    """Open runs and ensembles under unique names. A folder of runs stands for all of them."""
+    runs: list[Run] = []
     for path in map(Path, paths):
-        found += [Run(path)] if (path / MEMBERS_FILE).is_file() else open_runs([path])
-    return with_unique_names(found)
+        runs += [Run(path)] if (path / MEMBERS_FILE).is_file() else open_runs([path])
+    return with_unique_names(runs)

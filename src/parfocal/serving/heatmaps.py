@@ -1,13 +1,11 @@
-"""Heat maps on request: one image at a time, on weights of its own that are loaded when first asked for."""
+"""Compute heat maps on request, one image at a time. The weights for them are loaded at the first request."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
-import numpy as np
-
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, prepare_image
+from parfocal.data.encode import encode_image
 from parfocal.data.image_header import limit_image_size
 from parfocal.data.render import render_one
 from parfocal.evaluation.ensemble import MEMBERS_FILE
@@ -23,7 +21,7 @@ _MAX_WAITING = 32
 
 
 class Explainer:
-    """Makes the maps of images, in a thread that is apart from the answers."""
+    """Compute class activation maps in a separate thread, so that predictions do not wait for them."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -32,11 +30,11 @@ class Explainer:
         self._n_waiting = 0
 
     async def compute_maps(self, image: bytes, network: ServedNetwork) -> ClassMaps:
-        """Return the exact maps of one image for every class of a network; or raise Refused or Unreadable."""
+        """Return the exact maps of one image for every class; raise RequestError or UnreadableImageError."""
         if (network.folder / MEMBERS_FILE).is_file():
-            raise RequestError(422, f"{network.name} is an ensemble, which has no map of its own. Serve its members.")
+            raise RequestError(422, f"{network.name} is an ensemble, and has no heat map. Serve its members.")
         if self._n_waiting >= _MAX_WAITING:
-            raise RequestError(503, f"{self._n_waiting} heat maps are waiting already; try again in a moment.")
+            raise RequestError(503, f"{self._n_waiting} heat maps are waiting already. Try again in a moment.")
         self._n_waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute_maps, image, network)
@@ -55,7 +53,7 @@ class Explainer:
 
 
 def build_explanation(maps: ClassMaps, network: ServedNetwork, label: int) -> dict[str, object]:
-    """Return the maps of one image as plain data, in the shape of `Explanation`."""
+    """Return the maps of one image as plain data, in the form of `Explanation`."""
     evidence, pixels = maps.evidence[0], maps.pixels[0]
     scale = compute_shared_scale(evidence)
     return {
@@ -65,26 +63,18 @@ def build_explanation(maps: ClassMaps, network: ServedNetwork, label: int) -> di
         "values": dict(zip(maps.names, evidence.tolist(), strict=True)),
         "peak": dict(zip(maps.names, evidence.max(axis=(1, 2)).tolist(), strict=True)),
         "image": _png_data_uri(pixels),
-        "heat": {
-            name: _png_data_uri(render_heatmap(one, scale, len(pixels)))
-            for name, one in zip(maps.names, evidence, strict=True)
+        "heatmaps": {
+            name: _png_data_uri(render_heatmap(values, scale, len(pixels)))
+            for name, values in zip(maps.names, evidence, strict=True)
         },
     }
 
 
 def render_overlay(maps: ClassMaps, label: int) -> bytes:
-    """Return the image with the map for one class over it, as a PNG file."""
-    return _encode_png(
-        overlay_heatmap(maps.pixels[0], maps.for_labels([label])[0], compute_shared_scale(maps.evidence))
-    )
-
-
-def _encode_png(pixels: Pixels) -> bytes:
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))
-    assert done
-    return data.tobytes()
+    """Return the image with the map of one class over it, as a PNG file."""
+    overlay = overlay_heatmap(maps.pixels[0], maps.for_labels([label])[0], compute_shared_scale(maps.evidence))
+    return encode_image(overlay, ".png")
 
 
 def _png_data_uri(pixels: Pixels) -> str:
-    return data_uri("png", _encode_png(pixels))
+    return data_uri("png", encode_image(pixels, ".png"))

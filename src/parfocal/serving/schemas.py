@@ -1,4 +1,4 @@
-"""What the server says, as JSON: the shapes that its description promises, and how they are filled."""
+"""The JSON responses of the server: their schemas, as in the OpenAPI description, and how they are built."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,81 +16,81 @@ METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
 class Prediction(BaseModel):
-    """What one network says of one image."""
+    """The prediction of one network for one image."""
 
     network: str
-    label: str = Field(description="the class that the image is answered with")
-    code: str = Field(description="the class as the labels write it")
-    probability: float = Field(description="of that class")
-    probabilities: dict[str, float] = Field(description="of every class, calibrated on validation")
-    positive: bool | None = Field(description="at the operating point; null where there is no such question")
-    referred: bool | None = Field(description="for a human, being unsure; null where that was not decided")
-    unusual: list[str] = Field(description="in what the image is out of the ordinary")
+    label: str = Field(description="the predicted class")
+    code: str = Field(description="the predicted class as it is written in the labels")
+    probability: float = Field(description="probability of the predicted class")
+    probabilities: dict[str, float] = Field(description="probability of each class, calibrated on validation")
+    positive: bool | None = Field(description="positive at the operating point; null if there is no positive class")
+    referred: bool | None = Field(description="referred to a human; null if the run has no referral")
+    unusual: list[str] = Field(description="features in which the image is unusual (out-of-distribution)")
 
 
 class ImageResult(BaseModel):
-    """One image of a request: what each network says, or why it cannot be read."""
+    """One image of a request: the prediction of each network, or the reason why the image cannot be read."""
 
     name: str
-    answers: list[Prediction]
+    predictions: list[Prediction]
     unreadable: str | None = None
 
 
 class PredictResponse(BaseModel):
-    """The images of a request, in their order."""
+    """The images of a request, in the order in which they were sent."""
 
     images: list[ImageResult]
 
 
 class Explanation(BaseModel):
-    """What every place of one image says for and against each class."""
+    """The class activation map of one image for each class."""
 
     network: str
-    label: str = Field(description="the class that the map was asked for, or that the image is answered with")
-    scale: float = Field(description="the strongest value of all maps of the image")
+    label: str = Field(description="the requested class, or the predicted class if none was requested")
+    scale: float = Field(description="largest absolute value of all maps of the image")
     values: dict[str, list[list[float]]] = Field(
-        description="rows of values by class; `score` for networks with one score for all grades"
+        description="the map of each class, row by row; `score` for networks with a single score for all grades"
     )
-    peak: dict[str, float] = Field(description="the largest value by class")
-    image: str = Field(description="what the network saw: a PNG as a data address")
-    heat: dict[str, str] = Field(description="maps by class, clear where nothing speaks: PNG of the same size")
+    peak: dict[str, float] = Field(description="largest value of each map")
+    image: str = Field(description="the image as the network sees it: a PNG as a data URI")
+    heatmaps: dict[str, str] = Field(
+        description="the map of each class as a PNG of the same size, transparent where the value is near zero"
+    )
 
 
 class OperatingPointInfo(BaseModel):
-    """Where a network answers positive."""
+    """The operating point: where a network predicts positive."""
 
-    wish: str = Field(description="what was wanted on validation")
-    positive: str = Field(description="what a positive answer says")
-    threshold: float = Field(description="the least probability of a positive answer")
+    goal: str = Field(description="the goal that the threshold was chosen for on validation")
+    positive: str = Field(description="meaning of a positive prediction")
+    threshold: float = Field(description="lowest probability of a positive prediction")
 
 
 class NetworkInfo(BaseModel):
-    """A network that answers here."""
+    """A loaded network."""
 
     name: str
     classes: list[str]
     codes: list[str]
-    members: list[str] = Field(description="the runs whose answers are averaged; one, if it is no ensemble")
+    members: list[str] = Field(description="the runs whose probabilities are averaged; one run if it is no ensemble")
     model: str
-    size: int = Field(description="side of the prepared image in pixels")
-    validated: int = Field(
-        description="images of validation on which probabilities were calibrated; 0 if they were not"
-    )
-    operating: OperatingPointInfo | None
-    coverage: float | None = Field(description="how often the truth is among the classes that are probable enough")
-    ordinary: bool = Field(description="whether unusual images are marked")
-    figures: dict[str, dict[str, float | None]] = Field(description="accuracy, balanced accuracy and AUC by split")
-    report: str = Field(description="where its report is")
+    size: int = Field(description="side of the prepared image, in pixels")
+    n_calibration_images: int = Field(description="validation images used for calibration; 0 if not calibrated")
+    operating_point: OperatingPointInfo | None
+    coverage: float | None = Field(description="target coverage of the prediction sets that decide on referral")
+    detects_unusual: bool = Field(description="whether unusual (out-of-distribution) images are marked")
+    metrics: dict[str, dict[str, float | None]] = Field(description="accuracy, balanced accuracy and AUC by split")
+    report: str = Field(description="path of the run's report")
 
 
 class ErrorResponse(BaseModel):
-    """Why a request was not answered."""
+    """The reason why a request was rejected."""
 
     detail: str
 
 
 class Health(BaseModel):
-    """That the server is there, and how many images wait."""
+    """The status of the server, and how many images wait."""
 
     status: str
     networks: list[str]
@@ -102,37 +102,36 @@ def build_response(
     predictions: Sequence[ImagePredictions | BaseException],
     networks: Sequence[ServedNetwork],
 ) -> Any:
-    """Return what is said of uploads as plain data, in the shape of `Grades`."""
-    return {
-        "images": [_build_image_result(upload, one, networks) for upload, one in zip(uploads, predictions, strict=True)]
-    }
+    """Return the predictions for all uploads as plain data, in the form of `PredictResponse`."""
+    pairs = zip(uploads, predictions, strict=True)
+    return {"images": [_build_image_result(upload, result, networks) for upload, result in pairs]}
 
 
 def describe_unreadable(uploads: Sequence[Upload], errors: Sequence[ImagePredictions | BaseException]) -> str:
-    """Say why none of the uploads could be read."""
+    """Return a message that states why none of the uploads can be read."""
     if len(errors) == 1:
         return f"The image cannot be read: {errors[0]}."
     names = [upload.name or f"image {number}" for number, upload in enumerate(uploads, 1)]
-    each = [f"{name}: {one}" for name, one in zip(names, errors, strict=True)]
-    return f"None of the {len(errors)} images can be read. {'; '.join(each[:5])}."
+    reasons = [f"{name}: {error}" for name, error in zip(names, errors, strict=True)]
+    return f"None of the {len(errors)} images can be read. {'; '.join(reasons[:5])}."
 
 
 def describe_network(network: ServedNetwork) -> dict[str, Any]:
-    """Return what is to be known about a network, in the shape of `Loaded`."""
-    answering, decision = network.predictor, network.predictor.decision
+    """Return the properties of a network as plain data, in the form of `NetworkInfo`."""
+    predictor, decision = network.predictor, network.predictor.decision
     first = open_members(network.folder)[0] if (network.folder / MEMBERS_FILE).is_file() else Run(network.folder)
     return {
         "name": network.name,
-        "classes": list(answering.classes),
-        "codes": list(answering.codes),
-        "members": list(answering.run_names),
+        "classes": list(predictor.classes),
+        "codes": list(predictor.codes),
+        "members": list(predictor.run_names),
         "model": first.recipe.network.model,
         "size": first.recipe.images.size,
-        "validated": decision.n_images,
-        "operating": _describe_operating_point(network),
+        "n_calibration_images": decision.n_images,
+        "operating_point": _describe_operating_point(network),
         "coverage": decision.referral.coverage if decision.referral else None,
-        "ordinary": decision.ood is not None,
-        "figures": _read_metrics(Run(network.folder)),
+        "detects_unusual": decision.ood is not None,
+        "metrics": _read_metrics(Run(network.folder)),
         "report": f"/runs/{quote(network.name, safe='')}",
     }
 
@@ -141,10 +140,10 @@ def _build_image_result(
     upload: Upload, predictions: ImagePredictions | BaseException, networks: Sequence[ServedNetwork]
 ) -> dict[str, Any]:
     if isinstance(predictions, UnreadableImageError):
-        return {"name": upload.name, "answers": [], "unreadable": str(predictions)}
+        return {"name": upload.name, "predictions": [], "unreadable": str(predictions)}
     assert isinstance(predictions, Mapping)
-    answers = [_build_prediction(predictions[network.name], network) for network in networks]
-    return {"name": upload.name, "answers": answers, "unreadable": None}
+    by_network = [_build_prediction(predictions[network.name], network) for network in networks]
+    return {"name": upload.name, "predictions": by_network, "unreadable": None}
 
 
 def _build_prediction(prediction: NetworkPrediction, network: ServedNetwork) -> dict[str, Any]:
@@ -164,19 +163,19 @@ def _build_prediction(prediction: NetworkPrediction, network: ServedNetwork) -> 
 
 
 def _describe_operating_point(network: ServedNetwork) -> dict[str, Any] | None:
-    answering, operating = network.predictor, network.predictor.decision.operating_point
-    if not answering.has_positive_class:
+    predictor, operating_point = network.predictor, network.predictor.decision.operating_point
+    if not predictor.has_positive_class:
         return None
-    classes, referable = answering.classes, answering.config.referable
+    classes, referable = predictor.classes, predictor.config.referable
     positive = f"{classes[referable]} or above" if referable else classes[1]
-    if operating is None:
-        return {"wish": "the likelier answer", "positive": positive, "threshold": 0.5}
-    return {"wish": operating.goal, "positive": positive, "threshold": operating.thresholds[0]}
+    if operating_point is None:
+        return {"goal": "the more probable class", "positive": positive, "threshold": 0.5}
+    return {"goal": operating_point.goal, "positive": positive, "threshold": operating_point.thresholds[0]}
 
 
 def _read_metrics(run: Run) -> dict[str, dict[str, float | None]]:
-    """Return the main figures of the splits whose truth is known."""
+    """Return the main metrics of the labeled splits."""
     if not run.is_finished:
         return {}
-    judged = {name: one for name, one in run.read_metrics().items() if name in ("valid", "test") and one["labelled"]}
-    return {name: {key: one[key] for key in METRICS} for name, one in judged.items()}
+    splits = {name: split for name, split in run.read_metrics().items() if name in ("valid", "test")}
+    return {name: {key: split[key] for key in METRICS} for name, split in splits.items() if split["labeled"]}

@@ -1,6 +1,6 @@
-"""What every request passes: who asks, from where, and how many at once; and what every answer carries.
+"""Checks on every request (token, host, origin, number of requests at once) and headers on every response.
 
-A plain ASGI layer around the application, so that nothing behind it, not even an unknown address, is without it.
+It is a plain ASGI middleware around the application, so that every path passes it, even an unknown one.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from parfocal.serving.telemetry import Telemetry
 
 COOKIE = "parfocal"
 PUBLIC_PATHS = ("/", "/docs", "/healthz", "/v1/session")
-"""Addresses that tell nothing and need no token; so do those below /static."""
+"""Paths that need no token, because they reveal nothing. Those below /static need none either."""
 
 _SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -34,62 +34,67 @@ _DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 64 << 20
 
 
 class SecurityMiddleware:
-    """Lets requests through to an application; with a `token` only those that carry it.
+    """Pass requests to an application; with a `token`, only those that have it.
 
-    Without a token only requests by this machine's own names are answered: a page from elsewhere that has its name
-    pointed at 127.0.0.1 would otherwise read the answers.
+    Without a token, only requests to this machine's own names (localhost, 127.0.0.1) are accepted. Otherwise a page of
+    another site whose host name resolves to 127.0.0.1 (DNS rebinding) could read the responses.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, telemetry: Telemetry, token: str = "") -> None:
-        self._app, self._limits, self._telemetry, self._token = app, limits, telemetry, token
+        self._app = app
+        self._limits = limits
+        self._telemetry = telemetry
+        self._token = token
         self._n_running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange, started = Exchange(scope, receive, send), time.perf_counter()
+        exchange = Exchange(scope, receive, send)
+        started = time.perf_counter()
         self._n_running += 1
         try:
-            refusal = self._find_rejection(scope)
-            if refusal is None:
+            rejection = self._find_rejection(scope)
+            if rejection is None:
                 await self._app(scope, exchange.receive, exchange.send)
             else:
-                await exchange.reject(*refusal)
+                await exchange.reject(*rejection)
         finally:
             self._n_running -= 1
-            # What a client made up as an address is not counted by its name.
+            # Unknown paths are counted together: clients can invent any number of them.
             path = getattr(scope.get("route"), "path", "other")
             self._telemetry.count_request(path, exchange.status, time.perf_counter() - started)
 
     def _find_rejection(self, scope: Scope) -> tuple[int, str] | None:
         headers, path = Headers(scope=scope), scope["path"]
         if self._n_running > self._limits.max_requests:
-            return 503, "Too many requests at once; try again in a moment."
+            return 503, "Too many requests at once. Try again in a moment."
         if headers.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET":
-            return 403, "Another site's page may not ask."
+            return 403, "Requests from pages of other sites are not allowed."
         if not self._token:
             if not _is_local_host_header(headers.get("host", "")):
-                return 403, "This server answers to localhost only. Start it with a token to use another name."
+                return 403, "This server accepts requests to localhost only. Start it with a token to use another name."
             return None
         if path in PUBLIC_PATHS or path.startswith("/static/") or has_token(headers, self._token):
             return None
-        return 401, "The token is missing or wrong. Send it as: Authorization: Bearer TOKEN"
+        return 401, "The token is missing or wrong. Send the header: Authorization: Bearer TOKEN"
 
 
 class Exchange:
-    """One request and its answer: keeps count of the body, and dresses the answer."""
+    """One request and its response: track whether the body was read, and add the security headers."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        self._receive, self._send = receive, send
+        self._receive = receive
+        self._send = send
         self.status = 500
         self._has_unread_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._awaits_continue = headers.get("expect", "").lower() == "100-continue"
 
     async def receive(self) -> Message:
-        """Pass on a piece of the body."""
+        """Receive a chunk of the request body."""
         message = await self._receive()
         self._awaits_continue = False
         self._has_unread_body = (
@@ -98,9 +103,10 @@ class Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass on a piece of the answer, with the headers that make a page safe."""
+        """Send a chunk of the response, with the security headers."""
         if message["type"] == "http.response.start":
-            headers, self.status = MutableHeaders(scope=message), message["status"]
+            headers = MutableHeaders(scope=message)
+            self.status = message["status"]
             for name, value in _SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
             if message["status"] == 503:
@@ -112,15 +118,15 @@ class Exchange:
         await self._send(message)
 
     async def reject(self, status: int, reason: str) -> None:
-        """Answer with a reason instead of passing the request on."""
+        """Respond with a reason instead of passing the request on."""
         body = json.dumps({"detail": reason}).encode()
-        kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        kind += [(b"www-authenticate", b"Bearer")] if status == 401 else []
-        await self.send({"type": "http.response.start", "status": status, "headers": kind})
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
     async def _drain(self) -> None:
-        """Read on for a little while: a client whose upload is cut off would never see why."""
+        """Read the rest of the body for a moment: a client whose upload is cut off would not see the reason."""
         left = _DRAIN_BYTES
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -131,9 +137,9 @@ class Exchange:
 
 
 def has_token(headers: Mapping[str, str], token: str) -> bool:
-    """Tell whether a request has the token, as a bearer's or in the page's cookie."""
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and tokens_match(given.strip(), token):
+    """Return whether a request has the token, as a bearer token or in the page's cookie."""
+    scheme, _, candidate = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and tokens_match(candidate.strip(), token):
         return True
     try:
         cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
@@ -143,12 +149,12 @@ def has_token(headers: Mapping[str, str], token: str) -> bool:
 
 
 def tokens_match(candidate: str, token: str) -> bool:
-    """Compare two tokens in a time that tells nothing of where they differ."""
+    """Compare two tokens in constant time."""
     return secrets.compare_digest(candidate.encode("utf-8", "replace"), token.encode())
 
 
 def is_local(host: str) -> bool:
-    """Tell whether a name or address is this machine's own, which no other reaches."""
+    """Return whether a host name or address is a loopback one, which other machines cannot reach."""
     name = host.strip("[]")
     if name == "localhost":
         return True

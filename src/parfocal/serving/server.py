@@ -1,4 +1,4 @@
-"""Serving from a command or a program: bound to this machine unless told, stopped without losing an answer."""
+"""Start and stop the server, from the command line or from a program. It listens on localhost by default."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MIN_TOKEN_LENGTH = 16
 _SHUTDOWN_SECONDS = 30
-"""Seconds that requests may take to finish once the server is told to stop."""
+"""Seconds that requests have to finish when the server stops."""
 
 
 def serve(
@@ -31,23 +31,24 @@ def serve(
     token: str = "",
     limits: Limits | None = None,
 ) -> None:
-    """Serve runs, an ensemble's folder, or a folder that holds several, until the process is told to stop.
+    """Serve runs, an ensemble's folder, or a folder of runs, until the process receives SIGINT or SIGTERM.
 
-    On an address that other machines reach, a token is needed; requests carry it.
+    An address that other machines can reach needs a token, and every request must send it.
     """
-    with _bind(host, port, token) as bound, _load_engine(runs, limits) as engine:
-        # The bars of single requests would only get in each other's way.
+    with _bind(host, port, token) as listener, _load_engine(runs, limits) as engine:
+        # The progress bars of concurrent requests would overwrite one another.
         silence()
         server = _build_server(engine, token)
-        told = "" if not token else "  (the page asks for the token)"
-        print(f"Serving {', '.join(engine.networks)}: {_format_url(bound, host)}{told}\nCtrl-C stops.", flush=True)
-        # uvicorn hands the signal on once all is finished, and then there is nothing left to do.
-        before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+        hint = "" if not token else "  (the page asks for the token)"
+        print(f"Serving {', '.join(engine.networks)}: {_format_url(listener, host)}{hint}", flush=True)
+        print("Press Ctrl-C to stop.", flush=True)
+        # uvicorn raises the signal again after it has finished all requests. Nothing is left to do then.
+        handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            server.run(sockets=[bound])
+            server.run(sockets=[listener])
         finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -58,15 +59,15 @@ def serve_in_background(
     token: str = "",
     limits: Limits | None = None,
 ) -> Iterator[str]:
-    """Serve beside the program while the block runs, on any free port unless told, and give the address."""
-    with _bind(host, port, token) as bound, _load_engine(runs, limits) as engine:
+    """Serve in a background thread while the block runs, on a free port by default, and yield the address."""
+    with _bind(host, port, token) as listener, _load_engine(runs, limits) as engine:
         server = _build_server(engine, token)
-        thread = Thread(target=server.run, kwargs={"sockets": [bound]}, name="serving")
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="serving")
         thread.start()
         try:
             while not server.started and thread.is_alive():
                 time.sleep(0.005)
-            yield _format_url(bound, host)
+            yield _format_url(listener, host)
         finally:
             server.should_exit = True
             thread.join()
@@ -87,7 +88,7 @@ def _build_server(engine: "Engine", token: str) -> "Server":
     from uvicorn import Config, Server
 
     from parfocal.serving.app import create_app
-    from parfocal.serving.connections import build_protocol
+    from parfocal.serving.protocol import build_protocol
 
     return Server(
         Config(
@@ -106,40 +107,42 @@ def _build_server(engine: "Engine", token: str) -> "Server":
 
 @contextmanager
 def _bind(host: str, port: int, token: str) -> Iterator[socket.socket]:
-    """Take an address, before anything heavy is loaded; or say why it cannot be had."""
+    """Listen on an address before the networks are loaded; raise an error if that is not possible."""
     _check_packages()
     from parfocal.serving.security import is_local
 
     if token and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token):
-        raise UsageError(f"A token has {MIN_TOKEN_LENGTH} letters and digits or more: openssl rand -hex 16 makes one.")
+        raise UsageError(
+            f"The token must have at least {MIN_TOKEN_LENGTH} letters and digits. Create one: openssl rand -hex 16"
+        )
     if not token and not is_local(host):
         raise UsageError(
-            f"{host} can be reached by other machines, and anyone there could ask. Stay at 127.0.0.1; or make a token "
-            "and give the command again: export PARFOCAL_TOKEN=$(openssl rand -hex 16); echo $PARFOCAL_TOKEN"
+            f"Other machines can reach {host}, so it needs a token. Use host 127.0.0.1, or create a token and run the "
+            "command again: export PARFOCAL_TOKEN=$(openssl rand -hex 16); echo $PARFOCAL_TOKEN"
         )
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
-        # asyncio sends small pieces at once only where a socket is told to be TCP; else each answer takes 40 ms more.
-        bound = socket.socket(family, kind, protocol)
+        # asyncio sends small packets at once only if the socket names its protocol; else a response takes 40 ms more.
+        listener = socket.socket(family, kind, protocol)
     except (OSError, OverflowError) as error:
         raise _binding_error(host, port, error) from None
-    with bound:
+    with listener:
         try:
             if os.name == "posix":
-                # Elsewhere this would let two servers take the same port.
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(place)
-            bound.listen(512)
+                # On Windows this option would allow two servers on the same port.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(512)
         except OSError as error:
             raise _binding_error(host, port, error) from None
-        yield bound
+        yield listener
 
 
 def _binding_error(host: str, port: int, error: Exception) -> ParfocalError:
     reason = getattr(error, "strerror", None) or str(error)
-    return ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Name another --port or --host.")
+    return ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Choose another host or port.")
 
 
 def _format_url(listener: socket.socket, host: str) -> str:
@@ -150,7 +153,9 @@ def _format_url(listener: socket.socket, host: str) -> str:
 def _check_packages() -> None:
     try:
         import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ParfocalError(f"Serving needs the package {error.name}: pip install 'parfocal[serve]'.") from None
+        message = f"Serving needs the package {error.name}. Install it with: pip install 'parfocal[serve]'"
+        raise ParfocalError(message) from None

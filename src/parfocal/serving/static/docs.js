@@ -1,80 +1,82 @@
-// The description of the API, drawn from the OpenAPI document that the server itself makes.
+// The API documentation, built from the server's own OpenAPI document.
 
-import { answerOf } from "./server.js";
-import { at, make } from "./view.js";
+import { requestJson } from "./server.js";
+import { byId, createElement } from "./view.js";
 
-const described = await answerOf("openapi.json").catch((error) => {
-  at("about").textContent = error.message;
+const openapi = await requestJson("openapi.json").catch((error) => {
+  byId("description").textContent = error.message;
   throw error;
 });
 
-// Whether programs need a token shows where the page's cookie is left out.
-const guarded = (await fetch("openapi.json", { credentials: "omit" })).headers.get("www-authenticate") === "Bearer";
+// A request without the page's cookie shows whether programs need a token.
+const needsToken = (await fetch("openapi.json", { credentials: "omit" })).headers.get("www-authenticate") === "Bearer";
 
-const resolved = (schema) => (schema?.$ref ? described.components.schemas[schema.$ref.split("/").pop()] : schema);
+const resolveSchema = (schema) => (schema?.$ref ? openapi.components.schemas[schema.$ref.split("/").pop()] : schema);
 
-function kind(schema) {
+function formatType(schema) {
   if (!schema) return "";
   if (schema.$ref) return schema.$ref.split("/").pop();
-  if (schema.anyOf) return schema.anyOf.map(kind).join(" or ");
+  if (schema.anyOf) return schema.anyOf.map(formatType).join(" or ");
   if (schema.enum) return schema.enum.join(" or ");
-  if (schema.type === "array") return `list of ${kind(schema.items)}`;
-  if (schema.additionalProperties) return `${kind(schema.additionalProperties)} by name`;
-  return schema.format ?? schema.type ?? "anything";
+  if (schema.type === "array") return `list of ${formatType(schema.items)}`;
+  if (schema.additionalProperties) return `${formatType(schema.additionalProperties)} by name`;
+  return schema.format ?? schema.type ?? "any type";
 }
 
-function table(caption, headings, rows) {
-  const [frame, whole, head, body] = [make("div", "", "scroll"), make("table"), make("thead"), make("tbody")];
-  const line = make("tr");
-  line.append(...headings.map((text) => Object.assign(make("th", text), { scope: "col" })));
-  head.append(line);
-  for (const row of rows) {
-    const told = make("tr");
-    told.append(Object.assign(make("th", row[0]), { scope: "row" }), ...row.slice(1).map((text) => make("td", text)));
-    body.append(told);
+function createTable(caption, headings, rows) {
+  const [frame, table, head, body] = [createElement("div", "", "scroll"), createElement("table"), createElement("thead"), createElement("tbody")];
+  const headingRow = createElement("tr");
+  headingRow.append(...headings.map((text) => Object.assign(createElement("th", text), { scope: "col" })));
+  head.append(headingRow);
+  for (const [heading, ...cells] of rows) {
+    const row = createElement("tr");
+    row.append(Object.assign(createElement("th", heading), { scope: "row" }), ...cells.map((text) => createElement("td", text)));
+    body.append(row);
   }
-  whole.append(make("caption", caption), head, body);
-  frame.append(whole);
+  table.append(createElement("caption", caption), head, body);
+  frame.append(table);
   return rows.length ? [frame] : [];
 }
 
-function example(method, path, told) {
-  const parts = ["curl"];
-  if (guarded && told.responses["401"]) parts.push('-H "Authorization: Bearer $PARFOCAL_TOKEN"');
-  if (path === "/v1/grade") parts.push("-F image=@one.jpg -F image=@two.png");
-  else if (told.requestBody) parts.push("--data-binary @one.jpg");
-  else if (method === "post") parts.push("-X POST");
-  if (told.responses["200"]?.content?.["image/png"]) parts.push("-o map.png");
-  // Not the whole as a URL: the braces of a name to fill in would become %7B and %7D.
-  return [...parts, `${new URL(".", document.baseURI)}${path.slice(1)}`].join(" ");
+function formatCommand(method, path, operation) {
+  const words = ["curl"];
+  if (needsToken && operation.responses["401"]) words.push('-H "Authorization: Bearer $PARFOCAL_TOKEN"');
+  if (path === "/v1/predict") words.push("-F image=@one.jpg -F image=@two.png");
+  else if (operation.requestBody) words.push("--data-binary @one.jpg");
+  else if (method === "post") words.push("-X POST");
+  if (operation.responses["200"]?.content?.["image/png"]) words.push("-o map.png");
+  // A URL object would turn the braces of a path parameter into %7B and %7D.
+  return [...words, `${new URL(".", document.baseURI)}${path.slice(1)}`].join(" ");
 }
 
-function address(path, method, told) {
-  const section = make("section");
-  const schema = told.responses["200"]?.content?.["application/json"]?.schema;
-  const fields = resolved(schema?.items ?? schema)?.properties ?? {};
+function createOperation(path, method, operation) {
+  const section = createElement("section");
+  const schema = operation.responses["200"]?.content?.["application/json"]?.schema;
+  const fields = resolveSchema(schema?.items ?? schema)?.properties ?? {};
   section.append(
-    make("h2", `${method.toUpperCase()} ${path}`),
-    make("p", told.description ?? told.summary),
-    make("pre", example(method, path, told)),
-    ...table("Parameters", ["Name", "Kind", "Meaning"], (told.parameters ?? []).map((one) => [one.name, kind(one.schema), one.description ?? ""])),
-    ...table("Body", ["Content type", "Kind"], Object.entries(told.requestBody?.content ?? {}).map(([type, one]) => [type, kind(one.schema)])),
-    ...table(`Answer: ${kind(schema)}`, ["Name", "Kind", "Meaning"], Object.entries(fields).map(([name, one]) => [name, kind(one), one.description ?? ""])),
-    ...table("Statuses", ["Status", "When"], Object.entries(told.responses).map(([status, one]) => [status, one.description])),
+    createElement("h2", `${method.toUpperCase()} ${path}`),
+    createElement("p", operation.description ?? operation.summary),
+    createElement("pre", formatCommand(method, path, operation)),
+    ...createTable("Parameters", ["Name", "Type", "Description"], (operation.parameters ?? []).map((parameter) => [parameter.name, formatType(parameter.schema), parameter.description ?? ""])),
+    ...createTable("Request body", ["Content type", "Type"], Object.entries(operation.requestBody?.content ?? {}).map(([type, content]) => [type, formatType(content.schema)])),
+    ...createTable(`Response: ${formatType(schema)}`, ["Name", "Type", "Description"], describeFields(fields)),
+    ...createTable("Status codes", ["Status", "Description"], Object.entries(operation.responses).map(([status, response]) => [status, response.description])),
   );
   return section;
 }
 
-function shape(name, schema) {
-  const section = make("section");
-  const rows = Object.entries(schema.properties ?? {}).map(([field, one]) => [field, kind(one), one.description ?? ""]);
-  section.append(make("h2", name), make("p", schema.description ?? ""), ...table("Fields", ["Name", "Kind", "Meaning"], rows));
+function createSchema(name, schema) {
+  const section = createElement("section");
+  const rows = describeFields(schema.properties ?? {});
+  section.append(createElement("h2", name), createElement("p", schema.description ?? ""), ...createTable("Fields", ["Name", "Type", "Description"], rows));
   return section;
 }
 
-at("about").textContent = `${described.info.description} Version ${described.info.version}.`;
-at("addresses").replaceChildren(
-  ...Object.entries(described.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, told]) => address(path, method, told))),
-  ...Object.entries(described.components.schemas).map(([name, schema]) => shape(name, schema)),
+const describeFields = (fields) => Object.entries(fields).map(([name, schema]) => [name, formatType(schema), schema.description ?? ""]);
+
+byId("description").textContent = `${openapi.info.description} Version ${openapi.info.version}.`;
+byId("operations").replaceChildren(
+  ...Object.entries(openapi.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, operation]) => createOperation(path, method, operation))),
+  ...Object.entries(openapi.components.schemas).map(([name, schema]) => createSchema(name, schema)),
 );
 document.body.dataset.ready = "yes";

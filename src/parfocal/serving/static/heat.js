@@ -1,64 +1,66 @@
-// The heat map over an image: fetched once for each image and network, its classes switched without asking again.
+// The heat map over an image. It is fetched once for each image and network; changing the class needs no new request.
 
 import { explain } from "./server.js";
-import { at, make } from "./view.js";
+import { byId, createElement } from "./view.js";
 
-let shown = null;
+let current = null;
 
-// A map that nobody waits for any more is not fetched to its end.
-export function stopHeat() {
-  shown?.stop.abort();
-  shown = null;
+// Cancel the request of a heat map that is no longer needed.
+export function stopHeatmap() {
+  current?.controller.abort();
+  current = null;
 }
 
-export function hideHeat(original, name) {
-  stopHeat();
-  at("original").src = original;
-  at("original").alt = name;
-  at("heat").hidden = true;
-  at("heat-controls").hidden = true;
-  at("heat-said").textContent = "";
+export function hideHeatmap(original, name) {
+  stopHeatmap();
+  byId("original").src = original;
+  byId("original").alt = name;
+  byId("heatmap").hidden = true;
+  byId("heatmap-controls").hidden = true;
+  byId("heatmap-caption").textContent = "";
 }
 
-export async function showHeat(image, said) {
-  if (shown?.image === image && shown.network === said.network) return;
-  stopHeat();
-  const wanted = { image, network: said.network, stop: new AbortController() };
-  shown = wanted;
-  at("heat-said").textContent = "The heat map is being made …";
+export async function showHeatmap(image, prediction) {
+  if (current?.image === image && current.network === prediction.network) return;
+  stopHeatmap();
+  const requested = { image, network: prediction.network, controller: new AbortController() };
+  current = requested;
+  byId("heatmap-caption").textContent = "Computing the heat map …";
   image.maps ??= new Map();
   try {
-    if (!image.maps.has(said.network)) image.maps.set(said.network, await explain(image.file, said.network, wanted.stop.signal));
+    if (!image.maps.has(prediction.network)) {
+      image.maps.set(prediction.network, await explain(image.file, prediction.network, requested.controller.signal));
+    }
   } catch (error) {
-    if (shown !== wanted) return;
-    shown = null;
-    at("heat-said").textContent = error.message;
+    if (current !== requested) return;
+    current = null;
+    byId("heatmap-caption").textContent = error.message;
     throw error;
   }
-  if (shown === wanted) draw(image.maps.get(said.network), said.label, image.name);
+  if (current === requested) draw(image.maps.get(prediction.network), prediction.label, image.name);
 }
 
 function draw(maps, label, name) {
-  at("original").src = maps.image;
-  at("original").alt = `${name}, as the network sees it`;
-  const choice = at("heat-class");
-  choice.replaceChildren(...Object.keys(maps.heat).map((one) => Object.assign(make("option", one), { value: one })));
-  choice.value = label in maps.heat ? label : Object.keys(maps.heat)[0];
-  choice.onchange = () => lay(maps, choice.value);
-  at("heat-controls").hidden = false;
-  at("heat").hidden = false;
-  lay(maps, choice.value);
+  byId("original").src = maps.image;
+  byId("original").alt = `${name}, as the network sees it`;
+  const select = byId("heatmap-class");
+  select.replaceChildren(...Object.keys(maps.heatmaps).map((key) => Object.assign(createElement("option", key), { value: key })));
+  select.value = label in maps.heatmaps ? label : Object.keys(maps.heatmaps)[0];
+  select.onchange = () => overlay(maps, select.value);
+  byId("heatmap-controls").hidden = false;
+  byId("heatmap").hidden = false;
+  overlay(maps, select.value);
 }
 
-function lay(maps, answer) {
-  at("heat").src = maps.heat[answer];
-  at("heat").alt = `Heat map of what speaks for ${answer}`;
-  at("heat-said").textContent = `Warm: what speaks for ${answer}; blue: what speaks against it. Peak ${maps.peak[answer].toFixed(2)}, one scale (${maps.scale.toFixed(2)}) for all classes of the image.`;
+function overlay(maps, label) {
+  byId("heatmap").src = maps.heatmaps[label];
+  byId("heatmap").alt = `Heat map of the evidence for ${label}`;
+  byId("heatmap-caption").textContent = `Warm: evidence for ${label}. Blue: evidence against it. Peak ${maps.peak[label].toFixed(2)}; all classes of this image share one color scale (${maps.scale.toFixed(2)}).`;
 }
 
-const fade = () => {
-  at("heat").style.opacity = at("opacity").value / 100;
-  at("opacity-said").textContent = `${at("opacity").value} %`;
+const applyOpacity = () => {
+  byId("heatmap").style.opacity = byId("opacity").value / 100;
+  byId("opacity-value").textContent = `${byId("opacity").value} %`;
 };
-at("opacity").addEventListener("input", fade);
-fade();
+byId("opacity").addEventListener("input", applyOpacity);
+applyOpacity();

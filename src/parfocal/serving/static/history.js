@@ -1,38 +1,38 @@
-// The list of a session's images: each has one button for as long as the session lasts, so that a focus stays on it.
+// The list of the images of a session. Each image keeps its button for the whole session, so that it keeps the focus.
 
-import { at, make, percent } from "./view.js";
+import { byId, createElement, formatPercent } from "./view.js";
 
 const buttons = new Map();
 
-export function list(image, place, said, choose) {
-  const button = Object.assign(make("button"), { type: "button", onclick: () => choose(image) });
-  button.append(thumbnail(image), make("span", image.name), make("strong"));
+export function addToHistory(image, position, prediction, onSelect) {
+  const button = Object.assign(createElement("button"), { type: "button", onclick: () => onSelect(image) });
+  button.append(createThumbnail(image), createElement("span", image.name), createElement("strong"));
   button.setAttribute("aria-current", "false");
-  const item = make("li");
+  const item = createElement("li");
   item.append(button);
-  at("images").insertBefore(item, at("images").children[place] ?? null);
+  byId("images").insertBefore(item, byId("images").children[position] ?? null);
   buttons.set(image, button);
-  label(image, said);
-  at("history").hidden = false;
+  updateHistory(image, prediction);
+  byId("history").hidden = false;
 }
 
-export function label(image, said) {
-  const doubt = said && (said.referred || said.unusual.length) ? " – look yourself" : "";
-  buttons.get(image).lastChild.textContent = said ? `${said.label}: ${percent(said.probability)}${doubt}` : "refused";
+export function updateHistory(image, prediction) {
+  const note = prediction && (prediction.referred || prediction.unusual.length) ? " – please review" : "";
+  buttons.get(image).lastChild.textContent = prediction ? `${prediction.label}: ${formatPercent(prediction.probability)}${note}` : "failed";
 }
 
-export function mark(shown) {
-  for (const [image, button] of buttons) button.setAttribute("aria-current", String(image === shown));
+export function markCurrent(current) {
+  for (const [image, button] of buttons) button.setAttribute("aria-current", String(image === current));
 }
 
-export function clear() {
+export function clearHistory() {
   buttons.clear();
-  at("images").replaceChildren();
-  at("history").hidden = true;
+  byId("images").replaceChildren();
+  byId("history").hidden = true;
 }
 
-function thumbnail(image) {
-  const picture = Object.assign(make("img"), { src: image.picture, alt: "" });
-  picture.addEventListener("error", () => { picture.hidden = true; });
-  return picture;
+function createThumbnail(image) {
+  const thumbnail = Object.assign(createElement("img"), { src: image.url, alt: "" });
+  thumbnail.addEventListener("error", () => { thumbnail.hidden = true; });
+  return thumbnail;
 }

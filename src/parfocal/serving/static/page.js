@@ -1,188 +1,202 @@
-// The page: images come in, are graded, and one of them is shown.
+// The page: images are added and classified, and one of them is shown.
 
-import { listen } from "./given.js";
-import { hideHeat, showHeat, stopHeat } from "./heat.js";
-import { clear, label, list, mark } from "./history.js";
-import { Refusal, SignedOut, answerOf, ask } from "./server.js";
+import { listenForImages } from "./inputs.js";
+import { hideHeatmap, showHeatmap, stopHeatmap } from "./heat.js";
+import { addToHistory, clearHistory, markCurrent, updateHistory } from "./history.js";
+import { ServerError, SignedOutError, request, requestJson } from "./server.js";
 import { Session } from "./session.js";
-import { csv } from "./table.js";
-import { mayAskAgain } from "./token.js";
-import { at, make, percent, showAnswer, showBeside } from "./view.js";
+import { formatCsv } from "./table.js";
+import { allowSignIn } from "./token.js";
+import { byId, createElement, formatPercent, showComparison, showPrediction } from "./view.js";
 
 const networks = new Map();
-let [chosen, shown, kept, trouble] = [null, null, false, ""];
-let session = begin();
+let selectedNetwork = null;
+let currentImage = null;
+let isPinned = false; // The user looks at an image: new results do not replace it.
+let problem = "";
+let session = createSession();
 
-function begin() {
-  return new Session({ answered, stopped });
+function createSession() {
+  return new Session({ onResult, onStop });
 }
 
-function take(files) {
+function addFiles(files) {
   if (!files.length) return;
   // New images are shown as they come, unless the user still looks at one while others wait.
-  if (session.left === 0) kept = false;
-  settle();
-  session.give(files);
-  go();
+  if (session.nUnfinished === 0) isPinned = false;
+  resetProblem();
+  session.add(files);
+  processImages();
 }
 
-function go() {
-  // Before the networks are known, images wait.
-  if (networks.size) session.go();
-  say();
+function processImages() {
+  // Images wait until the networks are known.
+  if (networks.size) session.process();
+  showStatus();
 }
 
-function answered(image) {
-  if (image.answers.some((answer) => !networks.has(answer.network))) {
-    [image.answers, image.unreadable] = [[], "The server has other networks now. Load this page anew."];
+function onResult(image) {
+  if (image.predictions.some((prediction) => !networks.has(prediction.network))) {
+    image.predictions = [];
+    image.unreadable = "The server has loaded different networks. Reload this page.";
   }
-  list(image, session.images.indexOf(image), saidOf(image), pick);
-  say();
-  if (!kept && (shown === null || image.number > shown.number)) {
-    // What has the focus there may be gone with the next image.
-    if (at("answer").contains(document.activeElement)) at("give").focus({ preventScroll: true });
-    show(image);
+  addToHistory(image, session.images.indexOf(image), findPrediction(image), selectImage);
+  showStatus();
+  if (!isPinned && (currentImage === null || image.number > currentImage.number)) {
+    // The element that has the focus may disappear with the next image.
+    if (byId("result").contains(document.activeElement)) byId("inputs").focus({ preventScroll: true });
+    showImage(image);
   }
-  // Maps of images that only pass by would hold up the answers to the others.
-  if (session.left === 0) explainShown();
+  // Heat maps of images that are shown only for a moment would delay the predictions for the others.
+  if (session.nUnfinished === 0) explainCurrent();
 }
 
-function stopped(error) {
-  trouble = error.message;
-  if (error instanceof SignedOut || !networks.size) {
-    at("again").textContent = error instanceof SignedOut ? "Sign in" : "Try again";
-    at("again").hidden = false;
+function onStop(error) {
+  problem = error.message;
+  if (error instanceof SignedOutError || !networks.size) {
+    byId("retry").textContent = error instanceof SignedOutError ? "Sign in" : "Try again";
+    byId("retry").hidden = false;
   }
-  say();
-  if (!(error instanceof Refusal)) reportError(error);
+  showStatus();
+  if (!(error instanceof ServerError)) reportError(error);
 }
 
-// A trouble that has a button stands until the button has helped.
-function settle() {
-  if (at("again").hidden) trouble = "";
+// A problem that has a button stays until the button has solved it.
+function resetProblem() {
+  if (byId("retry").hidden) problem = "";
 }
 
-function say() {
-  at("status").textContent = [session.progress, trouble].filter(Boolean).join(" ");
+function showStatus() {
+  byId("status").textContent = [session.progress, problem].filter(Boolean).join(" ");
 }
 
-const saidOf = (image) => image.answers.find((answer) => answer.network === chosen) ?? image.answers[0];
+const findPrediction = (image) => image.predictions.find(({ network }) => network === selectedNetwork) ?? image.predictions[0];
 
-function show(image) {
-  shown = image;
-  at("answer").hidden = false;
-  at("answer-title").textContent = image.name;
-  at("unreadable").hidden = !image.unreadable;
-  at("unreadable").textContent = image.unreadable ?? "";
-  at("shown").hidden = image.unreadable !== null;
-  hideHeat(image.picture, image.name);
-  const said = saidOf(image);
-  showBeside(image.answers, networks, said?.network, choose);
-  if (said) {
-    showAnswer(said, networks.get(said.network));
-    at("heat-said").textContent = "The heat map follows when all images are answered.";
+function showImage(image) {
+  currentImage = image;
+  byId("result").hidden = false;
+  byId("result-title").textContent = image.name;
+  byId("unreadable").hidden = !image.unreadable;
+  byId("unreadable").textContent = image.unreadable ?? "";
+  byId("result-details").hidden = image.unreadable !== null;
+  hideHeatmap(image.url, image.name);
+  const prediction = findPrediction(image);
+  showComparison(image.predictions, networks, prediction?.network, selectNetwork);
+  if (prediction) {
+    showPrediction(prediction, networks.get(prediction.network));
+    byId("heatmap-caption").textContent = "The heat map is computed after all images are processed.";
   }
-  mark(image);
+  markCurrent(image);
 }
 
-async function explainShown() {
-  const said = shown && saidOf(shown);
-  if (!said) return;
+async function explainCurrent() {
+  const prediction = currentImage && findPrediction(currentImage);
+  if (!prediction) return;
   try {
-    await showHeat(shown, said);
+    await showHeatmap(currentImage, prediction);
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    if (error instanceof SignedOut) stopped(error);
+    if (!(error instanceof ServerError)) throw error;
+    if (error instanceof SignedOutError) onStop(error);
   }
 }
 
-function pick(image) {
-  kept = true;
-  show(image);
-  explainShown();
-  at("answer").focus();
+function selectImage(image) {
+  isPinned = true;
+  showImage(image);
+  explainCurrent();
+  byId("result").focus();
 }
 
-function choose(network) {
-  chosen = network;
-  for (const image of session.images) label(image, saidOf(image));
-  show(shown);
-  explainShown();
-  at("beside").querySelector(`input[value="${CSS.escape(network)}"]`).focus();
+function selectNetwork(network) {
+  selectedNetwork = network;
+  for (const image of session.images) updateHistory(image, findPrediction(image));
+  showImage(currentImage);
+  explainCurrent();
+  byId("comparison").querySelector(`input[value="${CSS.escape(network)}"]`).focus();
 }
 
-function forget() {
+function clearSession() {
   session.end();
-  session = begin();
-  [shown, kept] = [null, false];
-  stopHeat();
-  settle();
-  at("answer").hidden = true;
-  clear();
-  say();
-  at("give").focus();
+  session = createSession();
+  currentImage = null;
+  isPinned = false;
+  stopHeatmap();
+  resetProblem();
+  byId("result").hidden = true;
+  clearHistory();
+  showStatus();
+  byId("inputs").focus();
 }
 
-function save() {
-  const address = URL.createObjectURL(new Blob([csv(session.images)], { type: "text/csv" }));
-  Object.assign(make("a"), { href: address, download: "parfocal.csv" }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
+function downloadCsv() {
+  const url = URL.createObjectURL(new Blob([formatCsv(session.images)], { type: "text/csv" }));
+  Object.assign(createElement("a"), { href: url, download: "parfocal.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-function tellNetwork(network) {
-  const [line, head, cell] = [make("tr"), make("th", network.name), make("td")];
-  head.scope = "row";
-  cell.append(Object.assign(make("a", "report"), { href: network.report.slice(1) }));
+function createNetworkRow(network) {
+  const row = createElement("tr");
+  const heading = createElement("th", network.name);
+  const cell = createElement("td");
+  heading.scope = "row";
+  cell.append(Object.assign(createElement("a", "report"), { href: network.report.slice(1) }));
   cell.firstChild.setAttribute("aria-label", `Report of ${network.name}`);
-  const accuracy = network.figures.valid?.accuracy;
-  const calibrated = network.validated ? `${network.validated} images` : "nothing";
-  line.append(head, make("td", network.classes.join(", ")), make("td", calibrated), make("td", accuracy == null ? "–" : percent(accuracy)), cell);
-  return line;
+  const accuracy = network.metrics.valid?.accuracy;
+  const calibration = network.n_calibration_images ? `${network.n_calibration_images} images` : "not calibrated";
+  row.append(
+    heading,
+    createElement("td", network.classes.join(", ")),
+    createElement("td", calibration),
+    createElement("td", accuracy == null ? "–" : formatPercent(accuracy)),
+    cell,
+  );
+  return row;
 }
 
-function tellExample(example) {
-  const button = Object.assign(make("button"), { type: "button" });
-  button.append(Object.assign(make("img"), { src: example.file.slice(1), alt: "" }), make("span", example.title));
+function createExampleItem(example) {
+  const button = Object.assign(createElement("button"), { type: "button" });
+  button.append(Object.assign(createElement("img"), { src: example.file.slice(1), alt: "" }), createElement("span", example.title));
   button.addEventListener("click", async () => {
-    const wanting = session;
+    const clickedIn = session;
     try {
-      const drawn = await (await ask(example.file.slice(1))).blob();
-      if (session === wanting) take([new File([drawn], `${example.title} (drawn).jpg`, { type: drawn.type })]);
+      const blob = await (await request(example.file.slice(1))).blob();
+      if (session === clickedIn) addFiles([new File([blob], `${example.title} (synthetic).jpg`, { type: blob.type })]);
     } catch (error) {
-      stopped(error);
+      onStop(error);
     }
   });
-  const item = make("li");
+  const item = createElement("li");
   item.append(button);
   return item;
 }
 
 async function start() {
-  trouble = "";
-  say();
-  mayAskAgain();
+  problem = "";
+  showStatus();
+  allowSignIn();
   try {
-    const [loaded, examples] = [await answerOf("v1/models"), await answerOf("examples")];
-    at("networks").tBodies[0].replaceChildren(...loaded.map(tellNetwork));
-    at("examples").replaceChildren(...examples.map(tellExample));
-    // Networks of before stay: images that they answered are still here.
+    const loaded = await requestJson("v1/models");
+    const examples = await requestJson("examples");
+    byId("networks").tBodies[0].replaceChildren(...loaded.map(createNetworkRow));
+    byId("examples").replaceChildren(...examples.map(createExampleItem));
+    // Earlier networks stay: the session still shows their predictions.
     for (const network of loaded) networks.set(network.name, network);
   } catch (error) {
-    stopped(error);
+    onStop(error);
     return;
   }
-  chosen ??= networks.keys().next().value;
-  if (document.activeElement === at("again")) at("give").focus();
-  at("again").hidden = true;
-  go();
-  if (session.left === 0) explainShown();
+  selectedNetwork ??= networks.keys().next().value;
+  if (document.activeElement === byId("retry")) byId("inputs").focus();
+  byId("retry").hidden = true;
+  processImages();
+  if (session.nUnfinished === 0) explainCurrent();
   document.body.dataset.ready = "yes";
 }
 
-listen(take);
-// Whoever is in the answer reads it: other images come in beside, and do not take its place.
-at("answer").addEventListener("focusin", () => { kept = true; });
-at("save").addEventListener("click", save);
-at("forget").addEventListener("click", forget);
-at("again").addEventListener("click", start);
+listenForImages(addFiles);
+// While the focus is in the result, the user reads it: other images do not replace it.
+byId("result").addEventListener("focusin", () => { isPinned = true; });
+byId("download").addEventListener("click", downloadCsv);
+byId("clear").addEventListener("click", clearSession);
+byId("retry").addEventListener("click", start);
 await start();

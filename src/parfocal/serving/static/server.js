@@ -1,47 +1,47 @@
-// What the page asks of the server: everything goes through here, so that a token is asked for in one place.
+// Requests to the server. All of them go through this file, so that only one place asks for a token.
 
 import { signIn } from "./token.js";
-import { Refusal, SignedOut, reason } from "./refusal.js";
+import { ServerError, SignedOutError, readMessage } from "./errors.js";
 
-export { Refusal, SignedOut };
+export { ServerError, SignedOutError };
 
-const PATIENCE = 12;
+const MAX_RETRIES = 12;
 
-export async function ask(address, options = {}) {
-  for (let turn = 0; ; turn += 1) {
-    let answer;
+export async function request(address, options = {}) {
+  for (let retries = 0; ; retries += 1) {
+    let response;
     try {
-      answer = await fetch(address, options);
+      response = await fetch(address, options);
     } catch (error) {
       if (options.signal?.aborted) throw error;
-      throw new Refusal("The server does not answer. Is it still running?");
+      throw new ServerError("The server does not respond. Is it still running?");
     }
-    if (answer.ok) return answer;
-    if (answer.status === 401) {
+    if (response.ok) return response;
+    if (response.status === 401) {
       await signIn();
-    } else if (answer.status === 503 && turn < PATIENCE) {
-      await new Promise((go) => setTimeout(go, 1000 * Number(answer.headers.get("retry-after") ?? 1)));
+    } else if (response.status === 503 && retries < MAX_RETRIES) {
+      await new Promise((resolve) => setTimeout(resolve, 1000 * Number(response.headers.get("retry-after") ?? 1)));
     } else {
-      throw new Refusal(await reason(answer));
+      throw new ServerError(await readMessage(response));
     }
   }
 }
 
-export async function answerOf(address, options) {
-  const answer = await ask(address, options);
+export async function requestJson(address, options) {
+  const response = await request(address, options);
   try {
-    return await answer.json();
+    return await response.json();
   } catch (error) {
     if (options?.signal?.aborted) throw error;
-    throw new Refusal("The server's answer cannot be read. Is something between it and this page?");
+    throw new ServerError("The server's response is not valid JSON. Is there a proxy in between?");
   }
 }
 
-export async function grade(image, signal) {
-  const said = (await answerOf("v1/grade", { method: "POST", body: image, signal })).images?.[0];
-  if (!said) throw new Refusal("The server's answer holds no image.");
-  return said.answers;
+export async function predict(image, signal) {
+  const result = (await requestJson("v1/predict", { method: "POST", body: image, signal })).images?.[0];
+  if (!result) throw new ServerError("The server's response contains no image.");
+  return result.predictions;
 }
 
 export const explain = (image, network, signal) =>
-  answerOf(`v1/explain?as=values&network=${encodeURIComponent(network)}`, { method: "POST", body: image, signal });
+  requestJson(`v1/explain?as=values&network=${encodeURIComponent(network)}`, { method: "POST", body: image, signal });

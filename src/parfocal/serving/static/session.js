@@ -1,75 +1,76 @@
-// The images of a session: they wait, are graded a few at a time, and stay until all is forgotten.
+// The images of a session: they wait, are sent to the server a few at a time, and stay until the session is cleared.
 
-import { SignedOut, grade } from "./server.js";
+import { SignedOutError, predict } from "./server.js";
 
-const AT_ONCE = 4;
+const MAX_CONCURRENT = 4;
 
-// Never begins anew, so that no two images of a page are of one number.
-let numbered = 0;
+// Never reset, so that all images of a page have different numbers.
+let lastNumber = 0;
 
 export class Session {
   images = [];
   #waiting = [];
-  #running = 0;
-  #asked = 0;
-  #end = new AbortController();
+  #nRunning = 0;
+  #nAdded = 0;
+  #controller = new AbortController();
   #listener;
 
   constructor(listener) {
     this.#listener = listener;
   }
 
-  get left() {
-    return this.#waiting.length + this.#running;
+  get nUnfinished() {
+    return this.#waiting.length + this.#nRunning;
   }
 
   get progress() {
-    const bad = this.images.filter((image) => image.unreadable).length;
-    if (this.left) return `${this.images.length} of ${this.#asked} answered …`;
-    return this.#asked ? `${this.images.length} answered${bad ? `, ${bad} of them refused` : ""}.` : "";
+    const nFailed = this.images.filter((image) => image.unreadable).length;
+    if (this.nUnfinished) return `${this.images.length} of ${this.#nAdded} images processed …`;
+    const processed = this.images.length === 1 ? "1 image processed" : `${this.images.length} images processed`;
+    return this.#nAdded ? `${processed}${nFailed ? `, ${nFailed} failed` : ""}.` : "";
   }
 
-  give(files) {
+  add(files) {
     for (const file of files) {
-      numbered += 1;
-      this.#waiting.push({ number: numbered, name: file.name || "pasted image", file, answers: [], unreadable: null });
+      lastNumber += 1;
+      this.#waiting.push({ number: lastNumber, name: file.name || "pasted image", file, predictions: [], unreadable: null });
     }
-    this.#asked += files.length;
+    this.#nAdded += files.length;
   }
 
-  go() {
-    while (this.#running < AT_ONCE && this.#waiting.length) this.#grade(this.#waiting.shift());
+  process() {
+    while (this.#nRunning < MAX_CONCURRENT && this.#waiting.length) this.#predict(this.#waiting.shift());
   }
 
-  // What is still on its way finds its session ended, and is dropped.
+  // Requests that are still running are cancelled, and their images are dropped.
   end() {
-    this.#end.abort();
-    for (const image of this.images) URL.revokeObjectURL(image.picture);
+    this.#controller.abort();
+    for (const image of this.images) URL.revokeObjectURL(image.url);
   }
 
-  async #grade(image) {
-    this.#running += 1;
-    let failed = null;
+  async #predict(image) {
+    this.#nRunning += 1;
+    let error = null;
     try {
-      image.answers = await grade(image.file, this.#end.signal);
-    } catch (error) {
-      failed = error;
+      image.predictions = await predict(image.file, this.#controller.signal);
+    } catch (caught) {
+      error = caught;
     }
-    this.#running -= 1;
-    if (this.#end.signal.aborted) return;
-    if (failed instanceof SignedOut) {
-      // It waits for the token, as those behind it do.
+    this.#nRunning -= 1;
+    if (this.#controller.signal.aborted) return;
+    if (error instanceof SignedOutError) {
+      // The image waits for the token, as those behind it do.
       this.#waiting.push(image);
       this.#waiting.sort(byNumber);
-      this.#listener.stopped(failed);
+      this.#listener.onStop(error);
       return;
     }
-    image.unreadable = failed?.message ?? null;
-    image.picture = URL.createObjectURL(image.file);
+    image.unreadable = error?.message ?? null;
+    image.url = URL.createObjectURL(image.file);
     this.images.push(image);
     this.images.sort(byNumber);
-    this.go();
-    this.#listener.answered(image);
+    this.process();
+    this.#listener.onResult(image);
   }
 }
 

@@ -2,27 +2,27 @@
 
 const FLAGS = ["positive", "referred"];
 
-// A spreadsheet runs what begins so; a quote before it keeps it text.
-const field = (value) => {
+// A spreadsheet runs a field that begins with one of these as a formula; a quote before it keeps it text.
+const quoteField = (value) => {
   const text = /^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 
-export function csv(images) {
-  const classes = [...new Set(images.flatMap((one) => one.answers.flatMap((said) => Object.keys(said.probabilities))))];
+export function formatCsv(images) {
+  const classes = [...new Set(images.flatMap((image) => image.predictions.flatMap((prediction) => Object.keys(prediction.probabilities))))];
   const heading = ["image", "network", "predicted", ...classes.map((name) => `probability:${name}`), ...FLAGS, "unusual", "unreadable"];
-  const rows = images.flatMap((one) =>
-    one.unreadable
-      ? [[one.name, "", "", ...classes.map(() => ""), "", "", "", one.unreadable]]
-      : one.answers.map((said) => [
-          one.name,
-          said.network,
-          said.label,
-          ...classes.map((name) => said.probabilities[name]?.toPrecision(9) ?? ""),
-          ...FLAGS.map((name) => (said[name] === null ? "" : Number(said[name]))),
-          said.unusual.join(" "),
+  const rows = images.flatMap((image) =>
+    image.unreadable
+      ? [[image.name, "", "", ...classes.map(() => ""), "", "", "", image.unreadable]]
+      : image.predictions.map((prediction) => [
+          image.name,
+          prediction.network,
+          prediction.label,
+          ...classes.map((name) => prediction.probabilities[name]?.toPrecision(9) ?? ""),
+          ...FLAGS.map((name) => (prediction[name] === null ? "" : Number(prediction[name]))),
+          prediction.unusual.join(" "),
           "",
         ]),
   );
-  return [heading, ...rows].map((row) => row.map(field).join(",") + "\r\n").join("");
+  return [heading, ...rows].map((row) => row.map(quoteField).join(",") + "\r\n").join("");
 }

@@ -1,58 +1,62 @@
-// The dialog that asks for the token: once for all that wait for it, and not again after it was closed, until wanted.
+// The dialog that asks for the token: once for all requests that wait for it. Closed, it stays closed until the user
+// asks for it.
 
-import { SignedOut, reason } from "./refusal.js";
-import { make } from "./view.js";
+import { SignedOutError, readMessage } from "./errors.js";
+import { createElement } from "./view.js";
 
-const WRONG = "This is not the token. Try again.";
+const REQUIRED = "This server requires a token.";
+const WRONG = "Wrong token. Try again.";
 
-let [signingIn, declined] = [null, false];
+let signingIn = null;
+let declined = false;
 
-export const mayAskAgain = () => { declined = false; };
+export const allowSignIn = () => { declined = false; };
 
 export function signIn() {
-  if (declined) return Promise.reject(new SignedOut("This server asks for a token."));
-  signingIn ??= asked().finally(() => { signingIn = null; });
+  if (declined) return Promise.reject(new SignedOutError(REQUIRED));
+  signingIn ??= showDialog().finally(() => { signingIn = null; });
   return signingIn;
 }
 
-function asked() {
-  const [dialog, form, field, said] = drawn();
-  return new Promise((done, refused) => {
+function showDialog() {
+  const { dialog, form, field, alert } = createDialog();
+  return new Promise((resolve, reject) => {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const wrong = await refusal(field.value);
-      said.textContent = wrong;
-      if (!wrong) dialog.close("signed in");
+      const problem = await sendToken(field.value);
+      alert.textContent = problem;
+      if (!problem) dialog.close("signed in");
     });
     dialog.addEventListener("close", () => {
       declined = dialog.returnValue === "";
       dialog.remove();
-      if (declined) refused(new SignedOut("This server asks for a token."));
-      else done();
+      if (declined) reject(new SignedOutError(REQUIRED));
+      else resolve();
     });
     document.body.append(dialog);
     dialog.showModal();
   });
 }
 
-function drawn() {
-  const [dialog, form, title, label, said, go] = ["dialog", "form", "h2", "label", "p", "p"].map((kind) => make(kind));
-  const field = Object.assign(make("input"), { type: "password", autocomplete: "current-password", required: true });
-  title.textContent = "This server asks for a token";
+function createDialog() {
+  const [dialog, form, title, label, alert, buttons] = ["dialog", "form", "h2", "label", "p", "p"].map((tag) => createElement(tag));
+  const field = Object.assign(createElement("input"), { type: "password", autocomplete: "current-password", required: true });
+  title.textContent = "This server requires a token";
   dialog.setAttribute("aria-label", title.textContent);
   label.append("Token ", field);
-  said.setAttribute("role", "alert");
-  go.append(make("button", "Go on"));
-  form.append(title, label, said, go);
+  alert.setAttribute("role", "alert");
+  buttons.append(createElement("button", "Continue"));
+  form.append(title, label, alert, buttons);
   dialog.append(form);
-  return [dialog, form, field, said];
+  return { dialog, form, field, alert };
 }
 
-async function refusal(token) {
-  // No header carries anything else, and no token has it.
+// Send the token and return what is wrong with it, or nothing.
+async function sendToken(token) {
+  // A header can carry only these characters, and a token has no others.
   if (/[^\x20-\x7e]/.test(token)) return WRONG;
-  const answer = await fetch("v1/session", { method: "POST", headers: { authorization: `Bearer ${token}` } }).catch(() => null);
-  if (answer === null) return "The server does not answer. Is it still running?";
-  if (answer.ok) return "";
-  return answer.status === 401 ? WRONG : reason(answer);
+  const response = await fetch("v1/session", { method: "POST", headers: { authorization: `Bearer ${token}` } }).catch(() => null);
+  if (response === null) return "The server does not respond. Is it still running?";
+  if (response.ok) return "";
+  return response.status === 401 ? WRONG : readMessage(response);
 }

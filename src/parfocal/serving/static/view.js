@@ -1,77 +1,93 @@
-// What is shown of one image: the answer of the chosen network, and all networks beside it.
+// The view of one image: the prediction of the selected network, and a table of all networks.
 
-export const at = (id) => document.getElementById(id);
+export const byId = (id) => document.getElementById(id);
 
-export function make(kind, text = "", name = "") {
-  const element = document.createElement(kind);
+export function createElement(tag, text = "", className = "") {
+  const element = document.createElement(tag);
   element.textContent = text;
-  if (name) element.className = name;
+  if (className) element.className = className;
   return element;
 }
 
-export const percent = (share) => {
-  const shown = (100 * share).toFixed(1);
-  return share < 1 && shown === "100.0" ? "over 99.9\u00a0%" : share > 0 && shown === "0.0" ? "under 0.1\u00a0%" : `${shown}\u00a0%`;
+export const formatPercent = (share) => {
+  const text = (100 * share).toFixed(1);
+  if (share < 1 && text === "100.0") return "over 99.9\u00a0%";
+  if (share > 0 && text === "0.0") return "under 0.1\u00a0%";
+  return `${text}\u00a0%`;
 };
 
-// Each remark in a sentence, in a few words, and how grave it is.
-function remarks(said, network) {
-  const told = [];
-  if (said.referred) told.push(["Refer to a human: the network is not sure enough.", "refer to a human", "warn"]);
-  if (said.unusual.length) {
-    told.push([`Out of the ordinary (${said.unusual.join(", ")}): validation had no such images.`, "out of the ordinary", "warn"]);
+// The notes on a prediction: each as a sentence, as a few words, and with its severity.
+function listNotes(prediction, network) {
+  const notes = [];
+  if (prediction.referred) {
+    notes.push({ text: "Refer to a human: the network is not certain enough.", short: "refer to a human", severity: "warn" });
   }
-  if (said.positive !== null && network.operating) {
-    const about = network.operating.positive;
-    told.push(said.positive ? [`Positive: ${about}.`, "positive", "bad"] : [`Negative: not ${about}.`, "negative", ""]);
+  if (prediction.unusual.length) {
+    const features = prediction.unusual.join(", ");
+    notes.push({ text: `Unusual image (${features}): out-of-distribution, compared with the validation images.`, short: "unusual image", severity: "warn" });
   }
-  return told;
+  if (prediction.positive !== null && network.operating_point) {
+    const meaning = network.operating_point.positive;
+    if (prediction.positive) notes.push({ text: `Positive: ${meaning}.`, short: "positive", severity: "bad" });
+    else notes.push({ text: `Negative: not ${meaning}.`, short: "negative", severity: "" });
+  }
+  return notes;
 }
 
-function meaning(said, network) {
-  if (!network.validated) return `${network.name} is not calibrated: take the numbers as an order, not as chances.`;
-  const calibrated = `Calibrated on ${network.validated} images of validation`;
-  if (said.unusual.length) return `${calibrated}, which this image is unlike: the number need not hold for it.`;
-  const hundred = Math.round(100 * said.probability);
-  const many = hundred === 100 ? "nearly all" : hundred === 0 ? "hardly one" : `about ${hundred}`;
-  return `${calibrated}: of 100 images like them that it gives this number, ${many} are ${said.label}.`;
+function describeProbability(prediction, network) {
+  if (!network.n_calibration_images) return `${network.name} is not calibrated: use the probabilities only to rank the classes.`;
+  const calibrated = `Calibrated on ${network.n_calibration_images} validation images`;
+  if (prediction.unusual.length) return `${calibrated}, but this image is unlike them: the probability may be wrong.`;
+  const percent = Math.round(100 * prediction.probability);
+  const share = percent === 100 ? "nearly all" : percent === 0 ? "almost none" : `about ${percent}`;
+  return `${calibrated}: of 100 such images with this probability, ${share} are ${prediction.label}.`;
 }
 
-export function showAnswer(said, network) {
-  at("label").textContent = `${said.label}: ${percent(said.probability)}`;
-  at("meaning").textContent = meaning(said, network);
-  at("flags").replaceChildren(...remarks(said, network).map(([text, , kind]) => make("li", text, `flag ${kind}`)));
-  at("bars").tBodies[0].replaceChildren(...Object.entries(said.probabilities).map(([name, share]) => bar(name, share, name === said.label)));
-  at("operating").textContent = network.operating
-    ? `Operating point: ${network.operating.wish}. ${network.operating.positive} is answered positive${network.operating.wish === "kappa" ? "." : ` from ${percent(network.operating.threshold)} on.`}`
+export function showPrediction(prediction, network) {
+  byId("prediction").textContent = `${prediction.label}: ${formatPercent(prediction.probability)}`;
+  byId("calibration").textContent = describeProbability(prediction, network);
+  byId("notes").replaceChildren(...listNotes(prediction, network).map(({ text, severity }) => createElement("li", text, `note ${severity}`)));
+  byId("probabilities").tBodies[0].replaceChildren(
+    ...Object.entries(prediction.probabilities).map(([name, share]) => createBar(name, share, name === prediction.label)),
+  );
+  const point = network.operating_point;
+  byId("operating-point").textContent = point
+    ? `Operating point: ${point.goal}. An image is positive (${point.positive}) from a probability of ${formatPercent(point.threshold)}.`
     : "";
 }
 
-export function showBeside(answers, networks, chosen, choose) {
-  at("beside").hidden = answers.length < 2;
-  at("beside").querySelector("tbody").replaceChildren(...answers.map((said) => row(said, networks.get(said.network), said.network === chosen, choose)));
+export function showComparison(predictions, networks, selected, onSelect) {
+  byId("comparison").hidden = predictions.length < 2;
+  byId("comparison").querySelector("tbody").replaceChildren(
+    ...predictions.map((prediction) => createRow(prediction, networks.get(prediction.network), prediction.network === selected, onSelect)),
+  );
 }
 
-function bar(name, share, answered) {
-  const line = make("tr", "", answered ? "answered" : "");
-  const head = make("th", name);
-  head.scope = "row";
-  const [frame, fill, cell] = [make("div", "", "bar"), make("div"), make("td")];
+function createBar(name, share, isPredicted) {
+  const row = createElement("tr", "", isPredicted ? "selected" : "");
+  const heading = createElement("th", name);
+  const frame = createElement("div", "", "bar");
+  const fill = createElement("div");
+  const cell = createElement("td");
+  heading.scope = "row";
   fill.style.width = `${100 * share}%`;
   frame.setAttribute("aria-hidden", "true");
   frame.append(fill);
   cell.append(frame);
-  line.append(head, cell, make("td", percent(share)));
-  return line;
+  row.append(heading, cell, createElement("td", formatPercent(share)));
+  return row;
 }
 
-function row(said, network, chosen, choose) {
-  const [line, head, label, button] = [make("tr", "", chosen ? "answered" : ""), make("th"), make("label"), make("input")];
-  Object.assign(button, { type: "radio", name: "network", value: said.network, checked: chosen });
-  button.addEventListener("change", () => choose(said.network));
-  label.append(button, said.network);
-  head.scope = "row";
-  head.append(label);
-  line.append(head, make("td", said.label), make("td", percent(said.probability)), make("td", remarks(said, network).map(([, text]) => text).join("; ")));
-  return line;
+function createRow(prediction, network, isSelected, onSelect) {
+  const row = createElement("tr", "", isSelected ? "selected" : "");
+  const heading = createElement("th");
+  const label = createElement("label");
+  const radio = Object.assign(createElement("input"), { type: "radio", name: "network", value: prediction.network, checked: isSelected });
+  radio.addEventListener("change", () => onSelect(prediction.network));
+  label.append(radio, prediction.network);
+  heading.scope = "row";
+  heading.append(label);
+  const notes = listNotes(prediction, network).map(({ short }) => short).join("; ");
+  row.append(heading, createElement("td", prediction.label), createElement("td", formatPercent(prediction.probability)), createElement("td", notes));
+  return row;
 }

@@ -1,0 +1,101 @@
+"""The summary of runs: the rows of every table of results, in the terminal, the report, papers and notebooks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from parfocal.evaluation.metrics import CLASS_METRICS, MAJORITY_ACCURACY, METRICS, SPLIT_METRICS, select_distinct
+from parfocal.run import Run
+
+TABULATED_METRICS = tuple(metric.name for metric in METRICS if metric.tabulated)
+"""The metrics of the main tables."""
+
+SPLITS = ("valid", "test")
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """The value of a metric with its confidence interval, if defined, and its standard deviation over several runs."""
+
+    value: float | None
+    interval: list[float] | None = None
+    std: float | None = None
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any], name: str) -> Self:
+        """Return a metric of the plain data that `evaluate_split` returns, or of one class of it."""
+        return cls(metrics.get(name), metrics.get("intervals", {}).get(name))
+
+    def __str__(self) -> str:
+        """Format the value for a table: 0.781 ± 0.004 (0.743–0.815)."""
+        if self.value is None:
+            return "–"
+        text = f"{self.value:.3f}"
+        if self.std is not None:
+            text += f" ± {self.std:.3f}"
+        if self.interval is not None:
+            low, high = self.interval
+            text += f" ({low:.3f} to {high:.3f})" if low < 0 else f" ({low:.3f}–{high:.3f})"
+        return text
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """The metrics of one class, by name, and how many images have it as true and as predicted class."""
+
+    n_images: int
+    n_predicted: int
+    metrics: dict[str, MetricValue]
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
+        """Return the row of the plain data of one class, with its `intervals`."""
+        values = {metric.name: MetricValue.from_metrics(metrics, metric.name) for metric in CLASS_METRICS}
+        return cls(metrics["support"], metrics["predicted"], values)
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """The metrics of one run on one split, by name, with the majority-class baseline, and those of each class."""
+
+    run: str
+    split: str
+    n_images: int
+    n_groups: int
+    best_epoch: int | None
+    metrics: dict[str, MetricValue]
+    classes: dict[str, ClassRow]
+
+    @classmethod
+    def from_metrics(cls, run: str, split: str, metrics: Mapping[str, Any], best_epoch: int | None = None) -> Self:
+        """Return the row of labeled metrics: the plain data that `evaluate_split` returns, or a section of it."""
+        names = [MAJORITY_ACCURACY.name, *(metric.name for metric in SPLIT_METRICS)]
+        class_intervals = metrics.get("intervals", {}).get("per_class", {})
+        return cls(
+            run,
+            split,
+            metrics["count"],
+            metrics["groups"],
+            best_epoch,
+            {name: MetricValue.from_metrics(metrics, name) for name in names},
+            {
+                name: ClassRow.from_metrics({**values, "intervals": class_intervals.get(name, {})})
+                for name, values in metrics["per_class"].items()
+            },
+        )
+
+
+def summarize(runs: Sequence[Run]) -> list[SummaryRow]:
+    """Return a row for each finished run and each of its splits with known labels."""
+    rows: list[SummaryRow] = []
+    for run in runs:
+        metrics = run.read_metrics()
+        splits = [split for split in SPLITS if metrics.get(split, {}).get("labeled")]
+        best_epoch = metrics.get("best_epoch")
+        rows += [SummaryRow.from_metrics(run.name, split, metrics[split], best_epoch) for split in splits]
+    return rows
+
+
+def select_tabulated(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the metrics that a table of results shows, by name; not those that repeat another in all results."""
+    return select_distinct(TABULATED_METRICS, results)

@@ -1,0 +1,44 @@
+"""Temperature scaling as a validation decision: probabilities of new images are calibrated by one fitted number."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from parfocal.evaluation.calibration import apply_temperature, compute_reliability_diagram, fit_temperature
+from parfocal.evaluation.metrics import compute_metrics
+from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
+
+
+@dataclass(frozen=True)
+class Temperature(ValidationDecision):
+    """The temperature by which the logits are divided; 1 changes nothing."""
+
+    name = "temperature"
+    section = "calibration"
+
+    value: float = 1.0
+
+    @classmethod
+    def fit(cls, valid: ValidationSplit, option: Any = None) -> Self:
+        """Find the temperature with the lowest loss on validation."""
+        return cls(fit_temperature(valid.predictions.truth, valid.predictions.probabilities))
+
+    def apply(self, batch: PredictedBatch) -> PredictedBatch:
+        """Calibrate the probabilities. The order of the classes stays as it is."""
+        calibrated = apply_temperature(batch.probabilities, self.value)
+        return replace(batch, probabilities=calibrated, labels=calibrated.argmax(axis=1))
+
+    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+        """Return the calibration metrics and the reliability diagram after scaling."""
+        metrics = compute_metrics(calibrated)
+        return {
+            "temperature": self.value,
+            **{name: metrics[name] for name in ("loss", "brier", "ece")},
+            "reliability": compute_reliability_diagram(calibrated.truth, calibrated.probabilities),
+        }
+
+    def describe(self) -> str:
+        """Return one sentence that says what was decided."""
+        return f"Probabilities are calibrated with a temperature of {self.value:.3g}."

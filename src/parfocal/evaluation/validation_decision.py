@@ -1,0 +1,122 @@
+"""The base class of a validation decision: something fitted on the validation split and applied to new predictions.
+
+To add a decision, derive a class from `ValidationDecision` and list it in `DECISIONS` of `decision.py`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from parfocal.data.decode import Pixels
+from parfocal.evaluation.bootstrap import compute_intervals
+from parfocal.evaluation.metrics import ResampledMetrics, collect_metrics
+from parfocal.evaluation.predictions import Predictions
+from parfocal.schema import EvaluationConfig
+
+if TYPE_CHECKING:
+    from parfocal.data.store import Store
+    from parfocal.data.table import Table
+
+
+@dataclass(frozen=True)
+class ValidationSplit:
+    """The validation split that decisions are fitted on.
+
+    `calibrated` holds the predictions after temperature scaling. `table` and `store` lead to the pixels; both are None
+    where only predictions exist, as for an ensemble.
+    """
+
+    predictions: Predictions
+    calibrated: Predictions
+    config: EvaluationConfig
+    table: "Table | None" = None
+    store: "Store | None" = None
+
+
+@dataclass(frozen=True)
+class PredictedBatch:
+    """The labels, probabilities and flags of some images, one row or value per image.
+
+    A flag is a column such as `positive` (true or false) or `unusual` (the unusual image features, "" for none).
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    flags: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def is_positive(self) -> np.ndarray | None:
+        """Which images are positive; None if the classes have no positive side."""
+        return self.flags.get("positive")
+
+    @property
+    def is_referred(self) -> np.ndarray | None:
+        """Which images are referred to a human; None without referral."""
+        return self.flags.get("referred")
+
+
+@dataclass(frozen=True)
+class ValidationDecision(ABC):
+    """A decision fitted on validation. Subclasses are frozen dataclasses whose fields are saved as JSON."""
+
+    name: ClassVar[str]
+    """Its key in decision.json."""
+    section: ClassVar[str] = ""
+    """The key of its results in metrics.json; "" if it has none."""
+    option: ClassVar[str] = ""
+    """The parameter of `evaluate` that turns it on; "" if it is always fitted."""
+    reads_pixels: ClassVar[bool] = False
+    """Whether `fit` and `inspect` need pixels."""
+
+    @classmethod  # noqa: B027 (optional to override)
+    def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:
+        """Reject an option that can never be met, before any network runs."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, valid: ValidationSplit, option: Any) -> Self | None:
+        """Fit the decision on validation; return None if the split does not allow one."""
+
+    @property
+    def option_value(self) -> Any:
+        """The value of the option that fits this decision again."""
+        return None
+
+    @property
+    def flag(self) -> str:
+        """The column that the decision adds to the predictions of new images; "" for none."""
+        return ""
+
+    def apply(self, batch: PredictedBatch) -> PredictedBatch:
+        """Return the batch with what the decision changes or adds."""
+        return batch
+
+    def inspect(self, pixels: Pixels) -> str:
+        """Return what the pixels of one prepared image say for the flag; only called if the decision reads pixels."""
+        return ""
+
+    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any] | None:
+        """Return what the decision reaches on labeled predictions, for metrics.json; `labels` are the decided ones."""
+        return None
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return one sentence that says what was decided."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build the decision from what `as_dict` returned and JSON kept."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+
+
+def compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
+    """Return every metric of labeled predictions, and the confidence interval of each under `intervals`."""
+    resampled = ResampledMetrics(predictions)
+    return {**collect_metrics(predictions, resampled), "intervals": compute_intervals(resampled)}
