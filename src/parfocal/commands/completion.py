@@ -1,11 +1,19 @@
 """Shell completion of recipe names, network names and recipe keys."""
 
+from pathlib import Path
+
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """Return the packaged recipes, and `auto`, that begin with the typed text."""
+    """Return the packaged recipes, `auto`, and the YAML files and folders that begin with the typed text."""
     from parfocal.recipe_file import AUTO, find_packaged_recipes
 
-    return [name for name in (*find_packaged_recipes(), AUTO) if name.startswith(incomplete)]
+    names = [name for name in (*find_packaged_recipes(), AUTO) if name.startswith(incomplete)]
+    folder, _, prefix = incomplete.rpartition("/")
+    paths = sorted(
+        path for path in Path(f"{folder}/" if "/" in incomplete else "").glob("*") if path.name.startswith(prefix)
+    )
+    files = [str(path) for path in paths if path.suffix in (".yaml", ".yml")]
+    return [*names, *files, *(f"{path}/" for path in paths if path.is_dir())]
 
 
 def complete_change(incomplete: str) -> list[str]:
