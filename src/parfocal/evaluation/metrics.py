@@ -26,7 +26,7 @@ class Metric:
 
     - `confusion`: confusion matrices (samples, K, K); it returns a value per matrix, per class (samples, K) for a
       metric of single classes.
-    - `scores`: the true classes and the probabilities; it returns a value per image, of which the mean is the metric.
+    - `scores`: the true classes and the probabilities; it returns a value per image, and the metric is their mean.
     - `bins`: the sums of each confidence bin (samples, bins) of correct images, confidence and images.
     - `ranks`: the counts of one class against the rest (`RankCounts`).
     """
