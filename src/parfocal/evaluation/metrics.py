@@ -134,6 +134,7 @@ MAJORITY_ACCURACY = Metric(
 
 SPLIT_METRICS = tuple(metric for metric in METRICS if metric.scope != "class")
 CLASS_METRICS = tuple(metric for metric in METRICS if metric.scope != "split")
+SELECTION_METRICS = tuple(metric.name for metric in METRICS if metric.selectable)
 
 _METRICS_BY_NAME = {metric.name: metric for metric in (*METRICS, MAJORITY_ACCURACY)}
 _SCORE_METRICS = tuple(metric for metric in SPLIT_METRICS if metric.source == "scores")
