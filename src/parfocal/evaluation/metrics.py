@@ -26,7 +26,7 @@ class Metric:
 
     - `confusion`: confusion matrices (samples, K, K); it returns a value per matrix, per class (samples, K) for a
       metric of single classes.
-    - `scores`: the true classes and the probabilities; it returns a value per image, of which the mean is the metric.
+    - `scores`: the true classes and the probabilities; it returns a value per image, and the metric is their mean.
     - `bins`: the sums of each confidence bin (samples, bins) of correct images, confidence and images.
     - `ranks`: the counts of one class against the rest (`RankCounts`).
     """
@@ -134,6 +134,7 @@ MAJORITY_ACCURACY = Metric(
 
 SPLIT_METRICS = tuple(metric for metric in METRICS if metric.scope != "class")
 CLASS_METRICS = tuple(metric for metric in METRICS if metric.scope != "split")
+SELECTION_METRICS = tuple(metric.name for metric in METRICS if metric.selectable)
 
 _METRICS_BY_NAME = {metric.name: metric for metric in (*METRICS, MAJORITY_ACCURACY)}
 _SCORE_METRICS = tuple(metric for metric in SPLIT_METRICS if metric.source == "scores")
