@@ -326,5 +326,5 @@ def test_a_warning_is_printed_if_the_border_decides(capsys: pytest.CaptureFixtur
     }
     _print_border_swap(Explanation(Path(), (), pd.DataFrame(), 1.0, localization, {}))
     output = capsys.readouterr().out
-    assert "Warning: bad: 40% of the answers change when the border is that of another image" in output
+    assert "Warning: bad: 40% of the predictions change when the border is replaced by that of another image" in output
     assert "few" not in output

@@ -9,7 +9,7 @@ import parfocal
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.locate import locate_table
-from parfocal.explainability.cam import locate_images
+from parfocal.explainability.images import locate_images
 from tests.cells import SMALL_RECIPE
 
 

@@ -1,4 +1,4 @@
-"""Class activation maps are the answer taken apart: exact for every class, network and link."""
+"""Class activation maps decompose the output exactly, for every class, network and ordinal head."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from tests.evaluation.trained_run import trained as trained
 def _make_classifier(model: str, n_classes: int, link: OrdinalHeadName = "none", seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
     names = [f"class {number}" for number in range(n_classes)]
-    made = Classifier(model, names, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3), ordinal_head=link)
-    torch.nn.init.normal_(made.network.fc.bias)
-    return made.eval()
+    classifier = Classifier(model, names, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3), ordinal_head=link)
+    torch.nn.init.normal_(classifier.network.fc.bias)
+    return classifier.eval()
 
 
 def _make_pixels(n_images: int, side: int, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,7 @@ def _make_pixels(n_images: int, side: int, seed: int = 0) -> np.ndarray:
     side=st.integers(32, 70),
     seed=st.integers(0, 1000),
 )
-def test_the_mean_of_a_map_and_the_bias_are_the_answer(
+def test_the_mean_of_a_map_plus_the_bias_is_the_logit(
     model: str, classes: int, link: OrdinalHeadName, side: int, seed: int
 ) -> None:
     classifier, pixels = _make_classifier(model, classes, link, seed), _make_pixels(2, side, seed)
@@ -45,15 +45,15 @@ def test_the_mean_of_a_map_and_the_bias_are_the_answer(
     with torch.no_grad():
         scores = classifier.network(classifier.normalize(torch.from_numpy(pixels)))
         logits = classifier(torch.from_numpy(pixels))
-    told = maps.values.mean(axis=(2, 3)) + maps.bias
+    recomposed = maps.values.mean(axis=(2, 3)) + maps.bias
     assert maps.names == (classifier.classes if link == "none" else (SCORE,))
-    np.testing.assert_allclose(told, scores, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(maps.outputs, told, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(recomposed, scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(maps.outputs, recomposed, rtol=1e-5, atol=1e-5)
     if link == "none":
-        np.testing.assert_allclose(told, logits, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(recomposed, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_said_for_all_classes_alike_is_no_evidence() -> None:
+def test_a_value_that_all_classes_share_is_no_evidence() -> None:
     classifier, pixels = _make_classifier("resnet20", 3), _make_pixels(2, 32)
     before = compute_class_maps(classifier, pixels)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_what_is_said_for_all_classes_alike_is_no_evidence() -> None:
 
 
 @pytest.mark.parametrize("link", ["none", "grades"])
-def test_gradients_at_the_last_stage_are_the_same_map(link: OrdinalHeadName) -> None:
+def test_grad_cam_at_the_last_stage_equals_the_class_activation_map(link: OrdinalHeadName) -> None:
     classifier, pixels = _make_classifier("resnet18", 3, link), _make_pixels(3, 64)
     exact, by_gradient = compute_class_maps(classifier, pixels), compute_class_maps(classifier, pixels, "gradcam")
     np.testing.assert_allclose(by_gradient.values, exact.values, rtol=1e-4, atol=1e-5)
@@ -76,34 +76,34 @@ def test_gradients_at_the_last_stage_are_the_same_map(link: OrdinalHeadName) -> 
     assert exact.values.shape[2:] == (2, 2)
 
 
-def test_gradients_do_not_mind_who_forbade_them() -> None:
+def test_grad_cam_works_inside_inference_mode_and_leaves_no_gradients() -> None:
     classifier, pixels = _make_classifier("resnet20", 2), _make_pixels(1, 32)
     with torch.inference_mode():
-        told = compute_class_maps(classifier, pixels, "gradcam", "stage2")
-    np.testing.assert_array_equal(told.values, compute_class_maps(classifier, pixels, "gradcam", "stage2").values)
+        maps = compute_class_maps(classifier, pixels, "gradcam", "stage2")
+    np.testing.assert_array_equal(maps.values, compute_class_maps(classifier, pixels, "gradcam", "stage2").values)
     assert all(weight.grad is None for weight in classifier.parameters())
 
 
 class _Brightness(torch.nn.Module):
-    """A network proper that says how bright the left upper quarter is."""
+    """A network whose output is the brightness of the upper left quarter."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         quarter = x[:, :, : x.shape[2] // 2, : x.shape[3] // 2].mean(dim=(1, 2, 3))
         return torch.stack([quarter, -quarter], dim=1)
 
 
-def test_occlusion_finds_the_part_that_decides() -> None:
+def test_occlusion_finds_the_decisive_area() -> None:
     classifier, pixels = _make_classifier("resnet20", 2), np.zeros((1, 48, 48, 3), np.uint8)
     pixels[0, 8:16, 8:16] = 255
-    proper = _Brightness()
-    proper.fc = classifier.network.fc  # type: ignore[assignment]
-    classifier.network = proper  # type: ignore[assignment]
+    network = _Brightness()
+    network.fc = classifier.network.fc  # type: ignore[assignment]
+    classifier.network = network  # type: ignore[assignment]
     map_ = compute_class_maps(classifier, pixels, "occlusion").values[0, 0]
     assert np.unravel_index(map_.argmax(), map_.shape) in [(row, column) for row in (1, 2) for column in (1, 2)]
     assert np.abs(map_[5:, 5:]).max() < 1e-6
 
 
-def test_a_run_explains_images_of_a_split_in_the_order_asked_for(trained: Path) -> None:
+def test_the_maps_of_a_split_are_in_the_order_of_the_ids(trained: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
     ids = [f"./new_dataset/test/{number}.bmp" for number in (5, 2)]
     maps = compute_split_maps(run, ids)
@@ -114,21 +114,22 @@ def test_a_run_explains_images_of_a_split_in_the_order_asked_for(trained: Path) 
     np.testing.assert_allclose(maps.values[:1], compute_split_maps(run, ids[:1]).values, atol=1e-4)
 
 
-def test_images_that_cannot_be_read_are_listed_and_the_rest_kept(trained: Path) -> None:
-    run, gone = Run(trained / "runs" / "resnet20"), trained / "cells" / "new_dataset" / "test" / "1.bmp"
-    content = gone.read_bytes()
-    gone.unlink()
+def test_unreadable_images_are_listed_and_the_others_kept(trained: Path) -> None:
+    run = Run(trained / "runs" / "resnet20")
+    missing = trained / "cells" / "new_dataset" / "test" / "1.bmp"
+    content = missing.read_bytes()
+    missing.unlink()
     try:
         maps = compute_split_maps(run, ["./new_dataset/test/1.bmp", "./new_dataset/test/2.bmp"])
-        none = compute_split_maps(run, ["./new_dataset/test/1.bmp"])
+        empty = compute_split_maps(run, ["./new_dataset/test/1.bmp"])
     finally:
-        gone.write_bytes(content)
+        missing.write_bytes(content)
     assert maps.ids == ("./new_dataset/test/2.bmp",)
-    assert maps.unreadable == none.unreadable == {"./new_dataset/test/1.bmp": "the file is missing"}
-    assert (len(maps), len(none)) == (1, 0)
+    assert maps.unreadable == empty.unreadable == {"./new_dataset/test/1.bmp": "the file is missing"}
+    assert (len(maps), len(empty)) == (1, 0)
 
 
-def test_what_is_not_there_is_told(trained: Path, tmp_path: Path) -> None:
+def test_an_unknown_split_id_method_or_stage_is_an_error(trained: Path, tmp_path: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
     with pytest.raises(UsageError, match=r"resnet20 has no split 'tset'\. Did you mean 'test'\?"):
         compute_split_maps(run, [], "tset")
@@ -148,7 +149,7 @@ def test_what_is_not_there_is_told(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_image_at_all_is_no_map(method: str) -> None:
+def test_no_images_give_no_maps(method: str) -> None:
     maps = compute_class_maps(_make_classifier("resnet20", 2), _make_pixels(0, 32), method)
     assert maps.evidence.shape == (0, 2, 1, 1)
     assert maps.for_labels([]).shape == (0, 1, 1)

@@ -137,10 +137,7 @@ def prepare(table: Table, config: ImagesConfig, *, workers: int | None = None) -
     anew.
     """
     paths = table.paths
-    key = hash_content(
-        {"format": FORMAT, "images": config.model_dump(), "files": [_read_file_stamp(path) for path in paths]}
-    )
-    folder = get_stores_folder() / key
+    folder = _get_folder(paths, config)
     if store := _open_if_complete(folder, config):
         return store
     with explain_write_errors(folder):
@@ -155,6 +152,16 @@ def prepare(table: Table, config: ImagesConfig, *, workers: int | None = None) -
     if store is None:
         raise ParfocalError(f"{folder} was damaged as soon as it was made. Check the disk.")
     return store
+
+
+def find_store(table: Table, config: ImagesConfig) -> Store | None:
+    """Open the Store of a table if it is complete; never build it."""
+    return _open_if_complete(_get_folder(table.paths, config), config)
+
+
+def _get_folder(paths: list[str], config: ImagesConfig) -> Path:
+    stamps = [_read_file_stamp(path) for path in paths]
+    return get_stores_folder() / hash_content({"format": FORMAT, "images": config.model_dump(), "files": stamps})
 
 
 def _read_file_stamp(path: str) -> list[object]:

@@ -1,1 +1,1 @@
-"""Where a network looks: maps of what speaks for an answer, and whether they lie where they should."""
+"""Class activation maps, Grad-CAM and occlusion maps, and tests of whether a network looks at the right place."""

@@ -1,4 +1,4 @@
-"""Seeing where networks look: maps of images on one scale, as sheets, files and figures."""
+"""Explain predictions: write heatmaps of images as sheets, as files and as a table, on one scale."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from parfocal.data.decode import Pixels
+from parfocal.data.encode import write_image
 from parfocal.data.table import SPLITS, UNKNOWN
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.explainability.cam import compute_class_maps
@@ -32,10 +31,10 @@ from parfocal.run import Run, open_runs
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` wrote: sheets, and one row of `figures` for each map that is shown.
+    """What `explain` wrote.
 
-    `scale` is full strength on the sheets; `lying` says of each run where its maps of the split lie; `unreadable` are
-    images that could not be read, with reasons.
+    `heatmaps` has one row for each heatmap on the sheets, and `scale` is the value of full strength. `localization`
+    says for each run where its maps of the split lie. `unreadable` maps images that cannot be read to the reason.
     """
 
     folder: Path
@@ -57,65 +56,85 @@ def explain(
     n_per_kind: int = 4,
     masks: Path | str | None = None,
 ) -> Explanation:
-    """Write where networks look in images of a split, or in image files, into a folder.
+    """Explain the predictions of trained networks with heatmaps, and write them into the folder `out`.
 
-    Of a split (`valid`, `test`) the first run's surest right answers, surest mistakes and greatest doubts are shown,
-    `each` so many, or those with the `ids`; otherwise `images` are files, folders, and CSV files with a column `Path`.
-    All maps, of all runs, are on one scale. Of a split it is also measured where the maps lie: on the border, on the
-    black surround, and within `masks`, by default those in the data's folder `masks`, if there are any.
+    `images` is a split (`valid` or `test`), or image files, folders of images, and CSV files with a column `Path`. Of
+    a split, the images with these `ids` are explained, or else `n_per_kind` of the first run's most confident correct
+    predictions, most confident mistakes and most uncertain predictions. All maps of all runs share one scale.
+
+    For a split, `explain` also measures where the maps lie: on the border, on the black background, and within `masks`
+    (by default the folder `masks` in the data's folder, if it exists).
     """
-    folder, opened = Path(out), open_runs([runs] if isinstance(runs, str | Path) else runs)
-    networks = _load_networks(opened)
+    folder = Path(out)
+    opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
+    classifiers = _load_classifiers(opened)
     sources = [images] if isinstance(images, str | Path) else list(images)
     split = _parse_split(sources, opened)
-    if split:
-        subjects = select_from_split(opened, split, ids, n_per_kind)
-    elif ids is not None:
-        raise UsageError("Ids are of a split: say valid or test before them, or name the images themselves.")
-    else:
-        subjects = select_from_files(opened, sources)
-    if not subjects.images:
-        name, reason = next(iter(subjects.unreadable.items()))
+    if ids is not None and not split:
+        raise UsageError("ids select images of a split. Pass images='valid' or images='test' with ids.")
+    selection = select_from_split(opened, split, ids, n_per_kind) if split else select_from_files(opened, sources)
+    if not selection.images:
+        name, reason = next(iter(selection.unreadable.items()))
         raise ParfocalError(f"None of the images can be read. {name}: {reason}.")
-    opinions = [
+    explanations = [
         RunExplanation(
             run.name,
-            network.classes,
-            one.predicted,
-            one.probabilities,
-            compute_class_maps(network, one.pixels, method, stage),
+            classifier.classes,
+            predictions.predicted,
+            predictions.probabilities,
+            compute_class_maps(classifier, predictions.pixels, method, stage),
         )
-        for run, network, one in zip(opened, networks, subjects.predictions, strict=True)
+        for run, classifier, predictions in zip(opened, classifiers, selection.predictions, strict=True)
     ]
-    shown = [one.select_maps(number, each.truth) for one in opinions for number, each in enumerate(subjects.images)]
-    scale = compute_shared_scale(*(map_ for maps in shown for map_ in maps.values()))
-    sheets = tuple(_write_sheets(folder, subjects, opinions, scale))
-    folders = make_safe_names([run.name for run in opened])
-    figures = pd.DataFrame(
-        [row for one in opinions for row in _write_maps(folder, folders[one.name], subjects, one, scale)]
+    scale = compute_shared_scale(
+        *(
+            evidence
+            for explanation in explanations
+            for index, image in enumerate(selection.images)
+            for evidence in explanation.select_maps(index, image.truth).values()
+        )
     )
-    lying = {
-        run.name: measure_localization(run, network, split, method, stage, masks)
-        for run, network in zip(opened, networks, strict=True)
-        if split
+    result = Explanation(
+        folder=folder,
+        sheets=tuple(_write_sheets(folder, selection, explanations, scale)),
+        heatmaps=pd.DataFrame(_write_maps(folder, selection, explanations, scale)),
+        scale=scale,
+        localization={
+            run.name: measure_localization(run, classifier, split, method, stage, masks)
+            for run, classifier in zip(opened, classifiers, strict=True)
+            if split
+        },
+        unreadable=selection.unreadable,
+    )
+    with atomic_write(folder / "heatmaps.csv") as temporary:
+        result.heatmaps.to_csv(temporary, index=False, float_format="%.6g")
+    summary = {
+        "method": method,
+        "stage": stage,
+        "split": split,
+        "scale": scale,
+        "sheets": [path.name for path in result.sheets],
+        "localization": {name: localization.as_dict() for name, localization in result.localization.items()},
+        "unreadable": result.unreadable,
     }
-    result = Explanation(folder, sheets, figures, scale, lying, subjects.unreadable)
-    _write_summary(result, method, stage, split)
+    write_json(folder / "explanation.json", summary)
     return result
 
 
-def _load_networks(runs: Sequence[Run]) -> list[Classifier]:
-    """Load the runs' networks; all must tell the same classes apart."""
-    networks = [Classifier.load(run.weights_path) for run in runs]
-    for run, network in zip(runs, networks, strict=True):
-        if network.classes != networks[0].classes:
-            told = [", ".join(one.classes) for one in (networks[0], network)]
-            raise ParfocalError(f"{runs[0].name} tells {told[0]} apart, {run.name} {told[1]}.")
-    return networks
+def _load_classifiers(runs: Sequence[Run]) -> list[Classifier]:
+    """Load the networks of runs; reject runs with different classes."""
+    classifiers = [Classifier.load(run.weights_path) for run in runs]
+    for run, classifier in zip(runs, classifiers, strict=True):
+        if classifier.classes != classifiers[0].classes:
+            raise ParfocalError(
+                f"The runs have different classes: {runs[0].name} has {', '.join(classifiers[0].classes)}; "
+                f"{run.name} has {', '.join(classifier.classes)}."
+            )
+    return classifiers
 
 
 def _parse_split(sources: Sequence[Path | str], runs: Sequence[Run]) -> str:
-    """Return the split that is meant, or nothing where files are."""
+    """Return the split that `sources` names, or an empty string if they are files."""
     word = str(sources[0]) if len(sources) == 1 else ""
     if word in SPLITS:
         return word
@@ -128,86 +147,71 @@ def _parse_split(sources: Sequence[Path | str], runs: Sequence[Run]) -> str:
 def _write_sheets(
     folder: Path, selection: Selection, explanations: Sequence[RunExplanation], scale: float
 ) -> Iterator[Path]:
-    """Write the images with their maps, as many sheets as that takes."""
+    """Write the images with their heatmaps on as many sheets as they need."""
     starts = range(0, len(selection.images), MAX_IMAGES_PER_SHEET)
     for number, start in enumerate(starts, start=1):
         path = folder / (f"sheet-{number}.png" if len(starts) > 1 else "sheet.png")
-        # A name with two dollar signs is no formula.
-        with atomic_write(path) as beside, mpl.rc_context({"text.parse_math": False}):
+        # Matplotlib would read a name with two dollar signs as a formula.
+        with atomic_write(path) as temporary, mpl.rc_context({"text.parse_math": False}):
             figure = draw_sheet(selection.images[start : start + MAX_IMAGES_PER_SHEET], explanations, scale, start)
-            figure.savefig(beside, format="png", dpi=150)
+            figure.savefig(temporary, format="png", dpi=150)
         yield path
 
 
 def _write_maps(
-    folder: Path, run_folder: str, selection: Selection, explanation: RunExplanation, scale: float
+    folder: Path, selection: Selection, explanations: Sequence[RunExplanation], scale: float
 ) -> Iterator[dict[str, Any]]:
-    """Write the maps of one network as numbers and pictures, and yield what is told of each that is shown."""
-    side, called = explanation.maps.pixels.shape[1], make_safe_names(explanation.maps.names)
-    for number, one in enumerate(selection.images):
-        pixels, answer = explanation.maps.pixels[number], int(explanation.predicted[number])
-        stem = folder / "maps" / run_folder / f"{number + 1:03d}-{_make_safe_name(PurePath(one.id).stem)}"
-        with atomic_write(stem.with_name(f"{stem.name}.npy")) as beside, beside.open("wb") as file:
-            np.save(file, explanation.maps.values[number])
-        regions = {"border": border_mask(side), "surround": background_mask(pixels)}
-        for name, map_ in explanation.select_maps(number, one.truth).items():
-            _write_png(stem.with_name(f"{stem.name}-{called[name]}-map.png"), render_gray_map(map_, scale, side))
-            _write_png(stem.with_name(f"{stem.name}-{called[name]}.png"), overlay_heatmap(pixels, map_, scale))
-            down, across = np.unravel_index(map_.argmax(), map_.shape)
-            yield {
-                "run": explanation.name,
-                "id": one.id,
-                "kind": one.kind,
-                "truth": "" if one.truth == UNKNOWN else explanation.classes[one.truth],
-                "answer": explanation.classes[answer],
-                "probability": float(explanation.probabilities[number, answer]),
-                "map": name,
-                "peak": float(map_.max()),
-                "peak_x": round((across + 0.5) * side / map_.shape[1], 1),
-                "peak_y": round((down + 0.5) * side / map_.shape[0], 1),
-                "lowest": float(map_.min()),
-                **{f"on_{name}": compute_region_share(map_, region) for name, region in regions.items()},
-                "file": str((stem.with_name(f"{stem.name}.npy")).relative_to(folder)),
-            }
-
-
-def _write_png(path: Path, pixels: Pixels) -> None:
-    _, data = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)
-    with atomic_write(path) as beside:
-        beside.write_bytes(data.tobytes())
+    """Write the maps of all runs as arrays and images, and yield the row of each heatmap on the sheets."""
+    run_folders = make_safe_names([explanation.name for explanation in explanations])
+    for explanation in explanations:
+        side = explanation.maps.pixels.shape[1]
+        map_names = make_safe_names(explanation.maps.names)
+        border = border_mask(side)
+        for index, image in enumerate(selection.images):
+            pixels = explanation.maps.pixels[index]
+            predicted = int(explanation.predicted[index])
+            background = background_mask(pixels)
+            stem = f"{index + 1:03d}-{_make_safe_name(PurePath(image.id).stem)}"
+            map_folder = folder / "maps" / run_folders[explanation.name]
+            with atomic_write(map_folder / f"{stem}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, explanation.maps.values[index])
+            for name, evidence in explanation.select_maps(index, image.truth).items():
+                write_image(map_folder / f"{stem}-{map_names[name]}-map.png", render_gray_map(evidence, scale, side))
+                write_image(map_folder / f"{stem}-{map_names[name]}.png", overlay_heatmap(pixels, evidence, scale))
+                row, column = np.unravel_index(evidence.argmax(), evidence.shape)
+                yield {
+                    "run": explanation.name,
+                    "id": image.id,
+                    "kind": image.kind,
+                    "truth": "" if image.truth == UNKNOWN else explanation.classes[image.truth],
+                    "predicted": explanation.classes[predicted],
+                    "probability": float(explanation.probabilities[index, predicted]),
+                    "map": name,
+                    "peak": float(evidence.max()),
+                    "peak_x": round((column + 0.5) * side / evidence.shape[1], 1),
+                    "peak_y": round((row + 0.5) * side / evidence.shape[0], 1),
+                    "minimum": float(evidence.min()),
+                    "border_share": compute_region_share(evidence, border),
+                    "background_share": compute_region_share(evidence, background),
+                    "file": str((map_folder / f"{stem}.npy").relative_to(folder)),
+                }
 
 
 def make_safe_names(names: Sequence[str]) -> dict[str, str]:
-    """Return for each name one that any file may have; those that would be alike are numbered."""
-    plain: dict[str, str] = {}
+    """Map each name to a file name that is valid on every system; names that would collide are numbered."""
+    safe_names: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        one, number = _make_safe_name(name), 1
-        # Some file systems take capitals for small letters.
-        while one.casefold() in taken:
+        safe_name = _make_safe_name(name)
+        number = 1
+        # Some file systems do not distinguish upper and lower case.
+        while safe_name.casefold() in taken:
             number += 1
-            one = f"{_make_safe_name(name)}-{number}"
-        taken.add(one.casefold())
-        plain[name] = one
-    return plain
+            safe_name = f"{_make_safe_name(name)}-{number}"
+        taken.add(safe_name.casefold())
+        safe_names[name] = safe_name
+    return safe_names
 
 
 def _make_safe_name(name: str) -> str:
-    """Return a name that any file may have."""
     return re.sub(r"[^\w.=-]+", "-", name).strip("-.") or "unnamed"
-
-
-def _write_summary(result: Explanation, method: str, stage: str, split: str) -> None:
-    """Write the figures of the maps as CSV, and all else that is known as JSON."""
-    with atomic_write(result.folder / "figures.csv") as beside:
-        result.heatmaps.to_csv(beside, index=False, float_format="%.6g")
-    about = {
-        "method": method,
-        "stage": stage,
-        "split": split,
-        "scale": result.scale,
-        "sheets": [path.name for path in result.sheets],
-        "lying": {name: one.as_dict() for name, one in result.localization.items()},
-        "unreadable": result.unreadable,
-    }
-    write_json(result.folder / "explained.json", about)

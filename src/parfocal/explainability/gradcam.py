@@ -1,4 +1,6 @@
-"""Second opinions on where a network looks: gradients at any stage (Grad-CAM), and blurring part after part."""
+"""Grad-CAM at any stage, and occlusion maps: a check of the class activation maps by another method."""
+
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -9,54 +11,54 @@ from parfocal.errors import UsageError, did_you_mean
 from parfocal.models.classifier import Classifier
 
 _GRID_SIZE = 8
+# Side of the blurred patch, in cells of the grid: neighboring patches overlap.
 _PATCH_SCALE = 1.5
 
 
-def compute_gradcam_maps(network: Classifier, pixels: Tensor, stage: str = "") -> tuple[Tensor, Tensor]:
-    """Return what the head says, and for each answer the features of a stage times the mean gradient of each.
+def compute_gradcam_maps(classifier: Classifier, pixels: Tensor, stage: str = "") -> tuple[Tensor, Tensor]:
+    """Return the outputs of the head, and for each output the features of a stage weighted by their mean gradients.
 
-    Maps are scaled by the number of places, so that at the last stage they are the class activation maps. Nothing is
-    cut off below 0.
+    Maps are multiplied by the number of cells, so that those of the last stage equal the class activation maps.
+    Negative values are kept (there is no ReLU).
     """
-    proper = network.network
-    names = {name.replace("layer", "stage"): name for name in proper.stage_names}
+    network = classifier.network
+    names = {name.replace("layer", "stage"): name for name in network.stage_names}
     stage = stage or list(names)[-1]
     if stage not in names:
         raise UsageError(f"There is no {stage!r} in this network. {did_you_mean(stage, names)}")
-    at = proper.stage_names.index(names[stage]) + 1
+    n_stages = network.stage_names.index(names[stage]) + 1
     with torch.no_grad():
-        features = proper.forward_stages(proper.stage_names[:at], proper.forward_stem(network.normalize(pixels)))
+        stem = network.forward_stem(classifier.normalize(pixels))
+        features = network.forward_stages(network.stage_names[:n_stages], stem)
         with torch.enable_grad():
-            last = proper.forward_stages(proper.stage_names[at:], features.requires_grad_())
-            outputs = proper.fc(proper.avgpool(last).flatten(1))
+            last = network.forward_stages(network.stage_names[n_stages:], features.requires_grad_())
+            outputs = network.fc(network.avgpool(last).flatten(1))
             totals = outputs.sum(dim=0)
-            steps = [torch.autograd.grad(total, features, retain_graph=True)[0] for total in totals]
-    weights = torch.stack([step.sum(dim=(2, 3)) for step in steps], dim=1)
-    return outputs.detach(), torch.einsum("nfhw,naf->nahw", features.detach(), weights)
+            gradients = [torch.autograd.grad(total, features, retain_graph=True)[0] for total in totals]
+    weights = torch.stack([gradient.sum(dim=(2, 3)) for gradient in gradients], dim=1)
+    return outputs.detach(), torch.einsum("nfhw,ncf->nchw", features.detach(), weights)
 
 
 @torch.inference_mode()
-def compute_occlusion_maps(network: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what the head says, and how much less it says where a square about each place is blurred away.
+def compute_occlusion_maps(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs of the head, and how much each drops when a patch around each cell is blurred.
 
-    Blurred, not painted over: a grey square on a black surround would itself be something to see.
+    Patches are blurred, not painted over: a gray patch on a black background would itself be a visible object.
     """
-    proper = network.network
-    outputs = proper(network.normalize(pixels))
+    network = classifier.network
+    outputs = network(classifier.normalize(pixels))
     side = pixels.shape[1]
-    blurred = torch.stack([_blur(one, side / _GRID_SIZE) for one in pixels.cpu()]).to(pixels.device)
+    blurred = torch.stack([_blur(image, side / _GRID_SIZE) for image in pixels.cpu()]).to(pixels.device)
     edges = np.linspace(0, side, _GRID_SIZE + 1)
-    reach = side / _GRID_SIZE * (_PATCH_SCALE - 1) / 2
-    falls = torch.empty(*outputs.shape, _GRID_SIZE, _GRID_SIZE, device=outputs.device)
-    for row in range(_GRID_SIZE):
-        for column in range(_GRID_SIZE):
-            down, across = (
-                slice(max(0, round(edges[place] - reach)), round(edges[place + 1] + reach)) for place in (row, column)
-            )
-            covered = pixels.clone()
-            covered[:, down, across] = blurred[:, down, across]
-            falls[:, :, row, column] = outputs - proper(network.normalize(covered))
-    return outputs, falls
+    overlap = side / _GRID_SIZE * (_PATCH_SCALE - 1) / 2
+    spans = [slice(max(0, round(start - overlap)), round(end + overlap)) for start, end in pairwise(edges)]
+    drops = torch.empty(*outputs.shape, _GRID_SIZE, _GRID_SIZE, device=outputs.device)
+    for row, height in enumerate(spans):
+        for column, width in enumerate(spans):
+            occluded = pixels.clone()
+            occluded[:, height, width] = blurred[:, height, width]
+            drops[:, :, row, column] = outputs - network(classifier.normalize(occluded))
+    return outputs, drops
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:

@@ -1,5 +1,4 @@
-"""Which images of a split to look at: some that a network is right about, some it is wrong about, some it doubts."""
-# MERGED: """The images that are to be looked at, what runs answer for them, and what each run sees of them."""
+"""Select the images to explain: correct, wrong and uncertain predictions of a split, images by id, or image files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,69 +14,27 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predict import list_files
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.predictor import Predictor, PreparedViews
-from parfocal.explainability.cam import load_eval_views, locate_images
+from parfocal.explainability.images import load_eval_images, locate_images
 from parfocal.run import Run
 
 KINDS = ("correct", "wrong", "uncertain")
 
+MAX_IMAGES = 500
+"""The most image files that one call explains."""
+
 
 @dataclass(frozen=True)
 class SelectedImage:
-    """One image to look at: why (a word of KINDS, or nothing), and its true class, -1 where nobody knows it."""
+    """An image to explain: its id, its kind (one of KINDS, or empty), and its true class (-1 if unknown)."""
 
     id: str
     kind: str = ""
     truth: int = UNKNOWN
 
 
-def select_images(predictions: Predictions, predicted: np.ndarray, n_per_kind: int) -> list[SelectedImage]:
-    """Choose up to so many images of each kind; `labels` are the answers.
-
-    Correct are the surest right answers, the true classes taking turns; wrong the surest mistakes; uncertain those
-    whose two likeliest classes are nearest, of the rest. Where the truth is not known, sure answers have no kind.
-    """
-    rows = np.arange(len(predictions))
-    ranked = np.sort(predictions.probabilities, axis=1)
-    sure, margin = predictions.probabilities[rows, predicted], ranked[:, -1] - ranked[:, -2]
-    known = predictions.truth != UNKNOWN
-    surest = np.argsort(-sure, kind="stable")
-    right, wrong = (surest[known[surest] & ((predicted == predictions.truth)[surest] == one)] for one in (True, False))
-    picked = {
-        "correct": _take_class_balanced(right, predictions.truth, n_per_kind),
-        "wrong": wrong[:n_per_kind].tolist(),
-    }
-    picked[""] = _take_class_balanced(surest[~known[surest]], predicted, n_per_kind)
-    taken = {row for several in picked.values() for row in several}
-    picked["uncertain"] = [row for row in np.argsort(margin, kind="stable").tolist() if row not in taken][:n_per_kind]
-    return [_make_selected(predictions, row, kind) for kind in ("", *KINDS) for row in picked[kind]]
-
-
-def select_by_id(predictions: Predictions, ids: Sequence[str]) -> list[SelectedImage]:
-    """Return the images with these ids, all of which are there."""
-    places = {one: row for row, one in enumerate(predictions.ids)}
-    return [_make_selected(predictions, places[one], "") for one in ids]
-
-
-def _make_selected(predictions: Predictions, row: int, kind: str) -> SelectedImage:
-    return SelectedImage(predictions.ids[row], kind, int(predictions.truth[row]))
-
-
-def _take_class_balanced(rows: np.ndarray, labels: np.ndarray, n_images: int) -> list[int]:
-    """Take the first of each class, then the second of each, and return them class by class."""
-    turns = np.zeros(len(rows), dtype=int)
-    for label in np.unique(labels[rows]):
-        of_class = labels[rows] == label
-        turns[of_class] = np.arange(int(of_class.sum()))
-    first = rows[np.argsort(turns, kind="stable")][:n_images]
-    return sorted(first.tolist(), key=lambda row: int(labels[row]))
-
-
-MAX_IMAGES = 500
-
-
 @dataclass(frozen=True)
 class RunPredictions:
-    """What one run answers for images, as `predict` would, and what it sees of them when it looks straight."""
+    """The predictions of one run, as `predict` makes them, and the pixels it saw (without test-time augmentation)."""
 
     predicted: np.ndarray
     probabilities: np.ndarray
@@ -86,7 +43,7 @@ class RunPredictions:
 
 @dataclass(frozen=True)
 class Selection:
-    """Images, what each run says of them, and those that cannot be read, with reasons."""
+    """The selected images, the predictions of each run, and the unreadable images with the reason."""
 
     images: tuple[SelectedImage, ...]
     predictions: tuple[RunPredictions, ...]
@@ -94,58 +51,113 @@ class Selection:
 
 
 def select_from_split(runs: Sequence[Run], split: str, ids: Sequence[str] | None, n_per_kind: int) -> Selection:
-    """Take the images with these ids from a split, or `each` so many of every kind, chosen by the first run."""
-    judged = [_load_predictions(run, split) for run in runs]
-    if ids is not None:
+    """Select the images with these ids from a split, or `n_per_kind` of each kind by the first run's predictions."""
+    predictions_by_run = [_load_predictions(run, split) for run in runs]
+    first_predictions, first_predicted = predictions_by_run[0]
+    if ids is None:
+        selected = select_images(first_predictions, first_predicted, n_per_kind)
+    else:
+        # An unknown id is an error that lists the ids of the run's table.
         locate_images(runs[0], split, ids)
-    shown = select_images(*judged[0], n_per_kind) if ids is None else select_by_id(judged[0][0], ids)
-    wanted = [one.id for one in shown]
-    pictures = [load_eval_views(run.recipe, locate_images(run, split, wanted)) for run in runs]
-    unreadable = {one: reason for _, _, unread in pictures for one, reason in unread.items()}
-    kept = [one for one in wanted if one not in unreadable]
-    said: list[RunPredictions] = []
-    for (predictions, labels), (pixels, there, _) in zip(judged, pictures, strict=True):
-        rows = [predictions.ids.index(one) for one in kept]
-        places = [there.index(one) for one in kept]
-        said.append(RunPredictions(labels[rows], predictions.probabilities[rows], pixels[places]))
-    return Selection(tuple(one for one in shown if one.id not in unreadable), tuple(said), unreadable)
-
-
-def select_from_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Selection:
-    """Take image files, folders of them, and CSV files with a column `Path`."""
-    named = dict(list_files(sources))
-    if len(named) > MAX_IMAGES:
-        raise UsageError(f"{len(named):,} images are too many to look at; name at most {MAX_IMAGES}.")
-    looks = [_read_inputs(answering, named) for answering in (Predictor([run.folder]) for run in runs)]
-    unreadable = {one: found for several, _ in looks for one, found in several.items() if isinstance(found, str)}
-    said: list[RunPredictions] = []
-    for several, answering in looks:
-        if good := [look for look in several.values() if not isinstance(look, str)]:
-            answers = answering.predict(good)
-            # The first of several looks is the straight one.
-            said.append(
-                RunPredictions(answers.labels, answers.probabilities, np.stack([one.views[0][0] for one in good]))
-            )
-    return Selection(tuple(SelectedImage(one) for one in named if one not in unreadable), tuple(said), unreadable)
+        selected = select_by_id(first_predictions, ids)
+    images_by_run = [load_eval_images(run, split, [image.id for image in selected]) for run in runs]
+    unreadable = {image_id: reason for images in images_by_run for image_id, reason in images.unreadable.items()}
+    selected = [image for image in selected if image.id not in unreadable]
+    run_predictions: list[RunPredictions] = []
+    for (predictions, predicted), images in zip(predictions_by_run, images_by_run, strict=True):
+        rows = [predictions.ids.index(image.id) for image in selected]
+        positions = [images.ids.index(image.id) for image in selected]
+        run_predictions.append(
+            RunPredictions(predicted[rows], predictions.probabilities[rows], images.pixels[positions])
+        )
+    return Selection(tuple(selected), tuple(run_predictions), unreadable)
 
 
 def _load_predictions(run: Run, split: str) -> tuple[Predictions, np.ndarray]:
-    """Return what a run says of a split, calibrated, and the classes it answers with."""
-    if not run.predictions_path(split).is_file():
-        there = sorted(path.stem for path in run.predictions_path(split).parent.glob("*.csv"))
-        if not there:
+    """Return a run's calibrated predictions of a split, and the classes that its decision predicts."""
+    path = run.predictions_path(split)
+    if not path.is_file():
+        splits = sorted(file.stem for file in path.parent.glob("*.csv"))
+        if not splits:
             raise ParfocalError(f"{run.folder} has no predictions. Make them with `parfocal evaluate {run.folder}`.")
-        raise UsageError(f"{run.name} has no predictions of the split {split!r}. {did_you_mean(split, there)}")
+        raise UsageError(f"{run.name} has no predictions of the split {split!r}. {did_you_mean(split, splits)}")
     decision = Decision.load(run.decision_path)
-    said = decision.calibrate(Predictions.load(run.predictions_path(split)))
-    return said, decision.predict_labels(said.probabilities)
+    calibrated = decision.calibrate(Predictions.load(path))
+    return calibrated, decision.predict_labels(calibrated.probabilities)
 
 
-def _read_inputs(predictor: Predictor, files: dict[str, Path]) -> tuple[dict[str, PreparedViews | str], Predictor]:
-    def look(one: str) -> PreparedViews | str:
+def select_images(predictions: Predictions, predicted: np.ndarray, n_per_kind: int) -> list[SelectedImage]:
+    """Select up to `n_per_kind` images of each kind; `predicted` is the class predicted for each image.
+
+    Correct: the most confident correct predictions, balanced over the true classes. Wrong: the most confident
+    mistakes. Uncertain: of the remaining images, those with the smallest margin between the two most probable classes.
+    If the truth of an image is unknown, a confident prediction has no kind.
+    """
+    truth = predictions.truth
+    confidence = predictions.probabilities[np.arange(len(predictions)), predicted]
+    by_confidence = np.argsort(-confidence, kind="stable")
+    is_known = (truth != UNKNOWN)[by_confidence]
+    is_correct = (predicted == truth)[by_confidence]
+    rows_by_kind = {
+        "": _take_class_balanced(by_confidence[~is_known], predicted, n_per_kind),
+        "correct": _take_class_balanced(by_confidence[is_known & is_correct], truth, n_per_kind),
+        "wrong": by_confidence[is_known & ~is_correct][:n_per_kind].tolist(),
+    }
+    taken = {row for rows in rows_by_kind.values() for row in rows}
+    ascending = np.sort(predictions.probabilities, axis=1)
+    by_margin = np.argsort(ascending[:, -1] - ascending[:, -2], kind="stable").tolist()
+    rows_by_kind["uncertain"] = [row for row in by_margin if row not in taken][:n_per_kind]
+    return [
+        SelectedImage(predictions.ids[row], kind, int(truth[row]))
+        for kind, rows in rows_by_kind.items()
+        for row in rows
+    ]
+
+
+def _take_class_balanced(rows: np.ndarray, labels: np.ndarray, n_images: int) -> list[int]:
+    """Take the first row of each class, then the second of each, and so on; return them sorted by class."""
+    rounds = np.zeros(len(rows), dtype=int)
+    for label in np.unique(labels[rows]):
+        has_label = labels[rows] == label
+        rounds[has_label] = np.arange(int(has_label.sum()))
+    taken = rows[np.argsort(rounds, kind="stable")][:n_images]
+    return sorted(taken.tolist(), key=lambda row: int(labels[row]))
+
+
+def select_by_id(predictions: Predictions, ids: Sequence[str]) -> list[SelectedImage]:
+    """Select the images with these ids, all of which must have predictions."""
+    row_of = {image_id: row for row, image_id in enumerate(predictions.ids)}
+    return [SelectedImage(image_id, "", int(predictions.truth[row_of[image_id]])) for image_id in ids]
+
+
+def select_from_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Selection:
+    """Select image files, the images of folders, and the images that CSV files list in their column `Path`."""
+    files = dict(list_files(sources))
+    if len(files) > MAX_IMAGES:
+        raise UsageError(f"{len(files):,} images are too many to explain; name at most {MAX_IMAGES}.")
+    unreadable: dict[str, str] = {}
+    run_predictions: list[RunPredictions] = []
+    for run in runs:
+        predictor = Predictor([run.folder])
+        prepared = _prepare_files(predictor, files)
+        unreadable |= {name: reason for name, reason in prepared.items() if isinstance(reason, str)}
+        readable = [views for views in prepared.values() if not isinstance(views, str)]
+        if readable:
+            batch = predictor.predict(readable)
+            # The first TTA view is the plain evaluation view.
+            pixels = np.stack([image.views[0][0] for image in readable])
+            run_predictions.append(RunPredictions(batch.labels, batch.probabilities, pixels))
+    images = tuple(SelectedImage(name) for name in files if name not in unreadable)
+    return Selection(images, tuple(run_predictions), unreadable)
+
+
+def _prepare_files(predictor: Predictor, files: dict[str, Path]) -> dict[str, PreparedViews | str]:
+    """Return the views of each image as the predictor takes them, or the reason why it is unreadable."""
+
+    def prepare(path: Path) -> PreparedViews | str:
         try:
-            return predictor.prepare(files[one])
-        except UnreadableImageError as reason:
-            return str(reason)
+            return predictor.prepare(path)
+        except UnreadableImageError as error:
+            return str(error)
 
-    return dict(zip(files, map_ordered(list(files), look, "Reading"), strict=True)), predictor
+    return dict(zip(files, map_ordered(list(files.values()), prepare, "Reading"), strict=True))

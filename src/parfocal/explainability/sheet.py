@@ -1,4 +1,4 @@
-"""A sheet of images with what one or several networks see in them, all maps on one scale."""
+"""Draw a sheet of images with the heatmaps of one or more networks, all on one scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +14,21 @@ from parfocal.explainability.selection import SelectedImage
 
 MAX_IMAGES_PER_SHEET = 24
 
+# Sizes in inches. An image and its heatmaps are the panels of one block.
 _PANEL_SIZE = 1.55
-_GAP = 0.08
-_CAPTION_HEIGHT = 0.38
+_PANEL_GAP = 0.08
 _BLOCK_GAP = 0.35
+_CAPTION_HEIGHT = 0.38
 _HEADING_HEIGHT = 0.3
 _FOOTER_HEIGHT = 0.75
+_MIN_WIDTH = 5.5
 _MAX_PANELS_PER_ROW = 12
 _MAX_NAME_LENGTH = 24
 
 
 @dataclass(frozen=True)
 class RunExplanation:
-    """What one network says of the images of a sheet: its answers, how probable each class is, and maps."""
+    """One network's predictions, probabilities and maps of the images of a sheet."""
 
     name: str
     classes: tuple[str, ...]
@@ -34,56 +36,66 @@ class RunExplanation:
     probabilities: np.ndarray
     maps: ClassMaps
 
+    @property
+    def has_score(self) -> bool:
+        """Whether the network outputs one score for all grades, and so has one map per image."""
+        return self.maps.names == (SCORE,)
+
     def select_maps(self, index: int, truth: int) -> dict[str, np.ndarray]:
-        """Return the maps of an image that are shown, by the class they speak for: the answer, and the truth or else
-        the runner-up. Of a network with one score it is the only map.
+        """Return the maps of an image that a sheet shows, by class.
+
+        These are the predicted class, and the true class, or the second most probable class if the prediction is
+        correct or the truth unknown. A network with one score has one map.
         """
-        if self.maps.names == (SCORE,):
+        if self.has_score:
             return {SCORE: self.maps.evidence[index, 0]}
-        answer = int(self.predicted[index])
-        order = np.argsort(-self.probabilities[index], kind="stable").tolist()
-        second = truth if truth not in (UNKNOWN, answer) else next(one for one in order if one != answer)
-        return {self.classes[one]: self.maps.evidence[index, one] for one in (answer, second)}
+        predicted = int(self.predicted[index])
+        second = truth
+        if truth in (UNKNOWN, predicted):
+            by_probability = np.argsort(-self.probabilities[index], kind="stable").tolist()
+            second = next(label for label in by_probability if label != predicted)
+        return {self.classes[label]: self.maps.evidence[index, label] for label in (predicted, second)}
 
 
 def draw_sheet(
     images: Sequence[SelectedImage], explanations: Sequence[RunExplanation], scale: float, first: int = 0
 ) -> Figure:
-    """Draw images, the first of which has this number in the opinions, each with the maps of every network.
+    """Draw images side by side with the heatmaps of every network.
 
-    Warm speaks for the class that is named, cold against it, and nothing looks like nothing; `scale` is full strength.
+    `first` is the index of the first image in the explanations, and `scale` the value of full strength. Warm colors are
+    evidence for the class of a map, cold colors evidence against it.
     """
-    panels = 1 + sum(1 if one.maps.names == (SCORE,) else 2 for one in explanations)
-    kinds = [one.kind for one in images]
-    blocks = max(1, min(_MAX_PANELS_PER_ROW // panels, max(map(kinds.count, kinds))))
-    lines = _layout_rows(images, blocks)
-    block = panels * (_PANEL_SIZE + _GAP) + _BLOCK_GAP
-    width = max(blocks * block, 5.5)
-    heights = [(_HEADING_HEIGHT if heading else 0) + _PANEL_SIZE + _CAPTION_HEIGHT for heading, _ in lines]
+    n_panels = 1 + sum(1 if explanation.has_score else 2 for explanation in explanations)
+    kinds = [image.kind for image in images]
+    blocks_per_row = max(1, min(_MAX_PANELS_PER_ROW // n_panels, max(map(kinds.count, kinds))))
+    rows = _layout_rows(images, blocks_per_row)
+    block_width = n_panels * (_PANEL_SIZE + _PANEL_GAP) + _BLOCK_GAP
+    width = max(blocks_per_row * block_width, _MIN_WIDTH)
+    heights = [(_HEADING_HEIGHT if heading else 0) + _PANEL_SIZE + _CAPTION_HEIGHT for heading, _ in rows]
     height = sum(heights) + _FOOTER_HEIGHT
     figure = Figure(figsize=(width, height))
     top = height
-    for (heading, numbers), tall in zip(lines, heights, strict=True):
+    for (heading, indices), row_height in zip(rows, heights, strict=True):
         if heading:
             figure.text(0.1 / width, (top - 0.2) / height, heading.capitalize(), fontsize=11, weight="bold")
-        for place, number in enumerate(numbers):
-            corner = (place * block + _GAP, top - tall)
-            _draw_block(figure, corner, images[number], explanations, first + number, scale)
-        top -= tall
-    _draw_scale_bar(figure, scale, any(one.maps.names == (SCORE,) for one in explanations))
+        for column, index in enumerate(indices):
+            corner = (column * block_width + _PANEL_GAP, top - row_height)
+            _draw_block(figure, corner, images[index], explanations, first + index, scale)
+        top -= row_height
+    _draw_scale_bar(figure, scale, any(explanation.has_score for explanation in explanations))
     return figure
 
 
 def _layout_rows(images: Sequence[SelectedImage], blocks_per_row: int) -> list[tuple[str, list[int]]]:
-    """Deal the images to lines, a new one with a heading for each kind."""
-    lines: list[tuple[str, list[int]]] = []
-    before = ""
-    for kind in dict.fromkeys(one.kind for one in images):
-        numbers = [number for number, one in enumerate(images) if one.kind == kind]
-        for start in range(0, len(numbers), blocks_per_row):
-            lines.append((kind if kind != before else "", numbers[start : start + blocks_per_row]))
-            before = kind
-    return lines
+    """Return the heading and the indices of each row; each kind starts a row with a heading."""
+    rows: list[tuple[str, list[int]]] = []
+    for kind in dict.fromkeys(image.kind for image in images):
+        indices = [index for index, image in enumerate(images) if image.kind == kind]
+        rows += [
+            (kind if start == 0 else "", indices[start : start + blocks_per_row])
+            for start in range(0, len(indices), blocks_per_row)
+        ]
+    return rows
 
 
 def _draw_block(
@@ -94,34 +106,31 @@ def _draw_block(
     index: int,
     scale: float,
 ) -> None:
-    """Draw an image and its maps side by side, words above each."""
-    classes = explanations[0].classes
-    truth = "" if image.truth == UNKNOWN else f"\ntruth: {classes[image.truth]}"
-    picture = explanations[0].maps.pixels[index]
-    _draw_panel(figure, corner, 0, picture, _shorten(image.id) + truth)
-    panel = 1
-    for opinion in explanations:
-        answer = int(opinion.predicted[index])
-        says = f"{classes[answer]} {opinion.probabilities[index, answer]:.0%}"
-        says = f"{_shorten(opinion.name)}: {says}" if len(explanations) > 1 else f"says {says}"
-        for name, evidence in opinion.select_maps(index, image.truth).items():
-            words = f"{says}\n{_shorten(name)}: peak {evidence.max():.2f}"
-            _draw_panel(figure, corner, panel, overlay_heatmap(opinion.maps.pixels[index], evidence, scale), words)
-            says = ""
-            panel += 1
-
-
-def _draw_panel(figure: Figure, corner: tuple[float, float], column: int, pixels: np.ndarray, caption: str) -> None:
+    """Draw an image and its heatmaps side by side, each with a caption above."""
+    truth = "" if image.truth == UNKNOWN else f"\ntruth: {explanations[0].classes[image.truth]}"
+    panels = [(explanations[0].maps.pixels[index], _shorten(image.id) + truth)]
+    for explanation in explanations:
+        predicted = int(explanation.predicted[index])
+        prediction = f"{explanation.classes[predicted]} {explanation.probabilities[index, predicted]:.0%}"
+        name = _shorten(explanation.name) if len(explanations) > 1 else "predicted"
+        # The prediction stands above the first map of its network only.
+        first_line = f"{name}: {prediction}"
+        for map_name, evidence in explanation.select_maps(index, image.truth).items():
+            heatmap = overlay_heatmap(explanation.maps.pixels[index], evidence, scale)
+            panels.append((heatmap, f"{first_line}\n{_shorten(map_name)}: peak {evidence.max():.2f}"))
+            first_line = ""
     width, height = figure.get_size_inches()
-    left, bottom = corner[0] + column * (_PANEL_SIZE + _GAP), corner[1]
-    axes = figure.add_axes((left / width, bottom / height, _PANEL_SIZE / width, _PANEL_SIZE / height))
-    axes.imshow(pixels, interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(caption, fontsize=7, loc="left", pad=2)
+    left, bottom = corner
+    for pixels, caption in panels:
+        axes = figure.add_axes((left / width, bottom / height, _PANEL_SIZE / width, _PANEL_SIZE / height))
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(caption, fontsize=7, loc="left", pad=2)
+        left += _PANEL_SIZE + _PANEL_GAP
 
 
 def _draw_scale_bar(figure: Figure, scale: float, has_score: bool) -> None:
-    """Draw what the colours mean at the foot."""
+    """Draw the legend of the colors at the bottom."""
     width, height = figure.get_size_inches()
     ramp = np.tile(np.linspace(-scale, scale, 512, dtype=np.float32), (2, 1))
     pixels = overlay_heatmap(np.full((512, 512, 3), 128, np.uint8), ramp, scale)
@@ -129,11 +138,12 @@ def _draw_scale_bar(figure: Figure, scale: float, has_score: bool) -> None:
     axes.imshow(pixels, aspect="auto", extent=(-scale, scale, 0, 1))
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
-    words = "speaks against the class that is named, and for it"
-    words += "; of a score, for lower and for higher grades" if has_score else ""
-    axes.set_title(words, fontsize=7, loc="left", pad=2)
+    caption = "evidence against the class of the map (cold) and for it (warm)"
+    caption += "; for a score: lower and higher grades" if has_score else ""
+    axes.set_title(caption, fontsize=7, loc="left", pad=2)
 
 
 def _shorten(name: str) -> str:
+    """Return the last part of a path, its beginning cut off if it is too long for a caption."""
     last = PurePath(name).name or name
     return last if len(last) <= _MAX_NAME_LENGTH else f"…{last[1 - _MAX_NAME_LENGTH :]}"

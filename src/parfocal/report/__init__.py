@@ -1,1 +1,1 @@
-"""From run folders to figures and one page."""
+"""Reports of finished runs: the page, its figures, tables, the model card and the lab report."""

@@ -1,19 +1,20 @@
-"""The assignment's report as Markdown: its headings, with the facts, tables and figures of the runs filled in.
+"""The lab report of the assignment as Markdown, with the facts, tables and figures of the runs filled in.
 
-What only the author can write is left marked, in italics between square brackets.
+Passages that only the author can write are marked in italics between square brackets.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from parfocal.evaluation.compare import Comparison, compare_runs
+from parfocal.evaluation.metrics import get_metric
 from parfocal.io import write_text
 from parfocal.models.resnet import get_architecture
 from parfocal.recipe import Recipe, describe_keys, load_recipe
-from parfocal.report.formatting import format_metric, format_metric_name, read_labeled_metrics
+from parfocal.report.formatting import SPLIT_NAMES, format_metric, read_labeled_metrics
 from parfocal.report.render import render
 from parfocal.report.report import (
     build_headline,
@@ -36,145 +37,135 @@ _TRAINING_KEYS = (
     "loss",
     "init",
 )
-
-_NETWORK_HEADINGS = ("network", "blocks", "in each stage", "shortcuts", "weights", "begins with")
-_SETTING_HEADINGS = ("key", "value", "meaning")
-_ACCURACY_HEADINGS = (
-    "network",
-    "test accuracy",
-    "epoch, chosen on validation",
-    "highest over the epochs: chosen on test, optimistic",
-    "validation accuracy",
-    "always the largest class",
-)
+# The report lists these keys even if they have their default value.
+_ALWAYS_LISTED_KEYS = ("images.resize_mode", "images.size", "views.crop_size")
 
 
 def write_lab_report(runs: Iterable[Path | str | Run], out: Path | str | None = None) -> Comparison:
-    """Write the lab's report of finished runs as Markdown, with its figures beside it; `page` says where it lies."""
+    """Write the lab report of finished runs as Markdown, and its figures next to it.
+
+    The result holds the path of the report as `report_path`.
+    """
     opened = open_runs(run.folder if isinstance(run, Run) else run for run in runs)
     check_comparable(opened)
-    page = Path(out) if out is not None else default_report_path(opened).with_suffix(".md")
-    comparison = replace(compare_runs(opened), page=page)
-    draw_figures(opened, comparison.split, page.parent / "figures")
-    write_text(page, build_lab_report(opened, comparison))
+    path = Path(out) if out is not None else default_report_path(opened).with_suffix(".md")
+    comparison = replace(compare_runs(opened), report_path=path)
+    draw_figures(opened, comparison.split, path.parent / "figures")
+    write_text(path, build_lab_report(opened, comparison))
     return comparison
 
 
 def build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
-    """Return the report's text; its figures are looked for in `figures/` beside it."""
-    first, data = runs[0].recipe, runs[0].read_environment()["data"]
+    """Return the text of the lab report; it refers to figures in the folder `figures` next to it."""
+    recipe = runs[0].recipe
+    data = runs[0].read_environment()["data"]
     return render(
         "lab.md",
-        names=", ".join(run.name for run in runs),
-        runs=[run.name for run in runs],
+        run_names=[run.name for run in runs],
         data=data,
-        rows=", ".join(f"{split} {count:,}" for split, count in data["rows"].items()),
-        answer=build_headline(runs, comparison),
-        batch=first.training.batch_size,
-        networks=_format_table(_NETWORK_HEADINGS, map(_build_network_row, runs)),
-        splits=_format_table(("split", "images", "patients or groups", *data["classes"]), _build_split_rows(data)),
-        matrices=[(run.name, _format_confusion_matrix(run, comparison.split)) for run in runs],
+        headline=build_headline(runs, comparison),
+        batch_size=recipe.training.batch_size,
+        network_rows=[_build_network_row(run) for run in runs],
+        split_rows=_build_split_rows(data),
+        matrix_rows={run.name: _build_matrix_rows(read_labeled_metrics(run)[comparison.split]) for run in runs},
         split=comparison.split,
-        preprocessing=_format_table(
-            _SETTING_HEADINGS, _build_setting_rows(first, ("images.", "views.", "network.normalization"))
-        ),
-        method=_format_table(_SETTING_HEADINGS, _build_setting_rows(first, ("training.", "network.", "evaluation."))),
-        highest=_format_table(_ACCURACY_HEADINGS, map(_build_accuracy_row, runs)),
-        learnt=_format_table(("network", *_TRAINING_KEYS), map(_build_training_row, runs)),
-        folders=" ".join(os.path.relpath(run.folder) for run in runs),
-        submissions=[os.path.relpath(one) for run in runs if (one := run.folder / "submission.csv").is_file()],
+        split_name=SPLIT_NAMES[comparison.split],
+        preprocessing_rows=_build_setting_rows(recipe, ("images.", "views.", "network.normalization")),
+        method_rows=_build_setting_rows(recipe, ("training.", "network.", "evaluation.")),
+        accuracy_rows=[_build_accuracy_row(run) for run in runs],
+        training_keys=_TRAINING_KEYS,
+        training_rows=[_build_training_row(run) for run in runs],
+        run_folders=" ".join(os.path.relpath(run.folder) for run in runs),
+        submissions=[os.path.relpath(path) for run in runs if (path := run.folder / "submission.csv").is_file()],
         remarks=_build_remarks(runs, comparison),
-        again=[format_rerun_commands(run) for run in runs],
+        commands=[format_rerun_commands(run) for run in runs],
     )
-
-
-def _format_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a Markdown table; a bar in a cell would end it, and is escaped."""
-    cells = [[str(one).replace("|", "\\|").replace("\n", " ") for one in row] for row in (headings, *rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return "\n".join([lines[0], f"|{'---|' * len(headings)}", *lines[1:]])
 
 
 def _build_network_row(run: Run) -> tuple[Any, ...]:
-    shape, begun = get_architecture(run.recipe.network.model), run.read_load_report()
-    start = begun["text"] if begun else "random weights"
-    stages = ", ".join(map(str, shape.stages))
+    architecture = get_architecture(run.recipe.network.model)
+    load_report = run.read_load_report()
     return (
         run.name,
-        shape.block,
-        stages,
-        "yes" if shape.shortcut else "no",
+        architecture.block,
+        ", ".join(map(str, architecture.stages)),
+        "yes" if architecture.shortcut else "no",
         f"{run.read_metrics()['parameters']:,}",
-        start,
+        load_report["text"] if load_report else "random weights",
     )
 
 
-def _build_split_rows(data: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [
-        (split, count, data["groups"][split], *(data["counts"].get(split, {}).get(one, "–") for one in data["classes"]))
-        for split, count in data["rows"].items()
-    ]
+def _build_split_rows(data: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for split, count in data["rows"].items():
+        class_counts = data["counts"].get(split, {})
+        rows.append((split, count, data["groups"][split], *(class_counts.get(name, "–") for name in data["classes"])))
+    return rows
 
 
-def _format_confusion_matrix(run: Run, split: str) -> str:
-    judged = read_labeled_metrics(run)[split]
+def _build_matrix_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the confusion matrix with the share of each true class in parentheses."""
     rows: list[tuple[str, ...]] = []
-    for name, row in zip(judged["classes"], judged["confusion"], strict=True):
-        total = sum(row)
-        rows.append((name, *(f"{count} ({count / total:.1%})" if total else "–" for count in row)))
-    return _format_table(("truth \\ prediction", *judged["classes"]), rows)
+    for name, counts in zip(metrics["classes"], metrics["confusion"], strict=True):
+        total = sum(counts)
+        rows.append((name, *(f"{count} ({count / total:.1%})" if total else "–" for count in counts)))
+    return rows
 
 
-def _build_setting_rows(run_recipe: Recipe, prefixes: tuple[str, ...]) -> list[tuple[str, str, str]]:
-    """Return what a recipe decides otherwise than the defaults do, among the keys that begin so."""
-    usual, rows = load_recipe(None), []
+def _build_setting_rows(recipe: Recipe, prefixes: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Return key, value and meaning of the keys with these prefixes that differ from the default."""
+    default_recipe = load_recipe(None)
+    rows: list[tuple[str, str, str]] = []
     for key, _, meaning in describe_keys():
-        value, default = _get_nested(run_recipe, key), _get_nested(usual, key)
-        if key.startswith(prefixes) and (
-            value != default or key in ("images.resize_mode", "images.size", "views.crop_size")
-        ):
+        value = _get_nested(recipe, key)
+        is_listed = key in _ALWAYS_LISTED_KEYS or value != _get_nested(default_recipe, key)
+        if key.startswith(prefixes) and is_listed:
             rows.append((f"`{key}`", format_value(value), meaning))
     return rows
 
 
-def _get_nested(run_recipe: Recipe, key: str) -> Any:
-    value: Any = run_recipe
-    for step in key.split("."):
-        value = getattr(value, step)
+def _get_nested(recipe: Recipe, key: str) -> Any:
+    value: Any = recipe
+    for name in key.split("."):
+        value = getattr(value, name)
     return value
 
 
 def _build_accuracy_row(run: Run) -> tuple[Any, ...]:
-    metrics, judged = run.read_metrics(), read_labeled_metrics(run)
+    metrics = run.read_metrics()
+    metrics_by_split = read_labeled_metrics(run)
+    valid_metrics = metrics_by_split["valid"]
+    test_metrics = metrics_by_split.get("test")
     highest = metrics.get("chosen_on_test")
     return (
         run.name,
-        format_metric(judged["test"], "accuracy") if "test" in judged else "no test split with labels",
+        format_metric(test_metrics, "accuracy") if test_metrics else "no test split with labels",
         metrics["best_epoch"],
-        f"{highest['accuracy']:.3f} (epoch {highest['epoch']})" if highest else "not measured",
-        format_metric(judged["valid"], "accuracy"),
-        f"{judged['test' if 'test' in judged else 'valid']['majority_accuracy']:.3f}",
+        f"{highest['accuracy']:.3f} (epoch {highest['epoch']})" if highest else "not recorded",
+        format_metric(valid_metrics, "accuracy"),
+        f"{(test_metrics or valid_metrics)['majority_accuracy']:.3f}",
     )
 
 
 def _build_training_row(run: Run) -> tuple[str, ...]:
-    part = run.recipe.training
-    values = {**part.model_dump(mode="json"), "init": run.recipe.network.init}
+    values = {**run.recipe.training.model_dump(mode="json"), "init": run.recipe.network.init}
     return (run.name, *(format_value(values[key]) for key in _TRAINING_KEYS))
 
 
 def _build_remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
-    """Return what the runs show that is worth a word: differences, alarms, faults of the data, time."""
-    found = [
-        f"{one.first} and {one.second} differ in {format_metric_name(one.metric)} by {one.metric_value}, "
-        + ("more than chance would." if one.significant else "no more than chance may.")
-        for one in comparison.differences
-        if one.metric in ("accuracy", "balanced_accuracy")
+    """Return remarks on differences, alarms, training time, and findings in the data."""
+    remarks = [
+        f"The {get_metric(difference.metric).label} of {difference.first} minus that of {difference.second} is "
+        f"{difference.metric_value}: {'' if difference.significant else 'not '}statistically significant."
+        for difference in comparison.differences
+        if difference.metric in ("accuracy", "balanced_accuracy")
     ]
     for run in runs:
         metrics = run.read_metrics()
-        found += [f"{run.name}: {alarm['text']}" for alarm in metrics["alarms"]]
-        minutes, rate = metrics["seconds"] / 60, metrics["images_per_second"]
-        found.append(f"{run.name} trained for {minutes:.1f} minutes at {rate:,.0f} images a second.")
-    found += [one["text"] for one in runs[0].read_environment()["data"]["findings"] if one["severity"] != "note"]
-    return found
+        remarks += [f"{run.name}: {alarm['text']}" for alarm in metrics["alarms"]]
+        minutes = metrics["seconds"] / 60
+        remarks.append(
+            f"{run.name} trained for {minutes:.1f} minutes at {metrics['images_per_second']:,.0f} images per second."
+        )
+    findings = runs[0].read_environment()["data"]["findings"]
+    return remarks + [finding["message"] for finding in findings if finding["severity"] != "note"]

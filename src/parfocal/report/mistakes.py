@@ -1,8 +1,8 @@
-"""Pictures of a run's mistakes, kept in its folder, so that its page can be drawn again without images and network."""
+"""Images of a run's mistakes with heatmaps, kept in its folder so that its report can be rebuilt without the data."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,147 +11,147 @@ import cv2
 import numpy as np
 
 from parfocal.data.decode import Pixels
+from parfocal.data.encode import write_image
 from parfocal.evaluation.compare import choose_split
 from parfocal.evaluation.predictions import Predictions
-from parfocal.explainability.cam import compute_class_maps, load_eval_views, locate_images
+from parfocal.explainability.cam import compute_class_maps
 from parfocal.explainability.heatmap import compute_shared_scale, overlay_heatmap
+from parfocal.explainability.images import EvalImages, load_eval_images
 from parfocal.explainability.localization import border_swap_test
-from parfocal.io import atomic_write, write_json
+from parfocal.io import write_json
 from parfocal.models.classifier import Classifier
-from parfocal.report.render import data_uri
+from parfocal.report.render import embed_image
 from parfocal.run import Run
 
-MAX_MISTAKES, MAX_PAIRS, IMAGES_PER_PAIR = 8, 3, 4
-"""So many mistakes are shown, so many pairs of classes that are confused, and so many pictures of each."""
+MAX_MISTAKES = 8
+"""How many of the most confident mistakes a report shows."""
+
+MAX_PAIRS = 3
+"""How many of the most confused pairs of classes a report shows."""
+
+IMAGES_PER_PAIR = 4
+"""How many images of each confused pair a report shows."""
 
 _IMAGE_SIZE = 144
-# Of so many images at most it is measured whether answers hang on the border.
 _MAX_BORDER_SWAP_IMAGES = 64
 
 
 def load_mistakes(run: Run) -> dict[str, Any]:
-    """Return the mistakes that a run's page shows, made now if its folder does not hold those of its predictions.
+    """Return the mistakes that a run's report shows; compute them if the run folder does not hold them yet.
 
-    `mistakes` and the `pictures` of `pairs` have the id, truth, answer and certainty of an image, and the addresses of
-    its picture and of its heat map; or the reason why there is none. `margin` tells whether answers hang on the border.
+    They are computed again if the predictions have changed. Each entry of `mistakes`, and of the `images` of each of
+    the `pairs`, has the id, the classes and the confidence of an image, and data URIs of the `image` and the `heatmap`,
+    or the `reason` why it is unreadable. `border_swap` is the result of the border swap test.
     """
     split = choose_split([run])
-    file = run.predictions_path(split)
-    folder, digest = run.folder / "pictures", hashlib.sha256(file.read_bytes()).hexdigest()
-    listing = folder / "pictures.json"
-    if not (listing.is_file() and json.loads(listing.read_text(encoding="utf-8"))["of"] == digest):
-        write_json(
-            listing, {"of": digest, "split": split, **_build_mistakes(run, Predictions.load(file), split, folder)}
-        )
-    known = json.loads(listing.read_text(encoding="utf-8"))
-    for one in [*known["mistakes"], *(picture for pair in known["pairs"] for picture in pair["pictures"])]:
-        for form in ("picture", "map"):
-            one[form] = _read_data_uri(folder / one[form]) if one.get(form) else ""
-    return known
+    predictions_path = run.predictions_path(split)
+    predictions_sha256 = hashlib.sha256(predictions_path.read_bytes()).hexdigest()
+    path = run.folder / "mistakes" / "mistakes.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if content.get("predictions_sha256") != predictions_sha256:
+        content = {
+            "predictions_sha256": predictions_sha256,
+            "split": split,
+            **_build_mistakes(run, Predictions.load(predictions_path), split, path.parent),
+        }
+        write_json(path, content)
+    for entry in [*content["mistakes"], *(entry for pair in content["pairs"] for entry in pair["images"])]:
+        for key in ("image", "heatmap"):
+            entry[key] = embed_image(path.parent / entry[key] if key in entry else None)
+    return content
 
 
 def find_most_confident_mistakes(predictions: Predictions, n_images: int = MAX_MISTAKES) -> list[int]:
-    """Return the places of the images that are wrong with the highest certainty."""
+    """Return the rows of the wrong predictions with the highest confidence."""
     wrong = np.flatnonzero(predictions.predicted != predictions.truth)
-    return wrong[np.argsort(-predictions.probabilities[wrong].max(axis=1), kind="stable")][:n_images].tolist()
+    return _sort_by_confidence(predictions, wrong)[:n_images].tolist()
 
 
 def find_most_confused_pairs(predictions: Predictions, n_pairs: int = MAX_PAIRS) -> list[tuple[int, int, int]]:
-    """Return truth, answer and number of images of the mistakes that are made most often."""
-    several = len(predictions.classes)
-    wrong = predictions.predicted != predictions.truth
-    counts = np.bincount((predictions.truth * several + predictions.predicted)[wrong], minlength=several**2)
-    often = [place for place in np.argsort(-counts, kind="stable")[:n_pairs].tolist() if counts[place]]
-    return [(place // several, place % several, int(counts[place])) for place in often]
+    """Return the true class, the predicted class and the number of images of the most frequent mistakes."""
+    n_classes = len(predictions.classes)
+    is_wrong = predictions.predicted != predictions.truth
+    pairs = (predictions.truth * n_classes + predictions.predicted)[is_wrong]
+    counts = np.bincount(pairs, minlength=n_classes**2)
+    most_frequent = [pair for pair in np.argsort(-counts, kind="stable")[:n_pairs].tolist() if counts[pair]]
+    return [(pair // n_classes, pair % n_classes, int(counts[pair])) for pair in most_frequent]
+
+
+def _sort_by_confidence(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
+    return rows[np.argsort(-predictions.probabilities[rows].max(axis=1), kind="stable")]
 
 
 def _build_mistakes(run: Run, predictions: Predictions, split: str, folder: Path) -> dict[str, Any]:
+    """Write the images and heatmaps of the mistakes, and return what the report says about them."""
     mistakes = find_most_confident_mistakes(predictions)
     pairs = find_most_confused_pairs(predictions)
-    certainty = predictions.probabilities.max(axis=1)
-    of_pairs: list[list[int]] = []
-    for truth, answer, _ in pairs:
-        places = np.flatnonzero((predictions.truth == truth) & (predictions.predicted == answer))
-        of_pairs.append(places[np.argsort(-certainty[places], kind="stable")][:IMAGES_PER_PAIR].tolist())
-    wanted = sorted({*mistakes, *(place for places in of_pairs for place in places)})
-    drawn = _write_images(run, predictions, split, wanted, folder)
+    rows_by_pair: list[list[int]] = []
+    for truth, predicted, _ in pairs:
+        rows = np.flatnonzero((predictions.truth == truth) & (predictions.predicted == predicted))
+        rows_by_pair.append(_sort_by_confidence(predictions, rows)[:IMAGES_PER_PAIR].tolist())
+    shown_rows = sorted({*mistakes, *(row for rows in rows_by_pair for row in rows)})
+    images = load_eval_images(run, split, [predictions.ids[row] for row in shown_rows])
+    border_swap = None
+    heatmaps: dict[str, np.ndarray] = {}
+    if run.weights_path.is_file():
+        classifier = Classifier.load(run.weights_path)
+        predicted_by_id = dict(zip(predictions.ids, predictions.predicted, strict=True))
+        maps = compute_class_maps(classifier, images.pixels)
+        evidence = maps.for_labels([predicted_by_id[image_id] for image_id in images.ids])
+        heatmaps = dict(zip(images.ids, evidence, strict=True))
+        sample = load_eval_images(run, split, max_images=_MAX_BORDER_SWAP_IMAGES)
+        border_swap = border_swap_test(classifier, compute_class_maps(classifier, sample.pixels))
+    entries = _write_images(predictions, shown_rows, images, heatmaps, folder)
     return {
-        "margin": _run_border_swap_test(run, split),
-        "mistakes": [drawn[place] for place in mistakes],
+        "border_swap": {**asdict(border_swap), "warning": border_swap.warning} if border_swap else None,
+        "mistakes": [entries[row] for row in mistakes],
         "pairs": [
             {
                 "truth": predictions.classes[truth],
-                "answer": predictions.classes[answer],
+                "predicted": predictions.classes[predicted],
                 "count": count,
-                "pictures": [drawn[place] for place in places],
+                "images": [entries[row] for row in rows],
             }
-            for (truth, answer, count), places in zip(pairs, of_pairs, strict=True)
+            for (truth, predicted, count), rows in zip(pairs, rows_by_pair, strict=True)
         ],
     }
 
 
 def _write_images(
-    run: Run, predictions: Predictions, split: str, rows: Sequence[int], folder: Path
+    predictions: Predictions,
+    rows: Sequence[int],
+    images: EvalImages,
+    heatmaps: Mapping[str, np.ndarray],
+    folder: Path,
 ) -> dict[int, dict[str, Any]]:
-    """Write picture and heat map of each image, and say of each what the page tells."""
-    files = locate_images(run, split, [predictions.ids[place] for place in rows])
-    pixels, readable, unreadable = load_eval_views(run.recipe, files)
-    pictures = dict(zip(readable, (_resize(one) for one in pixels), strict=True))
-    layers = _compute_maps(run, predictions, pixels, readable)
-    scale = compute_shared_scale(*layers.values())
-    found: dict[int, dict[str, Any]] = {}
-    for place in rows:
-        name = predictions.ids[place]
-        one: dict[str, Any] = {
-            "id": name,
-            "truth": predictions.classes[predictions.truth[place]],
-            "answer": predictions.classes[predictions.predicted[place]],
-            "certainty": float(predictions.probabilities[place].max()),
-            "of_truth": float(predictions.probabilities[place, predictions.truth[place]]),
+    """Write the image and the heatmap of each row of the predictions, and return the entry of each."""
+    thumbnails = {image_id: _resize(pixels) for image_id, pixels in zip(images.ids, images.pixels, strict=True)}
+    scale = compute_shared_scale(*heatmaps.values())
+    entries: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        image_id = predictions.ids[row]
+        truth = predictions.truth[row]
+        entry: dict[str, Any] = {
+            "id": image_id,
+            "truth": predictions.classes[truth],
+            "predicted": predictions.classes[predictions.predicted[row]],
+            "confidence": float(predictions.probabilities[row].max()),
+            "truth_probability": float(predictions.probabilities[row, truth]),
         }
-        if name in unreadable:
-            one["reason"] = unreadable[name]
+        if image_id in images.unreadable:
+            entry["reason"] = images.unreadable[image_id]
         else:
-            one["picture"] = _write_jpeg(pictures[name], folder / f"{place}.jpg")
-        if name in layers:
-            one["map"] = _write_jpeg(overlay_heatmap(pictures[name], layers[name], scale), folder / f"{place}-map.jpg")
-        found[place] = one
-    return found
-
-
-def _compute_maps(run: Run, predictions: Predictions, pixels: Pixels, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return for each image what speaks for its answer; nothing where the weights are gone."""
-    if not run.weights_path.is_file() or not ids:
-        return {}
-    answers = dict(zip(predictions.ids, predictions.predicted, strict=True))
-    maps = compute_class_maps(Classifier.load(run.weights_path), pixels)
-    return dict(zip(ids, maps.for_labels([answers[one] for one in ids]), strict=True))
-
-
-def _run_border_swap_test(run: Run, split: str) -> dict[str, Any] | None:
-    """Return how the maps of some images of a split lie to the border and the surround, evenly over the split."""
-    if not run.weights_path.is_file():
-        return None
-    files = list(locate_images(run, split).items())
-    pixels, _, _ = load_eval_views(run.recipe, dict(files[:: -(-len(files) // _MAX_BORDER_SWAP_IMAGES)]))
-    network = Classifier.load(run.weights_path)
-    margin = border_swap_test(network, compute_class_maps(network, pixels))
-    return {**asdict(margin), "warning": margin.warning} if margin else None
+            entry["image"] = f"{row}.jpg"
+            write_image(folder / entry["image"], thumbnails[image_id])
+        if image_id in heatmaps:
+            entry["heatmap"] = f"{row}-heatmap.jpg"
+            overlay = overlay_heatmap(thumbnails[image_id], heatmaps[image_id], scale)
+            write_image(folder / entry["heatmap"], overlay)
+        entries[row] = entry
+    return entries
 
 
 def _resize(pixels: Pixels) -> Pixels:
-    way = cv2.INTER_AREA if len(pixels) > _IMAGE_SIZE else cv2.INTER_NEAREST
-    return cv2.resize(pixels, (_IMAGE_SIZE, _IMAGE_SIZE), interpolation=way).astype(np.uint8)
-
-
-def _write_jpeg(pixels: Pixels, path: Path) -> str:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    with atomic_write(path) as beside:
-        beside.write_bytes(data.tobytes())
-    return path.name
-
-
-def _read_data_uri(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    return data_uri("jpeg", path.read_bytes())
+    # Enlarged pixels stay visible as squares, so that nobody takes a small image for a sharp one.
+    interpolation = cv2.INTER_AREA if len(pixels) > _IMAGE_SIZE else cv2.INTER_NEAREST
+    return cv2.resize(pixels, (_IMAGE_SIZE, _IMAGE_SIZE), interpolation=interpolation).astype(np.uint8)

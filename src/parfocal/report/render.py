@@ -1,8 +1,8 @@
-"""Pictures inside a page: an address that holds the bytes themselves, so that nothing is asked of any server."""
-# MERGED: """Filling a page's template: names from data are escaped, and a value that is missing is an error, not a blank."""
+"""Render the templates of reports: values are escaped in HTML, and a missing value is an error."""
 
 import base64
-from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -10,17 +10,20 @@ from markupsafe import Markup
 
 import parfocal
 from parfocal.errors import join_limited
-from parfocal.evaluation.compare import Difference, MetricValue
-from parfocal.report.formatting import format_metric_title, format_p_value
+from parfocal.evaluation.metrics import get_metric
+from parfocal.evaluation.summary import MetricValue
+from parfocal.report.formatting import escape_markdown, format_markdown_table, format_p_value
 
 
-def data_uri(image_format: str, data: bytes) -> str:
-    """Return the address of a picture of a kind such as `jpeg` or `svg+xml`."""
-    return f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
+def render(template: str, **context: Any) -> str:
+    """Render a template of the folder `templates`."""
+    text = _build_environment().get_template(template).render(version=parfocal.__version__, **context)
+    # File names that are not valid text contain lone surrogates, which UTF-8 cannot encode.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def render(template: str, **content: Any) -> str:
-    """Return the page that a template makes of its content."""
+@cache
+def _build_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("parfocal", "report/templates"),
         autoescape=select_autoescape(("html",)),
@@ -33,15 +36,27 @@ def render(template: str, **content: Any) -> str:
         "percent": _format_percent,
         "number": _format_number,
         "duration": _format_duration,
-        "listing": join_limited,
-        "interval": _format_metric,
-        "value": _format_value,
-        "chance": format_p_value,
-        "words": format_metric_title,
+        "join_limited": join_limited,
+        "metric": _format_metric,
+        "metric_title": lambda name: get_metric(name).title,
+        "p_value": format_p_value,
+        "markdown": escape_markdown,
+        "share": _format_share,
     }
-    page = environment.get_template(template).render(version=parfocal.__version__, **content)
-    # File names that are no valid text reach here as lone surrogates, which UTF-8 cannot hold.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    environment.globals["table"] = format_markdown_table
+    return environment
+
+
+def data_uri(image_format: str, data: bytes) -> str:
+    """Return a data URI that holds an image, so that a page needs no other file; `image_format` is such as `jpeg`."""
+    return f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
+
+
+def embed_image(path: Path | None) -> str:
+    """Return a JPEG or SVG file as a data URI; empty if there is none."""
+    if path is None or not path.is_file():
+        return ""
+    return data_uri("svg+xml" if path.suffix == ".svg" else "jpeg", path.read_bytes())
 
 
 def _format_percent(value: float | None) -> str:
@@ -53,16 +68,18 @@ def _format_number(value: float | None) -> str:
 
 
 def _format_duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _format_metric(metrics: Mapping[str, Any], name: str) -> str:
-    """Write a figure with its interval below it; runs judged by an older Parfocal may lack it."""
-    return _format_value(MetricValue.from_metrics(metrics, name)) if name in metrics else str(MetricValue(None))
+def _format_metric(value: MetricValue) -> str:
+    """Format a metric for an HTML cell, with its confidence interval on a line below."""
+    text, _, interval = str(value).partition(" (")
+    return Markup("{}<small>{}</small>").format(text, interval.rstrip(")")) if interval else text
 
 
-def _format_value(value: MetricValue | Difference) -> str:
-    figure, _, interval = str(value if isinstance(value, MetricValue) else value.metric_value).partition(" (")
-    return Markup("{}<small>{}</small>").format(figure, interval.rstrip(")")) if interval else figure
+def _format_share(estimate: dict[str, Any] | None) -> str:
+    return "–" if estimate is None else str(MetricValue(estimate["value"], estimate["interval"]))
