@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages, and what is asked of every page: words for pictures, contrast, no overflow."""
+"""Chromium for tests of pages, and checks that every page must pass: alt text, contrast, no overflow, labels."""
 
 import os
 import shutil
@@ -10,62 +10,64 @@ from playwright.sync_api import Browser, Page, sync_playwright
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1440, "height": 900}
 A4 = {"width": 688, "height": 1017}
-"""What the margins of a sheet leave."""
+"""The area within the margins of a printed page."""
 
 _LOW_CONTRAST = """() => {
-  const numbers = (colour) => {
-    const found = colour.match(/[\\d.]+/g).map(Number);
-    return colour.startsWith("color(") ? found.map((one, place) => (place < 3 ? one * 255 : one)) : found;
+  const parseColor = (color) => {
+    const numbers = color.match(/[\\d.]+/g).map(Number);
+    return color.startsWith("color(") ? numbers.map((value, index) => (index < 3 ? value * 255 : value)) : numbers;
   };
-  const light = (rgb) => rgb.map((one) => one / 255)
-    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, one, place) => sum + one * [0.2126, 0.7152, 0.0722][place], 0);
-  const ground = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const colour = numbers(getComputedStyle(one).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) return colour.slice(0, 3);
+  const luminance = (rgb) => rgb.map((value) => value / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+  const backgroundOf = (element) => {
+    for (let ancestor = element; ancestor; ancestor = ancestor.parentElement) {
+      const color = parseColor(getComputedStyle(ancestor).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color.slice(0, 3);
     }
     return [255, 255, 255];
   };
-  const bad = [];
+  const issues = [];
   for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((one) => one.nodeType === 3 && one.textContent.trim());
-    if (!own || !element.checkVisibility() || element.tagName === "OPTION") continue;
-    const [ink, paper] = [light(numbers(getComputedStyle(element).color).slice(0, 3)), light(ground(element))];
-    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-    if (ratio < 4.5) bad.push(`${element.tagName} ${element.textContent.trim()}: ${ratio.toFixed(2)}`);
+    const hasText = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!hasText || !element.checkVisibility() || element.tagName === "OPTION") continue;
+    const foreground = luminance(parseColor(getComputedStyle(element).color).slice(0, 3));
+    const background = luminance(backgroundOf(element));
+    const ratio = (Math.max(foreground, background) + 0.05) / (Math.min(foreground, background) + 0.05);
+    if (ratio < 4.5) issues.push(`${element.tagName} ${element.textContent.trim()}: ${ratio.toFixed(2)}`);
   }
-  return bad;
+  return issues;
 }"""
-# Beside the words of its own button a picture is ornament, and would only be read out twice.
+# An image next to the text of its button is decoration; a screen reader would read its text twice.
 _MISSING_ALT = """() => [...document.images]
-  .filter((one) => one.checkVisibility() && !one.alt.trim() && !one.closest("button")?.innerText.trim())
-  .map((one) => one.src.slice(0, 60))"""
+  .filter((image) => image.checkVisibility() && !image.alt.trim() && !image.closest("button")?.innerText.trim())
+  .map((image) => image.src.slice(0, 60))"""
 _OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 _MISSING_LABEL = """() => [...document.querySelectorAll("input, button, select, a, [tabindex]")]
-  .filter((one) => one.checkVisibility() && !(one.labels?.length || one.ariaLabel || one.innerText?.trim()))
-  .map((one) => one.outerHTML.slice(0, 80))"""
+  .filter((control) => control.checkVisibility()
+    && !(control.labels?.length || control.ariaLabel || control.innerText?.trim()))
+  .map((control) => control.outerHTML.slice(0, 80))"""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium without a window."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
+    """Headless Chromium."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
         assert not os.environ.get("PARFOCAL_SKIP_NOTHING"), "there is no Chromium"
-        pytest.skip("there is no Chromium here; install one (apt install chromium)")
+        pytest.skip("there is no Chromium here; install it (apt install chromium)")
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield launched
-        launched.close()
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield chromium
+        chromium.close()
 
 
 def find_accessibility_issues(page: Page) -> dict[str, object]:
-    """Return what of an open page some people could not use; nothing where all is well."""
-    found = {
-        "pictures without words": page.evaluate(_MISSING_ALT),
-        "too faint": page.evaluate(_LOW_CONTRAST),
+    """Return what makes an open page unusable for some people; empty if there is nothing."""
+    issues = {
+        "images without alt text": page.evaluate(_MISSING_ALT),
+        "low contrast": page.evaluate(_LOW_CONTRAST),
         "wider than the window": page.evaluate(_OVERFLOW),
-        "controls without a name": page.evaluate(_MISSING_LABEL),
+        "controls without a label": page.evaluate(_MISSING_LABEL),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: issue for name, issue in issues.items() if issue}

@@ -1,4 +1,4 @@
-"""The text of a report, as tests read it."""
+"""Write a report and read it back, for tests."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import parfocal
 
 
 def read_report(runs: Any) -> str:
-    """Compare runs and return the page."""
-    page = parfocal.compare(runs).report_path
-    assert page is not None
-    return page.read_text(encoding="utf-8")
+    """Compare runs and return the HTML of the report."""
+    path = parfocal.compare(runs).report_path
+    assert path is not None
+    return path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The page of a data check: whole in itself, worst first, with the pictures it is about, whatever they are called."""
+"""The page of a data check is self-contained, lists errors first, and shows any name safely."""
 
 import base64
 import re
@@ -18,26 +18,24 @@ from parfocal.report.check_page import MAX_IDS, MAX_THUMBNAILS, write_check_page
 
 
 class _Page(HTMLParser):
-    """Collects pictures, addresses, headings' tags and the text a reader sees."""
+    """Collects the images, URLs and placeholders of a page, and the text that a reader sees."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.images: list[dict[str, str]] = []
         self.urls: list[str] = []
         self.placeholders: list[str] = []
-        self.tags: list[str] = []
         self.text = ""
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        self.urls += [given[key] for key in ("src", "href", "action") if key in given]
-        self.tags.append(tag)
+        attributes = {name: value or "" for name, value in attrs}
+        self.urls += [attributes[name] for name in ("src", "href", "action") if name in attributes]
         if tag == "img":
-            self.images.append(given)
-        elif given.get("role") == "img":
-            self.placeholders.append(given["aria-label"])
+            self.images.append(attributes)
+        elif attributes.get("role") == "img":
+            self.placeholders.append(attributes["aria-label"])
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -56,7 +54,7 @@ def _edit_row(table: Table, row: int, **changes: str | int) -> Table:
     return replace(table, rows=rows)
 
 
-def test_the_page_asks_for_nothing_from_outside_and_all_pictures_have_words(cells: Path, tmp_path: Path) -> None:
+def test_the_page_loads_nothing_from_a_server_and_all_images_have_alt_text(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     page = _write_page(tmp_path, table, [Finding("warning", "alike", "Two look alike.", tuple(table.rows["id"][:2]))])
     assert len(page.images) == 2
@@ -65,7 +63,7 @@ def test_the_page_asks_for_nothing_from_outside_and_all_pictures_have_words(cell
     assert not re.search(r"url\(|@import|<script|<link", page.source)
 
 
-def test_it_says_what_was_read_and_how_many_of_each_class(cells: Path, tmp_path: Path) -> None:
+def test_it_shows_the_source_and_the_number_of_images_of_each_class(cells: Path, tmp_path: Path) -> None:
     table = _edit_row(read(cells), 0, label=UNKNOWN)
     page = _write_page(tmp_path, table, [])
     assert table.source in page.text
@@ -74,7 +72,7 @@ def test_it_says_what_was_read_and_how_many_of_each_class(cells: Path, tmp_path:
     assert "Training can start." in page.text
 
 
-def test_the_worst_comes_first_with_what_to_do(cells: Path, tmp_path: Path) -> None:
+def test_errors_come_first_with_their_remedy(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     findings = [
         Finding("note", "class_counts", "A note."),
@@ -84,10 +82,10 @@ def test_the_worst_comes_first_with_what_to_do(cells: Path, tmp_path: Path) -> N
     text = _write_page(tmp_path, table, findings).text
     assert text.index("An error.") < text.index("Give it two.") < text.index("A warning.") < text.index("A note.")
     assert "1 error and 1 warning in" in text
-    assert "Training refuses to start" in text
+    assert "Training does not start" in text
 
 
-def test_pictures_are_small_and_carry_id_label_and_split(cells: Path, tmp_path: Path) -> None:
+def test_thumbnails_are_small_and_have_id_label_and_split(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     wide = np.zeros((60, 240, 3), np.uint8)
     wide[:] = (0, 0, 255)
@@ -102,7 +100,7 @@ def test_pictures_are_small_and_carry_id_label_and_split(cells: Path, tmp_path: 
     assert picture["alt"] == f"Image {table.rows['id'][1]}: blast, train"
 
 
-def test_an_unreadable_or_missing_image_is_a_labelled_gap(cells: Path, tmp_path: Path) -> None:
+def test_an_unreadable_or_missing_image_has_a_placeholder_with_the_reason(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     Path(table.rows["path"][0]).unlink()
     Path(table.rows["path"][1]).write_bytes(b"")
@@ -115,7 +113,7 @@ def test_an_unreadable_or_missing_image_is_a_labelled_gap(cells: Path, tmp_path:
     "odd",
     ["<img src=x onerror=alert(1)>", "\" autofocus onfocus='x'", "{{ 7 * 7 }}", "a\u202eb & c", "żółw 細胞 🩸", "a\nb"],
 )
-def test_ids_and_texts_may_hold_any_characters(cells: Path, tmp_path: Path, odd: str) -> None:
+def test_ids_and_messages_may_contain_any_characters(cells: Path, tmp_path: Path, odd: str) -> None:
     table = _edit_row(read(cells), 0, id=odd)
     page = _write_page(tmp_path, replace(table, source=odd), [Finding("error", "odd", odd, (odd,), odd)])
     assert [picture["alt"] for picture in page.images] == [f"Image {odd}: normal, train"]
@@ -123,11 +121,11 @@ def test_ids_and_texts_may_hold_any_characters(cells: Path, tmp_path: Path, odd:
     assert page.urls == [page.images[0]["src"]]
 
 
-def test_a_name_that_is_no_valid_text_does_not_stop_the_page(cells: Path, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_valid_unicode_does_not_stop_the_page(cells: Path, tmp_path: Path) -> None:
     assert "caf?.png" in _write_page(tmp_path, read(cells), [Finding("note", "odd", "Odd.", ("caf\udce9.png",))]).text
 
 
-def test_thousands_of_ids_make_no_huge_page(cells: Path, tmp_path: Path) -> None:
+def test_thousands_of_ids_do_not_make_a_huge_page(cells: Path, tmp_path: Path) -> None:
     table = read(cells)
     known = tuple(table.rows["id"])
     ids = (*known, *(f"images/a-folder-with-a-long-name/{number:08d}.png" for number in range(20_000)), *known)
@@ -140,14 +138,14 @@ def test_thousands_of_ids_make_no_huge_page(cells: Path, tmp_path: Path) -> None
     assert len(page.source) < 2_000_000
 
 
-def test_ids_that_are_in_no_row_are_listed_without_a_picture(cells: Path, tmp_path: Path) -> None:
+def test_ids_without_a_row_are_listed_without_a_thumbnail(cells: Path, tmp_path: Path) -> None:
     page = _write_page(tmp_path, read(cells), [Finding("error", "lost", "Lost.", ("nowhere.png",))])
     assert page.images == []
     assert page.placeholders == []
     assert "nowhere.png" in page.text
 
 
-def test_an_id_in_several_rows_is_shown_once(cells: Path, tmp_path: Path) -> None:
+def test_an_id_in_several_rows_has_one_thumbnail(cells: Path, tmp_path: Path) -> None:
     table = _edit_row(read(cells), 1, id=read(cells).rows["id"][0])
     (doubled,) = (one for one in check(table) if one.code == "duplicate_rows")
     assert len(_write_page(tmp_path, table, [doubled]).images) == 1

@@ -1,6 +1,7 @@
-"""Pictures of mistakes: the right images, kept with the run, made anew only where the predictions are others."""
+"""Mistakes of a run: the right images, kept in its folder, and computed again only if the predictions change."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +28,17 @@ def test_the_most_confident_mistakes_come_first() -> None:
     assert find_most_confident_mistakes(PREDICTIONS, 2) == [5, 2]
 
 
-def test_pairs_are_counted() -> None:
+def test_the_most_confused_pairs_are_counted() -> None:
     assert find_most_confused_pairs(PREDICTIONS)[0] == (0, 1, 2)
     assert sum(count for _, _, count in find_most_confused_pairs(PREDICTIONS, 9)) == 4
 
 
 def _swap_predictions(run: Run) -> None:
-    """Turn some answers of a run round, so that there are mistakes."""
-    said = Predictions.load(run.predictions_path("test"))
-    probabilities = said.probabilities.copy()
+    """Swap some predictions of a run, so that there are mistakes."""
+    predictions = Predictions.load(run.predictions_path("test"))
+    probabilities = predictions.probabilities.copy()
     probabilities[:3] = probabilities[:3, ::-1]
-    Predictions(said.ids, said.groups, said.truth, probabilities, said.classes).save(run.predictions_path("test"))
+    replace(predictions, probabilities=probabilities).save(run.predictions_path("test"))
 
 
 @pytest.fixture
@@ -48,46 +49,48 @@ def run(trained: Path, tmp_path: Path) -> Run:
     return run
 
 
-def test_each_mistake_has_a_picture_and_a_heat_map_that_need_neither_images_nor_network_again(run: Run) -> None:
-    made = load_mistakes(run)
-    assert made["mistakes"]
-    for one in made["mistakes"]:
-        assert one["picture"].startswith("data:image/jpeg")
-        assert one["map"].startswith("data:image/jpeg")
-        assert one["truth"] != one["answer"]
-        assert one["certainty"] > one["of_truth"]
+def test_images_and_heatmaps_are_kept_so_that_data_and_weights_are_not_needed_again(run: Run) -> None:
+    content = load_mistakes(run)
+    assert content["mistakes"]
+    for entry in content["mistakes"]:
+        assert entry["image"].startswith("data:image/jpeg")
+        assert entry["heatmap"].startswith("data:image/jpeg")
+        assert entry["truth"] != entry["predicted"]
+        assert entry["confidence"] > entry["truth_probability"]
     run.weights_path.unlink()
     run.table_path.unlink()
-    assert load_mistakes(run) == made
+    assert load_mistakes(run) == content
 
 
-def test_it_is_told_whether_answers_hang_on_the_border(trained: Path, tmp_path: Path) -> None:
+def test_the_border_swap_test_is_part_of_the_report(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "runs" / "resnet20", tmp_path / "run")
     run = Run(tmp_path / "run")
-    assert load_mistakes(run)["margin"] is None
-    # With the truth of test unknown, the 24 images of valid are looked at: enough to say something.
+    assert load_mistakes(run)["border_swap"] is None
+    # Without predictions of test, the 24 validation images are used, which are enough for the border swap test.
     run.predictions_path("test").unlink()
-    margin = load_mistakes(run)["margin"]
-    assert margin["images"] == 24
-    assert margin["warning"] or margin["border_changes"] <= 0.05 or margin["border_changes"] < margin["middle_changes"]
+    border_swap = load_mistakes(run)["border_swap"]
+    assert border_swap["n_images"] == 24
+    border_rate = border_swap["border_change_rate"]
+    center_rate = border_swap["center_change_rate"]
+    assert border_swap["warning"] or border_rate <= 0.05 or border_rate < center_rate
     assert "on the border" in read_report(run)
 
 
-def test_other_predictions_have_other_pictures(run: Run) -> None:
-    before = [one["id"] for one in load_mistakes(run)["mistakes"]]
+def test_changed_predictions_have_other_mistakes(run: Run) -> None:
+    ids = [entry["id"] for entry in load_mistakes(run)["mistakes"]]
     _swap_predictions(run)
-    assert [one["id"] for one in load_mistakes(run)["mistakes"]] != before
+    assert [entry["id"] for entry in load_mistakes(run)["mistakes"]] != ids
 
 
-def test_an_image_that_is_gone_is_told_with_its_reason(run: Run) -> None:
+def test_a_missing_image_has_the_reason_instead(run: Run) -> None:
     rows = pd.read_csv(run.table_path, dtype=str, keep_default_na=False)
     rows["path"] = rows["path"].str.replace("/test/", "/gone/")
     rows.to_csv(run.table_path, index=False)
-    made = load_mistakes(run)
-    assert {one["reason"] for one in made["mistakes"]} == {"the file is missing"}
-    assert {one["picture"] for one in made["mistakes"]} == {""}
+    content = load_mistakes(run)
+    assert {entry["reason"] for entry in content["mistakes"]} == {"the file is missing"}
+    assert {entry["image"] for entry in content["mistakes"]} == {""}
 
 
-def test_without_weights_there_are_pictures_and_no_heat_maps(run: Run) -> None:
+def test_without_weights_there_are_images_but_no_heatmaps(run: Run) -> None:
     run.weights_path.unlink()
-    assert {one["map"] for one in load_mistakes(run)["mistakes"]} == {""}
+    assert {entry["heatmap"] for entry in load_mistakes(run)["mistakes"]} == {""}

@@ -1,4 +1,4 @@
-"""A model card says what was measured, what was not, and cannot be broken by the names in the data."""
+"""A model card states results and limitations, and names in the data cannot break it."""
 
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,20 @@ CLASSES = ["none", "mild | <b>odd</b>", "severe"]
 
 
 def _make_predictions(n_images: int) -> Predictions:
-    dice = np.random.default_rng(n_images)
-    truth = dice.integers(0, 3, n_images)
-    probabilities = dice.dirichlet(np.ones(3), n_images) + 0.4 * np.eye(3)[truth]
+    rng = np.random.default_rng(n_images)
+    truth = rng.integers(0, 3, n_images)
+    probabilities = rng.dirichlet(np.ones(3), n_images) + 0.4 * np.eye(3)[truth]
     ids = tuple(map(str, range(n_images)))
     return Predictions(ids, ids, truth, probabilities / probabilities.sum(axis=1, keepdims=True), tuple(CLASSES))
 
 
 def _make_data(splits: tuple[str, ...]) -> dict[str, Any]:
-    warning = {"severity": "warning", "code": "identical", "text": "2 images are alike: anna.png, bert.png.", "ids": []}
+    warning = {
+        "severity": "warning",
+        "code": "identical",
+        "message": "2 images are identical: anna.png, bert.png.",
+        "ids": [],
+    }
     return {
         "source": "folders of eyes",
         "classes": CLASSES,
@@ -33,56 +38,57 @@ def _make_data(splits: tuple[str, ...]) -> dict[str, Any]:
         "counts": {split: dict.fromkeys(CLASSES, 40) for split in splits},
         "rows": dict.fromkeys(splits, 120),
         "groups": dict.fromkeys(splits, 120),
-        "findings": [warning, {**warning, "severity": "note", "text": "nothing to see"}],
+        "findings": [warning, {**warning, "severity": "note", "message": "nothing to see"}],
     }
 
 
 def _write_card(folder: Path, *splits: str) -> str:
-    """Write the files of a finished run that the card is made of, and return its card."""
-    run, made = Run(folder / "eyes"), load_recipe(None, ordered=True, referable=2, allow=["conflicting_labels"])
-    made.save(run.folder / "recipe.yaml")
+    """Write the files of a finished run, and return its model card."""
+    run = Run(folder / "eyes")
+    recipe = load_recipe(None, ordered=True, referable=2, allow=["conflicting_labels"])
+    recipe.save(run.folder / "recipe.yaml")
     decision = fit_decision(
-        _make_predictions(200), DecisionOptions("sensitivity=0.9", 0.9), Decision(), made.evaluation, None
+        _make_predictions(200), DecisionOptions("sensitivity=0.9", 0.9), Decision(), recipe.evaluation, None
     )
     decision.save(run.decision_path)
     run.write_environment({"recipe_digest": "abc", "precision": "bf16", "data": _make_data(("train", *splits))})
-    alarm = {"code": "collapsed", "text": "It says none for 97 % of the images.", "since": 1, "until": 2}
-    judged = {split: evaluate_split(_make_predictions(120), made.evaluation, decision) for split in splits}
-    figures = {"parameters": 11_000_000, "epochs": 9, "best_epoch": 7, "selected_by": "kappa", "alarms": [alarm]}
-    run.write_metrics({**judged, **figures})
+    alarm = {"code": "collapsed", "text": "It predicts none for 97 % of the images.", "since": 1, "until": 2}
+    metrics = {split: evaluate_split(_make_predictions(120), recipe.evaluation, decision) for split in splits}
+    training = {"parameters": 11_000_000, "epochs": 9, "best_epoch": 7, "selected_by": "kappa", "alarms": [alarm]}
+    run.write_metrics({**metrics, **training})
     return build_model_card(
-        run, build_metadata(run, made, decision, "float32", False), [("compared with the run", "on 3 images")]
+        run, build_metadata(run, recipe, decision, "float32", False), [("compared with the run", "on 3 images")]
     )
 
 
-def test_figures_stand_beside_the_majority_with_their_intervals(tmp_path: Path) -> None:
+def test_results_have_intervals_and_the_majority_class_baseline(tmp_path: Path) -> None:
     text = _write_card(tmp_path, "valid", "test")
     metrics = Run(tmp_path / "eyes").read_metrics()["test"]
     low, high = metrics["intervals"]["accuracy"]
     assert f"{metrics['accuracy']:.3f} ({low:.3f}–{high:.3f}) |" in text
-    assert f"| accuracy of always saying the largest class | {metrics['majority_accuracy']:.3f} |" in text
+    assert f"| majority-class baseline | {metrics['majority_accuracy']:.3f} |" in text
     assert f"temperature of {metrics['calibration']['temperature']:.3f}" in text
     assert "| sensitivity=0.9 | test | severe or above |" in text
-    assert "positive where the probabilities of severe and above add up to at least" in text
+    assert "positive if the probabilities of severe and above sum to at least" in text
     assert "| test | 0.9 |" in text
     assert "| compared with the run | on 3 images |" in text
     assert "no test split" not in text
 
 
-def test_limits_are_said(tmp_path: Path) -> None:
+def test_limitations_are_stated(tmp_path: Path) -> None:
     text = _write_card(tmp_path, "valid")
-    limits = text[text.index("## Limits") :]
-    assert "There was no test split with known labels" in limits
-    assert "Few images to learn from: none (40)" in limits
-    assert "Accepted knowingly in the data: conflicting_labels." in limits
-    assert "It says none for 97 % of the images." in limits
+    limitations = text[text.index("## Limitations") :]
+    assert "There was no test split with known labels" in limitations
+    assert "Few training images: none (40)" in limitations
+    assert "Findings in the data that the recipe accepts: conflicting_labels." in limitations
+    assert "It predicts none for 97 % of the images." in limitations
     assert "**Not a medical device**" in text
 
 
-def test_names_break_no_table_and_files_of_patients_are_not_listed(tmp_path: Path) -> None:
+def test_names_cannot_break_a_table_and_file_names_of_patients_are_left_out(tmp_path: Path) -> None:
     text = _write_card(tmp_path, "valid")
     assert "| mild \\| &lt;b>odd&lt;/b> |" in text
     assert "<b>" not in text
-    assert "2 images are alike" in text
+    assert "2 images are identical" in text
     assert "anna.png" not in text
     assert "nothing to see" not in text

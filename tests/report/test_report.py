@@ -1,4 +1,4 @@
-"""The page that compares runs: whole in itself, honest about what chose what, and made without the networks."""
+"""The report: self-contained, clear about what selected what, and built without the networks."""
 
 import base64
 import re
@@ -27,7 +27,7 @@ from tests.report.read_report import read_report
 
 
 class _LinkCollector(HTMLParser):
-    """Collects what a browser would fetch or follow."""
+    """Collects what a browser would load or follow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,10 +36,10 @@ class _LinkCollector(HTMLParser):
         self.images_without_alt = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.anchors |= {given["id"] or ""} if "id" in given else set()
-        self.urls += [value for key in ("src", "href", "action") if (value := given.get(key))]
-        self.images_without_alt += tag == "img" and not given.get("alt")
+        attributes = dict(attrs)
+        self.anchors.add(attributes.get("id") or "")
+        self.urls += [value for name in ("src", "href", "action") if (value := attributes.get(name))]
+        self.images_without_alt += tag == "img" and not attributes.get("alt")
 
 
 @pytest.fixture(scope="module")
@@ -59,106 +59,113 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
-def test_the_page_asks_for_nothing_from_outside(runs: Path) -> None:
+def test_the_page_loads_nothing_from_a_server(runs: Path) -> None:
     page = read_report(runs)
-    addresses = _LinkCollector()
-    addresses.feed(page)
-    assert addresses.urls
-    assert all(
-        address.startswith(("data:image/svg+xml;base64,", "data:image/jpeg;base64,", "#")) for address in addresses.urls
-    )
-    assert {address[1:] for address in addresses.urls if address[0] == "#"} <= addresses.anchors
-    assert addresses.images_without_alt == 0
+    links = _LinkCollector()
+    links.feed(page)
+    assert links.urls
+    assert all(url.startswith(("data:image/svg+xml;base64,", "data:image/jpeg;base64,", "#")) for url in links.urls)
+    assert {url[1:] for url in links.urls if url[0] == "#"} <= links.anchors
+    assert links.images_without_alt == 0
     assert not re.search(r"url\(|@import|<script|<link", page)
 
 
-def test_it_says_what_chose_and_what_the_majority_would_reach(runs: Path) -> None:
+def test_it_names_the_selection_and_the_majority_class_baseline(runs: Path) -> None:
     page = read_report(runs)
-    assert "is chosen among 2 runs" in page
-    assert "always naming the largest class would be right for 50.0%" in page
-    assert "Test split: chose nothing" in page
+    assert ", selected from 2 runs: " in page
+    assert "Always predicting the largest class would score 50.0% accuracy." in page
+    assert "Test split: not used for any choice" in page
     assert "&lt;b&gt;odd &amp; name&lt;/b&gt;" in page
     assert "<b>odd" not in page
 
 
-def test_an_alarm_that_was_over_before_the_kept_epoch_does_not_open_the_page(runs: Path, tmp_path: Path) -> None:
+def test_an_alarm_that_ended_before_the_best_epoch_is_not_at_the_top(runs: Path, tmp_path: Path) -> None:
     run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
-    for best, opens in ((2, False), (1, True)):
+    for best_epoch, is_at_top in ((2, False), (1, True)):
         alarm = {"code": "collapse", "since": 1, "until": 1, "text": "Epoch 1: all are 'blast'."}
-        run.write_metrics({**run.read_metrics(), "alarms": [alarm], "best_epoch": best})
+        run.write_metrics({**run.read_metrics(), "alarms": [alarm], "best_epoch": best_epoch})
         page = read_report(run.folder)
-        assert ('id="alarms"' in page) == opens
-        assert ("Alarms that were over before the epoch that is kept" in page) != opens
+        assert ('id="alarms"' in page) == is_at_top
+        assert ("Alarms that ended before the best epoch" in page) != is_at_top
         assert page.count("Epoch 1: all are &#39;blast&#39;.") == 1
 
 
-def test_it_says_how_images_are_looked_at_where_that_is_not_the_recipes_way(
+def test_it_names_the_test_time_augmentation_if_it_is_not_that_of_the_recipe(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(runs, tmp_path / "copy")
-    plain, residual = open_runs([tmp_path / "copy"])
-    assert "Looks</th>" not in read_report(tmp_path / "copy")
-    decision = Decision.load(residual.decision_path).with_fitted(FellowEyes(0.5))
-    replace(decision, tta="d4").save(residual.decision_path)
+    plain_run, residual_run = open_runs([tmp_path / "copy"])
+    assert ">TTA</th>" not in read_report(tmp_path / "copy")
+    decision = Decision.load(residual_run.decision_path).with_fitted(FellowEyes(0.5))
+    replace(decision, tta="d4").save(residual_run.decision_path)
     page = read_report(tmp_path / "copy")
-    assert "The runs look at images in different ways (plain20 centre, resnet20 eight)" in page
-    assert page.count('<th scope="col" class="word">Looks</th>') == 2
-    assert [page.count(f'<td class="word">{looks}</td><td>') for looks in ("none", "d4")] == [2, 2]
-    assert "\nparfocal evaluate runs/again/resnet20 --looks eight --together</code>" in page
-    assert page.count("parfocal evaluate runs/again") == 1
-    assert "The looks are eight, where the recipe says centre." in read_report(residual.folder)
-    print_results([plain, residual])
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[4] for line in said[:3]] == ["images", "none", "none"]
-    assert "in different ways" in said[-2]
+    assert "The runs use different test-time augmentation (plain20: none, resnet20: d4)" in page
+    assert page.count('<th scope="col" class="word">TTA</th>') == 2
+    assert [page.count(f'<td class="word">{tta}</td><td>') for tta in ("none", "d4")] == [2, 2]
+    assert "\nparfocal evaluate runs/rerun/resnet20 --tta d4 --fellow-eyes</code>" in page
+    assert page.count("parfocal evaluate runs/rerun") == 1
+    assert "Test-time augmentation: d4 (recipe: none)." in read_report(residual_run.folder)
+    print_results([plain_run, residual_run])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in lines[:3]] == ["images", "none", "none"]
+    assert "different test-time augmentation" in lines[-2]
 
 
 def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "resnet20", tmp_path / "resnet20")
-    run, grades = Run(tmp_path / "resnet20"), load_recipe(None, ordered=True).evaluation
+    run = Run(tmp_path / "resnet20")
+    config = load_recipe(None, ordered=True).evaluation
     truth = np.arange(60) % 3
-    point = Decision((OperatingPoint("kappa", 0.0, (0.5, 1.5)),))
-    judged = evaluate_split(make_predictions(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3), grades, point)
+    decision = Decision((OperatingPoint("kappa", 0.0, (0.5, 1.5)),))
+    predictions = make_predictions(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3)
+    graded_metrics = evaluate_split(predictions, config, decision)
     metrics = run.read_metrics()
-    metrics["test"]["operating"] = judged["operating"]
+    metrics["test"]["operating_point"] = graded_metrics["operating_point"]
     metrics["test"].pop("patients", None)
     run.write_metrics(metrics)
     (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", read_report(run.folder))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
     assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
     assert cells[-2:] == ["–", "–"]
-    metrics["test"]["patients"], _ = {"left_out": 3}, metrics["test"].pop("operating")
+    metrics["test"]["patients"] = {"excluded": 3}
+    metrics["test"].pop("operating_point")
     run.write_metrics(metrics)
     page = read_report(run.folder)
-    assert "Other questions, on test" not in page
-    assert "3 patients whose images differ in truth are left out" in page
+    assert "Whole patients, referable disease" not in page
+    assert "3 patients whose images have different true classes are excluded" in page
 
 
-def test_what_a_document_reports_stands_beside(tmp_path: Path) -> None:
+def test_the_accuracy_that_the_source_document_reports_is_shown(tmp_path: Path) -> None:
     changes = {**SMALL_RECIPE, "epochs": 1, "model": ["resnet18", "resnet20"], "batch_size": 16}
-    reported = parfocal.train(
+    trained = parfocal.train(
         draw_cells(tmp_path / "cells", 16, 8, 4), "leukemia-adam", out=tmp_path / "runs", **changes
     )
-    page = read_report(reported)
+    page = read_report(trained)
     test, valid = (page.index(f"<caption>{split}") for split in ("Test", "Validation"))
-    assert "Reported" not in page[valid : page.index("Reported is the accuracy")]
+    assert "Reported" not in page[valid : page.index("Reported: the accuracy")]
     rows = page[test:valid].split("<tr")
     assert '<th scope="col">Reported</th>' in rows[1]
     assert "<td>0.931</td>" in rows[2]
     assert "chosen on test, optimistic" in rows[3]
     assert "<td>–</td>" in rows[4]
-    assert (
-        "resnet18 is not as in the document: it has another images.size, training.batch_size, training.epochs" in page
-    )
-    assert "resnet20 is not as in the document" not in page
+    assert "resnet18 deviates from its source document in: images.size, training.batch_size, training.epochs" in page
+    assert "resnet20 deviates from its source document" not in page
 
 
-def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path, tmp_path: Path) -> None:
+def test_figures_are_written_as_svg_and_png_and_are_identical_each_time(runs: Path, tmp_path: Path) -> None:
     parfocal.compare(runs, tmp_path / "one" / "report.html")
     parfocal.compare(runs, tmp_path / "two" / "report.html")
     names = {path.name for path in (tmp_path / "one" / "figures").iterdir()}
     pairs = product(("resnet20", "plain20"), ("valid", "test"))
-    stems = {"accuracy", "learning", "error", "classes", "scores-1", "calibration-resnet20", "calibration-plain20"}
+    stems = {
+        "accuracy",
+        "learning-curves",
+        "error",
+        "classes",
+        "scores-1",
+        "reliability-resnet20",
+        "reliability-plain20",
+    }
     stems |= {f"confusion-{run}-{split}" for run, split in pairs}
     assert {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")} <= names
     for name in (name for name in names if name.endswith(".svg")):
@@ -166,17 +173,17 @@ def test_figures_lie_beside_as_svg_and_png_and_are_the_same_each_time(runs: Path
         assert svgs[0] == svgs[1]
 
 
-def test_figures_of_another_comparison_in_the_same_folder_are_not_shown(runs: Path, tmp_path: Path) -> None:
+def test_figures_of_another_comparison_in_the_folder_are_not_shown(runs: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures"
     figures.mkdir()
-    for name in ("error", "says-resnet20", "scores-0", "calibration-resnet20"):
+    for name in ("error", "predicted-shares-resnet20", "scores-0", "reliability-resnet20"):
         (figures / f"{name}.svg").write_text("<svg>of another comparison</svg>")
     parfocal.compare(runs / "resnet20", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert base64.b64encode(b"<svg>of another comparison</svg>").decode() not in page
 
 
-def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_path: Path) -> None:
+def test_the_report_is_built_from_the_files_without_the_network(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "copy")
     for path in (tmp_path / "copy").rglob("*"):
         if path.name in ("model.safetensors", "last.ckpt", "report.html") or path.suffix in (".svg", ".png"):
@@ -184,7 +191,7 @@ def test_everything_is_drawn_from_the_files_without_the_network(runs: Path, tmp_
     assert read_report(tmp_path / "copy")
 
 
-def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_path: Path) -> None:
+def test_the_best_run_is_selected_on_validation_and_not_on_test(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "copy")
     opened = open_runs([tmp_path / "copy"])
     for run, valid, test in zip(opened, (0.6, 0.7), (0.9, 0.1), strict=True):
@@ -194,7 +201,7 @@ def test_the_validation_split_prefers_and_not_the_test_split(runs: Path, tmp_pat
     assert find_best_run(opened) == opened[1]
 
 
-def test_runs_that_cannot_be_compared_are_refused(runs: Path, tmp_path: Path) -> None:
+def test_runs_that_cannot_be_compared_are_an_error(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match="resnet20 is named twice"):
         parfocal.compare([runs / "resnet20", runs / "resnet20"])
     shutil.copytree(runs, tmp_path / "copy")
@@ -205,5 +212,5 @@ def test_runs_that_cannot_be_compared_are_refused(runs: Path, tmp_path: Path) ->
     environment = other.read_environment()
     environment["data"]["classes"] = ["cat", "dog"]
     other.write_environment(environment)
-    with pytest.raises(ParfocalError, match="tell different classes apart"):
+    with pytest.raises(ParfocalError, match="The runs have different classes"):
         parfocal.compare([other.folder, runs / "plain20"])

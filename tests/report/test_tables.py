@@ -1,4 +1,4 @@
-"""A comparison as tables that other programs read."""
+"""A comparison as CSV, JSON and LaTeX tables."""
 
 import io
 import json
@@ -19,33 +19,34 @@ def comparison() -> Comparison:
     single = Result(
         "plain_20", ("plain_20",), 400, 200, 0.7, {name: MetricValue(0.8, [0.7, 0.9], None) for name in METRICS}
     )
-    gathered = Result(
+    family = Result(
         "resnet20", ("a", "b"), 400, 200, 0.7, {name: MetricValue(0.9, [0.8, 0.95], 0.01) for name in METRICS}
     )
     difference = Difference("plain_20", "resnet20", "accuracy", -0.1, [-0.2, -0.05], 0.001, 0.002, True, None)
-    return Comparison("test", (single, gathered), (difference,))
+    return Comparison("test", (single, family), (difference,))
 
 
-def test_csv_has_a_row_for_each_figure_and_each_difference(comparison: Comparison) -> None:
+def test_csv_has_a_row_for_each_metric_and_each_difference(comparison: Comparison) -> None:
     rows = pd.read_csv(io.StringIO(format_comparison(comparison, "csv", TTA)), dtype={"runs": "Int64"})
-    results, differences = rows[rows["against"].isna()], rows[rows["against"].notna()]
+    results = rows[rows["compared_with"].isna()]
+    differences = rows[rows["compared_with"].notna()]
     assert len(results) == 2 * (len(METRICS) + 1)
-    accuracy = results[(results["run"] == "resnet20") & (results["figure"] == "accuracy")].iloc[0]
-    assert accuracy[["value", "low", "high", "deviation", "runs"]].tolist() == [0.9, 0.8, 0.95, 0.01, 2]
-    assert differences[["run", "against", "value"]].to_numpy().tolist() == [["plain_20", "resnet20", -0.1]]
-    assert differences["larger_than_chance"].tolist() == [True]
-    assert dict(zip(results["run"], results["looks"], strict=True)) == {
+    accuracy = results[(results["run"] == "resnet20") & (results["metric"] == "accuracy")].iloc[0]
+    assert accuracy[["value", "low", "high", "std", "runs"]].tolist() == [0.9, 0.8, 0.95, 0.01, 2]
+    assert differences[["run", "compared_with", "value"]].to_numpy().tolist() == [["plain_20", "resnet20", -0.1]]
+    assert differences["significant"].tolist() == [True]
+    assert dict(zip(results["run"], results["tta"], strict=True)) == {
         "plain_20": "none",
-        "resnet20": "centre, eight",
+        "resnet20": "d4, none",
     }
 
 
-def test_json_holds_all_of_it(comparison: Comparison) -> None:
-    found = json.loads(format_comparison(comparison, "json", TTA))
-    assert found["split"] == "test"
-    assert found["results"][0]["figures"]["auc"] == {"value": 0.8, "interval": [0.7, 0.9], "deviation": None}
-    assert found["differences"][0]["adjusted"] == 0.002
-    assert found["looks"] == TTA
+def test_json_holds_the_whole_comparison(comparison: Comparison) -> None:
+    content = json.loads(format_comparison(comparison, "json", TTA))
+    assert content["split"] == "test"
+    assert content["results"][0]["metrics"]["auc"] == {"value": 0.8, "interval": [0.7, 0.9], "std": None}
+    assert content["differences"][0]["adjusted_p_value"] == 0.002
+    assert content["tta"] == TTA
 
 
 def test_latex_escapes_names(comparison: Comparison) -> None:
@@ -55,14 +56,14 @@ def test_latex_escapes_names(comparison: Comparison) -> None:
     assert "plain_20 &" not in text.replace(r"\_", "")
 
 
-def test_latex_says_of_a_small_chance_that_it_is_small(comparison: Comparison) -> None:
+def test_latex_shows_a_small_p_value_as_less_than_0_001(comparison: Comparison) -> None:
     small = replace(comparison.differences[0], adjusted_p_value=0.0002)
     text = format_comparison(replace(comparison, differences=(small,)), "latex", TTA)
     assert "& < 0.001 &" in text
     assert "0.000 &" not in text
 
 
-def test_figures_are_shown_with_all_that_is_known() -> None:
+def test_a_metric_value_is_formatted_with_interval_and_standard_deviation() -> None:
     assert str(MetricValue(None, None, None)) == "–"
     assert str(MetricValue(0.5, None, None)) == "0.500"
     assert str(MetricValue(-0.1, [-0.2, 0.05], None)) == "-0.100 (-0.200 to 0.050)"

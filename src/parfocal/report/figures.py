@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
 }
 BASELINE_STYLE: dict[str, Any] = {"color": "#999", "linewidth": 1, "zorder": 0}
 _LINE_STYLES: dict[str, Any] = {"train": (0, (4, 2)), "valid": "solid", "test": (0, (1, 1.5))}
-_LINE_LABELS = {"train": "train", "valid": "validation", "test": "test (not used for selection)"}
+_LINE_LABELS = {"train": "train", "valid": "validation", "test": "test (not used to select)"}
 _MARKER_STYLE: dict[str, Any] = {"markersize": 8, "markeredgecolor": "white", "zorder": 5}
 
 
@@ -149,7 +149,7 @@ def find_best_epoch(run: Run) -> int:
 
 
 def draw_predicted_shares(run: Run) -> Figure:
-    """Draw the share of each class among the validation predictions per epoch, and its true share as a dotted line."""
+    """Draw the share of each class among the validation predictions per epoch; dotted lines are the true shares."""
     history = run.read_history()
     counts = run.read_environment()["data"]["counts"]["valid"]
     with mpl.rc_context(STYLE):
@@ -196,7 +196,7 @@ def is_plain(run: Run) -> bool:
 
 
 def add_legend(figure: Figure, artists: Sequence[Artist], *, below: bool = False) -> None:
-    """Add a legend to the right of the axes, or below them; long names are wrapped, so that the axes keep their size."""
+    """Add a legend to the right of the axes, or below them; long names are wrapped to keep the axes wide."""
     labels = [fill(str(artist.get_label()), 28) for artist in artists]
     location = "outside lower center" if below else "outside right upper"
     figure.legend(artists, labels, loc=location, ncols=3 if below else 1, frameon=False)

@@ -47,18 +47,19 @@ def load_mistakes(run: Run) -> dict[str, Any]:
     predictions_path = run.predictions_path(split)
     predictions_sha256 = hashlib.sha256(predictions_path.read_bytes()).hexdigest()
     path = run.folder / "mistakes" / "mistakes.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if content.get("predictions_sha256") != predictions_sha256:
-        content = {
-            "predictions_sha256": predictions_sha256,
-            "split": split,
-            **_build_mistakes(run, Predictions.load(predictions_path), split, path.parent),
-        }
-        write_json(path, content)
+    is_current = path.is_file() and _read_json(path)["predictions_sha256"] == predictions_sha256
+    if not is_current:
+        mistakes = _build_mistakes(run, Predictions.load(predictions_path), split, path.parent)
+        write_json(path, {"predictions_sha256": predictions_sha256, "split": split, **mistakes})
+    content = _read_json(path)
     for entry in [*content["mistakes"], *(entry for pair in content["pairs"] for entry in pair["images"])]:
         for key in ("image", "heatmap"):
             entry[key] = embed_image(path.parent / entry[key] if key in entry else None)
     return content
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def find_most_confident_mistakes(predictions: Predictions, n_images: int = MAX_MISTAKES) -> list[int]:
