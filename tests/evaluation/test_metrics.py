@@ -14,14 +14,7 @@ from hypothesis import given
 from sklearn import metrics as sklearn_metrics
 
 import parfocal
-from parfocal.evaluation.metrics import (
-    CLASS_METRICS,
-    METRICS,
-    SPLIT_METRICS,
-    compute_metrics,
-    get_metric,
-    select_distinct,
-)
+from parfocal.evaluation.metrics import CLASS_METRICS, METRICS, SPLIT_METRICS, compute_metrics, get_metric
 from parfocal.evaluation.predictions import Predictions
 from parfocal.schema import TrainingConfig
 from tests.evaluation.make_predictions import make_predictions, random_predictions
@@ -141,27 +134,23 @@ def test_greater_is_better_matches_what_a_better_prediction_does() -> None:
             assert (good[metric.name] > poor[metric.name]) == metric.greater_is_better, metric.name
 
 
-def test_quadratic_kappa_is_left_out_where_it_repeats_kappa() -> None:
-    names = ["accuracy", "kappa", "quadratic_kappa"]
-    same = {"kappa": 0.5, "quadratic_kappa": 0.5}
-    other = {"kappa": 0.5, "quadratic_kappa": 0.7}
-    assert select_distinct(names, [same, same]) == ["accuracy", "kappa"]
-    assert select_distinct(names, [same, other]) == names
-
-
 _ERROR_RATE_ROW = """
     Metric("error_rate", "error rate", "confusion", lambda matrix: 1 - confusion.accuracy(matrix),
-           greater_is_better=False, compared=True, tabulated=True),
+           greater_is_better=False, compared=True, tables="all"),
 """
 
 _USE_ERROR_RATE = """
+import io
 import json
+from contextlib import redirect_stdout
 import numpy as np
+from parfocal.commands.tables import print_compared_results
 from parfocal.evaluation.bootstrap import compute_intervals
 from parfocal.evaluation.compare import compare_predictions
 from parfocal.evaluation.metrics import ResampledMetrics, compute_metrics
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.summary import SummaryRow, TABULATED_METRICS
+from parfocal.evaluation.summary import WIDE_TABLE_METRICS, SummaryRow
+from parfocal.report.tables import format_comparison
 
 rng = np.random.default_rng(0)
 ids = tuple(map(str, range(80)))
@@ -169,13 +158,18 @@ truth = rng.integers(0, 2, 80)
 sides = {name: Predictions(ids, ids, truth, rng.dirichlet([1, 1], 80), ("a", "b")) for name in ("first", "second")}
 metrics = compute_metrics(sides["first"])
 comparison = compare_predictions({name: {name: side} for name, side in sides.items()}, "test", 100)
+with redirect_stdout(io.StringIO()) as terminal:
+    print_compared_results(comparison)
 print(json.dumps({
     "value": metrics["error_rate"],
     "accuracy": metrics["accuracy"],
     "interval": compute_intervals(ResampledMetrics(sides["first"]), 100)["error_rate"],
     "p_values": [item.p_value for item in comparison.differences if item.metric == "error_rate"],
     "summary": SummaryRow.from_metrics("first", "test", metrics).metrics["error_rate"].value,
-    "tabulated": TABULATED_METRICS,
+    "csv": format_comparison(comparison, "csv", {"first": "none", "second": "none"}),
+    "latex": format_comparison(comparison, "latex", {}),
+    "terminal": terminal.getvalue(),
+    "report": WIDE_TABLE_METRICS,
     "notebook": comparison._repr_html_(),
 }))
 """
@@ -185,8 +179,8 @@ def test_one_row_adds_a_metric_to_files_intervals_tests_and_tables(tmp_path: Pat
     shutil.copytree(Path(parfocal.__file__).parent, tmp_path / "parfocal", ignore=shutil.ignore_patterns("static"))
     registry = tmp_path / "parfocal" / "evaluation" / "metrics.py"
     source = registry.read_text(encoding="utf-8")
-    assert source.count("\nMETRICS = (\n") == 1
-    registry.write_text(source.replace("\nMETRICS = (\n", f"\nMETRICS = ({_ERROR_RATE_ROW}"), encoding="utf-8")
+    before, end, after = source.partition("\n)  # fmt: skip\n")
+    registry.write_text(before + _ERROR_RATE_ROW + end + after, encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "-c", _USE_ERROR_RATE],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -198,5 +192,7 @@ def test_one_row_adds_a_metric_to_files_intervals_tests_and_tables(tmp_path: Pat
     assert values["value"] == values["summary"] == pytest.approx(1 - values["accuracy"])
     assert values["interval"][0] < values["value"] < values["interval"][1]
     assert len(values["p_values"]) == 1
-    assert "error_rate" in values["tabulated"]
-    assert "error rate" in values["notebook"]
+    for table in ("csv", "report"):
+        assert "error_rate" in values[table]
+    for table in ("latex", "terminal", "notebook"):
+        assert "error rate" in values[table]

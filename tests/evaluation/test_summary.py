@@ -6,7 +6,14 @@ import numpy as np
 
 from parfocal.evaluation.bootstrap import compute_intervals
 from parfocal.evaluation.metrics import SPLIT_METRICS, ResampledMetrics, compute_metrics
-from parfocal.evaluation.summary import MetricValue, select_tabulated, summarize
+from parfocal.evaluation.summary import (
+    TABLE_METRICS,
+    MetricValue,
+    add_baseline,
+    select_distinct,
+    select_for_order,
+    summarize,
+)
 from parfocal.run import Run
 from tests.evaluation.make_predictions import make_predictions
 
@@ -45,8 +52,25 @@ def test_tables_leave_out_quadratic_kappa_for_two_classes() -> None:
     truth = [0, 1, 1, 0]
     two_classes = compute_metrics(make_predictions(truth, np.eye(2)[[0, 1, 0, 0]]))
     three_classes = compute_metrics(make_predictions([*truth, 2], np.eye(3)[[0, 1, 0, 0, 0]]))
-    assert select_tabulated([two_classes]) == ["accuracy", "balanced_accuracy", "kappa", "auc"]
-    assert "quadratic_kappa" in select_tabulated([two_classes, three_classes])
+    assert select_distinct(TABLE_METRICS, [two_classes]) == ["accuracy", "balanced_accuracy", "kappa", "auc"]
+    assert select_distinct(TABLE_METRICS, [two_classes, three_classes]) == list(TABLE_METRICS)
+
+
+def test_a_narrow_table_shows_the_kappa_that_suits_the_classes() -> None:
+    assert select_for_order(TABLE_METRICS, ordered=False) == ["accuracy", "balanced_accuracy", "kappa", "auc"]
+    assert select_for_order(TABLE_METRICS, ordered=True) == ["accuracy", "balanced_accuracy", "quadratic_kappa", "auc"]
+
+
+def test_the_baseline_follows_accuracy() -> None:
+    assert add_baseline(["accuracy", "auc"]) == ["accuracy", "majority_accuracy", "auc"]
+
+
+def test_a_notebook_shows_the_same_metrics_for_a_run_as_the_tables(tmp_path: Path) -> None:
+    metrics = compute_metrics(make_predictions([0, 1, 2], np.eye(3)[[0, 1, 1]]))
+    run = Run(tmp_path / "run")
+    run.write_metrics({"test": metrics})
+    columns = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in add_baseline(TABLE_METRICS))
+    assert columns in run._repr_html_()
 
 
 def test_values_are_formatted_with_standard_deviation_and_interval() -> None:
