@@ -42,7 +42,7 @@ _MID_GRAY = 127.5
 
 @dataclass(frozen=True)
 class View:
-    """How one image is shown once.
+    """One view of an image.
 
     `geometry` maps a pixel of the view to a pixel of the Store image; `color` maps the colors, and None keeps them.
     `erase_box` (left, top, right, bottom) is filled with black. `custom_transform` is the user's function; it may draw
@@ -178,9 +178,9 @@ def _compose(
     """
     steps: dict[AugmentationName, np.ndarray] = {}
     for name, draw in augmentations.items():
-        drawn = draw(draws, config)
-        if drawn is not None:
-            steps[name] = drawn
+        matrices = draw(draws, config)
+        if matrices is not None:
+            steps[name] = matrices
     if not steps:
         return None
     composition = getattr(config, group)

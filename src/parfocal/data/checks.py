@@ -282,7 +282,12 @@ def _find_near_duplicates(table: Table, stats: ImageStats, rows: np.ndarray) -> 
             (across if len(set(splits[positions])) > 1 else within).append(positions)
     findings: list[Finding] = []
     kinds: tuple[tuple[Severity, str, list[np.ndarray], str], ...] = (
-        ("warning", "near_duplicates_across_splits", across, "are in more than one split; check whether they are one"),
+        (
+            "warning",
+            "near_duplicates_across_splits",
+            across,
+            "are in more than one split; check whether they are the same",
+        ),
         ("note", "near_duplicates_within_split", within, "are in one split"),
     )
     for severity, code, sets, where in kinds:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from parfocal.data.dicom import is_dicom, read_dicom
-from parfocal.data.headers import SUFFIXES, Header, read_header
+from parfocal.data.image_header import SUFFIXES, Header, read_header
 from parfocal.data.preprocess import choose_jpeg_reduction, preprocess
 from parfocal.errors import UnreadableImageError
 from parfocal.schema import ImagesConfig

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from parfocal.data.headers import SUFFIXES, check_image_size, get_max_bytes, read_header
+from parfocal.data.image_header import SUFFIXES, check_image_size, get_max_bytes, read_header
 from parfocal.errors import ImageTooLargeError, UnreadableImageError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 
 from parfocal.data.decode import Pixels
 from parfocal.data.encode import encode_image
-from parfocal.data.headers import limit_image_size
+from parfocal.data.image_header import limit_image_size
 from parfocal.engine.device import trim_memory
 from parfocal.errors import ImageTooLargeError, did_you_mean
 from parfocal.evaluation.ensemble import MEMBERS_FILE

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, prepare_image
 from parfocal.data.encode import encode_image
-from parfocal.data.headers import limit_image_size
+from parfocal.data.image_header import limit_image_size
 from parfocal.data.render import render_one
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.explainability.cam import ClassMaps, compute_class_maps

@@ -1,7 +1,7 @@
 """Image headers: format, size and orientation of a file before it is decoded, and whether the file is complete.
 
 Decoders return half an image from a truncated file and trust any size that a header declares; both are caught here.
-Pillow's `Image.open` does not notice truncation and reads EXIF without a memory limit, so it cannot replace this.
+Pillow's `Image.open` does not notice truncation and limits images to 179 million pixels, so it cannot replace this.
 """
 
 import struct
