@@ -39,7 +39,9 @@ def test_facts_about_a_recipe_file_are_not_settings_of_the_recipe(file: Path, tm
     assert not {"reported", "experiments", "networks", "assumptions"} & set(recipe.model_dump())
 
 
-@pytest.mark.parametrize(("model", "batch_size"), [("resnet18", 32), ("resnet50", 16), ("resnet152", 8), ("resnet34", 32)])
+@pytest.mark.parametrize(
+    ("model", "batch_size"), [("resnet18", 32), ("resnet50", 16), ("resnet152", 8), ("resnet34", 32)]
+)
 def test_values_for_a_network_apply_if_it_is_chosen(file: Path, model: str, batch_size: int) -> None:
     assert load_recipe(file, model=model).training.batch_size == batch_size
     assert load_recipe(file, **{"network.model": model}).training.batch_size == batch_size

@@ -12,14 +12,15 @@ from parfocal.reported import describe_packaged_recipe, find_deviations, find_re
 FUNDUS = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "stride_in": "3x3", "resize_mode": "crop", "ordered": True}
 STATED: dict[str, dict[str, Any]] = {
     "leukemia-adam": {
-        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "resize_mode": "squash", "size": 350, "crop_size": 224,
-        "normalization": "none", "stride_in": "1x1", "batch_size": 32, "learning_rate": 1e-3, "epochs": 80, "optimizer": "adam",
-        "loss": "cross_entropy", "init": "scratch",
+        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "resize_mode": "squash", "size": 350,
+        "crop_size": 224, "normalization": "none", "stride_in": "1x1", "batch_size": 32, "learning_rate": 1e-3,
+        "epochs": 80, "optimizer": "adam", "loss": "cross_entropy", "init": "scratch",
     },
     "leukemia-sgd": {
-        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "size": 450, "crop_size": 450, "normalization": "imagenet",
-        "stride_in": "3x3", "batch_size": 32, "learning_rate": 1e-4, "epochs": 25, "optimizer": "sgd", "momentum": 0.9,
-        "weight_decay": 5e-3, "loss": "cross_entropy", "schedule": "constant", "init": "scratch",
+        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "size": 450, "crop_size": 450,
+        "normalization": "imagenet", "stride_in": "3x3", "batch_size": 32, "learning_rate": 1e-4, "epochs": 25,
+        "optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-3, "loss": "cross_entropy", "schedule": "constant",
+        "init": "scratch",
     },
     "fundus": {**FUNDUS, "size": 512, "crop_size": 512, "init": "scratch"},
     "fundus-head": {**FUNDUS, "size": 512, "crop_size": 512, "freeze": "head"},
@@ -93,7 +94,8 @@ def test_reported_accuracies_are_those_of_the_documents(
 
 
 @pytest.mark.parametrize(
-    "recipe", [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")]
+    "recipe",
+    [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")],
 )
 def test_other_recipes_have_no_reported_accuracy(recipe: Any) -> None:
     assert find_reported_accuracy(recipe) == {}

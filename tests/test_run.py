@@ -32,7 +32,7 @@ def test_runs_with_the_same_name_are_distinguished_by_their_parent_folders(tmp_p
     assert [run.name for run in deeper] == [f"{tmp_path.name}-first-resnet18", "deep-first-resnet18"]
 
 
-def test_a_run_that_is_listed_twice_is_rejected(tmp_path: Path) -> None:
+def test_a_run_that_is_named_twice_is_rejected(tmp_path: Path) -> None:
     _make_run(tmp_path / "first" / "resnet18")
-    with pytest.raises(ParfocalError, match=r"first/resnet18 is listed twice\. List each run once"):
+    with pytest.raises(ParfocalError, match=r"first/resnet18 is named twice\. Name each run once"):
         open_runs([tmp_path / "first", tmp_path / "first" / "resnet18"])

@@ -356,7 +356,7 @@ def _format_validation_error(error: ValidationError, key: str = "") -> str:
             choices = [choice.strip("'") for choice in expected.replace(" or ", ", ").split(", ")]
             similar = find_similar(str(fault["input"]), choices)
             hint = f" Did you mean {similar!r}?" if similar else ""
-            lines.append(f"{name}={fault['input']} is not a valid choice.{hint} Valid are: {', '.join(choices)}.")
+            lines.append(f"{name}={fault['input']} is not a choice.{hint} Valid are: {', '.join(choices)}.")
         elif fault["type"] == "value_error" or not name:
             lines.append(f"{fault['msg'].removeprefix('Value error, ')}.")
         else:

@@ -164,7 +164,7 @@ def with_unique_names(runs: Sequence[Run]) -> list[Run]:
     """Return the runs with unique names, which include parent folders if necessary: `first-resnet18`."""
     for folder, count in Counter(run.folder.resolve() for run in runs).items():
         if count > 1:
-            raise ParfocalError(f"{folder} is listed twice. List each run once.")
+            raise ParfocalError(f"{folder} is named twice. Name each run once.")
     paths = [run.folder.absolute().parts for run in runs]
     depth = 1
     while len({path[-depth:] for path in paths}) < len(paths):

@@ -261,7 +261,7 @@ class TrainingConfig(Config):
         default=0,
         ge=0,
         lt=1,
-        description="decay of the exponential moving average (EMA) of the weights, which is evaluated and saved; 0: off",
+        description="decay of the exponential moving average (EMA) of the weights that is evaluated and saved; 0: off",
     )
     patience: int = Field(
         default=0, ge=0, description="early stopping after this many epochs without improvement; 0: never"

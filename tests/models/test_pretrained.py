@@ -57,9 +57,7 @@ def _load(classifier: Classifier, config: NetworkConfig) -> LoadReport:
 
 
 @pytest.mark.parametrize("model", REFERENCE)
-def test_weights_of_torchvision_are_loaded_by_name(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_torchvision_are_loaded_by_name(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path))
     weights = {name: torch.rand(shape) for name, shape in REFERENCE[model]["state"].items()}
     torch.save(weights, tmp_path / "new.pth")
@@ -90,7 +88,7 @@ def test_a_file_is_loaded_with_its_head_if_the_number_of_classes_is_the_same(tmp
         assert classifier.network.get_submodule("layer3.2.bn2").running_var.equal(  # type: ignore[union-attr, operator]
             weights["layer3.2.bn2.running_var"]
         )
-        assert f"Initial weights from {path}: " in report.describe()
+        assert f"Started from {path}: " in report.describe()
 
 
 def test_loaded_weights_keep_the_memory_format_of_the_network(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_steps_are_as_long_as_the_rate_of_their_stage(cells: Path, tmp_path: Pat
 def test_what_cannot_be_is_named_before_any_work(cells: Path, tmp_path: Path, weights: Path) -> None:
     with pytest.raises(UsageError, match=r"freeze=stage4: resnet20 has the stages 1 to 3"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": str(weights), "freeze": "stage4"})
-    with pytest.raises(UsageError, match=r"init=nowhere\.pth is not there"):
+    with pytest.raises(UsageError, match=r"init=nowhere\.pth does not exist"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": "nowhere.pth"})
     with pytest.raises(ParfocalError, match="does not fit resnet56"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": str(weights), "model": "resnet56"})

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from parfocal.commands.completion import complete_recipe
+
 _AUTO_DESCRIPTION = "Planned from your data. See the plan and its reasons with `parfocal plan DATA`."
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="The recipe to explain.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The recipe to explain.", autocompletion=complete_recipe)] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List all keys of a recipe, with default and meaning.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the recipe to this file, to edit it.")] = None,
 ) -> None:

@@ -76,7 +76,7 @@ class LoadReport:
             if names
         ]
         total = n_loaded + len(self.newly_initialized)
-        return f"Initial weights from {self.file}: {'; '.join([f'{n_loaded} of {total} loaded', *parts])}."
+        return f"Started from {self.file}: {'; '.join([f'{n_loaded} of {total} weights', *parts])}."
 
 
 def fetch_initial_weights(config: NetworkConfig) -> Path | None:
