@@ -1,8 +1,8 @@
-"""Intervals: how long 2,000 draws take, how often those of 95 % hold the truth, and how often equals seem to differ.
+"""Benchmark of the statistics: the time of 2,000 bootstrap samples, the coverage of intervals, and false positives.
 
-Made-up patients are drawn again and again, each with several images that are alike in truth and in how easy they are.
-The truth of a figure is its value over so many patients that chance is gone. Two networks that are equally good differ
-by their own noise alone: whatever is said of their difference is a false alarm.
+Patients are simulated again and again, each with several images of similar truth and difficulty. The true value of a
+metric is its value over a very large number of patients. Two networks that are equally good differ only by their own
+noise, so that every significant difference between them is a false positive.
 """
 
 import argparse
@@ -14,22 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.machine import save_results
-from parfocal.evaluation.bootstrap import CONFIDENCE_LEVEL, METRICS_WITHOUT_INTERVAL, bootstrap, compute_intervals
+from parfocal.evaluation.bootstrap import CONFIDENCE_LEVEL, bootstrap, compute_intervals
 from parfocal.evaluation.compare import compare_predictions
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.metrics import ResampledMetrics
+from parfocal.evaluation.metrics import SPLIT_METRICS, ResampledMetrics
 from parfocal.evaluation.predictions import Predictions
 from parfocal.schema import EvaluationConfig
 
 GRADE_SHARES = (0.735, 0.07, 0.15, 0.025, 0.02)
-"""Shares of the grades in the documents' fundus photographs."""
+"""Shares of the grades in the fundus photographs of the source documents."""
 
 _N_REFERENCE_PATIENTS = 200_000
 
 
 @dataclass(frozen=True)
 class DatasetSetting:
-    """A kind of test set: how many patients, at most how many images of each, and the shares of the classes."""
+    """A kind of test set: the number of patients, the most images of one, and the shares of the classes."""
 
     n_patients: int
     max_images: int
@@ -47,7 +47,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class EqualNetworks:
-    """A kind of comparison: of how many patients, with at most how many images each, and each network's own noise."""
+    """A comparison of two equal networks: the number of patients, the most images of one, and each network's noise."""
 
     n_patients: int
     max_images: int
@@ -55,7 +55,7 @@ class EqualNetworks:
 
 
 EQUAL_NETWORKS = {
-    "40 patients, few images answered differently": EqualNetworks(40, 4, 0.2),
+    "40 patients, few different predictions": EqualNetworks(40, 4, 0.2),
     "40 patients, many": EqualNetworks(40, 4, 1.5),
     "1,000 patients, few": EqualNetworks(1000, 2, 0.03),
     "1,000 patients, many": EqualNetworks(1000, 2, 1.5),
@@ -63,131 +63,135 @@ EQUAL_NETWORKS = {
 
 
 def simulate_predictions(setting: DatasetSetting, n_patients: int, rng: np.random.Generator) -> Predictions:
-    """Draw patients, their images, and what a middling network would say."""
-    several = len(setting.class_shares)
+    """Simulate patients, their images, and the predictions of a network of average quality."""
+    n_classes = len(setting.class_shares)
     group = np.repeat(np.arange(n_patients), rng.integers(1, setting.max_images + 1, n_patients))
     severity = rng.normal(size=n_patients)[group] * np.sqrt(0.8) + rng.normal(size=len(group)) * np.sqrt(0.2)
-    cuts = np.quantile(rng.normal(size=100_000), np.cumsum(setting.class_shares)[:-1])
-    # Of two classes a patient is one; grades may differ from eye to eye.
-    truth = (
-        np.searchsorted(cuts, severity)
-        if several > 2
-        else (rng.random(n_patients) < setting.class_shares[1])[group] * 1
-    )
-    own = rng.normal(size=(n_patients, several))[group] + rng.normal(size=(len(group), several))
-    logits = 2 * np.eye(several)[truth] + own + np.log(setting.class_shares)
+    thresholds = np.quantile(rng.normal(size=100_000), np.cumsum(setting.class_shares)[:-1])
+    if n_classes > 2:
+        truth = np.searchsorted(thresholds, severity)
+    else:
+        # With two classes, all images of a patient have the same one; grades can differ between the eyes.
+        truth = (rng.random(n_patients) < setting.class_shares[1])[group] * 1
+    noise = rng.normal(size=(n_patients, n_classes))[group] + rng.normal(size=(len(group), n_classes))
+    logits = 2 * np.eye(n_classes)[truth] + noise + np.log(setting.class_shares)
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     ids = tuple(map(str, range(len(group))))
-    return Predictions(ids, tuple(map(str, group)), truth, probabilities, tuple("abcde"[:several]))
+    return Predictions(ids, tuple(map(str, group)), truth, probabilities, tuple("abcde"[:n_classes]))
 
 
 def measure_coverage(setting: DatasetSetting, repeats: int, n_samples: int) -> dict[str, float]:
-    """Return the share of intervals that hold the truth, by figure."""
-    many = ResampledMetrics(simulate_predictions(setting, _N_REFERENCE_PATIENTS, np.random.default_rng(1))).compute()
-    truth = {key: value for key, value in many.items() if len(key) == 1 and key[0] not in METRICS_WITHOUT_INTERVAL}
-    hits: dict[str, list[bool]] = {key[0]: [] for key in truth}
+    """Return by metric the share of intervals that contain the true value."""
+    reference = simulate_predictions(setting, _N_REFERENCE_PATIENTS, np.random.default_rng(1))
+    reference_values = ResampledMetrics(reference).compute()
+    true_values = {metric.name: reference_values[metric.name,] for metric in SPLIT_METRICS if metric.has_interval}
+    hits: dict[str, list[bool]] = {name: [] for name in true_values}
     for repeat in range(repeats):
         predictions = simulate_predictions(setting, setting.n_patients, np.random.default_rng([2, repeat]))
-        found = bootstrap([ResampledMetrics(predictions)], n_samples, seed=repeat)[0]
-        for key, value in truth.items():
-            low, high = found[key].compute_interval() or (np.nan, np.nan)
-            hits[key[0]].append(bool(low <= value <= high))
-    return {name: round(float(np.mean(held)), 3) for name, held in hits.items()}
+        results = bootstrap([ResampledMetrics(predictions)], n_samples, seed=repeat)[0]
+        for name, true_value in true_values.items():
+            low, high = results[name,].compute_interval() or (np.nan, np.nan)
+            hits[name].append(bool(low <= true_value <= high))
+    return {name: round(float(np.mean(metric_hits)), 3) for name, metric_hits in hits.items()}
 
 
 def simulate_equal_networks(setting: EqualNetworks, rng: np.random.Generator) -> list[Predictions]:
-    """Draw patients, their images, and what two networks would say of which none is better."""
+    """Simulate patients, their images, and the predictions of two networks, neither of which is better."""
     group = np.repeat(np.arange(setting.n_patients), rng.integers(1, setting.max_images + 1, setting.n_patients))
     truth = rng.integers(0, 2, setting.n_patients)[group]
-    shared = 4 * truth - 2 + rng.normal(size=setting.n_patients)[group] + rng.normal(size=len(group))
-    ids, names = tuple(map(str, range(len(group)))), tuple(map(str, group))
+    shared_logit = 4 * truth - 2 + rng.normal(size=setting.n_patients)[group] + rng.normal(size=len(group))
+    ids = tuple(map(str, range(len(group))))
+    groups = tuple(map(str, group))
 
-    def said() -> Predictions:
-        own = rng.normal(size=setting.n_patients)[group] + rng.normal(size=len(group))
-        second = 1 / (1 + np.exp(-shared - setting.noise * own))
-        return Predictions(ids, names, truth, np.stack([1 - second, second], axis=1), ("a", "b"))
+    def predict() -> Predictions:
+        noise = rng.normal(size=setting.n_patients)[group] + rng.normal(size=len(group))
+        probability = 1 / (1 + np.exp(-shared_logit - setting.noise * noise))
+        return Predictions(ids, groups, truth, np.stack([1 - probability, probability], axis=1), ("a", "b"))
 
-    return [said(), said()]
+    return [predict(), predict()]
 
 
 def measure_false_positives(setting: EqualNetworks, repeats: int, n_samples: int) -> dict[str, object]:
-    """Return how many images two equals answer differently, and the share of p below 0.05 and 0.01, by figure."""
-    chances: dict[str, list[float]] = {}
-    differently: list[int] = []
+    """Return the mean number of images with different predictions, and by metric the share of low p-values."""
+    p_values: dict[str, list[float]] = {}
+    n_different: list[int] = []
     for repeat in range(repeats):
-        one, other = simulate_equal_networks(setting, np.random.default_rng([3, repeat]))
-        differently.append(int((one.predicted != other.predicted).sum()))
-        for found in compare_predictions({"one": {"one": one}, "other": {"other": other}}, "", n_samples).differences:
-            # Where all draws are the same nothing is told, and so nothing falsely.
-            chances.setdefault(found.metric, []).append(1.0 if found.p_value is None else found.p_value)
-    below = {
-        figure: {str(level): round(float(np.mean(np.array(several) < level)), 3) for level in (0.05, 0.01)}
-        for figure, several in chances.items()
+        first, second = simulate_equal_networks(setting, np.random.default_rng([3, repeat]))
+        n_different.append(int((first.predicted != second.predicted).sum()))
+        families = {"first": {"first": first}, "second": {"second": second}}
+        for difference in compare_predictions(families, "", n_samples).differences:
+            # Where all samples are equal there is no p-value, and therefore no false positive.
+            p_value = 1.0 if difference.p_value is None else difference.p_value
+            p_values.setdefault(difference.metric, []).append(p_value)
+    shares = {
+        metric: {str(level): round(float(np.mean(np.array(values) < level)), 3) for level in (0.05, 0.01)}
+        for metric, values in p_values.items()
     }
-    return {"answered_differently": round(statistics.mean(differently), 1), "below": below}
+    return {"different_predictions": round(statistics.mean(n_different), 1), "p_values_below": shares}
 
 
 def measure_seconds(function: Callable[[], object], repeats: int = 5) -> dict[str, float]:
-    """Return how long work takes, by the clock and in the time of all cores together."""
+    """Return the median wall time of a function, and its processor time over all cores."""
     wall: list[float] = []
     processor: list[float] = []
     for _ in range(repeats):
-        started, worked = time.perf_counter(), time.process_time()
+        wall_start = time.perf_counter()
+        processor_start = time.process_time()
         function()
-        wall.append(time.perf_counter() - started)
-        processor.append(time.process_time() - worked)
-    return {"clock": round(statistics.median(wall), 2), "cores": round(statistics.median(processor), 2)}
-
-
-def main() -> None:
-    """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=35_000)
-    parser.add_argument("--repeats", type=int, default=1000, help="test sets of each kind")
-    parser.add_argument("--draws", type=int, default=1000, help="draws of each interval, when coverage is measured")
-    parser.add_argument("--only", choices=["intervals", "differences"], help="measure one of the two alone")
-    given = parser.parse_args()
-    if given.only != "differences":
-        measure_intervals(given.images, given.repeats, given.draws)
-    if given.only != "intervals":
-        measure_differences(given.repeats, given.draws)
+        wall.append(time.perf_counter() - wall_start)
+        processor.append(time.process_time() - processor_start)
+    return {"wall": round(statistics.median(wall), 2), "processor": round(statistics.median(processor), 2)}
 
 
 def measure_intervals(n_images: int, repeats: int, n_samples: int) -> None:
-    """Report how long intervals take, and how often they hold the truth."""
+    """Measure how long intervals take, and how often they contain the true value."""
     setting = DatasetSetting(round(n_images / 1.5), 2, GRADE_SHARES)
     predictions = simulate_predictions(setting, setting.n_patients, np.random.default_rng(0))
-    part = EvaluationConfig(ordered=True, referable=2)
-    taken = {
-        "all figures of all classes": measure_seconds(lambda: compute_intervals(ResampledMetrics(predictions))),
-        "and of patients and referable disease": measure_seconds(lambda: evaluate_split(predictions, part)),
+    config = EvaluationConfig(ordered=True, referable=2)
+    seconds = {
+        "all metrics of all classes": measure_seconds(lambda: compute_intervals(ResampledMetrics(predictions))),
+        "and of patients and referable disease": measure_seconds(lambda: evaluate_split(predictions, config)),
     }
-    print(taken, flush=True)
-    covered: dict[str, dict[str, float]] = {}
+    print(seconds, flush=True)
+    coverage: dict[str, dict[str, float]] = {}
     for name, setting in SETTINGS.items():
-        covered[name] = measure_coverage(setting, repeats, n_samples)
-        print(name, covered[name], flush=True)
+        coverage[name] = measure_coverage(setting, repeats, n_samples)
+        print(name, coverage[name], flush=True)
     save_results(
         "intervals",
         {
             "images": len(predictions),
-            "seconds": taken,
+            "seconds": seconds,
             "level": CONFIDENCE_LEVEL,
             "repeats": repeats,
-            "draws": n_samples,
-            "coverage": covered,
+            "n_samples": n_samples,
+            "coverage": coverage,
         },
     )
 
 
 def measure_differences(repeats: int, n_samples: int) -> None:
-    """Report how often a difference between two equals is taken for one."""
-    found: dict[str, dict[str, object]] = {}
-    for name, kind in EQUAL_NETWORKS.items():
-        found[name] = measure_false_positives(kind, repeats, n_samples)
-        print(name, found[name], flush=True)
-    save_results("differences", {"repeats": repeats, "draws": n_samples, "false_alarms": found})
+    """Measure how often a difference between two equal networks has a low p-value."""
+    false_positives: dict[str, dict[str, object]] = {}
+    for name, setting in EQUAL_NETWORKS.items():
+        false_positives[name] = measure_false_positives(setting, repeats, n_samples)
+        print(name, false_positives[name], flush=True)
+    save_results("differences", {"repeats": repeats, "n_samples": n_samples, "false_positives": false_positives})
+
+
+def main() -> None:
+    """Parse the options, measure and save the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=35_000)
+    parser.add_argument("--repeats", type=int, default=1000, help="number of simulated test sets of each kind")
+    parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples of each interval")
+    parser.add_argument("--only", choices=["intervals", "differences"], help="measure only one of the two")
+    options = parser.parse_args()
+    if options.only != "differences":
+        measure_intervals(options.images, options.repeats, options.samples)
+    if options.only != "intervals":
+        measure_differences(options.repeats, options.samples)
 
 
 if __name__ == "__main__":

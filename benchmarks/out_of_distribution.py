@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from benchmarks.machine import report
+from benchmarks.machine import save_results
 from parfocal.data.decode import Pixels, prepare_image
 from parfocal.evaluation.out_of_distribution import OodMonitor, compute_features
 from parfocal.schema import ImagesConfig
@@ -38,7 +38,7 @@ def compute_flagged_share(monitor: OodMonitor, images: list[Pixels], corruption:
 
 
 def main() -> None:
-    """Measure each data set and report."""
+    """Measure each data set and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+")
     arguments = parser.parse_args()
@@ -47,13 +47,14 @@ def main() -> None:
     for folder in arguments.folders:
         monitor = OodMonitor.fit_features([compute_features(pixels) for pixels in load_images(folder, "valid")])
         assert monitor is not None
-        results[folder.name] = {
-            "images_of_valid": monitor.n_images,
-            **{name: compute_flagged_share(monitor, unseen[folder.name], change) for name, change in CORRUPTIONS.items()},
-            **{f"of {name}": compute_flagged_share(monitor, images, CORRUPTIONS["as they are"])
-               for name, images in unseen.items() if name != folder.name},
-        }  # fmt: skip
-    report("out_of_distribution", results)
+        shares: dict[str, float] = {"images_of_valid": monitor.n_images}
+        for name, corruption in CORRUPTIONS.items():
+            shares[name] = compute_flagged_share(monitor, unseen[folder.name], corruption)
+        for name, images in unseen.items():
+            if name != folder.name:
+                shares[f"of {name}"] = compute_flagged_share(monitor, images, CORRUPTIONS["as they are"])
+        results[folder.name] = shares
+    save_results("out_of_distribution", results)
 
 
 if __name__ == "__main__":

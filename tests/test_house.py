@@ -1,4 +1,4 @@
-"""The house itself: imports go down its floors, the verbs are all there, and help comes at once."""
+"""The layout of the package: imports go downward, every public function exists, and help is fast."""
 
 import ast
 import subprocess
@@ -11,70 +11,85 @@ import pytest
 import parfocal
 
 SOURCE = Path(str(files("parfocal")))
-FLOORS = {
-    name: height
-    for height, names in enumerate(
-        (
-            ("errors", "memory", "notebook"),
-            ("files", "progress", "parts"),
-            ("recipe_file",),
-            ("recipe", "download"),
-            ("run", "documented"),
-            ("data", "model"),
-            ("evaluation",),
-            ("training",),
-            ("explaining",),
-            ("report",),
-            ("exporting", "serving"),
-            ("commands",),
-            ("__main__",),
-        )
-    )
-    for name in names
-}
+# From the lowest floor to the highest. A module imports only from lower floors and from its own package.
+FLOORS = (
+    ("errors", "version", "key_aliases", "notebook"),
+    ("io", "progress", "schema"),
+    ("recipe_file", "download"),
+    ("recipe",),
+    ("run", "reported"),
+    ("data", "models"),
+    ("engine", "synthetic"),
+    ("evaluation",),
+    ("training", "explainability"),
+    ("report",),
+    ("serving", "exporters"),
+    ("commands",),
+    ("__main__",),
+)
+HEIGHTS = {name: height for height, names in enumerate(FLOORS) for name in names}
 
 
-def _modules() -> list[Path]:
+def _find_modules() -> list[Path]:
     return sorted(SOURCE.rglob("*.py"))
 
 
-def _imports(path: Path) -> set[str]:
-    """Name the floors, and the files of the same floor, that a file imports."""
-    found: set[str] = set()
+def _get_module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+
+
+def _find_imports(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports, without the leading `parfocal.`."""
+    imports: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("parfocal"):
-            found |= {node.module} if node.module.count(".") else {f"parfocal.{one.name}" for one in node.names}
-    return {".".join(name.split(".")[1:]) for name in found if "." in name}
+        if isinstance(node, ast.Import):
+            imports |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from parfocal.data import store` imports a module, and `from parfocal import plan` a function.
+            modules = {alias.name for alias in node.names if _is_module(node.module, alias.name)}
+            imports |= {f"{node.module}.{name}" for name in modules}
+            if len(modules) < len(node.names):
+                imports.add(node.module)
+    names = {name for name in imports if name == "parfocal" or name.startswith("parfocal.")}
+    return {name.removeprefix("parfocal").removeprefix(".") for name in names}
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_down_the_floors(path: Path) -> None:
-    own = path.relative_to(SOURCE).with_suffix("").parts
-    if own == ("__init__",):
+def _is_module(package: str, name: str) -> bool:
+    folder = SOURCE.parent.joinpath(*package.split("."))
+    return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
+
+
+@pytest.mark.parametrize("path", _find_modules(), ids=_get_module_name)
+def test_imports_go_downward(path: Path) -> None:
+    module = _get_module_name(path)
+    if module == "__init__":
         return
-    for name in _imports(path):
-        floor = name.split(".")[0]
-        assert floor in FLOORS, f"{name} has no floor"
-        assert floor == own[0] or FLOORS[floor] < FLOORS[own[0]], f"{'.'.join(own)} imports {name}, which is not below"
+    floor = module.split(".")[0]
+    for name in _find_imports(path):
+        assert name, f"{module} imports the package parfocal itself, which is above it"
+        imported_floor = name.split(".")[0]
+        assert imported_floor in HEIGHTS, f"{name} has no floor"
+        is_lower = HEIGHTS[imported_floor] < HEIGHTS[floor]
+        assert imported_floor == floor or is_lower, f"{module} imports {name}, which is not below it"
 
 
-def test_no_wing_imports_itself_in_a_circle() -> None:
-    graph = {".".join(p.relative_to(SOURCE).with_suffix("").parts): _imports(p) for p in _modules()}
-    done: set[str] = set()
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {_get_module_name(path): _find_imports(path) for path in _find_modules()}
+    finished: set[str] = set()
 
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        assert name not in above, f"circle: {' → '.join([*above, name])}"
-        if name in graph and name not in done:
-            for other in graph[name]:
-                visit(other, (*above, name))
-            done.add(name)
+    def visit(name: str, importers: tuple[str, ...]) -> None:
+        assert name not in importers, f"circle: {' → '.join([*importers, name])}"
+        if name in graph and name not in finished:
+            for imported in graph[name]:
+                visit(imported, (*importers, name))
+            finished.add(name)
 
     for name in graph:
         if name != "__init__":
             visit(name, ())
 
 
-def test_every_verb_is_a_function_of_the_package() -> None:
+def test_every_public_function_can_be_imported() -> None:
     for name in parfocal.__all__:
         assert callable(getattr(parfocal, name))
         assert name in dir(parfocal)
@@ -86,12 +101,13 @@ def test_every_verb_is_a_function_of_the_package() -> None:
     ("module", "heavy"),
     [
         ("parfocal.commands", {"torch", "cv2", "pandas", "matplotlib"}),
+        ("parfocal.commands.completion", {"torch", "cv2", "pandas", "matplotlib"}),
         ("parfocal.data.store", {"torch", "sklearn", "scipy", "matplotlib"}),
         ("parfocal.report.report", {"lightning_fabric", "openvino", "sklearn"}),
         ("parfocal.evaluation.predict", {"lightning_fabric", "openvino", "matplotlib"}),
     ],
 )
-def test_nothing_heavy_is_imported_that_is_not_needed(module: str, heavy: set[str]) -> None:
+def test_a_module_imports_no_heavy_package_that_it_does_not_need(module: str, heavy: set[str]) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

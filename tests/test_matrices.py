@@ -1,4 +1,4 @@
-"""The tutorial of the three matrices runs as it is written, and prints what it says."""
+"""The code of the page on the three printed matrices runs and prints what the page shows."""
 
 import contextlib
 import io
@@ -14,33 +14,34 @@ PAGE = (Path(__file__).parents[1] / "docs" / "three-matrices.md").read_text(enco
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run the page's code in an empty folder; return the folder and what was printed."""
-    folder, said = tmp_path_factory.mktemp("matrices"), io.StringIO()
+def page_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the code of the page in an empty folder; return the folder and the output."""
+    folder = tmp_path_factory.mktemp("matrices")
+    output = io.StringIO()
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL))
-    with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+    with contextlib.chdir(folder), contextlib.redirect_stdout(output):
         exec(compile(code, "three-matrices.md", "exec"), {})
-    return folder, said.getvalue()
+    return folder, output.getvalue()
 
 
-def test_it_prints_what_it_says(followed: tuple[Path, str]) -> None:
-    assert re.findall(r"```text\n(.*?)```", PAGE, flags=re.DOTALL) == [followed[1]]
+def test_the_output_is_that_of_the_page(page_run: tuple[Path, str]) -> None:
+    assert re.findall(r"```text\n(.*?)```", PAGE, flags=re.DOTALL) == [page_run[1]]
 
 
 @pytest.mark.parametrize(
-    ("name", "images", "accuracy", "balanced", "kappa"),
+    ("name", "n_images", "accuracy", "balanced_accuracy", "kappa"),
     [
         ("resnet18", 7024, 0.7826, 0.505, 0.670),
         ("resnet50", 7024, 0.7679, 0.516, 0.660),
         ("all zero", 7025, 0.7335, 0.2, 0),
     ],
 )
-def test_the_matrices_give_their_own_figures_and_not_those_above_them(
-    followed: tuple[Path, str], name: str, images: int, accuracy: float, balanced: float, kappa: float
+def test_the_metrics_follow_from_the_matrices_and_not_from_the_text_above_them(
+    page_run: tuple[Path, str], name: str, n_images: int, accuracy: float, balanced_accuracy: float, kappa: float
 ) -> None:
-    found = compute_metrics(Predictions.load(followed[0] / f"{name}.csv"))
-    assert found["count"] == images
-    assert found["accuracy"] == pytest.approx(accuracy, abs=5e-5)
-    assert found["balanced_accuracy"] == pytest.approx(balanced, abs=5e-4)
-    assert found["quadratic_kappa"] == pytest.approx(kappa, abs=5e-4)
-    assert (found["accuracy"] == found["majority_accuracy"]) == (name == "all zero")
+    metrics = compute_metrics(Predictions.load(page_run[0] / f"{name}.csv"))
+    assert metrics["count"] == n_images
+    assert metrics["accuracy"] == pytest.approx(accuracy, abs=5e-5)
+    assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy, abs=5e-4)
+    assert metrics["quadratic_kappa"] == pytest.approx(kappa, abs=5e-4)
+    assert (metrics["accuracy"] == metrics["majority_accuracy"]) == (name == "all zero")

@@ -1,4 +1,4 @@
-"""Recipes: what they accept, what they refuse and with which words."""
+"""Recipes: which keys and values are valid, and what the message for an invalid one says."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from sklearn.model_selection import StratifiedGroupKFold
 
+from parfocal import recipe
 from parfocal.errors import UsageError
+from parfocal.key_aliases import ALIASES, EXPLANATIONS, VALUE_ALIASES
 from parfocal.recipe import (
     Recipe,
+    canonicalize_changes,
+    describe_keys,
     expand_recipes,
     find_differences,
     list_keys,
@@ -25,16 +29,16 @@ from parfocal.recipe_file import find_packaged_recipes
 from parfocal.schema import Config
 
 
-def test_every_key_has_a_short_name_of_its_own() -> None:
-    leaves = [
-        leaf
+def test_every_key_has_a_unique_short_name() -> None:
+    keys = [
+        key
         for field in Recipe.model_fields.values()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
-        for leaf in field.annotation.model_fields
+        for key in field.annotation.model_fields
     ]
-    tops = [name for name, value in Recipe.model_fields.items() if not isinstance(value.default, BaseModel)]
-    assert len(set(leaves + tops)) == len(leaves + tops)
-    assert set(list_keys()) == set(leaves + tops)
+    top_keys = [name for name, field in Recipe.model_fields.items() if not isinstance(field.default, BaseModel)]
+    assert len(set(keys + top_keys)) == len(keys + top_keys)
+    assert set(list_keys()) == set(keys + top_keys)
 
 
 def test_short_and_full_keys_mean_the_same() -> None:
@@ -42,7 +46,7 @@ def test_short_and_full_keys_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("argument", "message"),
     [
         ("epohcs=3", "no key 'epohcs'. Did you mean 'epochs'?"),
         ("training.epoch=3", "no key 'training.epoch'. Did you mean 'training.epochs'?"),
@@ -63,60 +67,139 @@ def test_short_and_full_keys_mean_the_same() -> None:
         ("factors=1,.inf", "training.factors.1=inf: Input should be a finite number"),
     ],
 )
-def test_a_mistake_is_named_with_what_was_meant(word: str, said: str) -> None:
+def test_an_invalid_change_is_named_with_a_hint(argument: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
-        load_recipe(None, **parse_changes([word]))
-    assert said in str(error.value)
+        load_recipe(None, **parse_changes([argument]))
+    assert message in str(error.value)
 
 
-def test_what_looks_like_a_date_is_a_name() -> None:
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the printed lines."""
+    printed: list[str] = []
+    recipe._print_alias.cache_clear()
+    monkeypatch.setattr(recipe, "print_line", printed.append)
+    return printed
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "value", "line"),
+    [
+        ("lr=0.1", "learning_rate", 0.1, "Reading lr=0.1 as learning_rate=0.1."),
+        ("training.lr=0.1", "learning_rate", 0.1, "Reading training.lr=0.1 as learning_rate=0.1."),
+        ("imgsz=128", "crop_size", 128, "Reading imgsz=128 as crop_size=128."),
+        ("optim=adam", "optimizer", "adam", "Reading optim=adam as optimizer=adam."),
+        ("bs=8", "batch_size", 8, "Reading bs=8 as batch_size=8."),
+        ("max_epochs=5", "epochs", 5, "Reading max_epochs=5 as epochs=5."),
+        ("learning-rate=0.1", "learning_rate", 0.1, "Reading learning-rate=0.1 as learning_rate=0.1."),
+        ("amp=true", "precision", "auto", "Reading amp=true as precision=auto."),
+        ("amp=false", "precision", "float32", "Reading amp=false as precision=float32."),
+        ("report_to=tensorboard", "loggers", ("tensorboard",), "Reading report_to=tensorboard as loggers=tensorboard."),
+    ],
+)
+def test_names_of_other_tools_are_accepted_with_one_printed_line(
+    lines: list[str], argument: str, key: str, value: object, line: str
+) -> None:
+    for _ in range(2):
+        assert recipe.get_value(load_recipe(None, **parse_changes([argument])), key) == value
+    assert lines == [line]
+
+
+def test_an_alias_with_several_values_starts_several_runs() -> None:
+    assert list(expand_recipes(None, **parse_changes(["lr=0.1,0.2"]))) == [
+        "resnet18-learning_rate0.1",
+        "resnet18-learning_rate0.2",
+    ]
+
+
+def test_a_key_and_its_alias_cannot_both_be_given() -> None:
+    with pytest.raises(UsageError, match="lr and learning_rate are the same key"):
+        canonicalize_changes({"lr": 0.1, "learning_rate": 0.2})
+
+
+def test_every_alias_names_a_key_and_no_alias_or_explanation_is_itself_a_key() -> None:
+    keys = list_keys()
+    assert set(ALIASES.values()) | {key for key, _ in VALUE_ALIASES.values()} <= set(keys)
+    assert not (set(ALIASES) | set(VALUE_ALIASES) | set(EXPLANATIONS)) & set(keys)
+    assert not set(ALIASES) & set(EXPLANATIONS)
+    for key, values in VALUE_ALIASES.values():
+        for value in values.values():
+            load_recipe(None, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("pretrained=true", "no key 'pretrained'. Set init=imagenet"),
+        ("augment=true", "no key 'augment'. Choose augmentations one by one: rotate, flip_horizontal"),
+        ("amp=fp16", "amp=fp16 is not true or false. Set precision to one of auto, bf16, float32."),
+        ("gradient_norm=1", "no key 'gradient_norm'. Related keys: training.clip_grad."),
+        ("rotation_range=20", "no key 'rotation_range'. Related keys: views.rotate, views.hue."),
+        ("trivialaugment=1", "no key 'trivialaugment'. `parfocal recipes --keys` lists all keys."),
+    ],
+)
+def test_an_unknown_key_is_explained_or_leads_to_keys_of_that_meaning(argument: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_recipe(None, **parse_changes([argument]))
+    assert message in str(error.value)
+
+
+def test_defaults_are_described_as_they_are_written() -> None:
+    defaults = {key: default for key, default, _ in describe_keys()}
+    assert defaults["images.stain_mean"] == "18,27.6,-22.4"
+    assert (defaults["split.keep"], defaults["training.learning_rate"]) == ("true", "0.05")
+    assert (defaults["views.probabilities"], defaults["network.groups"], defaults["data.allow"]) == ("", "", "")
+
+
+def test_a_value_that_looks_like_a_date_is_text() -> None:
     for name in ("2020-13-45", "2020-10-10"):
         assert load_recipe(None, **parse_changes([f"name={name}"])).name == name
 
 
 def test_the_largest_seed_makes_folds() -> None:
     assert load_recipe(None, seed=2**32 - 1).seed == 2**32 - 1
-    chooser = StratifiedGroupKFold(2, shuffle=True, random_state=2**32 - 1)
-    assert list(chooser.split(np.zeros(8), [0, 1] * 4, range(8)))
+    splitter = StratifiedGroupKFold(2, shuffle=True, random_state=2**32 - 1)
+    assert list(splitter.split(np.zeros(8), [0, 1] * 4, range(8)))
 
 
-def test_an_unknown_recipe_names_the_nearest() -> None:
+def test_the_message_for_an_unknown_recipe_names_the_most_similar() -> None:
     with pytest.raises(UsageError, match="Did you mean 'leukemia'"):
         load_recipe("leukaemia")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("training: {epoch: 3}", "Did you mean 'training.epochs'"),
         ("trainig: {epochs: 3}", "Did you mean 'training'"),
-        ("epochs: 3", "It belongs to the part 'training'"),
-        ("a: [", "not readable YAML"),
-        ("just words", "holds no recipe"),
+        ("training: {lr: 3}", "no key 'training.lr'. Write 'training.learning_rate'."),
+        ("epochs: 3", "It belongs in the section 'training'"),
+        ("a: [", "not valid YAML"),
+        ("just words", "is not a recipe"),
         ("training: {minutes: 1:30}", "training.minutes=1:30: Input should be a valid number"),
-        ("training: {epochs: 0b_}", "not readable YAML"),
+        ("training: {epochs: 0b_}", "not valid YAML"),
     ],
 )
-def test_a_faulty_file_is_refused_with_the_reason(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_file_is_rejected_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError) as error:
         load_recipe(tmp_path / "mine.yaml")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("name", find_packaged_recipes())
-def test_packaged_recipes_are_valid_and_say_what_they_are_for(name: str) -> None:
-    found = load_recipe(name)
-    assert found.name == name
-    assert found.about
+def test_packaged_recipes_are_valid_and_state_their_purpose(name: str) -> None:
+    loaded = load_recipe(name)
+    assert loaded.name == name
+    assert loaded.about
 
 
-def test_a_saved_recipe_is_the_same_recipe(tmp_path: Path) -> None:
-    before = load_recipe("leukemia", epochs=3, allow=["patient_overlap"])
-    before.save(tmp_path / "recipe.yaml")
-    after = load_recipe(tmp_path / "recipe.yaml")
-    assert after == before
-    assert after.compute_hash() == before.compute_hash()
+def test_a_saved_recipe_is_loaded_unchanged(tmp_path: Path) -> None:
+    saved = load_recipe("leukemia", epochs=3, allow=["patient_overlap"])
+    saved.save(tmp_path / "recipe.yaml")
+    loaded = load_recipe(tmp_path / "recipe.yaml")
+    assert loaded == saved
+    assert loaded.compute_hash() == saved.compute_hash()
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["training"]["batch_size"] == 32
 
 
@@ -132,36 +215,36 @@ def test_a_saved_recipe_is_the_same_recipe(tmp_path: Path) -> None:
         },
     )
 )
-def test_differences_are_what_was_changed_and_the_digest_tells(changes: dict[str, Any]) -> None:
-    plain, changed = load_recipe(), load_recipe(None, **changes)
-    found = {key.rpartition(".")[2]: new for key, (_, new) in find_differences(plain, changed).items()}
-    assert found == {
+def test_differences_are_the_changed_keys_and_change_the_hash(changes: dict[str, Any]) -> None:
+    default, changed = load_recipe(), load_recipe(None, **changes)
+    differences = {key.rpartition(".")[2]: new for key, (_, new) in find_differences(default, changed).items()}
+    assert differences == {
         key: value for key, value in changes.items() if load_recipe().model_dump()[list_keys()[key][0]][key] != value
     }
-    assert (plain.compute_hash() == changed.compute_hash()) == (not found)
+    assert (default.compute_hash() == changed.compute_hash()) == (not differences)
 
 
-def test_lists_of_values_make_one_run_each() -> None:
-    found = expand_recipes(None, **parse_changes(["model=resnet18,resnet50", "seed=0,1", "epochs=2"]))
-    assert list(found) == ["resnet18-seed0", "resnet18-seed1", "resnet50-seed0", "resnet50-seed1"]
-    assert {one.training.epochs for one in found.values()} == {2}
+def test_lists_of_values_give_one_recipe_per_combination() -> None:
+    recipes = expand_recipes(None, **parse_changes(["model=resnet18,resnet50", "seed=0,1", "epochs=2"]))
+    assert list(recipes) == ["resnet18-seed0", "resnet18-seed1", "resnet50-seed0", "resnet50-seed1"]
+    assert {expanded.training.epochs for expanded in recipes.values()} == {2}
 
 
-def test_one_value_gives_a_run_called_after_its_network() -> None:
+def test_a_single_run_has_the_name_of_its_network() -> None:
     assert list(expand_recipes("demo")) == ["resnet18"]
 
 
-def test_the_same_value_twice_is_refused() -> None:
-    with pytest.raises(UsageError, match="resnet18 is asked for twice"):
+def test_a_value_that_is_listed_twice_is_rejected() -> None:
+    with pytest.raises(UsageError, match="resnet18 is listed twice"):
         expand_recipes(None, model=["resnet18", "resnet18"])
 
 
-def test_waivers_are_a_list_and_not_variants() -> None:
-    found = expand_recipes(None, **parse_changes(["allow=patient_overlap,missing_files"]))
-    assert found["resnet18"].data.allow == ("patient_overlap", "missing_files")
+def test_several_accepted_findings_are_one_value_and_not_several_runs() -> None:
+    recipes = expand_recipes(None, **parse_changes(["allow=patient_overlap,missing_files"]))
+    assert recipes["resnet18"].data.allow == ("patient_overlap", "missing_files")
 
 
-def test_values_are_settled_each_for_itself() -> None:
+def test_changes_are_validated_one_by_one() -> None:
     assert validate_changes({"training.epochs": "3", "crop_size": 400, "warmup": 30}) == {
         "epochs": 3,
         "crop_size": 400,

@@ -1,4 +1,4 @@
-"""A recipe's file: what stands beside the choices, values by network, and experiments of several runs."""
+"""Recipe files: values for single networks, experiments, and what a source document reports."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ DOCUMENTED = [name for name in find_packaged_recipes() if read_recipe_file(name)
 
 FILE = """
 document: a paper
-training: {batch: 32, epochs: 3}
-networks: {resnet50: {batch: 16}, resnet152: {training.batch_size: 8, learning_rate: 0.01}}
+training: {batch_size: 32, epochs: 3}
+networks: {resnet50: {batch_size: 16}, resnet152: {training.batch_size: 8, learning_rate: 0.01}}
 experiments:
   depth: {model: [resnet18, resnet50, resnet152]}
   starts: {model: [resnet18, resnet50], init: [scratch, imagenet], epochs: 2}
   against: {recipe: [demo, leukemia-sgd], seed: [0, 1]}
 reported: [{split: test, percent: 91.5, when: {model: resnet18}}]
-chosen: {epochs: nobody says}
+assumptions: {epochs: not stated}
 """
 
 
@@ -29,36 +29,38 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
-def test_what_stands_beside_the_choices_is_no_part_of_the_recipe(file: Path, tmp_path: Path) -> None:
-    one = load_recipe(file)
-    plain = load_recipe(None, name="mine", batch_size=32, epochs=3)
-    assert one == plain
-    assert one.compute_hash() == plain.compute_hash()
-    one.save(tmp_path / "recipe.yaml")
-    assert load_recipe(tmp_path / "recipe.yaml") == one
-    assert not {"reported", "experiments", "networks", "chosen"} & set(one.model_dump())
+def test_facts_about_a_recipe_file_are_not_settings_of_the_recipe(file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(file)
+    expected = load_recipe(None, name="mine", batch_size=32, epochs=3)
+    assert recipe == expected
+    assert recipe.compute_hash() == expected.compute_hash()
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    assert not {"reported", "experiments", "networks", "assumptions"} & set(recipe.model_dump())
 
 
-@pytest.mark.parametrize(("model", "batch"), [("resnet18", 32), ("resnet50", 16), ("resnet152", 8), ("resnet34", 32)])
-def test_values_by_network_are_those_of_the_chosen_network(file: Path, model: str, batch: int) -> None:
-    assert load_recipe(file, model=model).training.batch_size == batch
-    assert load_recipe(file, **{"network.model": model}).training.batch_size == batch
+@pytest.mark.parametrize(
+    ("model", "batch_size"), [("resnet18", 32), ("resnet50", 16), ("resnet152", 8), ("resnet34", 32)]
+)
+def test_values_for_a_network_apply_if_it_is_chosen(file: Path, model: str, batch_size: int) -> None:
+    assert load_recipe(file, model=model).training.batch_size == batch_size
+    assert load_recipe(file, **{"network.model": model}).training.batch_size == batch_size
     assert load_recipe(file, model=model, batch_size=4).training.batch_size == 4
     assert load_recipe(file, **{"network.model": model, "training.batch_size": 4}).training.batch_size == 4
 
 
-def test_the_network_may_stand_in_the_file(tmp_path: Path) -> None:
-    (tmp_path / "deep.yaml").write_text("network: {model: resnet50}\nnetworks: {resnet50: {batch: 7}}")
+def test_the_file_may_choose_the_network(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("network: {model: resnet50}\nnetworks: {resnet50: {batch_size: 7}}")
     assert load_recipe(tmp_path / "deep.yaml").training.batch_size == 7
 
 
-def test_an_experiment_makes_one_run_for_each_combination(file: Path) -> None:
-    found = expand_recipes(file, experiment="starts")
+def test_an_experiment_gives_one_recipe_per_combination(file: Path) -> None:
+    recipes = expand_recipes(file, experiment="starts")
     names = [f"{model}-init{init}" for model in ("resnet18", "resnet50") for init in ("scratch", "imagenet")]
-    assert list(found) == names
-    assert {one.training.epochs for one in found.values()} == {2}
-    assert [one.training.batch_size for one in found.values()] == [32, 32, 16, 16]
-    assert {name: one.training.batch_size for name, one in expand_recipes(file, experiment="depth").items()} == {
+    assert list(recipes) == names
+    assert {recipe.training.epochs for recipe in recipes.values()} == {2}
+    assert [recipe.training.batch_size for recipe in recipes.values()] == [32, 32, 16, 16]
+    assert {name: recipe.training.batch_size for name, recipe in expand_recipes(file, experiment="depth").items()} == {
         "resnet18": 32,
         "resnet50": 16,
         "resnet152": 8,
@@ -66,57 +68,57 @@ def test_an_experiment_makes_one_run_for_each_combination(file: Path) -> None:
 
 
 def test_an_experiment_may_compare_recipes(file: Path) -> None:
-    found = expand_recipes(file, experiment="against")
-    assert list(found) == [f"resnet18-{name}-seed{seed}" for name in ("demo", "leukemia-sgd") for seed in (0, 1)]
-    assert found["resnet18-demo-seed1"] == load_recipe("demo", seed=1)
-    assert found["resnet18-leukemia-sgd-seed0"] == load_recipe("leukemia-sgd")
+    recipes = expand_recipes(file, experiment="against")
+    assert list(recipes) == [f"resnet18-{name}-seed{seed}" for name in ("demo", "leukemia-sgd") for seed in (0, 1)]
+    assert recipes["resnet18-demo-seed1"] == load_recipe("demo", seed=1)
+    assert recipes["resnet18-leukemia-sgd-seed0"] == load_recipe("leukemia-sgd")
 
 
-def test_what_is_said_overrides_an_experiment(file: Path) -> None:
+def test_changes_override_an_experiment(file: Path) -> None:
     changes = parse_changes(["experiment=starts", "network.model=resnet34", "epochs=1", "seed=0,1"])
-    found = expand_recipes(file, **changes)
-    assert list(found) == [f"resnet34-init{init}-seed{seed}" for init in ("scratch", "imagenet") for seed in (0, 1)]
-    assert {one.training.epochs for one in found.values()} == {1}
+    recipes = expand_recipes(file, **changes)
+    assert list(recipes) == [f"resnet34-init{init}-seed{seed}" for init in ("scratch", "imagenet") for seed in (0, 1)]
+    assert {recipe.training.epochs for recipe in recipes.values()} == {1}
 
 
 @pytest.mark.parametrize(
-    ("source", "experiment", "said"),
+    ("source", "experiment", "message"),
     [
         ("fundus", "pretrainig", "The recipe fundus has no experiment 'pretrainig'. Did you mean 'pretraining'?"),
-        ("demo", "depth", "The recipe demo has no experiment 'depth'. It has none"),
-        (None, "depth", "experiment=depth needs the recipe that has it"),
-        (load_recipe("demo"), "depth", "experiment=depth needs the recipe that has it"),
+        ("demo", "depth", "The recipe demo has no experiment 'depth'. It has no experiments"),
+        (None, "depth", "experiment=depth needs a recipe that defines it"),
+        (load_recipe("demo"), "depth", "experiment=depth needs a recipe that defines it"),
         ("auto", "depth", "The recipe auto has no experiment 'depth'"),
     ],
 )
-def test_an_unknown_experiment_is_refused(source: str, experiment: str, said: str) -> None:
+def test_an_unknown_experiment_is_rejected(source: str, experiment: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         expand_recipes(source, experiment=experiment)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_an_experiment_is_not_a_key() -> None:
-    with pytest.raises(UsageError, match="An experiment is several runs"):
+    with pytest.raises(UsageError, match="only `parfocal train` accepts it"):
         load_recipe("fundus", **parse_changes(["experiment=pretraining"]))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("reported: [{split: tset, percent: 3}]", "reported.0.split: Input should be 'train', 'valid' or 'test'"),
         ("networks: [resnet18]", "networks: Input should be a valid dictionary"),
-        ("networks: {resnet18: {bacth: 3}}", "Did you mean 'batch'"),
+        ("networks: {resnet18: {bacth_size: 3}}", "Did you mean 'batch_size'"),
     ],
 )
-def test_a_faulty_file_is_refused_with_the_reason(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_file_is_rejected_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError) as error:
         load_recipe(tmp_path / "mine.yaml")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_auto_has_no_file() -> None:
-    with pytest.raises(UsageError, match="planned from the data"):
+    with pytest.raises(UsageError, match="configures it from the data"):
         load_recipe("auto")
 
 
@@ -127,8 +129,8 @@ def test_every_experiment_of_a_packaged_recipe_is_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_facts_about_a_packaged_recipe_speak_of_keys_that_it_has(name: str) -> None:
+def test_facts_about_a_packaged_recipe_name_existing_keys(name: str) -> None:
     file = read_recipe_file(name)
-    assert set(file.chosen) <= set(list_keys())
-    assert {key for figure in file.reported for key in figure.when} <= set(list_keys())
+    assert set(file.assumptions) <= set(list_keys())
+    assert {key for reported in file.reported for key in reported.when} <= set(list_keys())
     assert set(file.networks) <= {"resnet18", "resnet50", "resnet152"}

@@ -1,25 +1,26 @@
-"""What the packaged recipes say of their documents: values, figures, and what was chosen."""
+"""Packaged recipes agree with their source documents: settings, reported accuracies and assumptions."""
 
 from typing import Any
 
 import pytest
 
-from parfocal.recipe import expand_recipes, list_keys, load_recipe
+from parfocal.recipe import expand_recipes, get_value, list_keys, load_recipe
 from parfocal.recipe_file import read_recipe_file
 from parfocal.reported import describe_packaged_recipe, find_deviations, find_reported_accuracy
 
-# What the documents say, word by word; nothing that they are silent about.
+# What the documents state, and nothing else.
 FUNDUS = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "stride_in": "3x3", "resize_mode": "crop", "ordered": True}
-SAID: dict[str, dict[str, Any]] = {
+STATED: dict[str, dict[str, Any]] = {
     "leukemia-adam": {
-        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "resize_mode": "squash", "size": 350, "crop_size": 224,
-        "normalization": "none", "stride_in": "1x1", "batch_size": 32, "learning_rate": 1e-3, "epochs": 80, "optimizer": "adam",
-        "loss": "cross_entropy", "init": "scratch",
+        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "resize_mode": "squash", "size": 350,
+        "crop_size": 224, "normalization": "none", "stride_in": "1x1", "batch_size": 32, "learning_rate": 1e-3,
+        "epochs": 80, "optimizer": "adam", "loss": "cross_entropy", "init": "scratch",
     },
     "leukemia-sgd": {
-        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "size": 450, "crop_size": 450, "normalization": "imagenet",
-        "stride_in": "3x3", "batch_size": 32, "learning_rate": 1e-4, "epochs": 25, "optimizer": "sgd", "momentum": 0.9,
-        "weight_decay": 5e-3, "loss": "cross_entropy", "schedule": "constant", "init": "scratch",
+        "rotate": 20, "flip_horizontal": 0.5, "flip_vertical": 0.5, "size": 450, "crop_size": 450,
+        "normalization": "imagenet", "stride_in": "3x3", "batch_size": 32, "learning_rate": 1e-4, "epochs": 25,
+        "optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-3, "loss": "cross_entropy", "schedule": "constant",
+        "init": "scratch",
     },
     "fundus": {**FUNDUS, "size": 512, "crop_size": 512, "init": "scratch"},
     "fundus-head": {**FUNDUS, "size": 512, "crop_size": 512, "freeze": "head"},
@@ -33,7 +34,7 @@ SAID: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-FIGURES = [
+REPORTED = [
     ("leukemia-adam", {"model": "resnet18"}, "test", 93.058),
     ("leukemia-adam", {"model": "resnet50"}, "test", 93.558),
     ("leukemia-adam", {"model": "resnet152"}, "test", 91.807),
@@ -59,66 +60,54 @@ FIGURES = [
 ]
 
 
-def _value(name: str, key: str, **changes: Any) -> Any:
-    value: Any = load_recipe(name, **changes)
-    for step in list_keys()[key]:
-        value = getattr(value, step)
-    return value
+@pytest.mark.parametrize("name", STATED)
+def test_a_recipe_has_the_settings_that_its_document_states(name: str) -> None:
+    for key, value in STATED[name].items():
+        assert get_value(load_recipe(name), key) == value, key
+    assumptions = set(read_recipe_file(name).assumptions)
+    # A value can be an assumption for one network or initialization and stated for another.
+    assert not assumptions & set(STATED[name]) - {"model", "init"}
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_a_recipe_is_as_its_document_has_it(name: str) -> None:
-    for key, value in SAID[name].items():
-        assert _value(name, key) == value, key
-    marked = set(read_recipe_file(name).chosen)
-    # Where a lab and not the report names the size, or a table names no network, that is said.
-    assert not marked & set(SAID[name]) - {"model", "init"}
+def test_the_batch_size_of_the_leukemia_report_with_sgd_depends_on_the_network() -> None:
+    recipes = expand_recipes("leukemia-sgd", experiment="depth")
+    assert [recipe.training.batch_size for recipe in recipes.values()] == [32, 16, 8]
 
 
-def test_the_batch_of_the_leukemia_report_with_sgd_goes_by_network() -> None:
-    found = expand_recipes("leukemia-sgd", experiment="depth")
-    assert [one.training.batch_size for one in found.values()] == [32, 16, 8]
-
-
-@pytest.mark.parametrize("name", SAID)
-def test_all_that_a_document_is_silent_about_is_marked_as_chosen(name: str) -> None:
-    whose = {key.rpartition(".")[2]: who for key, _, _, who, _ in describe_packaged_recipe(name)}
-    # Of these keys one stands for a choice of the document's and not for a value.
+@pytest.mark.parametrize("name", STATED)
+def test_every_setting_that_a_document_does_not_state_is_an_assumption(name: str) -> None:
+    sources = {key.rpartition(".")[2]: source for key, _, _, source, _ in describe_packaged_recipe(name)}
+    # The document states a choice, and not the value of the key.
     implied = {"model", "test_curve", "resize_mode", "stem", "schedule"}
-    silent = set(whose) - set(SAID[name]) - implied
-    assert all(whose[key].startswith("chosen: ") for key in silent), silent
-    differing = [key for key in list_keys() if _value(name, key) != _default(key) and key not in ("name", "about")]
-    assert set(differing) <= set(whose)
+    unstated = set(sources) - set(STATED[name]) - implied
+    assert all(sources[key].startswith("assumption: ") for key in unstated), unstated
+    recipe = load_recipe(name)
+    changed = {key for key in list_keys() if get_value(recipe, key) != get_value(load_recipe(), key)}
+    assert changed - {"name", "about"} <= set(sources)
 
 
-def _default(key: str) -> Any:
-    value: Any = load_recipe()
-    for step in list_keys()[key]:
-        value = getattr(value, step)
-    return value
-
-
-@pytest.mark.parametrize(("name", "changes", "split", "percent"), FIGURES)
-def test_reported_figures_are_those_of_the_documents(
+@pytest.mark.parametrize(("name", "changes", "split", "percent"), REPORTED)
+def test_reported_accuracies_are_those_of_the_documents(
     name: str, changes: dict[str, str], split: str, percent: float
 ) -> None:
     assert find_reported_accuracy(load_recipe(name, **changes))[split] == pytest.approx(percent / 100)
 
 
 @pytest.mark.parametrize(
-    "one", [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")]
+    "recipe",
+    [load_recipe(), load_recipe("demo"), load_recipe("leukemia"), load_recipe("leukemia-adam", model="resnet34")],
 )
-def test_nothing_is_reported_where_no_document_reports(one: Any) -> None:
-    assert find_reported_accuracy(one) == {}
+def test_other_recipes_have_no_reported_accuracy(recipe: Any) -> None:
+    assert find_reported_accuracy(recipe) == {}
 
 
-def test_a_natural_epoch_has_no_figure_of_one_with_more_grades() -> None:
-    found = expand_recipes("fundus-nonzero", experiment="sampling")
-    assert find_reported_accuracy(found["resnet18-samplingnatural"]) == {}
-    assert find_reported_accuracy(found["resnet18-samplingextra"])["test"] == pytest.approx(0.8015)
+def test_a_reported_accuracy_belongs_to_one_kind_of_sampling() -> None:
+    recipes = expand_recipes("fundus-nonzero", experiment="sampling")
+    assert find_reported_accuracy(recipes["resnet18-samplingnatural"]) == {}
+    assert find_reported_accuracy(recipes["resnet18-samplingoversample"])["test"] == pytest.approx(0.8015)
 
 
-def test_departures_are_what_is_no_longer_as_in_the_document() -> None:
+def test_deviations_are_the_settings_that_differ_from_the_document() -> None:
     assert find_deviations(load_recipe("leukemia-sgd", model="resnet50", seed=3)) == {}
     assert find_deviations(load_recipe("fundus", init="imagenet")) == {}
     changed = find_deviations(load_recipe("leukemia-sgd", model="resnet50", epochs=2, batch_size=4))
@@ -126,9 +115,9 @@ def test_departures_are_what_is_no_longer_as_in_the_document() -> None:
     assert find_deviations(load_recipe(None, epochs=2)) == {}
 
 
-def test_decisions_show_values_by_network_and_whose_they_are() -> None:
+def test_a_packaged_recipe_is_described_with_values_by_network_and_their_source() -> None:
     rows = {row[0]: row for row in describe_packaged_recipe("leukemia-sgd")}
-    assert rows["training.batch_size"][1:4] == ("32; resnet50: 16; resnet152: 8", "32", "the document")
-    assert rows["training.select"][3].startswith("chosen: ")
+    assert rows["training.batch_size"][1:4] == ("32; resnet50: 16; resnet152: 8", "32", "source document")
+    assert rows["training.select"][3].startswith("assumption: ")
     assert rows["training.learning_rate"][1] == "0.0001"
-    assert {row[3] for row in describe_packaged_recipe("leukemia")} == {"ours"}
+    assert {row[3] for row in describe_packaged_recipe("leukemia")} == {"Parfocal"}

@@ -1,4 +1,4 @@
-"""A local web server for tests. It supports range requests, and can end responses early."""
+"""A local web server with byte ranges, which can drop connections."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from threading import Thread
 
 @dataclass
 class WebServer:
-    """The files of the server by path, the lengths after which it ends its next responses, and its requests."""
+    """Files by path, the number of bytes after which to drop each coming response, and the received requests."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     truncate_after: list[int] = field(default_factory=list)
@@ -21,35 +21,35 @@ class WebServer:
 
 @contextmanager
 def run_web_server() -> Iterator[WebServer]:
-    """Run a server in the background while the block runs."""
-    state = WebServer()
+    """Run a web server during the block."""
+    site = WebServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             byte_range = self.headers.get("Range", "")
-            state.requests.append((self.path, byte_range))
-            content = state.files.get(self.path)
+            site.requests.append((self.path, byte_range))
+            content = site.files.get(self.path)
             if content is None:
                 self.send_error(404)
                 return
-            start = int(re.findall(r"\d+", byte_range)[0]) if byte_range and state.supports_ranges else 0
+            start = int(re.findall(r"\d+", byte_range)[0]) if byte_range and site.supports_ranges else 0
             if start and start >= len(content):
                 self.send_error(416)
                 return
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            self.wfile.write(content[start:][: state.truncate_after.pop(0) if state.truncate_after else None])
+            self.wfile.write(content[start:][: site.truncate_after.pop(0) if site.truncate_after else None])
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    site.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield state
+        yield site
     finally:
         server.shutdown()
         thread.join()

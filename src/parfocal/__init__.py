@@ -1,33 +1,33 @@
-"""A table of labelled images goes in; trained networks, an honest comparison and a page come out.
+"""Train, compare, explain, export and serve residual networks for medical image classification.
 
-The verbs are functions here and commands of the same name: `parfocal.train("data", model="resnet18")` does what
-`parfocal train data model=resnet18` does. Each is imported when it is first used.
+Every command of the command line is also a function: `parfocal.train("data", model="resnet18")` does the same as
+`parfocal train data model=resnet18`. A function is imported when it is first used.
 """
 
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from parfocal.data.checks import check
-    from parfocal.data.dataset import ImageDataset
-    from parfocal.data.layouts import read
-    from parfocal.data.store import prepare
-    from parfocal.evaluation.evaluate import evaluate
-    from parfocal.evaluation.predict import predict
-    from parfocal.explainability.explain import explain
-    from parfocal.exporters.export import export
-    from parfocal.report.report import compare
-    from parfocal.serving.server import serve
-    from parfocal.synthetic.dataset import synthesize
-    from parfocal.training.autoconfig import plan
-    from parfocal.training.benchmark import bench
-    from parfocal.training.train import train
+from parfocal.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from parfocal.data.checks import check as check
+    from parfocal.data.dataset import ImageDataset as ImageDataset
+    from parfocal.data.layouts import read as read
+    from parfocal.data.store import prepare as prepare
+    from parfocal.evaluation.evaluate import evaluate as evaluate
+    from parfocal.evaluation.predict import predict as predict
+    from parfocal.explainability.explain import explain as explain
+    from parfocal.exporters.export import export as export
+    from parfocal.report.report import compare as compare
+    from parfocal.serving.server import serve as serve
+    from parfocal.synthetic.dataset import synthesize as synthesize
+    from parfocal.training.autoconfig import plan as plan
+    from parfocal.training.benchmark import bench as bench
+    from parfocal.training.train import train as train
 
 if os.environ.get("PARFOCAL_CPU") == "avx2":
-    # PyTorch and oneDNN read these once, when they are loaded.
+    # PyTorch and oneDNN read these variables once, when they are loaded.
     os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
 
@@ -48,22 +48,7 @@ _MODULES = {
     "train": "training.train",
 }
 
-__all__ = [
-    "ImageDataset",
-    "bench",
-    "check",
-    "compare",
-    "evaluate",
-    "explain",
-    "export",
-    "plan",
-    "predict",
-    "prepare",
-    "read",
-    "serve",
-    "synthesize",
-    "train",
-]
+__all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:

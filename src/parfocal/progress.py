@@ -1,4 +1,4 @@
-"""Long work seen live: a bar with rate and time left in a terminal, silence everywhere else."""
+"""Progress bars and status lines on standard error, in a terminal only."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ console = Console(stderr=True)
 
 
 class _RateColumn(ProgressColumn):
-    """Items a second, as the user counts them."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
@@ -19,9 +19,9 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def show_progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar while the block runs; call what it yields with the number of items just finished.
+    """Show a progress bar during the block; call the yielded function with the number of items just finished.
 
-    Where nobody knows the total, the bar only moves.
+    The bar only pulses if `total` is None.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -36,11 +36,11 @@ def show_progress(label: str, total: int | None) -> Iterator[Callable[[int], Non
 
 
 def silence() -> None:
-    """Say and show nothing from now on: in a process that is one of several, of which the first speaks."""
+    """Print nothing from now on, in every process but rank 0."""
     console.quiet = True
 
 
 def print_line(text: str) -> None:
-    """Print one line beside the live bars, in a terminal only."""
+    """Print one line above the progress bars, in a terminal only."""
     if console.is_terminal:
         console.print(text, highlight=False)

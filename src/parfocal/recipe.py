@@ -1,7 +1,7 @@
-"""Every choice that decides a run: validated, saved with the run, and hashable.
+"""Recipes: load, change, validate, compare, save and hash all settings of a run.
 
-A recipe is YAML in the parts of `parts.py`. On the command line a key may be written alone (`epochs=3`) or in full
-(`training.epochs=3`), for no key stands in two parts.
+A recipe is a YAML file with the sections of `schema.py`. A key is written alone (`epochs=3`) or in full
+(`training.epochs=3`), because no key occurs in two sections.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -16,8 +17,10 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from parfocal.errors import UsageError, did_you_mean
+from parfocal.errors import UsageError, did_you_mean, find_similar
 from parfocal.io import write_text
+from parfocal.key_aliases import ALIASES, EXPLANATIONS, VALUE_ALIASES
+from parfocal.progress import print_line
 from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
 from parfocal.schema import (
     ColumnsConfig,
@@ -35,14 +38,18 @@ from parfocal.schema import (
 _RECIPE_KEY = "recipe"
 """The key by which an experiment compares several recipes."""
 
+_MAX_RELATED_KEYS = 4
+
 
 class Recipe(Config):
-    """Everything that decides a run; made by `recipe()` or `variants()`."""
+    """All settings of a run; create one with `load_recipe` or `expand_recipes`."""
 
-    name: str = Field(default="custom", description="what the recipe is called")
-    about: str = Field(default="", description="what it is for, in a sentence")
-    # scikit-learn, which makes the folds, takes no larger one.
-    seed: int = Field(default=0, ge=0, lt=2**32, description="of weights, order and views")
+    name: str = Field(default="custom", description="name of the recipe")
+    about: str = Field(default="", description="purpose of the recipe, in one sentence")
+    # scikit-learn, which makes the folds, accepts no larger seed.
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="random seed of splits, initial weights, sampling and augmentation"
+    )
     data: DataConfig = DataConfig()
     columns: ColumnsConfig = ColumnsConfig()
     split: SplitConfig = SplitConfig()
@@ -56,17 +63,19 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.training.freeze != "none" and self.network.init == "scratch":
-            raise ValueError(f"freeze={self.training.freeze} would hold random weights; say init=imagenet or another")
+            raise ValueError(
+                f"freeze={self.training.freeze} would freeze random weights. Set init=imagenet or other weights"
+            )
         if self.views.crop_size > self.images.size:
             raise ValueError(f"crop_size={self.views.crop_size} is larger than size={self.images.size}")
         return self
 
     def compute_hash(self) -> str:
-        """Return a short hash of every choice."""
+        """Return a short hash of all settings."""
         return hash_content(self.model_dump(mode="json"))
 
     def save(self, path: Path) -> None:
-        """Write the recipe as YAML, fully resolved."""
+        """Write all settings as YAML."""
         write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
@@ -76,26 +85,27 @@ def hash_content(content: object) -> str:
 
 
 def load_recipe(source: str | Path | Recipe | None = None, **changes: Any) -> Recipe:
-    """Return the recipe called `source` (a packaged name or a YAML file), with keys changed: `epochs=3`.
+    """Return the recipe `source` (a packaged recipe's name, a YAML file or a recipe) with changed keys: `epochs=3`.
 
-    What the file says of single networks is taken for the one that is chosen.
+    The values that a file gives for single networks apply to the chosen network.
     """
     content: dict[str, Any] = {}
+    changes = canonicalize_changes(changes)
     if isinstance(source, Recipe):
         content = source.model_dump(mode="json")
     elif source is not None:
         file = read_recipe_file(source)
         content = file.choices
-        own, changes = content.get("network"), _shorten_keys(changes)
-        written = own.get("model") if isinstance(own, dict) else None
-        model = changes.get("model", written or NetworkConfig().model)
-        changes = {**_shorten_keys(file.networks.get(str(model), {})), **changes}
+        network = content.get("network")
+        default_model = network.get("model") if isinstance(network, dict) else None
+        model = changes.get("model", default_model or NetworkConfig().model)
+        changes = {**canonicalize_changes(file.networks.get(str(model), {})), **changes}
     for key, value in changes.items():
-        place = _resolve_key(key)
+        *sections, name = _resolve_key(key)
         target = content
-        for step in place[:-1]:
-            target = target.setdefault(step, {})
-        target[place[-1]] = value
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[name] = value
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -109,178 +119,257 @@ def expand_recipes(
     load: Callable[..., Recipe] = load_recipe,
     **changes: Any,
 ) -> dict[str, Recipe]:
-    """Return one recipe for each combination of values given as lists, by run name.
+    """Return one recipe per combination of the values that are given as lists, by run name.
 
-    `model=["resnet18", "resnet50"], seed=[0, 1]` gives `resnet18-seed0`, `resnet18-seed1`, …; an `experiment` of the
-    recipe's file brings lists of its own, which `changes` override. `make` makes each one of (source, changes).
+    `model=["resnet18", "resnet50"], seed=[0, 1]` gives `resnet18-seed0`, `resnet18-seed1`, …. An `experiment` of the
+    recipe file adds its lists of values; `changes` override them. `load` makes each recipe from a source and changes.
     """
-    asked = {**_read_experiment(source, experiment), **_shorten_keys(changes)}
-    several = {
+    values = {**_read_experiment(source, experiment), **canonicalize_changes(changes)}
+    lists = {
         key: value
-        for key, value in asked.items()
+        for key, value in values.items()
         if isinstance(value, list) and (key == _RECIPE_KEY or not _takes_list(key))
     }
-    fixed = {key: value for key, value in asked.items() if key not in several}
-    found: dict[str, Recipe] = {}
-    for combination in itertools.product(*several.values()):
-        chosen = dict(zip(several, combination, strict=True))
-        values = {**fixed, **chosen}
-        one = load(values.pop(_RECIPE_KEY, source), **values)
-        others = [
-            f"{'' if key == _RECIPE_KEY else key}{_format_for_name(value)}"
-            for key, value in chosen.items()
-            if key != "model"
-        ]
-        name = "-".join([one.network.model, *others])
-        if name in found:
-            raise UsageError(f"{name} is asked for twice. Name each value once.")
-        found[name] = one
-    return found
+    recipes: dict[str, Recipe] = {}
+    for combination in itertools.product(*lists.values()):
+        choice = dict(zip(lists, combination, strict=True))
+        recipe_changes = {**values, **choice}
+        recipe = load(recipe_changes.pop(_RECIPE_KEY, source), **recipe_changes)
+        name = recipe.network.model
+        for key, value in choice.items():
+            if key != "model":
+                name += f"-{'' if key == _RECIPE_KEY else key}{_format_for_file_name(value)}"
+        if name in recipes:
+            raise UsageError(f"{name} is listed twice. List each value once.")
+        recipes[name] = recipe
+    return recipes
 
 
-def _read_experiment(source: str | Path | Recipe | None, name: str) -> dict[str, Any]:
-    """Return the values and lists of values that a recipe's file has under the name of an experiment."""
-    if not name:
-        return {}
-    if source is None or isinstance(source, Recipe):
-        raise UsageError(f"experiment={name} needs the recipe that has it; `parfocal recipes` lists them.")
-    known = {} if source == AUTO else read_recipe_file(source).experiments
-    if name not in known:
-        hint = did_you_mean(name, known) if known else "It has none; `parfocal recipes` lists those that have."
-        raise UsageError(f"The recipe {source} has no experiment {name!r}. {hint}")
-    return {key if key == _RECIPE_KEY else _resolve_key(key)[-1]: value for key, value in known[name].items()}
-
-
-def _shorten_keys(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Write each key alone, so that a key in full and the same key alone are one."""
-    return {_resolve_key(key)[-1]: value for key, value in changes.items()}
-
-
-def validate_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes under their short keys, each value as a recipe holds it, or refuse it for itself alone."""
-    found: dict[str, Any] = {}
-    for key, value in changes.items():
-        place = _resolve_key(key)
-        field = _find_field(place)
-        try:
-            kind = Annotated[field.annotation, field]  # pyright: ignore[reportInvalidTypeForm]
-            found[place[-1]] = TypeAdapter[Any](kind).validate_python(value)  # pyright: ignore[reportArgumentType]
-        except ValidationError as error:
-            raise UsageError(_format_validation_error(error, ".".join(place))) from None
-    return found
-
-
-def _format_for_name(value: object) -> str:
-    """Write a value so that a folder can be called after it, also where it is a path."""
+def _format_for_file_name(value: object) -> str:
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
 
 
+def _read_experiment(source: str | Path | Recipe | None, name: str) -> dict[str, Any]:
+    """Return the values, and lists of values, of an experiment in a recipe file."""
+    if not name:
+        return {}
+    if source is None or isinstance(source, Recipe):
+        raise UsageError(
+            f"experiment={name} needs a recipe that defines it. `parfocal recipes` lists recipes and experiments."
+        )
+    experiments = {} if source == AUTO else read_recipe_file(source).experiments
+    if name not in experiments:
+        hint = (
+            did_you_mean(name, experiments)
+            if experiments
+            else "It has no experiments. `parfocal recipes` lists recipes that have some."
+        )
+        raise UsageError(f"The recipe {source} has no experiment {name!r}. {hint}")
+    compared = {key: value for key, value in experiments[name].items() if key == _RECIPE_KEY}
+    return {
+        **compared,
+        **canonicalize_changes({key: value for key, value in experiments[name].items() if key not in compared}),
+    }
+
+
+def canonicalize_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes under the short names of their keys; print a line for each alias of another tool."""
+    canonical: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name, value in changes.items():
+        key = _resolve_key(name)[-1]
+        if key in names:
+            raise UsageError(f"{names[key]} and {name} are the same key. Give it once.")
+        names[key] = name
+        leaf = name.rpartition(".")[2]
+        canonical[key] = _translate_value(leaf, value) if leaf in VALUE_ALIASES else value
+        if leaf != key:
+            _print_alias(f"Reading {name}={format_value(value)} as {key}={format_value(canonical[key])}.")
+    return canonical
+
+
+def _translate_value(alias: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_translate_value(alias, item) for item in value]
+    key, translations = VALUE_ALIASES[alias]
+    if not isinstance(value, bool):
+        choices = ", ".join(list_choices(_resolve_key(key)))
+        raise UsageError(f"{alias}={value} is not true or false. Set {key} to one of {choices}.")
+    return translations[value]
+
+
+# A recipe is read more than once, for example to validate it before the imports that take seconds.
+@cache
+def _print_alias(text: str) -> None:
+    print_line(text)
+
+
+def validate_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes under the short names of their keys, each value validated and converted by itself."""
+    values: dict[str, Any] = {}
+    for name, value in canonicalize_changes(changes).items():
+        key = _resolve_key(name)
+        field = _find_field(key)
+        try:
+            annotation = Annotated[field.annotation, field]  # pyright: ignore[reportInvalidTypeForm]
+            values[name] = TypeAdapter[Any](annotation).validate_python(value)  # pyright: ignore[reportArgumentType]
+        except ValidationError as error:
+            raise UsageError(_format_validation_error(error, ".".join(key))) from None
+    return values
+
+
 def parse_changes(arguments: Iterable[str]) -> dict[str, Any]:
-    """Turn `key=value` words into changes; a comma makes a list, and everything else is read as YAML."""
+    """Parse `key=value` arguments; commas make a list, and any other value is read as YAML."""
     changes: dict[str, Any] = {}
-    for word in arguments:
-        key, equals, text = word.partition("=")
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
         if not equals:
-            raise UsageError(f"{word!r} is not of the form key=value.")
-        if key == "experiment":
-            changes[key] = text
+            raise UsageError(f"{argument!r} is not of the form key=value.")
+        if name == "experiment":
+            changes[name] = text
             continue
-        _resolve_key(key)
+        _resolve_key(name)
         try:
             value = read_yaml(f"[{text}]" if "," in text and text[0] not in "[{" else text)
         except (yaml.YAMLError, ValueError):
-            raise UsageError(f"The value in {word!r} cannot be read.") from None
-        changes[key] = [value] if _takes_list(key) and not isinstance(value, list) else value
+            raise UsageError(f"The value in {argument!r} cannot be read.") from None
+        changes[name] = [value] if _takes_list(name) and not isinstance(value, list) else value
     return changes
 
 
 def find_differences(base: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Return the keys on which two recipes differ, with both values."""
-    first, second = _flatten(base.model_dump(mode="json")), _flatten(other.model_dump(mode="json"))
-    return {key: (first.get(key), second.get(key)) for key in first if first.get(key) != second.get(key)}
+    """Return the full keys in which two recipes differ, with both values."""
+    first = base.model_dump(mode="json")
+    second = other.model_dump(mode="json")
+    values = {".".join(key): (_get_nested(first, key), _get_nested(second, key)) for key in list_keys().values()}
+    return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+
+
+def _get_nested(content: Mapping[str, Any], key: Iterable[str]) -> Any:
+    value: Any = content
+    for name in key:
+        value = value[name]
+    return value
+
+
+def get_value(recipe: Recipe, name: str) -> Any:
+    """Return a recipe's value of a key, which is written alone or in full."""
+    value: Any = recipe
+    for attribute in _resolve_key(name):
+        value = getattr(value, attribute)
+    return value
+
+
+def format_value(value: Any) -> str:
+    """Format a value as it is written on the command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(format_value(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else yaml.safe_dump(value).splitlines()[0].strip("'")
 
 
 def list_keys() -> dict[str, tuple[str, ...]]:
-    """Return every key of a recipe by its short name, with the path to it."""
-    places: dict[str, tuple[str, ...]] = {}
+    """Return every recipe key by its short name, as section and name."""
+    keys: dict[str, tuple[str, ...]] = {}
     for name, field in Recipe.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            places.update({leaf: (name, leaf) for leaf in field.annotation.model_fields})
+            keys.update({key: (name, key) for key in field.annotation.model_fields})
         else:
-            places[name] = (name,)
-    return places
+            keys[name] = (name,)
+    return keys
 
 
 def describe_keys() -> list[tuple[str, str, str]]:
-    """Return every key of a recipe in full, its default as one would write it, and what it means with its choices."""
+    """Return every recipe key in full, with its default and its description, which includes the valid choices."""
     rows: list[tuple[str, str, str]] = []
-    for place in list_keys().values():
-        field = _find_field(place)
-        default = "" if field.default in (None, (), {}) else yaml.safe_dump(field.default).splitlines()[0].strip("'")
-        choices = [one for one in _find_literals(field.annotation) if isinstance(one, str)]
-        meaning = f"{field.description} ({', '.join(choices)})" if choices else str(field.description)
-        rows.append((".".join(place), default, meaning))
+    for key in list_keys().values():
+        field = _find_field(key)
+        choices = list_choices(key)
+        description = f"{field.description} ({', '.join(choices)})" if choices else str(field.description)
+        rows.append((".".join(key), format_value(field.default) if field.default != {} else "", description))
     return rows
 
 
+def list_choices(key: tuple[str, ...]) -> list[str]:
+    """Return the valid words of a key, such as `sgd`, `adam` and `adamw`; empty if it takes other values."""
+    return [choice for choice in _find_literals(_find_field(key).annotation) if isinstance(choice, str)]
+
+
 def _find_literals(annotation: Any) -> list[Any]:
-    """Return the words of a Literal, also where it stands in a union or a tuple."""
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
-    return [word for inner in get_args(annotation) for word in _find_literals(inner)]
+    return [choice for inner in get_args(annotation) for choice in _find_literals(inner)]
 
 
-def _takes_list(key: str) -> bool:
-    """Say whether a key's value is itself a list, so that commas in it make no variants."""
-    return get_origin(_find_field(_resolve_key(key)).annotation) is tuple
+def _takes_list(name: str) -> bool:
+    """Return whether the value of a key is itself a list, so that commas in it do not start several runs."""
+    return get_origin(_find_field(_resolve_key(name)).annotation) is tuple
 
 
-def _find_field(key_path: tuple[str, ...]) -> FieldInfo:
-    holder = Recipe if len(key_path) == 1 else type(Recipe.model_fields[key_path[0]].default)
-    return holder.model_fields[key_path[-1]]
+def _find_field(key: tuple[str, ...]) -> FieldInfo:
+    section = Recipe if len(key) == 1 else type(Recipe.model_fields[key[0]].default)
+    return section.model_fields[key[-1]]
 
 
-def _resolve_key(key: str) -> tuple[str, ...]:
-    places = list_keys()
-    if key in places:
-        return places[key]
-    full = {".".join(place): place for place in places.values()}
-    if key in full:
-        return full[key]
-    if key == "experiment":
-        raise UsageError("An experiment is several runs; `parfocal train` and nothing else takes experiment=….")
-    raise UsageError(f"A recipe has no key {key!r}. {did_you_mean(key, full if '.' in key else places)}")
+def _resolve_key(name: str) -> tuple[str, ...]:
+    """Return the section and name of a key that is written alone, in full or as an alias."""
+    keys = list_keys()
+    section, _, leaf = name.rpartition(".")
+    alias = VALUE_ALIASES[leaf][0] if leaf in VALUE_ALIASES else ALIASES.get(leaf.lower().replace("-", "_"))
+    for candidate in (leaf, leaf.replace("-", "_"), alias):
+        if candidate in keys and section in ("", ".".join(keys[candidate][:-1])):
+            return keys[candidate]
+    if name == "experiment":
+        raise UsageError("experiment=… starts several runs, and only `parfocal train` accepts it.")
+    candidates = [".".join(key) for key in keys.values()] if section else list(keys)
+    raise UsageError(f"A recipe has no key {name!r}. {_explain_unknown_key(name, candidates)}")
 
 
-def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value})
-    return flat
+def _explain_unknown_key(name: str, candidates: Iterable[str]) -> str:
+    """Say what to write instead: the explanation of a well-known name, a similar key, or keys with that meaning."""
+    leaf = name.rpartition(".")[2]
+    if leaf in EXPLANATIONS:
+        return EXPLANATIONS[leaf]
+    if similar := find_similar(name, candidates):
+        return f"Did you mean {similar!r}?"
+    words = _split_words(leaf)
+    scores = {key: len(words & _split_words(f"{key} {description}")) for key, _, description in describe_keys()}
+    related = [key for key, score in scores.items() if score and score == max(scores.values())]
+    if related:
+        return f"Related keys: {', '.join(related[:_MAX_RELATED_KEYS])}."
+    return "`parfocal recipes --keys` lists all keys."
 
 
-def _suggest_key(key: str) -> str:
-    """Say where a misplaced key of a recipe's file belongs, or what is near a misspelt one."""
-    if key in list_keys():
-        return f"It belongs to the part {list_keys()[key][0]!r}."
-    return did_you_mean(key, [".".join(full) for full in list_keys().values()] if "." in key else Recipe.model_fields)
+def _split_words(text: str) -> set[str]:
+    return {word.removesuffix("s") for word in re.findall(r"[a-z]{3,}", text.lower())}
 
 
-def _format_validation_error(error: ValidationError, key_path: str = "") -> str:
+def _format_validation_error(error: ValidationError, key: str = "") -> str:
     lines: list[str] = []
     for fault in error.errors():
-        place = key_path or ".".join(str(step) for step in fault["loc"])
+        name = key or ".".join(str(step) for step in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            lines.append(f"A recipe has no key {place!r}. {_suggest_key(place)}")
+            lines.append(f"A recipe has no key {name!r}. {_explain_file_key(name)}")
         elif fault["type"] == "literal_error":
-            choices = [
-                choice.strip("'") for choice in fault.get("ctx", {})["expected"].replace(" or ", ", ").split(", ")
-            ]
-            text = f"{place}={fault['input']} is not a choice. {did_you_mean(str(fault['input']), choices)}"
-            lines.append(text if "Valid are" in text else f"{text} Valid are: {', '.join(choices)}.")
+            expected = fault.get("ctx", {})["expected"]
+            choices = [choice.strip("'") for choice in expected.replace(" or ", ", ").split(", ")]
+            similar = find_similar(str(fault["input"]), choices)
+            hint = f" Did you mean {similar!r}?" if similar else ""
+            lines.append(f"{name}={fault['input']} is not a choice.{hint} Valid are: {', '.join(choices)}.")
+        elif fault["type"] == "value_error" or not name:
+            lines.append(f"{fault['msg'].removeprefix('Value error, ')}.")
         else:
-            message = fault["msg"].removeprefix("Value error, ")
-            lines.append(
-                f"{place}={fault['input']}: {message}." if place and fault["type"] != "value_error" else f"{message}."
-            )
+            lines.append(f"{name}={fault['input']}: {fault['msg']}.")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _explain_file_key(name: str) -> str:
+    """Say where a key of a recipe file belongs, or what to write instead."""
+    keys = list_keys()
+    leaf = name.rpartition(".")[2]
+    if name in keys:
+        return f"It belongs in the section {keys[name][0]!r}."
+    if leaf in ALIASES:
+        return f"Write {'.'.join(keys[ALIASES[leaf]])!r}."
+    return _explain_unknown_key(name, [".".join(key) for key in keys.values()] if "." in name else Recipe.model_fields)

@@ -1,78 +1,61 @@
-"""What the packaged recipes' documents say, beside what a recipe decides: figures, values, and what was chosen."""
+"""What the source documents report and state, for the packaged recipes that reproduce them."""
 
 from typing import Any
 
-import yaml
-
-from parfocal.recipe import Recipe, describe_keys, find_differences, list_keys, load_recipe
+from parfocal.recipe import Recipe, describe_keys, find_differences, format_value, get_value, load_recipe
 from parfocal.recipe_file import find_packaged_recipes, read_recipe_file
 
 _IGNORED_KEYS = ("name", "about", "seed", "data.", "columns.", "machine.", "network.init")
 
 
-def flag_documented_recipes() -> dict[str, bool]:
-    """Return the packaged recipes, and whether each is an experiment of a document."""
-    return {name: bool(read_recipe_file(name).document) for name in find_packaged_recipes()}
-
-
-def find_reported_accuracy(one: Recipe) -> dict[str, float]:
-    """Return the accuracy, 0 to 1, that a recipe's document reports for its network and start, by split."""
-    if one.name not in find_packaged_recipes():
+def find_reported_accuracy(recipe: Recipe) -> dict[str, float]:
+    """Return the accuracy, 0 to 1, that the source document reports for this network and initialization, by split."""
+    if recipe.name not in find_packaged_recipes():
         return {}
     return {
-        figure.split: figure.percent / 100
-        for figure in read_recipe_file(one.name).reported
-        if all(_get_value(one, key) == value for key, value in figure.when.items())
+        reported.split: reported.percent / 100
+        for reported in read_recipe_file(recipe.name).reported
+        if all(get_value(recipe, key) == value for key, value in reported.when.items())
     }
 
 
-def find_prerequisites(one: Recipe) -> tuple[str, ...]:
-    """Return the commands that a packaged recipe needs to have been run before it."""
-    return read_recipe_file(one.name).first if one.name in find_packaged_recipes() else ()
+def find_prerequisites(recipe: Recipe) -> tuple[str, ...]:
+    """Return the commands to run before a packaged recipe."""
+    return read_recipe_file(recipe.name).run_before if recipe.name in find_packaged_recipes() else ()
 
 
-def find_deviations(one: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Return the keys in which a recipe is no longer as its document has it, with both values.
+def find_deviations(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which a recipe deviates from its source document, with both values.
 
-    The network and the start, of which a document compares several, the seed and how labels are read do not count.
+    The network and the initial weights are not deviations, because a document compares several. Neither are the seed
+    and how labels are read.
     """
-    if one.name not in find_packaged_recipes():
+    if recipe.name not in find_packaged_recipes():
         return {}
-    changed = find_differences(load_recipe(one.name, model=one.network.model), one)
-    return {key: both for key, both in changed.items() if not key.startswith(_IGNORED_KEYS)}
+    changed = find_differences(load_recipe(recipe.name, model=recipe.network.model), recipe)
+    return {key: values for key, values in changed.items() if not key.startswith(_IGNORED_KEYS)}
 
 
 def describe_packaged_recipe(name: str) -> list[tuple[str, str, str, str, str]]:
-    """Return every key that a packaged recipe's file decides: in full, its value, its default, whose it is, meaning.
+    """Return every key that a packaged recipe sets: full key, value, default, source and description.
 
-    A value is the document's, or it was chosen, with the reason; of our own recipes it is ours.
+    The source is the source document, an assumption with its reason, or Parfocal for its own recipes.
     """
-    file, own = read_recipe_file(name), load_recipe(name)
-    written = {key for part in file.choices.values() if isinstance(part, dict) for key in part}
+    file = read_recipe_file(name)
+    recipe = load_recipe(name)
+    keys = {key for section in file.choices.values() if isinstance(section, dict) for key in section}
     rows: list[tuple[str, str, str, str, str]] = []
-    for place, default, meaning in describe_keys():
-        key = place.rpartition(".")[2]
-        if key not in written | set(file.chosen):
+    for full_key, default, description in describe_keys():
+        key = full_key.rpartition(".")[2]
+        if key not in keys | set(file.assumptions):
             continue
-        others = [
+        values = [format_value(get_value(recipe, key))]
+        values += [
             f"{model}: {format_value(changes[key])}" for model, changes in file.networks.items() if key in changes
         ]
-        whose = f"chosen: {file.chosen[key]}" if key in file.chosen else "the document" if file.document else "ours"
-        rows.append((place, "; ".join([format_value(_get_value(own, key)), *others]), default, whose, meaning))
+        if key in file.assumptions:
+            source = f"assumption: {file.assumptions[key]}"
+        else:
+            source = "source document" if file.document else "Parfocal"
+        rows.append((full_key, "; ".join(values), default, source, description))
     return rows
-
-
-def _get_value(one: Recipe, key: str) -> Any:
-    value: Any = one
-    for step in list_keys()[key]:
-        value = getattr(value, step)
-    return value
-
-
-def format_value(value: Any) -> str:
-    """Write a value as one would on the command line."""
-    if isinstance(value, tuple | list):
-        return ",".join(format_value(one) for one in value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "" if value is None else yaml.safe_dump(value).splitlines()[0].strip("'")

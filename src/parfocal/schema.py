@@ -1,4 +1,4 @@
-"""The parts of a recipe: every key, its default, its bounds and what it means, in the order data meets them."""
+"""The schema of a recipe: every key with its type, default, bounds and description, in the order data passes them."""
 
 from typing import Annotated, Literal, Self, get_args
 
@@ -16,90 +16,89 @@ ALLOWABLE_FINDINGS: tuple[str, ...] = get_args(AllowableFinding)
 
 
 class Config(BaseModel):
-    """What all parts of a recipe share: unknown keys are refused and values do not change."""
+    """Base class of all sections of a recipe: unknown keys are rejected and values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-LayoutName = Literal[
-    "auto", "leukemia-lab", "fundus-lab", "cnmc", "eyepacs", "aptos", "cifar10", "medmnist", "columns", "folders"
-]
-
-
 class DataConfig(Config):
-    """How labels are read, and which faults are accepted."""
+    """Which label layout to read, and which findings to accept."""
 
-    format: LayoutName = Field(default="auto", description="how the labels are laid out")
-    classes: tuple[str, ...] = Field(default=(), description="names of the classes, in the order of their codes")
+    format: str = Field(default="auto", description="label layout; auto: recognized from the files")
+    classes: tuple[str, ...] = Field(default=(), description="class names, in the order of their codes")
     allow: tuple[AllowableFinding, ...] = Field(
-        default=(), description="faults accepted knowingly; printed on the report"
+        default=(), description="findings of the data check to accept; the report lists them"
     )
 
 
 class ColumnsConfig(Config):
-    """Which columns of a sheet say what; the usual names are found without."""
+    """Column names of a sheet; common names are recognized automatically."""
 
-    path: str = Field(default="", description="the image: a path, or a name that is found below the folder")
-    label: tuple[str, ...] = Field(default=(), description="what it shows; several columns are one-hot")
-    group: str = Field(default="", description="the patient")
-    split: str = Field(default="", description="train, valid or test, or the number of a fold")
-    file_hash: str = Field(default="", description="a digest of the file, to find doubles of images that are not there")
-    folder: str = Field(default="", description="where the images lie, if not beside the sheet")
-    group_from: str = Field(default="", description="regular expression on an image's id that finds the patient")
+    path: str = Field(default="", description="column of the image path, or of a file name below the folder")
+    label: tuple[str, ...] = Field(default=(), description="column of the label; several columns are one-hot labels")
+    group: str = Field(default="", description="column of the patient")
+    split: str = Field(default="", description="column of the split: train, valid, test, or a fold number")
+    file_hash: str = Field(
+        default="", description="column of a file hash, so that duplicates are found even when the files are missing"
+    )
+    folder: str = Field(default="", description="folder of the images, if it is not the folder of the sheet")
+    group_from: str = Field(default="", description="regular expression that extracts the patient from the image id")
 
 
 class SplitConfig(Config):
-    """Who trains, validates and tests, where the data does not say; always whole patients, the class mix kept."""
+    """Train, validation and test split; patients are never divided, and splits are stratified by class."""
 
-    keep: bool = Field(default=True, description="take the data's own splits; false makes them anew")
-    valid: float = Field(default=0.15, gt=0, lt=0.9, description="share for validation, where the data brings none")
-    test: float = Field(default=0.0, ge=0, lt=0.9, description="share for the test split, where the data brings none")
-    folds: int = Field(default=0, ge=0, le=100, description="make this many folds instead; one of them validates")
-    fold: int = Field(default=0, ge=0, description="which fold validates, of the data's own folds or those made")
-    file: str = Field(default="", description="take the splits from this table.csv of an earlier run")
+    keep: bool = Field(default=True, description="keep the splits of the data set; false: split again")
+    valid: float = Field(default=0.15, gt=0, lt=0.9, description="validation share, if the data set has no such split")
+    test: float = Field(default=0.0, ge=0, lt=0.9, description="test share, if the data set has no such split")
+    folds: int = Field(default=0, ge=0, le=100, description="number of cross-validation folds; 0: no cross-validation")
+    fold: int = Field(default=0, ge=0, description="the fold to validate on")
+    file: str = Field(default="", description="reuse the splits of an earlier run: the path of its table.csv")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.folds == 1 or (self.folds and self.fold >= self.folds):
             raise ValueError(f"folds={self.folds} has no fold={self.fold}")
         if self.valid + self.test >= 1:
-            raise ValueError(f"valid={self.valid:g} and test={self.test:g} leave nothing to train on")
+            raise ValueError(f"valid={self.valid:g} and test={self.test:g} leave no training images")
         return self
 
 
 class ImagesConfig(Config):
-    """What the Store holds: every image framed to one size, once."""
+    """Preprocessing: how every image is brought to one size and stored, once."""
 
-    crop_disc: bool = Field(default=False, description="find the fundus disc and trim the black surround, first")
-    center_crop: int = Field(default=0, ge=0, le=8192, description="then take the centre at the image's own scale")
+    crop_disc: bool = Field(default=False, description="find the fundus disc and trim its black border")
+    center_crop: int = Field(default=0, ge=0, le=8192, description="side of a center crop before resizing; 0: none")
     resize_mode: Literal["squash", "crop", "pad", "none"] = Field(
         default="squash",
-        description="then squash to the square, crop the longer side, pad the shorter with black, or keep the scale",
+        description="resize to a square by ignoring the aspect ratio, cropping or padding; none: keep the scale",
     )
     size: int = Field(default=256, ge=8, le=4096, description="side of the stored square, in pixels")
     enhance: Literal["none", "clahe", "local_average"] = Field(
-        default="none", description="then even the contrast by tiles, or take the local mean colour away"
+        default="none", description="contrast enhancement: CLAHE, or subtraction of the local mean color"
     )
     stain: Literal["none", "reinhard", "macenko"] = Field(
-        default="none", description="then bring smears to one stain; black stays black"
+        default="none", description="stain normalization of smears; black stays black"
     )
     stain_mean: tuple[float, float, float] = Field(
-        default=(18.0, 27.6, -22.4), description="reinhard's reference: mean L*a*b*"
+        default=(18.0, 27.6, -22.4), description="with stain=reinhard: mean of L*a*b* in the reference"
     )
     stain_std: tuple[float, float, float] = Field(
-        default=(4.0, 2.9, 3.3), description="reinhard's reference: deviation of L*a*b*"
+        default=(4.0, 2.9, 3.3), description="with stain=reinhard: standard deviation of L*a*b* in the reference"
     )
     stain_vectors: tuple[float, float, float, float, float, float] = Field(
         default=(0.5626, 0.7201, 0.4062, 0.2159, 0.8012, 0.5581),
-        description="macenko's reference: density of red, green and blue of the nuclear stain, then of the other",
+        description="with stain=macenko: RGB optical density of the nuclear stain, then of the other stain",
     )
     stain_max: tuple[float, float] = Field(
-        default=(1.9705, 1.0308), description="macenko's reference: the 99th percentile of each stain's amount"
+        default=(1.9705, 1.0308), description="with stain=macenko: 99th percentile of the concentration of each stain"
     )
     store: Literal["raw", "jpeg"] = Field(
-        default="raw", description="keep pixels as they are, or as JPEG of high quality where the disk is too small"
+        default="raw", description="keep the preprocessed pixels uncompressed, or as JPEG to save disk space"
     )
-    jpeg_quality: int = Field(default=95, ge=95, le=100, description="of store=jpeg, always without chroma subsampling")
+    jpeg_quality: int = Field(
+        default=95, ge=95, le=100, description="with store=jpeg: JPEG quality, without chroma subsampling"
+    )
 
 
 AugmentationName = Literal[
@@ -110,73 +109,91 @@ TtaMode = Literal["none", "five_crop", "ten_crop", "flips", "d4"]
 
 
 class ViewsConfig(Config):
-    """How an image is looked at: its centre in evaluation, drawn anew for each epoch in training."""
+    """Cropping, augmentation in training and test-time augmentation."""
 
-    crop_size: int = Field(default=224, ge=8, le=4096, description="side of the square the network sees")
+    crop_size: int = Field(default=224, ge=8, le=4096, description="side of the square that the network takes")
     tta: TtaMode = Field(
         default="none",
-        description="look at the centre; or average centre and corners, these and their flips, four flips, eight turns",
+        description="test-time augmentation: none (the center crop), center and corners, these and their flips, "
+        "four flips, or all eight flips and quarter turns",
     )
-    crop_position: Literal["center", "random"] = Field(default="center", description="where training crops")
+    crop_position: Literal["center", "random"] = Field(default="center", description="position of the training crop")
     crop_padding: int = Field(
-        default=0, ge=0, le=1024, description="how far random crops reach over the edge, in pixels"
+        default=0, ge=0, le=1024, description="padding on each side before a random crop, in pixels"
     )
     crop_scale: float = Field(
-        default=0, ge=0, lt=1, description="crop at least this share of the area and resize it; 0: no"
+        default=0, ge=0, lt=1, description="random resized crop of at least this share of the area; 0: off"
     )
-    crop_ratio: float = Field(default=1.33, ge=1, le=4, description="of resized crops: sides up to this ratio")
-    rotate: float = Field(default=0, ge=0, le=180, description="turned by up to this many degrees either way")
-    flip_horizontal: float = Field(default=0, ge=0, le=1, description="probability of a left–right flip")
-    flip_vertical: float = Field(default=0, ge=0, le=1, description="probability of a top–bottom flip")
-    zoom: float = Field(default=0, ge=0, lt=1, description="scaled by 1 ± this share")
-    stretch: float = Field(default=0, ge=0, lt=1, description="aspect changed by 1 ± this share")
-    shift: float = Field(default=0, ge=0, le=1, description="moved by up to this share of the side")
-    shear: float = Field(default=0, ge=0, le=60, description="sheared by up to this many degrees")
-    brightness: float = Field(default=0, ge=0, le=1, description="multiplied by 1 ± this share")
-    contrast: float = Field(default=0, ge=0, le=1, description="spread about mid-grey by 1 ± this share")
-    saturation: float = Field(default=0, ge=0, le=1, description="spread about each pixel's grey by 1 ± this share")
+    crop_ratio: float = Field(default=1.33, ge=1, le=4, description="largest aspect ratio of a random resized crop")
+    rotate: float = Field(default=0, ge=0, le=180, description="random rotation by up to this many degrees")
+    flip_horizontal: float = Field(default=0, ge=0, le=1, description="probability of a horizontal flip")
+    flip_vertical: float = Field(default=0, ge=0, le=1, description="probability of a vertical flip")
+    zoom: float = Field(default=0, ge=0, lt=1, description="random scaling by a factor of 1 ± this value")
+    stretch: float = Field(default=0, ge=0, lt=1, description="random change of the aspect ratio by 1 ± this value")
+    shift: float = Field(default=0, ge=0, le=1, description="random translation by up to this share of the side")
+    shear: float = Field(default=0, ge=0, le=60, description="random shear by up to this many degrees")
+    brightness: float = Field(default=0, ge=0, le=1, description="random brightness factor of 1 ± this value")
+    contrast: float = Field(default=0, ge=0, le=1, description="random contrast factor of 1 ± this value")
+    saturation: float = Field(default=0, ge=0, le=1, description="random saturation factor of 1 ± this value")
     hue: float = Field(
-        default=0, ge=0, le=0.5, description="turned about the grey axis by up to this share of the circle"
+        default=0, ge=0, le=0.5, description="random hue rotation by up to this share of the color circle"
     )
-    grayscale: float = Field(default=0, ge=0, le=1, description="probability of losing all colour")
+    grayscale: float = Field(default=0, ge=0, le=1, description="probability of conversion to grayscale")
     probabilities: dict[AugmentationName, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default={}, description="probability of single steps, {rotate: 0.5, hue: 0.2}; else each is always taken"
+        default={},
+        description="probability of single augmentations, such as {rotate: 0.5, hue: 0.2}; the others are always used",
     )
-    geometry: Composition = Field(default="all", description="geometric steps: all, in random order, or one of them")
-    geometry_probability: float = Field(default=1, ge=0, le=1, description="probability of any geometric step")
-    color: Composition = Field(default="all", description="colour steps: all, in random order, or one of them")
-    color_probability: float = Field(default=1, ge=0, le=1, description="probability of any colour step")
-    erase: float = Field(default=0, ge=0, le=1, description="probability of blackening a box")
-    erase_area: float = Field(default=0.2, gt=0, lt=1, description="largest share of the view a box covers")
-    custom_transform: str = Field(default="", description="last step of one's own, module:function, image -> image")
+    geometry: Composition = Field(
+        default="all", description="how to combine geometric augmentations: all, in random order, or one of them"
+    )
+    geometry_probability: float = Field(default=1, ge=0, le=1, description="probability of geometric augmentation")
+    color: Composition = Field(
+        default="all", description="how to combine color augmentations: all, in random order, or one of them"
+    )
+    color_probability: float = Field(default=1, ge=0, le=1, description="probability of color augmentation")
+    erase: float = Field(default=0, ge=0, le=1, description="probability of random erasing (a black box)")
+    erase_area: float = Field(default=0.2, gt=0, lt=1, description="largest share of the crop that is erased")
+    custom_transform: str = Field(
+        default="", description="your own last augmentation, as module:function, from image to image"
+    )
 
 
 class NetworkConfig(Config):
-    """Which network, and how its pixels are scaled."""
+    """The network, its input normalization and its initial weights."""
 
-    model: str = Field(default="resnet18", description="a network of the table in `parfocal.model.resnet`")
+    model: str = Field(default="resnet18", description="name of the network; the reference lists all")
     normalization: Literal["none", "half", "imagenet", "dataset", "whiten"] = Field(
         default="imagenet",
-        description="pixels as 0–1, as −1–1, by ImageNet's mean and deviation, by those of train, or whitened (ZCA)",
+        description="input normalization: 0 to 1, −1 to 1, ImageNet's mean and std, those of the training split, "
+        "or ZCA whitening",
     )
-    stem: Literal["imagenet", "small"] | None = Field(default=None, description="7×7/2 with pooling, or one 3×3/1")
-    stride_in: Literal["3x3", "1x1"] = Field(default="3x3", description="the convolution of a bottleneck that halves")
-    groups: int | None = Field(default=None, ge=1, description="groups of the 3×3 convolutions")
+    stem: Literal["imagenet", "small"] | None = Field(
+        default=None, description="7×7 convolution with stride 2 and max pooling, or one 3×3 convolution"
+    )
+    stride_in: Literal["3x3", "1x1"] = Field(
+        default="3x3", description="which convolution of a bottleneck block has stride 2"
+    )
+    groups: int | None = Field(default=None, ge=1, description="number of groups of the 3×3 convolutions")
     width_per_group: int | None = Field(
-        default=None, ge=1, description="channels of a group, at 64 channels of the first stage"
+        default=None, ge=1, description="channels per group of the 3×3 convolutions in the first stage"
     )
-    zero_init_residual: bool = Field(default=False, description="start every block as the identity")
-    dropout: float = Field(default=0, ge=0, lt=1, description="dropped before the head")
+    zero_init_residual: bool = Field(
+        default=False, description="initialize the last batch norm of each block with 0, so each starts as identity"
+    )
+    dropout: float = Field(default=0, ge=0, lt=1, description="dropout probability before the head")
     init: str = Field(
         default="scratch",
-        description="first weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run",
+        description="initial weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run",
     )
 
     @model_validator(mode="after")
     def _check_pretrained_weights(self) -> Self:
         if self.init in ("imagenet", "imagenet-v2"):
             if self.normalization in ("none", "whiten"):
-                raise ValueError(f"init={self.init} saw pixels scaled by normalise=imagenet, not {self.normalization}")
+                raise ValueError(
+                    f"init={self.init} was trained with normalization=imagenet, not {self.normalization}. "
+                    "Set normalization=imagenet"
+                )
             if self.stride_in != "3x3":
                 raise ValueError(f"init={self.init} was trained with stride_in=3x3, not {self.stride_in}")
         return self
@@ -186,120 +203,129 @@ BatchSize = Annotated[int, BeforeValidator(lambda value: 0 if value == "auto" el
 
 
 class TrainingConfig(Config):
-    """How the weights are found."""
+    """Optimization: epochs, optimizer, learning-rate schedule, loss, sampling and fine-tuning."""
 
-    epochs: int = Field(default=20, ge=1, description="passes over the training split")
+    epochs: int = Field(default=20, ge=1, description="number of passes over the training split")
     minutes: float = Field(
-        default=0, ge=0, description="train for so long instead, cosine and one_cycle by the clock; 0: epochs decide"
+        default=0,
+        ge=0,
+        description="time budget, which replaces epochs; cosine and one_cycle then follow the clock; 0: no time budget",
     )
     batch_size: BatchSize = Field(
-        default=32, ge=0, description="images a step, over all devices; auto: what a card's memory takes"
+        default=32, ge=0, description="images per step, over all devices; auto: the largest that fits in GPU memory"
     )
-    optimizer: Literal["sgd", "adam", "adamw"] = Field(
-        default="sgd", description="rule that turns gradients into steps"
-    )
-    learning_rate: float = Field(default=0.05, gt=0, description="highest learning rate of the schedule")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD, and the first moment of Adam")
-    nesterov: bool = Field(default=False, description="look-ahead momentum, SGD only")
-    weight_decay: float = Field(default=0.0, ge=0, description="how strongly weights are drawn to zero")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="optimizer")
+    learning_rate: float = Field(default=0.05, gt=0, description="peak learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD, and beta1 of Adam")
+    nesterov: bool = Field(default=False, description="Nesterov momentum, with optimizer=sgd only")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay (L2 regularization)")
     no_decay_norm_bias: bool = Field(default=False, description="no weight decay for batch norm and biases")
     lr_scaling: Literal["none", "linear", "square_root"] = Field(
-        default="none", description="scale the learning rate with the images of a step, relative to 32"
+        default="none", description="scale the learning rate with the batch size, relative to 32 images"
     )
     schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = Field(
-        default="cosine", description="how the learning rate goes on after warm-up"
+        default="cosine", description="learning-rate schedule after the warmup"
     )
     warmup: float = Field(
         default=0,
         ge=0,
-        description="epochs over which the learning rate climbs from near zero; one_cycle takes 30 % of the run for 0",
+        description="epochs of linear warmup; with schedule=one_cycle, 0 means 30 % of the training",
     )
     lr_gamma: float = Field(
-        default=0.1, gt=0, lt=1, description="of step and plateau: what the learning rate is multiplied by"
+        default=0.1, gt=0, lt=1, description="with schedule=step or plateau: factor of each learning-rate drop"
     )
     lr_step: int = Field(
-        default=10, ge=1, description="of step: every so many epochs; of plateau: after so many that were no better"
+        default=10,
+        ge=1,
+        description="epochs between drops with schedule=step; epochs without improvement before a drop with plateau",
     )
-    clip_grad: float = Field(default=0, ge=0, description="largest norm of the gradients; 0: no limit")
-    accumulate: int = Field(default=1, ge=1, description="batches whose gradients are gathered for one step")
+    clip_grad: float = Field(default=0, ge=0, description="largest norm of the gradients; 0: no gradient clipping")
+    accumulate: int = Field(default=1, ge=1, description="batches per step (gradient accumulation)")
     loss: Literal["cross_entropy", "focal", "regression", "cumulative_link"] = Field(
-        default="cross_entropy",
-        description="what is made small; the last two are for ordered classes, such as grades",
+        default="cross_entropy", description="loss function; the last two are for ordered classes, such as grades"
     )
-    label_smoothing: float = Field(
-        default=0, ge=0, lt=1, description="share of the truth spread evenly over all classes"
-    )
+    label_smoothing: float = Field(default=0, ge=0, lt=1, description="label smoothing")
     focal_gamma: float = Field(
-        default=2, ge=0, description="of focal: how much less images count that are answered well"
+        default=2, ge=0, description="with loss=focal: gamma, which lowers the weight of easy images"
     )
     regression_loss: Literal["smooth_l1", "squared"] = Field(
-        default="smooth_l1", description="of regression: how a grade's distance from the truth counts"
+        default="smooth_l1", description="with loss=regression: loss of the difference between grade and label"
     )
     class_weights: Literal["none", "balanced", "square_root", "effective_number"] = Field(
-        default="none", description="how much more images of rare classes count, given how often they are shown"
+        default="none", description="class imbalance: higher loss weights for rare classes, given the sampling"
     )
     logit_adjustment: float = Field(
-        default=0, ge=0, description="strength with which the classes' shares are added in training and so not learnt"
+        default=0, ge=0, description="strength of logit adjustment by the class frequencies; 0: off"
     )
     ema: float = Field(
         default=0,
         ge=0,
         lt=1,
-        description="judge and keep a moving average of the weights, of which each step keeps so much",
+        description="decay of the exponential moving average (EMA) of the weights that is evaluated and saved; 0: off",
     )
     patience: int = Field(
-        default=0, ge=0, description="end after so many epochs without a better selected figure; 0: never"
+        default=0, ge=0, description="early stopping after this many epochs without improvement; 0: never"
     )
     sampling: Literal["natural", "balanced", "square_root", "decay", "factors", "oversample"] = Field(
-        default="natural", description="each image once, classes alike, by square root, from alike to natural, …"
+        default="natural",
+        description="weighted sampling: each image once, classes equally often, by the square root of their size, "
+        "from balanced to natural, by factors, or extra images of rare classes",
     )
     factors: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
-        default=(), description="of sampling=factors: how often each class is shown"
+        default=(), description="with sampling=factors: how many times each class is shown per epoch"
     )
     oversample: float = Field(
         default=0.5,
         ge=0,
         le=20,
-        description="of sampling=extra: longer by this share, from all but the largest class",
+        description="with sampling=oversample: extra images, as a share of the split, of all but the largest class",
     )
-    mixup: float = Field(default=0, ge=0, le=10, description="strength of MixUp, which blends pairs of images")
-    cutmix: float = Field(default=0, ge=0, le=10, description="strength of CutMix, which swaps boxes between images")
+    mixup: float = Field(default=0, ge=0, le=10, description="alpha of MixUp, which blends pairs of images; 0: off")
+    cutmix: float = Field(
+        default=0, ge=0, le=10, description="alpha of CutMix, which swaps boxes between images; 0: off"
+    )
     precision: Literal["auto", "bf16", "float32"] = Field(
-        default="auto", description="auto: bf16 where the hardware has it"
+        default="auto", description="mixed precision in bf16, or float32; auto: bf16 if the hardware supports it"
     )
     select: Literal["accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"] = Field(
-        default="accuracy", description="figure on the validation split that chooses the best epoch"
+        default="accuracy", description="validation metric that selects the best epoch"
     )
     freeze: Literal["none", "head", "stage4", "stage3", "stage2", "stage1"] = Field(
-        default="none", description="train only the head, or the head and the stages down to this one"
+        default="none", description="fine-tuning: train only the head, or the head and the stages down to this one"
     )
     unfreeze_every: int = Field(
-        default=0, ge=0, description="of freeze: one more stage trains every so many epochs; 0: no"
+        default=0, ge=0, description="with freeze: unfreeze the next stage every this many epochs; 0: never"
     )
     layer_decay: float = Field(
-        default=1, gt=0, le=1, description="learning rate multiplied by this for each stage below the head"
+        default=1, gt=0, le=1, description="factor of the learning rate from one stage to the next lower one"
     )
     sync_batchnorm: bool = Field(
-        default=False, description="of several devices: take the norms' mean over all their images"
+        default=False, description="with several devices: batch norm statistics over the images of all devices"
     )
-    test_curve: bool = Field(default=False, description="also measure the test split each epoch, for the curve only")
+    test_curve: bool = Field(
+        default=False, description="also evaluate the test split after each epoch, for the learning curve only"
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.warmup > self.epochs:
             raise ValueError(f"warmup={self.warmup:g} is longer than epochs={self.epochs}")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov=true needs optimiser=sgd and a momentum above 0")
+            raise ValueError("nesterov=true needs optimizer=sgd and a momentum above 0")
         if self.minutes and self.sampling == "decay":
-            raise ValueError("sampling=decay goes by epochs, and minutes tell none; say sampling=square_root")
+            raise ValueError(
+                "sampling=decay needs a number of epochs, which minutes does not give. Set sampling=square_root"
+            )
         if self.sampling == "factors" and not self.factors:
             raise ValueError("sampling=factors needs one number for each class, such as factors=1,7,7,7,7")
         if self.factors and not any(self.factors):
-            raise ValueError(f"factors={','.join(f'{one:g}' for one in self.factors)} would show no image")
+            raise ValueError(f"factors={','.join(f'{factor:g}' for factor in self.factors)} would show no image")
         if self.unfreeze_every and self.freeze == "none":
-            raise ValueError(f"unfreeze={self.unfreeze_every} needs a freeze, such as freeze=head")
+            raise ValueError(f"unfreeze_every={self.unfreeze_every} needs freeze, such as freeze=head")
         if self.loss == "regression" and (self.label_smoothing or self.logit_adjustment):
-            raise ValueError("smoothing and logit_adjustment need a loss of classes, and regression is not")
+            raise ValueError(
+                "label_smoothing and logit_adjustment need a classification loss. Set loss=cross_entropy or loss=focal"
+            )
         return self
 
 
@@ -307,35 +333,31 @@ LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 class MachineConfig(Config):
-    """Where the work is done, and who is told; it decides nothing about what is learnt and may change on the way."""
+    """Devices, saving and logging; these keys do not change what is learned and may change on --resume."""
 
     devices: int = Field(
-        default=0,
-        ge=0,
-        description="graphics cards, or processes, of each machine; 0: as torchrun or SLURM say, or one",
+        default=0, ge=0, description="GPUs, or processes, per machine; 0: as started by torchrun or SLURM, else 1"
     )
-    nodes: int = Field(default=0, ge=0, description="machines; 0: as torchrun or SLURM say, or one")
+    nodes: int = Field(default=0, ge=0, description="machines; 0: as started by torchrun or SLURM, else 1")
     strategy: Literal["auto", "ddp"] = Field(
-        default="auto",
-        description="how several devices share a network: each holds it whole, and gradients are averaged",
+        default="auto", description="multi-device training; ddp: distributed data parallel, also with one device"
     )
     gpu_cache: float = Field(
-        default=0.5, ge=0, le=0.95, description="on a graphics card: keep the pixels there if they fit in this share"
+        default=0.5, ge=0, le=0.95, description="keep the pixels in GPU memory if they fit in this share of it"
     )
     compile: bool = Field(
-        default=False,
-        description="have PyTorch compile the network first: minutes of waiting, for faster steps on a graphics card",
+        default=False, description="torch.compile: faster steps on a GPU after minutes of compilation"
     )
-    save_every: float = Field(default=10, gt=0, description="minutes after which an epoch is saved in the middle")
-    loggers: tuple[LoggerName, ...] = Field(default=(), description="also tell each epoch's figures to these")
+    save_every: float = Field(default=10, gt=0, description="minutes between checkpoints within an epoch")
+    loggers: tuple[LoggerName, ...] = Field(default=(), description="experiment trackers that get each epoch's metrics")
 
 
 class EvaluationConfig(Config):
-    """What the classes mean to those who judge."""
+    """What the classes mean: ordered grades, and from which grade on a patient is referred."""
 
-    ordered: bool = Field(default=False, description="the classes are grades, each worse than the one before")
+    ordered: bool = Field(default=False, description="the classes are ordered grades, from mild to severe")
     referable: int = Field(
-        default=0, ge=0, description="of ordered classes: from which on, counted from 0, a patient is referred; 0: none"
+        default=0, ge=0, description="with ordered=true: lowest grade, from 0, that is referred to a doctor; 0: none"
     )
 
     @model_validator(mode="after")

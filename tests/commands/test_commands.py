@@ -234,7 +234,7 @@ def _damage(cells: Path, fault: str) -> None:
         ("corrupt image", "train/3.bmp (truncated). Replace the files"),
         ("missing file", "1 of 76 images are missing"),
         ("wrong column", "train.csv has no column 'label'; it has 'Path', 'class'"),
-        ("bad label", "train.csv, line 5: the label is 'perhaps'. Valid are 0 (normal), 1 (blast)."),
+        ("bad label", "train.csv, line 5: the label is 'perhaps'. Valid labels are 0 (normal), 1 (blast)."),
         ("empty split", "valid.csv has no rows below its header"),
     ],
 )

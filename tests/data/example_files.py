@@ -1,4 +1,4 @@
-"""Pictures of every mode and format, each with the pixels it must be read as, worked out without the decoder."""
+"""Example files of every mode and format, each with the pixels expected from it, computed without the decoder."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ HEIGHT, WIDTH = 30, 46
 
 @dataclass(frozen=True)
 class ExampleFile:
-    """The bytes of a file, the RGB pixels it shows, its notes, and how far from them a decoder may be on average."""
+    """The bytes of a file, its expected RGB pixels and notes, and the mean difference allowed to a decoder."""
 
     data: bytes
     expected: np.ndarray
@@ -23,21 +23,21 @@ class ExampleFile:
 
 
 def draw_scene(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Draw red that grows to the right, green downwards and a blue disc off the middle: no two turns look alike."""
+    """Draw a red and a green gradient and a blue disc off the center: no two orientations are the same."""
     rows, columns = np.mgrid[0:height, 0:width]
     blue = 200 * ((rows - height / 3) ** 2 + (columns - width / 4) ** 2 < (height / 5) ** 2)
     return np.dstack([columns * 255 // (width - 1), rows * 255 // (height - 1), blue]).astype(np.uint8)
 
 
-def encode_with_pillow(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """Return the bytes of a file that Pillow writes."""
+def encode_with_pillow(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    """Return the bytes of a file written by Pillow."""
     stream = BytesIO()
-    image.save(stream, kind, **options)
+    image.save(stream, image_format, **options)
     return stream.getvalue()
 
 
 def decode_with_pillow(data: bytes) -> np.ndarray:
-    """Return what Pillow reads: the first frame, turned as EXIF says, its alpha over black."""
+    """Return what Pillow reads: the first frame, with the EXIF orientation applied, blended over black."""
     with Image.open(BytesIO(data)) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("LA", "RGBA", "PA") or "transparency" in upright.info:
@@ -46,19 +46,19 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
 
 
 def blend_over_black(rgba: np.ndarray) -> np.ndarray:
-    """Lay colours with alpha over black."""
+    """Blend colors with alpha over black."""
     return np.rint(rgba[..., :3] * (rgba[..., 3:] / 255)).astype(np.uint8)
 
 
 def build_exif(orientation: int) -> bytes:
-    """Return an EXIF block that says how to turn."""
+    """Return an EXIF block with an orientation."""
     block = Image.Exif()
     block[274] = orientation
     return block.tobytes()
 
 
 def build_example_files() -> dict[str, ExampleFile]:
-    """Return a file of every mode in every format, by a name with the right suffix."""
+    """Return a file of every mode in every format, by a name with the matching suffix."""
     return {
         **_build_plain(),
         **_build_deep(),
@@ -75,130 +75,133 @@ def _build_example(data: bytes, *notes: str, tolerance: float = 0.0) -> ExampleF
 
 
 def _build_plain() -> dict[str, ExampleFile]:
-    colour = Image.fromarray(draw_scene())
-    grey = colour.convert("L")
-    found = {
-        "rgb.jpg": _build_example(encode_with_pillow(colour, "JPEG", quality=95), tolerance=2),
+    color = Image.fromarray(draw_scene())
+    gray = color.convert("L")
+    examples = {
+        "rgb.jpg": _build_example(encode_with_pillow(color, "JPEG", quality=95), tolerance=2),
         "progressive.jpeg": _build_example(
-            encode_with_pillow(colour, "JPEG", quality=90, progressive=True), tolerance=2
+            encode_with_pillow(color, "JPEG", quality=90, progressive=True), tolerance=2
         ),
-        "grey.jpg": _build_example(encode_with_pillow(grey, "JPEG"), "gray", tolerance=2),
-        "trailing.jpg": _build_example(encode_with_pillow(colour, "JPEG") + b"\0" * 999, tolerance=2),
-        "rgb.png": _build_example(encode_with_pillow(colour, "PNG")),
-        "grey.png": _build_example(encode_with_pillow(grey, "PNG"), "gray"),
-        "bits.png": _build_example(encode_with_pillow(colour.convert("1"), "PNG"), "gray"),
-        "rgb.bmp": _build_example(encode_with_pillow(colour, "BMP")),
-        "grey.bmp": _build_example(encode_with_pillow(grey, "BMP"), "gray"),
-        "bits.bmp": _build_example(encode_with_pillow(colour.convert("1"), "BMP"), "gray"),
+        "gray.jpg": _build_example(encode_with_pillow(gray, "JPEG"), "gray", tolerance=2),
+        "trailing.jpg": _build_example(encode_with_pillow(color, "JPEG") + b"\0" * 999, tolerance=2),
+        "rgb.png": _build_example(encode_with_pillow(color, "PNG")),
+        "gray.png": _build_example(encode_with_pillow(gray, "PNG"), "gray"),
+        "bits.png": _build_example(encode_with_pillow(color.convert("1"), "PNG"), "gray"),
+        "rgb.bmp": _build_example(encode_with_pillow(color, "BMP")),
+        "gray.bmp": _build_example(encode_with_pillow(gray, "BMP"), "gray"),
+        "bits.bmp": _build_example(encode_with_pillow(color.convert("1"), "BMP"), "gray"),
         "upside down.bmp": ExampleFile(
             _flip_bmp(encode_with_pillow(Image.fromarray(draw_scene()[::-1]), "BMP")), draw_scene()
         ),
-        "rgb.webp": _build_example(encode_with_pillow(colour, "WEBP", lossless=True)),
-        "lossy.webp": _build_example(encode_with_pillow(colour, "WEBP", quality=90), tolerance=2),
+        "rgb.webp": _build_example(encode_with_pillow(color, "WEBP", lossless=True)),
+        "lossy.webp": _build_example(encode_with_pillow(color, "WEBP", quality=90), tolerance=2),
     }
-    for packing in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
-        lossy = 2.0 if packing == "jpeg" else 0.0
-        found[f"rgb {packing}.tif"] = _build_example(
-            encode_with_pillow(colour, "TIFF", compression=packing), tolerance=lossy
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        tolerance = 2.0 if compression == "jpeg" else 0.0
+        examples[f"rgb {compression}.tif"] = _build_example(
+            encode_with_pillow(color, "TIFF", compression=compression), tolerance=tolerance
         )
-        found[f"grey {packing}.tiff"] = _build_example(
-            encode_with_pillow(grey, "TIFF", compression=packing), "gray", tolerance=lossy
+        examples[f"gray {compression}.tiff"] = _build_example(
+            encode_with_pillow(gray, "TIFF", compression=compression), "gray", tolerance=tolerance
         )
-    found["fax.tif"] = _build_example(encode_with_pillow(colour.convert("1"), "TIFF", compression="group4"), "gray")
-    found["big.tif"] = _build_example(encode_with_pillow(colour, "TIFF", big_tiff=True))
-    return found
+    examples["fax.tif"] = _build_example(encode_with_pillow(color.convert("1"), "TIFF", compression="group4"), "gray")
+    examples["big.tif"] = _build_example(encode_with_pillow(color, "TIFF", big_tiff=True))
+    return examples
 
 
 def _flip_bmp(bmp: bytes) -> bytes:
-    """Return a BMP whose rows are said to begin at the top, by a negative height."""
+    """Return a BMP with a negative height, which means that its rows begin at the top."""
     return bmp[:22] + struct.pack("<i", -HEIGHT) + bmp[26:]
 
 
 def _build_deep() -> dict[str, ExampleFile]:
-    """Numbers wider than 8 bits; Pillow clips what it should scale, so the golden pixels are worked out here."""
-    grey = draw_scene()[..., 0]
-    wide = grey.astype(np.uint16) * 257
+    """More than 8 bits: Pillow clips values that it should scale, so the expected pixels are computed here."""
+    gray = draw_scene()[..., 0]
+    wide = gray.astype(np.uint16) * 257
     wide[::2] -= np.minimum(wide[::2], 100)
-    golden = np.repeat(grey[..., None], 3, 2)
+    expected = np.repeat(gray[..., None], 3, 2)
     sixteen = Image.fromarray(wide)
-    colour = build_tiff(draw_scene().astype("<u2") * 257)
+    color = build_tiff(draw_scene().astype("<u2") * 257)
     return {
-        "grey 16.png": ExampleFile(encode_with_pillow(sixteen, "PNG"), golden, ("gray", "16-bit")),
-        "grey 16.tif": ExampleFile(encode_with_pillow(sixteen, "TIFF"), golden, ("gray", "16-bit")),
-        "grey 16 lzw.tif": ExampleFile(
-            encode_with_pillow(sixteen, "TIFF", compression="tiff_lzw"), golden, ("gray", "16-bit")
+        "gray 16.png": ExampleFile(encode_with_pillow(sixteen, "PNG"), expected, ("gray", "16-bit")),
+        "gray 16.tif": ExampleFile(encode_with_pillow(sixteen, "TIFF"), expected, ("gray", "16-bit")),
+        "gray 16 lzw.tif": ExampleFile(
+            encode_with_pillow(sixteen, "TIFF", compression="tiff_lzw"), expected, ("gray", "16-bit")
         ),
-        "rgb 16.tif": ExampleFile(colour, draw_scene(), ("16-bit",)),
+        "rgb 16.tif": ExampleFile(color, draw_scene(), ("16-bit",)),
         "white is zero 16.tif": ExampleFile(
-            build_tiff((65535 - wide).astype("<u2"), photometric=0), golden, ("gray", "16-bit")
+            build_tiff((65535 - wide).astype("<u2"), photometric=0), expected, ("gray", "16-bit")
         ),
         "float.tif": ExampleFile(
-            encode_with_pillow(Image.fromarray(grey.astype(np.float32) / 255), "TIFF"), golden, ("gray",)
+            encode_with_pillow(Image.fromarray(gray.astype(np.float32) / 255), "TIFF"), expected, ("gray",)
         ),
         "float 255.tif": ExampleFile(
-            encode_with_pillow(Image.fromarray(grey.astype(np.float32)), "TIFF"), golden, ("gray",)
+            encode_with_pillow(Image.fromarray(gray.astype(np.float32)), "TIFF"), expected, ("gray",)
         ),
-        "white is zero.tif": ExampleFile(build_tiff(255 - grey, photometric=0), golden, ("gray",)),
-        "backward.tif": ExampleFile(
+        "white is zero.tif": ExampleFile(build_tiff(255 - gray, photometric=0), expected, ("gray",)),
+        "big-endian.tif": ExampleFile(
             build_tiff(draw_scene().astype(">u2") * 257, byte_order=">"), draw_scene(), ("16-bit",)
         ),
-        "grey 32.tif": ExampleFile(build_tiff(grey.astype("<u4") * 0x1010101), golden, ("gray",)),
+        "gray 32.tif": ExampleFile(build_tiff(gray.astype("<u4") * 0x1010101), expected, ("gray",)),
     }
 
 
 def _build_transparent() -> dict[str, ExampleFile]:
     alpha = np.linspace(0, 255, WIDTH).astype(np.uint8)[None].repeat(HEIGHT, 0)
     rgba = np.dstack([draw_scene(), alpha])
-    colour = Image.fromarray(rgba)
-    golden = blend_over_black(rgba)
+    color = Image.fromarray(rgba)
+    expected = blend_over_black(rgba)
     keyed = Image.fromarray(draw_scene())
-    holed = keyed.quantize(16)
+    palette = keyed.quantize(16)
     return {
-        "rgba.png": _build_example(encode_with_pillow(colour, "PNG"), "alpha"),
-        "grey alpha.png": _build_example(encode_with_pillow(colour.convert("LA"), "PNG"), "gray", "alpha"),
+        "rgba.png": _build_example(encode_with_pillow(color, "PNG"), "alpha"),
+        "gray alpha.png": _build_example(encode_with_pillow(color.convert("LA"), "PNG"), "gray", "alpha"),
         "keyed.png": _build_example(
             encode_with_pillow(keyed, "PNG", transparency=tuple(map(int, draw_scene()[3, 4]))), "alpha"
         ),
-        "keyed palette.png": _build_example(encode_with_pillow(holed, "PNG", transparency=3), "alpha", "palette"),
-        "keyed.gif": _build_example(encode_with_pillow(holed, "GIF", transparency=3), "alpha", "palette"),
-        "keyed grey.png": _build_keyed_gray(np.dtype(np.uint8)),
-        "keyed grey 16.png": _build_keyed_gray(np.dtype(np.uint16)),
-        "rgba.webp": _build_example(encode_with_pillow(colour, "WEBP", lossless=True, exact=True), "alpha"),
-        "rgba.tif": ExampleFile(encode_with_pillow(colour, "TIFF"), golden, ("alpha",), 0.5),
-        "rgba undeclared.tif": ExampleFile(build_tiff(rgba), golden, ("alpha",)),
-        "rgba multiplied.tif": ExampleFile(build_tiff(np.dstack([golden, alpha]), extra_samples=1), golden, ("alpha",)),
-        "rgba 16.tif": ExampleFile(build_tiff(rgba.astype("<u2") * 257, extra_samples=2), golden, ("16-bit", "alpha")),
-        "rgba 16 multiplied.tif": ExampleFile(
-            build_tiff(np.dstack([golden, alpha]).astype("<u2") * 257, extra_samples=1), golden, ("16-bit", "alpha")
+        "keyed palette.png": _build_example(encode_with_pillow(palette, "PNG", transparency=3), "alpha", "palette"),
+        "keyed.gif": _build_example(encode_with_pillow(palette, "GIF", transparency=3), "alpha", "palette"),
+        "keyed gray.png": _build_keyed_gray(np.dtype(np.uint8)),
+        "keyed gray 16.png": _build_keyed_gray(np.dtype(np.uint16)),
+        "rgba.webp": _build_example(encode_with_pillow(color, "WEBP", lossless=True, exact=True), "alpha"),
+        "rgba.tif": ExampleFile(encode_with_pillow(color, "TIFF"), expected, ("alpha",), 0.5),
+        "rgba undeclared.tif": ExampleFile(build_tiff(rgba), expected, ("alpha",)),
+        "rgba multiplied.tif": ExampleFile(
+            build_tiff(np.dstack([expected, alpha]), extra_samples=1), expected, ("alpha",)
         ),
-        "rgba.bmp": ExampleFile(build_bmp_with_alpha(rgba), golden, ("alpha",)),
-        "rgbx.bmp": ExampleFile(encode_with_pillow(colour, "BMP"), draw_scene()),
+        "rgba 16.tif": ExampleFile(
+            build_tiff(rgba.astype("<u2") * 257, extra_samples=2), expected, ("16-bit", "alpha")
+        ),
+        "rgba 16 multiplied.tif": ExampleFile(
+            build_tiff(np.dstack([expected, alpha]).astype("<u2") * 257, extra_samples=1), expected, ("16-bit", "alpha")
+        ),
+        "rgba.bmp": ExampleFile(build_bmp_with_alpha(rgba), expected, ("alpha",)),
+        "rgbx.bmp": ExampleFile(encode_with_pillow(color, "BMP"), draw_scene()),
     }
 
 
 def _build_keyed_gray(dtype: np.dtype) -> ExampleFile:
-    """Return a PNG in which one grey is declared transparent, which Pillow knows at 8 bits only."""
-    grey = draw_scene()[..., 0]
-    key = int(grey[0, 9]) * (257 if dtype.itemsize == 2 else 1)
-    wide = (grey.astype(np.uint16) * (257 if dtype.itemsize == 2 else 1)).astype(dtype)
+    """Return a PNG with one transparent gray value, which Pillow supports only at 8 bits."""
+    gray = draw_scene()[..., 0]
+    key = int(gray[0, 9]) * (257 if dtype.itemsize == 2 else 1)
+    wide = (gray.astype(np.uint16) * (257 if dtype.itemsize == 2 else 1)).astype(dtype)
     data = encode_with_pillow(Image.fromarray(wide), "PNG")
     body = b"tRNS" + struct.pack(">H", key)
-    place = data.index(b"IDAT") - 4
-    data = data[:place] + struct.pack(">I", 2) + body + struct.pack(">I", zlib.crc32(body)) + data[place:]
-    golden = np.repeat(np.where(grey == grey[0, 9], 0, grey)[..., None], 3, 2).astype(np.uint8)
-    return ExampleFile(data, golden, ("gray", "alpha", *(("16-bit",) if dtype.itemsize == 2 else ())))
+    position = data.index(b"IDAT") - 4
+    chunk = struct.pack(">I", 2) + body + struct.pack(">I", zlib.crc32(body))
+    data = data[:position] + chunk + data[position:]
+    expected = np.repeat(np.where(gray == gray[0, 9], 0, gray)[..., None], 3, 2).astype(np.uint8)
+    return ExampleFile(data, expected, ("gray", "alpha", *(("16-bit",) if dtype.itemsize == 2 else ())))
 
 
 def _build_palettes() -> dict[str, ExampleFile]:
-    few = Image.fromarray(draw_scene()).quantize(16)
-    many = Image.fromarray(draw_scene()).quantize(200)
+    small_palette = Image.fromarray(draw_scene()).quantize(16)
+    large_palette = Image.fromarray(draw_scene()).quantize(200)
     return {
-        f"{name}.{kind}": _build_example(
-            encode_with_pillow(image, "TIFF" if kind == "tif" else kind, **options), "palette"
-        )
-        for name, image, options in (("palette", many, {}), ("few", few, {}))
-        for kind in ("png", "bmp", "gif", "tif")
-    } | {"few 4 bits.png": _build_example(encode_with_pillow(few, "PNG", bits=4), "palette")}
+        f"{name}.{suffix}": _build_example(encode_with_pillow(image, "TIFF" if suffix == "tif" else suffix), "palette")
+        for name, image in (("palette", large_palette), ("small palette", small_palette))
+        for suffix in ("png", "bmp", "gif", "tif")
+    } | {"small palette 4 bits.png": _build_example(encode_with_pillow(small_palette, "PNG", bits=4), "palette")}
 
 
 def _build_cmyk() -> dict[str, ExampleFile]:
@@ -206,51 +209,58 @@ def _build_cmyk() -> dict[str, ExampleFile]:
     image = Image.fromarray(ink, "CMYK")
     inverted = encode_with_pillow(image, "JPEG", quality=95)
     adobe = inverted.index(b"Adobe")
-    luminous = inverted[: adobe + 11] + b"\x02" + inverted[adobe + 12 :]
+    ycck = inverted[: adobe + 11] + b"\x02" + inverted[adobe + 12 :]
     return {
         "cmyk.jpg": _build_example(inverted, "cmyk", tolerance=2),
-        "ycck.jpg": _build_example(luminous, "cmyk", tolerance=2),
+        "ycck.jpg": _build_example(ycck, "cmyk", tolerance=2),
         "cmyk.tif": _build_example(encode_with_pillow(image, "TIFF"), "cmyk", tolerance=1),
     }
 
 
 def _build_rotated() -> dict[str, ExampleFile]:
-    found: dict[str, ExampleFile] = {}
-    colour = Image.fromarray(draw_scene())
+    examples: dict[str, ExampleFile] = {}
+    color = Image.fromarray(draw_scene())
     wide = Image.fromarray(draw_scene()[..., 0].astype(np.uint16) * 257)
-    for turn in range(1, 9):
-        said = ("rotated",) if turn > 1 else ()
-        found[f"turn {turn}.jpg"] = _build_example(
-            encode_with_pillow(colour, "JPEG", exif=build_exif(turn)), *said, tolerance=2
+    for orientation in range(1, 9):
+        notes = ("rotated",) if orientation > 1 else ()
+        examples[f"orientation {orientation}.jpg"] = _build_example(
+            encode_with_pillow(color, "JPEG", exif=build_exif(orientation)), *notes, tolerance=2
         )
-        found[f"turn {turn}.png"] = _build_example(encode_with_pillow(colour, "PNG", exif=build_exif(turn)), *said)
-        found[f"turn {turn}.webp"] = _build_example(
-            encode_with_pillow(colour, "WEBP", lossless=True, exif=build_exif(turn)), *said
+        examples[f"orientation {orientation}.png"] = _build_example(
+            encode_with_pillow(color, "PNG", exif=build_exif(orientation)), *notes
         )
-        found[f"turn {turn}.tif"] = _build_example(
-            encode_with_pillow(colour, "TIFF", tiffinfo={274: turn, 278: 7}), *said
+        examples[f"orientation {orientation}.webp"] = _build_example(
+            encode_with_pillow(color, "WEBP", lossless=True, exif=build_exif(orientation)), *notes
         )
-        deep = encode_with_pillow(wide, "PNG", exif=build_exif(turn))
-        golden = decode_with_pillow(
-            encode_with_pillow(Image.fromarray(np.repeat(draw_scene()[..., :1], 3, 2)), "PNG", exif=build_exif(turn))
+        examples[f"orientation {orientation}.tif"] = _build_example(
+            encode_with_pillow(color, "TIFF", tiffinfo={274: orientation, 278: 7}), *notes
         )
-        found[f"turn {turn} 16.png"] = ExampleFile(deep, golden, ("gray", "16-bit", *said))
-        deep = encode_with_pillow(wide, "TIFF", tiffinfo={274: turn})
-        found[f"turn {turn} 16.tif"] = ExampleFile(deep, golden, ("gray", "16-bit", *said))
-    return found
+        deep = encode_with_pillow(wide, "PNG", exif=build_exif(orientation))
+        expected = decode_with_pillow(
+            encode_with_pillow(
+                Image.fromarray(np.repeat(draw_scene()[..., :1], 3, 2)), "PNG", exif=build_exif(orientation)
+            )
+        )
+        examples[f"orientation {orientation} 16.png"] = ExampleFile(deep, expected, ("gray", "16-bit", *notes))
+        deep = encode_with_pillow(wide, "TIFF", tiffinfo={274: orientation})
+        examples[f"orientation {orientation} 16.tif"] = ExampleFile(deep, expected, ("gray", "16-bit", *notes))
+    return examples
 
 
 def _build_animated() -> dict[str, ExampleFile]:
-    colour, other = Image.fromarray(draw_scene()), Image.fromarray(255 - draw_scene())
-    few = colour.quantize(16)
-    options: dict[str, Any] = {"save_all": True, "append_images": [other]}
+    color = Image.fromarray(draw_scene())
+    second_frame = Image.fromarray(255 - draw_scene())
+    small_palette = color.quantize(16)
+    options: dict[str, Any] = {"save_all": True, "append_images": [second_frame]}
     return {
-        "moving.gif": _build_example(
-            encode_with_pillow(few, "GIF", save_all=True, append_images=[other.quantize(16)]), "palette", "animated"
+        "animated.gif": _build_example(
+            encode_with_pillow(small_palette, "GIF", save_all=True, append_images=[second_frame.quantize(16)]),
+            "palette",
+            "animated",
         ),
-        "moving.webp": _build_example(encode_with_pillow(colour, "WEBP", lossless=True, **options), "animated"),
-        "moving.png": _build_example(encode_with_pillow(colour, "PNG", **options), "animated"),
-        "pages.tif": _build_example(encode_with_pillow(colour, "TIFF", **options), "animated"),
+        "animated.webp": _build_example(encode_with_pillow(color, "WEBP", lossless=True, **options), "animated"),
+        "animated.png": _build_example(encode_with_pillow(color, "PNG", **options), "animated"),
+        "pages.tif": _build_example(encode_with_pillow(color, "TIFF", **options), "animated"),
     }
 
 
@@ -262,16 +272,16 @@ def build_tiff(
     planar_config: int = 1,
     byte_order: str = "<",
 ) -> bytes:
-    """Return an uncompressed TIFF of the numbers as they are, in one strip."""
+    """Return an uncompressed TIFF of the values, in one strip."""
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     body = pixels.tobytes()
     bits = struct.pack(f"{byte_order}{channels}H", *[8 * pixels.itemsize] * channels)
-    place = 8 + len(body)
+    bits_offset = 8 + len(body)
     tags = [
         (256, "I", width),
         (257, "I", height),
-        (258, "H", 8 * pixels.itemsize) if channels == 1 else (258, "", place),
+        (258, "H", 8 * pixels.itemsize) if channels == 1 else (258, "", bits_offset),
         (259, "H", 1),
         (262, "H", (1 if channels == 1 else 2) if photometric is None else photometric),
         (273, "I", 8),
@@ -283,15 +293,15 @@ def build_tiff(
         (339, "H", {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]),
     ]
     directory = struct.pack(f"{byte_order}H", len(tags))
-    for tag, kind, value in tags:
-        directory += struct.pack(f"{byte_order}HHI", tag, 4 if kind == "I" else 3, 1 if kind else channels)
-        directory += struct.pack(f"{byte_order}H2x" if kind == "H" else f"{byte_order}I", value)
-    start = struct.pack(f"{byte_order}2sHI", b"II" if byte_order == "<" else b"MM", 42, place + len(bits))
-    return start + body + bits + directory + b"\0" * 4
+    for tag, value_type, value in tags:
+        directory += struct.pack(f"{byte_order}HHI", tag, 4 if value_type == "I" else 3, 1 if value_type else channels)
+        directory += struct.pack(f"{byte_order}H2x" if value_type == "H" else f"{byte_order}I", value)
+    start = struct.pack(f"{byte_order}2sHI", b"II" if byte_order == "<" else b"MM", 42, bits_offset + len(bits))
+    return start + body + bits + directory + bytes(4)
 
 
 def build_bmp_with_alpha(rgba: np.ndarray) -> bytes:
-    """Return a BMP of 32 bits whose header gives alpha a mask."""
+    """Return a 32-bit BMP with a mask for alpha in its header."""
     height, width = rgba.shape[:2]
     body = rgba[::-1, :, [2, 1, 0, 3]].tobytes()
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)

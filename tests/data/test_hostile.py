@@ -1,4 +1,4 @@
-"""A folder of hostile files: each is read rightly or refused with a reason; no crash, no wait, no wrong picture."""
+"""Hostile files: each is read correctly or rejected with a reason; no crash, no hang, no wrong image."""
 
 import os
 import struct
@@ -22,26 +22,26 @@ EXAMPLES = build_example_files()
 FORMATS = (
     "rgb.jpg",
     "progressive.jpeg",
-    "grey.jpg",
+    "gray.jpg",
     "cmyk.jpg",
-    "turn 6.jpg",
+    "orientation 6.jpg",
     "rgb.png",
-    "grey 16.png",
+    "gray 16.png",
     "keyed palette.png",
-    "turn 5.png",
+    "orientation 5.png",
     "rgb.bmp",
     "palette.bmp",
     "rgba.bmp",
     "rgb.webp",
     "lossy.webp",
     "rgba.webp",
-    "turn 8.webp",
-    "few.gif",
+    "orientation 8.webp",
+    "small palette.gif",
     "keyed.gif",
     "rgb raw.tif",
     "rgb tiff_lzw.tif",
     "palette.tif",
-    "grey 16.tif",
+    "gray 16.tif",
     "big.tif",
 )
 
@@ -58,14 +58,14 @@ def _build_png(width: int, height: int, rows: bytes = b"") -> bytes:
 
 
 def _patch(name: str, position: int, layout: str, *values: int) -> bytes:
-    """Return a picture's file with other numbers at one place."""
+    """Return an example file with other values at a position."""
     data = bytearray(EXAMPLES[name].data)
     struct.pack_into(layout, data, position, *values)
     return bytes(data)
 
 
 def _patch_tiff(tag: int, value: int) -> bytes:
-    """Return a TIFF with another value of a tag of 32 bits."""
+    """Return a TIFF with another value of a 32-bit tag."""
     data = bytearray(build_tiff(draw_scene()))
     struct.pack_into("<I", data, data.rindex(struct.pack("<HHI", tag, 4, 1)) + 8, value)
     return bytes(data)
@@ -76,8 +76,8 @@ def _build_jpeg_of_size(width: int, height: int) -> bytes:
 
 
 def _build_jpeg_with_thumbnail() -> bytes:
-    """Return a JPEG whose EXIF block holds another whole JPEG, with an end of its own."""
-    small, data = EXAMPLES["grey.jpg"].data, EXAMPLES["turn 6.jpg"].data
+    """Return a JPEG whose EXIF block contains another complete JPEG, with its end marker."""
+    small, data = EXAMPLES["gray.jpg"].data, EXAMPLES["orientation 6.jpg"].data
     start = data.index(b"\xff\xe1") + 2
     (length,) = struct.unpack_from(">H", data, start)
     block = struct.pack(">H", length + len(small)) + data[start + 2 : start + length] + small
@@ -85,7 +85,7 @@ def _build_jpeg_with_thumbnail() -> bytes:
 
 
 def _build_hollow_jpeg() -> bytes:
-    """Return a large JPEG with its header and its end, and nearly nothing between them."""
+    """Return a large JPEG with its header and its end marker, and almost nothing between them."""
     data = _build_jpeg_of_size(6000, 6000)
     return data[: data.index(b"\xff\xda") + 34] + b"\xff\xd9"
 
@@ -97,8 +97,8 @@ def _build_jpeg_of_many_scans() -> bytes:
 
 NOT_IMAGES: dict[str, tuple[bytes, str]] = {
     "empty.jpg": (b"", "the file is empty"),
-    "zeros.png": (bytes(5000), "not an image of a known kind"),
-    "noise.bmp": (np.random.default_rng(0).bytes(5000), "not an image of a known kind"),
+    "zeros.png": (bytes(5000), "not an image of a known format"),
+    "noise.bmp": (np.random.default_rng(0).bytes(5000), "not an image of a known format"),
     "page.jpg": (b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>", "a web page, not an image"),
     "letters.png": (b"nonsense", "text, not an image"),
     "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer"),
@@ -107,7 +107,7 @@ NOT_IMAGES: dict[str, tuple[bytes, str]] = {
     "packed.jpg": (b"\x1f\x8b\x08\0", "a gzip archive"),
     "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0", "an AVIF, HEIC or video file"),
     "scan.jp2": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99), "a JPEG 2000 file"),
-    "sound.webp": (b"RIFF\x04\0\0\0WAVE" + bytes(50), "not an image of a known kind"),
+    "sound.webp": (b"RIFF\x04\0\0\0WAVE" + bytes(50), "not an image of a known format"),
 }
 
 TRUNCATED: dict[str, tuple[bytes, str]] = {
@@ -128,32 +128,38 @@ BOMBS: dict[str, tuple[bytes, str]] = {
     "wide.png": (_build_png(60_000, 60_000), "declares 60000 × 60000 pixels, more than 500 million"),
     "widest.png": (_build_png(2**31 - 1, 2**31 - 1), "declares 2147483647 × 2147483647 pixels, more than 500 million"),
     "heavy.png": (_build_png(20_000, 20_000), "declares 20000 × 20000 pixels, more than 1 GiB once decoded"),
-    "wide.gif": (_patch("few.gif", 6, "<HH", 65535, 65535), "declares 65535 × 65535 pixels, more than 500 million"),
+    "wide.gif": (
+        _patch("small palette.gif", 6, "<HH", 65535, 65535),
+        "declares 65535 × 65535 pixels, more than 500 million",
+    ),
     "wide.bmp": (_patch("rgb.bmp", 18, "<iiHHI", 60_000, -60_000, 1, 8, 1), "declares 60000 × 60000 pixels"),
-    "wide.webp": (_patch("moving.webp", 24, "<IH", 0xFFFFFF, 0xFFFF), "declares 16777216 × 16776961 pixels"),
+    "wide.webp": (_patch("animated.webp", 24, "<IH", 0xFFFFFF, 0xFFFF), "declares 16777216 × 16776961 pixels"),
     "wide.tif": (_patch_tiff(256, 2**31), "truncated"),
     "wide.jpg": (_build_jpeg_of_size(65_500, 65_500) + bytes(9_000_000) + b"\xff\xd9", "declares 65500 × 65500 pixels"),
-    "scans.jpg": (_build_jpeg_of_many_scans(), "a JPEG in more than 100 scans"),
-    "flat.png": (_build_png(0, 5), "declares 0 × 5 pixels: nothing to see"),
-    "flat.jpg": (_build_jpeg_of_size(46, 0), "declares 46 × 0 pixels: nothing to see"),
-    "flat.gif": (_patch("few.gif", 6, "<HH", 0, 0), "declares 0 × 0 pixels: nothing to see"),
-    "flat.bmp": (_patch("rgb.bmp", 18, "<i", 0), "declares 0 × 30 pixels: nothing to see"),
-    "flat.tif": (_patch_tiff(257, 0), "declares 46 × 0 pixels: nothing to see"),
+    "scans.jpg": (_build_jpeg_of_many_scans(), "a JPEG with more than 100 scans"),
+    "flat.png": (_build_png(0, 5), "declares 0 × 5 pixels, so there is no image"),
+    "flat.jpg": (_build_jpeg_of_size(46, 0), "declares 46 × 0 pixels, so there is no image"),
+    "flat.gif": (_patch("small palette.gif", 6, "<HH", 0, 0), "declares 0 × 0 pixels, so there is no image"),
+    "flat.bmp": (_patch("rgb.bmp", 18, "<i", 0), "declares 0 × 30 pixels, so there is no image"),
+    "flat.tif": (_patch_tiff(257, 0), "declares 46 × 0 pixels, so there is no image"),
 }
 
 DAMAGED: dict[str, tuple[bytes, str]] = {
-    "no picture.jpg": (b"\xff\xd8\xff\xd9" + bytes(9), "damaged: no picture follows its header"),
-    "few rows.png": (_build_png(20, 20, bytes(61 * 10)), "a damaged PNG, or of a kind that is not read"),
+    "no picture.jpg": (b"\xff\xd8\xff\xd9" + bytes(9), "damaged: no image follows the header"),
+    "few rows.png": (_build_png(20, 20, bytes(61 * 10)), "a damaged PNG, or of a kind that is not supported"),
     "checksum.png": (_patch("palette.png", 60, "<I", 0), "damaged: a checksum does not match"),
-    "block.gif": (_patch("few.gif", len(EXAMPLES["few.gif"].data) - 1, "B", 0x77), "damaged: what follows a block"),
-    "strips.tif": (_patch_tiff(257, 60), "damaged: it does not say where all its pixels are"),
+    "block.gif": (
+        _patch("small palette.gif", len(EXAMPLES["small palette.gif"].data) - 1, "B", 0x77),
+        "damaged: an unknown block",
+    ),
+    "strips.tif": (_patch_tiff(257, 60), "damaged: strip or tile offsets are missing"),
     "tags.tif": (b"II*\0\x08\0\0\0\xff\xff" + bytes(9999), "damaged: too many tags"),
-    "nowhere.tif": (b"II*\0\x08\0\0\0\0\0" + bytes(4), "damaged: it does not say where all its pixels are"),
+    "nowhere.tif": (b"II*\0\x08\0\0\0\0\0" + bytes(4), "damaged: strip or tile offsets are missing"),
     "masks.bmp": (
         _patch("rgba.bmp", 54, "<III", 0xFF, 0xFF00, 0xFF0000),
-        "a BMP whose colours lie in an unusual order",
+        "a BMP with an unusual channel order",
     ),
-    "packing.bmp": (_patch("rgb.bmp", 30, "<I", 4), "a damaged BMP, or of a kind that is not read"),
+    "packing.bmp": (_patch("rgb.bmp", 30, "<I", 4), "a damaged BMP, or of a kind that is not supported"),
     "depth.jpg": (_patch("rgb.jpg", EXAMPLES["rgb.jpg"].data.index(b"\xff\xc0") + 4, "B", 12), "a damaged JPEG"),
 }
 
@@ -162,56 +168,56 @@ REJECTED = {**NOT_IMAGES, **TRUNCATED, **BOMBS, **DAMAGED}
 READABLE: dict[str, str] = {
     "a png.jpg": "rgb.png",
     "a jpeg.png": "rgb.jpg",
-    "a tiff.bmp": "grey 16.tif",
+    "a tiff.bmp": "gray 16.tif",
     "a webp.JPG": "rgba.webp",
-    "a gif.tif": "few.gif",
+    "a gif.tif": "small palette.gif",
     "ünïcödé 画像 🩸.png": "palette.png",
     'it\'s "quoted"; $(rm -rf) `x` & more.png': "rgba.png",
-    "two\nlines\tand a tab.png": "grey 16.png",
+    "two\nlines\tand a tab.png": "gray 16.png",
     "%s {0} #1?.bmp": "rgb.bmp",
     "-rf.jpg": "cmyk.jpg",
     ".hidden.gif": "keyed.gif",
-    "dots...png": "moving.png",
+    "dots...png": "animated.png",
     "no suffix": "ycck.jpg",
     f"{'long' * 60}.tif": "float.tif",
-    **{f"turned {turn}.jpg": f"turn {turn}.jpg" for turn in range(1, 9)},
+    **{f"rotated {number}.jpg": f"orientation {number}.jpg" for number in range(1, 9)},
 }
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_refused_with_a_reason(name: str, tmp_path: Path) -> None:
+def test_bad_files_are_rejected_with_a_reason(name: str, tmp_path: Path) -> None:
     data, reason = REJECTED[name]
     (tmp_path / name).write_bytes(data)
-    began = time.perf_counter()
+    start = time.perf_counter()
     with pytest.raises(UnreadableImageError, match=f"^(?:{reason})") as raised:
         read_image(tmp_path / name)
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - start < 2
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 120
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_read_rightly_whatever_it_is_called(name: str, tmp_path: Path) -> None:
-    wanted = EXAMPLES[READABLE[name]]
-    (tmp_path / name).write_bytes(wanted.data)
-    pixels, facts = read_image(tmp_path / name)
-    assert np.abs(pixels.astype(int) - wanted.expected).mean() <= wanted.tolerance
-    assert set(facts.notes.split()) - {"wrong-suffix"} == set(wanted.notes)
+def test_good_files_are_read_under_any_name(name: str, tmp_path: Path) -> None:
+    example = EXAMPLES[READABLE[name]]
+    (tmp_path / name).write_bytes(example.data)
+    pixels, info = read_image(tmp_path / name)
+    assert np.abs(pixels.astype(int) - example.expected).mean() <= example.tolerance
+    assert set(info.notes.split()) - {"wrong-suffix"} == set(example.notes)
 
 
 def test_a_jpeg_with_a_thumbnail_is_read() -> None:
-    pixels, facts = read_image(_build_jpeg_with_thumbnail())
-    np.testing.assert_array_equal(pixels, read_image(EXAMPLES["turn 6.jpg"].data)[0])
-    assert facts.notes == "rotated"
+    pixels, info = read_image(_build_jpeg_with_thumbnail())
+    np.testing.assert_array_equal(pixels, read_image(EXAMPLES["orientation 6.jpg"].data)[0])
+    assert info.notes == "rotated"
 
 
-def test_a_damaged_exif_block_turns_nothing() -> None:
+def test_a_damaged_exif_block_is_ignored() -> None:
     data = encode_with_pillow(Image.fromarray(draw_scene()), "PNG", exif=build_exif(6)[:12])
     np.testing.assert_array_equal(read_image(data)[0], draw_scene())
 
 
 def _build_exif_of_many_tags() -> bytes:
-    """Return an EXIF block of which each tag, all different, points at the same 40,000 bytes."""
+    """Return an EXIF block with many different tags that all point at the same 40,000 bytes."""
     tags = [274, *range(1000, 1800)]
     start = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", tag, 1, 40_000, start) for tag in tags)
@@ -219,28 +225,28 @@ def _build_exif_of_many_tags() -> bytes:
     return b"Exif\0\0" + block
 
 
-def test_tags_that_share_their_bytes_take_no_memory() -> None:
+def test_exif_tags_that_share_their_bytes_need_no_memory() -> None:
     block = _build_exif_of_many_tags()
     jpeg = EXAMPLES["rgb.jpg"].data
     segments = (b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block) * 20
     tracemalloc.start()
-    facts = read_image(jpeg[:2] + segments + jpeg[2:])[1]
+    info = read_image(jpeg[:2] + segments + jpeg[2:])[1]
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
-    assert facts.notes == "rotated"
+    assert info.notes == "rotated"
 
 
-def test_a_tiff_in_too_many_parts_is_refused() -> None:
+def test_a_tiff_with_too_many_strips_is_rejected() -> None:
     data = bytearray(EXAMPLES["rgb raw.tif"].data)
-    (place,) = struct.unpack_from("<I", data, 4)
-    for entry in range(place + 2, len(data) - 12, 12):
+    (directory,) = struct.unpack_from("<I", data, 4)
+    for entry in range(directory + 2, len(data) - 12, 12):
         if struct.unpack_from("<H", data, entry) == (273,):
             struct.pack_into("<I", data, entry + 4, 1 << 19)
-    with pytest.raises(UnreadableImageError, match="too many parts"):
+    with pytest.raises(UnreadableImageError, match="too many strips or tiles"):
         read_image(bytes(data))
 
 
-def test_what_is_no_file_says_so(tmp_path: Path) -> None:
+def test_paths_that_are_not_regular_files_are_rejected_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
@@ -251,7 +257,7 @@ def test_what_is_no_file_says_so(tmp_path: Path) -> None:
         "a.jpg": "too many levels of symbolic links",
         "dangling.png": "the file is missing",
         "gone.png": "the file is missing",
-        "pipe.jpg": "not a file but a pipe, socket or device",
+        "pipe.jpg": "a pipe, socket or device, not a file",
         f"{'x' * 300}.png": "file name too long",
         "nul\0.png": "embedded null byte",
     }
@@ -260,15 +266,15 @@ def test_what_is_no_file_says_so(tmp_path: Path) -> None:
             read_image(tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_forbidden_file_says_so(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_a_file_without_read_permission_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(EXAMPLES["rgb.png"].data)
     (tmp_path / "secret.png").chmod(0)
     with pytest.raises(UnreadableImageError, match=r"^permission denied$"):
         read_image(tmp_path / "secret.png")
 
 
-def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+def test_a_huge_file_is_rejected(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(3 << 30)
     with pytest.raises(UnreadableImageError, match=r"^a file of more than 2 GiB$"):
@@ -276,15 +282,15 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_no_truncation_passes_for_the_whole(name: str) -> None:
+def test_every_truncation_is_rejected(name: str) -> None:
     data = EXAMPLES[name].data
-    for kept in {*range(min(len(data), 160)), *range(0, len(data), max(1, len(data) // 120)), len(data) - 1}:
+    for length in {*range(min(len(data), 160)), *range(0, len(data), max(1, len(data) // 120)), len(data) - 1}:
         with pytest.raises(UnreadableImageError):
-            read_image(data[:kept])
+            read_image(data[:length])
 
 
 @pytest.mark.parametrize("name", ["trailing.jpg", "pages.tif"])
-def test_truncation_that_spares_the_picture_changes_nothing(name: str) -> None:
+def test_truncation_after_the_image_does_not_matter(name: str) -> None:
     data = EXAMPLES[name].data
     pixels, _ = read_image(data[:-50])
     assert np.abs(pixels.astype(int) - EXAMPLES[name].expected).mean() <= EXAMPLES[name].tolerance
@@ -294,22 +300,22 @@ def test_truncation_that_spares_the_picture_changes_nothing(name: str) -> None:
 @given(
     name=st.sampled_from(FORMATS),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=8),
-    kept=st.one_of(st.just(1.0), st.floats(0, 1)),
+    length=st.one_of(st.just(1.0), st.floats(0, 1)),
 )
-def test_random_damage_is_a_reason_or_a_picture(name: str, flips: list[tuple[float, int]], kept: float) -> None:
-    whole = EXAMPLES[name].data
-    data = bytearray(whole[: round(len(whole) * kept)])
+def test_random_damage_gives_a_reason_or_an_image(name: str, flips: list[tuple[float, int]], length: float) -> None:
+    original = EXAMPLES[name].data
+    data = bytearray(original[: round(len(original) * length)])
     if data:
-        for place, change in flips:
-            data[int(place * len(data))] ^= change
+        for fraction, change in flips:
+            data[int(fraction * len(data))] ^= change
     try:
-        pixels, facts = prepare_image(bytes(data), ImagesConfig(size=16))
+        pixels, info = prepare_image(bytes(data), ImagesConfig(size=16))
     except UnreadableImageError as error:
         reason = str(error)
     else:
         reason = "read"
         assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
-        assert facts.width > 0
-        assert facts.height > 0
-        assert flips or len(data) == len(whole)
+        assert info.width > 0
+        assert info.height > 0
+        assert flips or len(data) == len(original)
     assert reason

@@ -1,4 +1,4 @@
-"""Prepared pixels: one array and its index, made once, whole or absent."""
+"""The Store: an array of preprocessed pixels and its index, built once, complete or absent."""
 
 import os
 import resource
@@ -22,18 +22,20 @@ from parfocal.errors import ParfocalError
 from parfocal.schema import ImagesConfig
 
 
-def test_pixels_are_those_of_the_files_in_the_order_of_the_table(cells: Path) -> None:
+def test_pixels_are_those_of_the_files_in_table_order(cells: Path) -> None:
     table, images = read(cells), ImagesConfig(size=32)
     store = prepare(table, images)
     assert store.pixels.shape == (len(table), 32, 32, 3)
     assert not store.pixels[:].flags.writeable
-    for row, place in zip((0, 50, 75), store.get_positions(table)[[0, 50, 75]], strict=True):
-        expected, facts = prepare_image(Path(table.rows["path"].iloc[row]), images)
-        np.testing.assert_array_equal(store.pixels[place], expected)
-        assert store.index["digest"].iloc[place] == facts.digest
+    for row, position in zip((0, 50, 75), store.get_positions(table)[[0, 50, 75]], strict=True):
+        expected, info = prepare_image(Path(table.rows["path"].iloc[row]), images)
+        np.testing.assert_array_equal(store.pixels[position], expected)
+        assert store.index["digest"].iloc[position] == info.digest
 
 
-def test_the_number_of_threads_changes_nothing(cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_number_of_threads_does_not_change_the_pixels(
+    cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     table, images = read(cells), ImagesConfig(size=32)
     content: list[bytes] = []
     for workers in (1, 5):
@@ -42,7 +44,7 @@ def test_the_number_of_threads_changes_nothing(cells: Path, monkeypatch: pytest.
     assert content[0] == content[1]
 
 
-def test_it_is_opened_again_while_nothing_has_changed(cells: Path) -> None:
+def test_an_unchanged_store_is_opened_again(cells: Path) -> None:
     first = prepare(read(cells), ImagesConfig(size=32))
     stamp = (first.folder / "pixels.npy").stat().st_mtime_ns
     again = prepare(read(cells), ImagesConfig(size=32))
@@ -50,64 +52,65 @@ def test_it_is_opened_again_while_nothing_has_changed(cells: Path) -> None:
     assert (again.folder / "pixels.npy").stat().st_mtime_ns == stamp
 
 
-def test_another_recipe_or_file_is_another_store(cells: Path) -> None:
+def test_another_recipe_or_a_modified_file_gives_another_store(cells: Path) -> None:
     first = prepare(read(cells), ImagesConfig(size=32))
     assert prepare(read(cells), ImagesConfig(size=33)).folder != first.folder
-    one = cells / "new_dataset" / "train" / "0.bmp"
-    os.utime(one, ns=(1, 1))
+    image_file = cells / "new_dataset" / "train" / "0.bmp"
+    os.utime(image_file, ns=(1, 1))
     assert prepare(read(cells), ImagesConfig(size=32)).folder != first.folder
 
 
-def test_unreadable_files_are_black_and_named_in_the_index(cells: Path) -> None:
+def test_unreadable_files_are_black_and_have_a_reason_in_the_index(cells: Path) -> None:
     bad = cells / "new_dataset" / "train" / "7.bmp"
     bad.write_bytes(b"BM" + bytes(60))
     store = prepare(read(cells), ImagesConfig(size=32))
     row = store.index[store.index["path"] == str(bad)].iloc[0]
-    assert row["error"] == "declares 0 × 0 pixels: nothing to see"
+    assert row["error"] == "declares 0 × 0 pixels, so there is no image"
     assert store.pixels[store.index.index[store.index["path"] == str(bad)][0]].max() == 0
 
 
-def test_a_place_that_cannot_be_written_is_one_message(
+def test_a_folder_that_cannot_be_written_is_an_error(
     cells: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "taken").write_text("")
-    monkeypatch.setenv("PARFOCAL_STORES", str(tmp_path / "taken" / "stores"))
-    with pytest.raises(ParfocalError, match=r"Cannot write .*taken"):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PARFOCAL_STORES", str(tmp_path / "file" / "stores"))
+    with pytest.raises(ParfocalError, match=r"Cannot write .*file"):
         prepare(read(cells), ImagesConfig(size=32))
 
 
 @pytest.mark.parametrize("store", ["raw", "jpeg"])
-def test_interrupted_it_goes_on_where_it_was(cells: Path, tmp_path: Path, store: str) -> None:
+def test_an_interrupted_build_is_resumed(cells: Path, tmp_path: Path, store: str) -> None:
     images = ImagesConfig(size=32, store=store)  # type: ignore[arg-type]
-    whole = prepare(read(cells), images)
-    pixels, index = (np.array(whole.pixels[:]), whole.index)
-    shutil.rmtree(whole.folder)
+    complete = prepare(read(cells), images)
+    pixels = np.array(complete.pixels[:])
+    index = complete.index
+    shutil.rmtree(complete.folder)
     code = f"""
 import os, signal, sys
 from parfocal.data import store
-from parfocal.data.readers import read
-from parfocal.parts import ImagesPart
-opened, count = store.prepare_image, 0
-def counted(*given):
+from parfocal.data.layouts import read
+from parfocal.schema import ImagesConfig
+original, count = store.prepare_image, 0
+def prepare_or_kill(*arguments):
     global count
     count += 1
     if count == 60:
         os.kill(os.getpid(), signal.SIGKILL)
-    return opened(*given)
-store.prepare_image, store._KEPT_EVERY = counted, 10
-store.prepare(read({str(cells)!r}), ImagesPart(size=32, store={store!r}), workers=1)
+    return original(*arguments)
+store.prepare_image, store._FLUSH_EVERY = prepare_or_kill, 10
+store.prepare(read({str(cells)!r}), ImagesConfig(size=32, store={store!r}), workers=1)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
     decoded = 0
     original = store_module.prepare_image
 
-    def counted(*given: Any) -> Any:
+    def count_decoded(*arguments: Any) -> Any:
         nonlocal decoded
         decoded += 1
-        return original(*given)
+        return original(*arguments)
 
-    with patch.object(store_module, "prepare_image", counted):
+    with patch.object(store_module, "prepare_image", count_decoded):
         again = prepare(read(cells), images)
     assert 0 < decoded < 50
     np.testing.assert_array_equal(again.pixels[:], pixels)
@@ -115,7 +118,7 @@ store.prepare(read({str(cells)!r}), ImagesPart(size=32, store={store!r}), worker
 
 
 @pytest.mark.parametrize("damage", ["a byte", "a missing end", "the index", "the header"])
-def test_a_damaged_store_is_made_anew(cells: Path, damage: str) -> None:
+def test_a_damaged_store_is_built_again(cells: Path, damage: str) -> None:
     store = prepare(read(cells), ImagesConfig(size=32))
     pixels = np.array(store.pixels[:])
     name = {"the index": "index.csv", "the header": "store.json"}.get(damage, "pixels.npy")
@@ -125,23 +128,23 @@ def test_a_damaged_store_is_made_anew(cells: Path, damage: str) -> None:
     np.testing.assert_array_equal(prepare(read(cells), ImagesConfig(size=32)).pixels[:], pixels)
 
 
-def test_a_copied_store_is_checked_and_kept(cells: Path) -> None:
+def test_a_store_with_new_file_times_is_verified_and_kept(cells: Path) -> None:
     store = prepare(read(cells), ImagesConfig(size=32))
     os.utime(store.folder / "pixels.npy", ns=(1, 1))
     prepare(read(cells), ImagesConfig(size=32))
     assert (store.folder / "pixels.npy").stat().st_mtime_ns == 1
 
 
-def test_two_processes_make_a_store_once(cells: Path) -> None:
+def test_two_processes_build_a_store_only_once(cells: Path) -> None:
     command = [sys.executable, "-m", "parfocal", "prepare", str(cells), "size=64", "crop_size=64"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.communicate()[0] for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    assert len(said) == 1
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(outputs) == 1
     assert len([path for path in get_stores_folder().iterdir() if path.is_dir()]) == 1
 
 
-def test_a_store_larger_than_the_disk_is_refused_with_the_number(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_larger_than_the_disk_is_rejected_with_its_size(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100_000))
     with pytest.raises(ParfocalError, match=r"76 images of 64×64 need 0\.0 GB, .* has 0\.0 GB free.*store=jpeg"):
         prepare(read(cells), ImagesConfig(size=64))
@@ -149,7 +152,7 @@ def test_a_store_larger_than_the_disk_is_refused_with_the_number(cells: Path, mo
     assert prepare(read(cells), ImagesConfig(size=64, store="jpeg")).pixels.shape == (76, 64, 64, 3)
 
 
-def test_jpeg_stores_are_smaller_and_stay_near_the_pixels(cells: Path) -> None:
+def test_jpeg_stores_are_smaller_and_close_to_the_raw_pixels(cells: Path) -> None:
     raw, small = (prepare(read(cells), ImagesConfig(size=48, store=kind)) for kind in ("raw", "jpeg"))
     files = [next(store.folder.glob("pixels.*")) for store in (raw, small)]
     assert files[1].stat().st_size < files[0].stat().st_size / 2
@@ -157,7 +160,7 @@ def test_jpeg_stores_are_smaller_and_stay_near_the_pixels(cells: Path) -> None:
     assert difference.mean() < 2.5
 
 
-def test_pixels_are_a_file_that_numpy_reads(cells: Path) -> None:
+def test_the_pixel_file_can_be_read_by_numpy(cells: Path) -> None:
     store = prepare(read(cells), ImagesConfig(size=32))
     np.testing.assert_array_equal(np.load(store.folder / "pixels.npy"), store.pixels[:])
 

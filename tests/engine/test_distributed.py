@@ -1,4 +1,4 @@
-"""Several processes that train one network: the same losses as one, every image judged once, one voice."""
+"""Distributed training: two processes have the losses of one, predict each image once, and report errors once."""
 
 import os
 import signal
@@ -11,184 +11,197 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 import parfocal
+from parfocal.engine.device import resolve_devices
+from parfocal.engine.distributed import CpuSyncBatchNorm, convert_sync_batchnorm
 from parfocal.models.checkpoints import read_tensors
+from parfocal.models.resnet import build_resnet
 from parfocal.run import Run
+from parfocal.schema import MachineConfig
 from parfocal.training.signals import TrainingInterruptedError
 from tests.cells import SMALL_RECIPE
 from tests.training.test_signals import at_step, same_to_the_bit
 
-SLOW = {**SMALL_RECIPE, "epochs": 2, "learning_rate": 0.002}
+SLOW_RECIPE = {**SMALL_RECIPE, "epochs": 2, "learning_rate": 0.002}
 
 
-def _words(changes: dict[str, object]) -> list[str]:
+def _format_changes(changes: dict[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in changes.items()]
 
 
-def _command(cells: Path, out: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "parfocal", "train", str(cells), "--out", str(out), *words]
+def _build_command(cells: Path, out: Path, *changes: str) -> list[str]:
+    return [sys.executable, "-m", "parfocal", "train", str(cells), "--out", str(out), *changes]
 
 
 def _run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def _probabilities(run: Run, split: str) -> pd.DataFrame:
+def _read_probabilities(run: Run, split: str) -> pd.DataFrame:
     return pd.read_csv(run.predictions_path(split)).filter(like="probability")
 
 
-def test_two_processes_learn_like_one_and_judge_every_image_once(cells: Path, tmp_path: Path) -> None:
-    (alone,) = parfocal.train(cells, out=tmp_path / "one", **SLOW)
-    done = _run(_command(cells, tmp_path / "two", *_words({**SLOW, "devices": 2, "sync_batchnorm": True})))
+def test_two_processes_have_the_losses_of_one_and_predict_each_image_once(cells: Path, tmp_path: Path) -> None:
+    (single,) = parfocal.train(cells, out=tmp_path / "one", **SLOW_RECIPE)
+    changes = _format_changes({**SLOW_RECIPE, "devices": 2, "sync_batchnorm": True})
+    done = _run(_build_command(cells, tmp_path / "two", *changes))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Report: ") == 1
-    both = Run(tmp_path / "two" / "resnet20")
+    double = Run(tmp_path / "two" / "resnet20")
     for column in ("train_loss", "valid_loss"):
-        np.testing.assert_allclose(both.read_history()[column], alone.read_history()[column], rtol=5e-3)
-    assert both.read_history()["learning_rate"].tolist() == alone.read_history()["learning_rate"].tolist()
-    together = {split: _probabilities(both, split) for split in ("valid", "test")}
-    assert {split: len(rows) for split, rows in together.items()} == {"valid": 16, "test": 12}
-    parfocal.evaluate(both.folder)
-    for split, rows in together.items():
-        np.testing.assert_allclose(_probabilities(both, split), rows, atol=1e-6)
+        np.testing.assert_allclose(double.read_history()[column], single.read_history()[column], rtol=5e-3)
+    assert double.read_history()["learning_rate"].tolist() == single.read_history()["learning_rate"].tolist()
+    probabilities = {split: _read_probabilities(double, split) for split in ("valid", "test")}
+    assert {split: len(rows) for split, rows in probabilities.items()} == {"valid": 16, "test": 12}
+    parfocal.evaluate(double.folder)
+    for split, rows in probabilities.items():
+        np.testing.assert_allclose(_read_probabilities(double, split), rows, atol=1e-6)
 
 
-def test_two_machines_let_stages_go_one_after_another(cells: Path, tmp_path: Path) -> None:
+def test_two_machines_unfreeze_one_stage_after_another(cells: Path, tmp_path: Path) -> None:
     (first,) = parfocal.train(cells, out=tmp_path / "first", **{**SMALL_RECIPE, "epochs": 1})
     changes = {
-        **SLOW,
+        **SLOW_RECIPE,
         "epochs": 3,
         "nodes": 2,
         "devices": 1,
         "freeze": "head",
         "unfreeze_every": 1,
         "init": first.folder,
+        "ema": 0.9,
+        "class_weights": "balanced",
     }
-    command = _command(cells, tmp_path / "two", *_words({**changes, "ema": 0.9, "class_weights": "balanced"}))
+    command = _build_command(cells, tmp_path / "two", *_format_changes(changes))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
-    surroundings = [{**os.environ, **place, "NODE_RANK": str(rank)} for rank in range(2)]
-    machines = [subprocess.Popen(command, env=one, stderr=subprocess.PIPE, text=True) for one in surroundings]
-    faults = [machine.communicate()[1] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], faults
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    environments = [{**os.environ, **address, "NODE_RANK": str(rank)} for rank in range(2)]
+    machines = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for environment in environments
+    ]
+    errors = [machine.communicate()[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], errors
     run = Run(tmp_path / "two" / "resnet20")
     assert run.is_finished
-    before, after = read_tensors(first.weights_path)[0], read_tensors(run.checkpoint_path)[0]
-    same = {key: after[f"network/network.{key}"].equal(value) for key, value in before.items()}
-    moved = {key.split(".")[0] for key, kept in same.items() if not kept and "num_batches" not in key}
-    assert moved == {"fc", "layer3", "layer2"}
+    before = read_tensors(first.weights_path)[0]
+    after = read_tensors(run.checkpoint_path)[0]
+    changed = {
+        name.split(".")[0]
+        for name, value in before.items()
+        if "num_batches" not in name and not after[f"network/network.{name}"].equal(value)
+    }
+    assert changed == {"fc", "layer3", "layer2"}
 
 
-# Runs the command line; at the step named in the environment the second process, alone, is asked to stop.
-_ASKED = """
+# Runs the command line. At the step that the environment names, only the second process receives SIGTERM.
+_STOP_SCRIPT = """
 import os, signal
 from parfocal.commands import main
-from parfocal.training import epoch
+from parfocal.training import step
 
-steps, step = int(os.environ["STOP_AT"]), epoch.train_step
-def counted(*given):
+steps, train_step = int(os.environ["STOP_AT"]), step.train_step
+def count_steps(*args):
     global steps
     steps -= 1
     if steps == 0 and os.environ.get("LOCAL_RANK") == "1":
         os.kill(os.getpid(), signal.SIGTERM)
-    return step(*given)
-epoch.train_step = counted
+    return train_step(*args)
+step.train_step = count_steps
 main()
 """
 
 
-def test_one_process_that_is_asked_to_stop_stops_all_and_they_go_on_to_the_bit(cells: Path, tmp_path: Path) -> None:
-    script = tmp_path / "asked.py"
-    script.write_text(_ASKED)
-    words = _words({**SMALL_RECIPE, "batch_size": 4, "devices": 2, "optimizer": "adam", "dropout": 0.2})
+def test_a_signal_to_one_process_stops_all_and_they_resume_to_the_bit(cells: Path, tmp_path: Path) -> None:
+    script = tmp_path / "stop.py"
+    script.write_text(_STOP_SCRIPT)
+    changes = _format_changes({**SMALL_RECIPE, "batch_size": 4, "devices": 2, "optimizer": "adam", "dropout": 0.2})
 
-    def run(out: str, stop_at: int, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / out), *words]
+    def run(out: str, stop_at: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / out), *arguments]
         return _run(command, STOP_AT=str(stop_at))
 
-    assert run("whole", -1, *words).returncode == 0
-    stopped = run("cut", 16, *words)
+    assert run("whole", -1, *changes).returncode == 0
+    stopped = run("stopped", 16, *changes)
     assert stopped.returncode == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM in epoch 2, after step 10 of 12" in stopped.stderr
-    assert run("cut", -1, "--resume").returncode == 0
-    same_to_the_bit(*(Run(tmp_path / name / "resnet20") for name in ("whole", "cut")))
+    assert run("stopped", -1, "--resume").returncode == 0
+    same_to_the_bit(*(Run(tmp_path / name / "resnet20") for name in ("whole", "stopped")))
 
 
-def test_a_fault_in_the_data_is_told_once(cells: Path, tmp_path: Path) -> None:
+def test_an_error_in_the_data_is_reported_once(cells: Path, tmp_path: Path) -> None:
     (cells / "new_dataset" / "train" / "5.bmp").unlink()
-    done = _run(_command(cells, tmp_path / "two", *_words({**SMALL_RECIPE, "devices": 2})))
+    done = _run(_build_command(cells, tmp_path / "two", *_format_changes({**SMALL_RECIPE, "devices": 2})))
     assert done.returncode == 1
     assert done.stderr.count("Error: ") == 1
     assert "Traceback" not in done.stderr
 
 
-# Runs the command line; the disk is full when the first process saves the checkpoint named in the environment.
-_FULL = """
+# Runs the command line. The disk is full when rank 0 saves the checkpoint whose number the environment gives.
+_FULL_DISK_SCRIPT = """
 import errno, os
 from parfocal.commands import main
-from parfocal.files import explained
+from parfocal.io import explain_write_errors
 from parfocal.training import checkpoint
 
-saves, save = int(os.environ["FULL_AT"]), checkpoint.write_tensors
-def counted(path, *given):
+saves, write_tensors = int(os.environ["FULL_AT"]), checkpoint.write_tensors
+def count_saves(path, *args):
     global saves
     saves -= 1
     if saves == 0:
-        with explained(path):
+        with explain_write_errors(path):
             raise OSError(errno.ENOSPC, "No space left on device")
-    save(path, *given)
-checkpoint.write_tensors = counted
+    write_tensors(path, *args)
+checkpoint.write_tensors = count_saves
 main()
 """
 
 
-@pytest.mark.parametrize(("changes", "fault"), [
+@pytest.mark.parametrize(("changes", "message"), [
     ({}, "last.ckpt: the disk is full"),
     ({"save_every": 1e-9}, "last.ckpt: the disk is full"),
     ({"loggers": "tensorboard"}, "loggers=tensorboard cannot be opened"),
     ({"epochs": 1}, "submission.csv"),
 ])  # fmt: skip
-def test_a_fault_of_the_first_process_alone_is_told_once_and_ends_all(
-    cells: Path, tmp_path: Path, changes: dict[str, Any], fault: str
+def test_an_error_of_rank_zero_is_reported_once_and_ends_all_processes(
+    cells: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     script = tmp_path / "full.py"
-    script.write_text(_FULL)
-    # Where a tracker would have its folder, and judging a file.
+    script.write_text(_FULL_DISK_SCRIPT)
+    # A file is in the place of the logger's folder, and a folder in the place of the submission.
     (tmp_path / "two" / "resnet20" / "submission.csv").mkdir(parents=True)
     (tmp_path / "two" / "resnet20" / "tensorboard").touch()
-    words = _words({**SMALL_RECIPE, "batch_size": 4, "devices": 2, **changes})
-    command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / "two"), *words]
-    done = _run(command, FULL_AT="1" if "ckpt" in fault else "-1")
+    arguments = _format_changes({**SMALL_RECIPE, "batch_size": 4, "devices": 2, **changes})
+    command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / "two"), *arguments]
+    done = _run(command, FULL_AT="1" if "ckpt" in message else "-1")
     assert done.returncode == 1
     assert done.stderr.count("Error: ") == 1
-    assert fault in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_that_one_process_began_is_gone_on_with_by_two(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (whole,) = parfocal.train(cells, out=tmp_path / "whole", **SLOW)
-    with monkeypatch.context() as patched:
-        at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
+def test_two_processes_resume_a_run_of_one(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole,) = parfocal.train(cells, out=tmp_path / "whole", **SLOW_RECIPE)
+    with monkeypatch.context() as patch:
+        at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
         with pytest.raises(TrainingInterruptedError, match="in epoch 2, after step 2 of 6"):
-            parfocal.train(cells, out=tmp_path / "cut", **SLOW)
-    done = _run(_command(cells, tmp_path / "cut", "--resume", "devices=2"))
+            parfocal.train(cells, out=tmp_path / "stopped", **SLOW_RECIPE)
+    done = _run(_build_command(cells, tmp_path / "stopped", "--resume", "devices=2"))
     assert done.returncode == 0, done.stderr
-    cut = Run(tmp_path / "cut" / "resnet20")
+    stopped = Run(tmp_path / "stopped" / "resnet20")
     assert "Traceback" not in done.stderr
-    assert cut.recipe.machine.devices == 2
-    np.testing.assert_allclose(cut.read_history()["train_loss"], whole.read_history()["train_loss"], rtol=5e-2)
+    assert stopped.recipe.machine.devices == 2
+    np.testing.assert_allclose(stopped.read_history()["train_loss"], whole.read_history()["train_loss"], rtol=5e-2)
 
 
-def test_going_on_trains_on_the_machine_that_is_said_now(cells: Path, tmp_path: Path) -> None:
+def test_machine_settings_may_change_on_resume(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     (run.folder / "metrics.json").unlink()
-    (again,) = parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3, loggers=["tensorboard"])
-    assert again.recipe.machine.save_every == Run(run.folder).recipe.machine.save_every == 3
+    (resumed,) = parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3, loggers=["tensorboard"])
+    assert resumed.recipe.machine.save_every == Run(run.folder).recipe.machine.save_every == 3
     assert (run.folder / "tensorboard").is_dir()
 
 
@@ -197,13 +210,22 @@ def test_going_on_trains_on_the_machine_that_is_said_now(cells: Path, tmp_path: 
     ({"SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_JOB_NAME": "train"}, (2, 3)),
     ({}, (1, 1)),
 ])  # fmt: skip
-def test_devices_and_machines_are_those_the_launcher_started(
+def test_devices_and_machines_are_those_that_the_launcher_started(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: tuple[int, int]
 ) -> None:
-    from parfocal.engine.device import resolve_devices
-    from parfocal.schema import MachineConfig
-
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     assert resolve_devices(MachineConfig()) == expected
     assert resolve_devices(MachineConfig(devices=5, nodes=7)) == (5, 7)
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cpu", CpuSyncBatchNorm), ("cuda", nn.SyncBatchNorm)])
+def test_synchronized_batch_norm_keeps_names_and_weights(device: str, kind: type[nn.Module]) -> None:
+    network = build_resnet("resnet20", n_classes=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    n_norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    convert_sync_batchnorm(network, torch.device(device))
+    assert sum(type(module) is kind for module in network.modules()) == n_norms
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(after[name].equal(value) for name, value in before.items())

@@ -1,4 +1,4 @@
-"""Figures of confusion matrices equal scikit-learn's, one matrix or many."""
+"""Metrics of confusion matrices equal scikit-learn's, for one matrix and for many."""
 
 import warnings
 from typing import Any
@@ -7,55 +7,80 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn import metrics as sk
+from sklearn import metrics as sklearn_metrics
 
-from parfocal.evaluation import confusion as of
+from parfocal.evaluation import confusion
 from parfocal.evaluation.predictions import Predictions
 from tests.evaluation.make_predictions import random_predictions
 
 
 @given(predictions=random_predictions())
-def test_they_equal_scikit_learns(predictions: Predictions) -> None:
-    truth, said, labels = predictions.truth, predictions.predicted, np.arange(len(predictions.classes))
-    matrix = of.confusion_matrix(truth, said, len(labels))
-    assert matrix.tolist() == sk.confusion_matrix(truth, said, labels=labels).tolist()
-    assert of.accuracy(matrix) == pytest.approx(sk.accuracy_score(truth, said))
+def test_metrics_equal_those_of_scikit_learn(predictions: Predictions) -> None:
+    truth = predictions.truth
+    predicted = predictions.predicted
+    labels = np.arange(len(predictions.classes))
+    matrix = confusion.confusion_matrix(truth, predicted, len(labels))
+    assert matrix.tolist() == sklearn_metrics.confusion_matrix(truth, predicted, labels=labels).tolist()
+    assert confusion.accuracy(matrix) == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted))
     with warnings.catch_warnings():
-        # scikit-learn warns of answers that are no true class, and leaves them out of the mean as well.
+        # scikit-learn warns about predicted classes that are never true, and leaves them out of the mean as well.
         warnings.simplefilter("ignore", UserWarning)
-        assert of.balanced_accuracy(matrix) == pytest.approx(sk.balanced_accuracy_score(truth, said))
-    assert of.macro_f1(matrix) == pytest.approx(sk.f1_score(truth, said, average="macro"))
-    assert of.weighted_f1(matrix) == pytest.approx(sk.f1_score(truth, said, average="weighted"))
-    assert of.mean_absolute_error(matrix) == pytest.approx(sk.mean_absolute_error(truth, said))
-    for power, weights in ((0, None), (1, "linear"), (2, "quadratic")):
-        if len(np.union1d(truth, said)) > 1:
-            reference = sk.cohen_kappa_score(truth, said, labels=labels, weights=weights)
-            assert of.kappa(matrix, power) == pytest.approx(reference, abs=1e-12)
+        expected = sklearn_metrics.balanced_accuracy_score(truth, predicted)
+    assert confusion.balanced_accuracy(matrix) == pytest.approx(expected)
+    for average, metric in (("macro", confusion.macro_f1), ("weighted", confusion.weighted_f1)):
+        assert metric(matrix) == pytest.approx(sklearn_metrics.f1_score(truth, predicted, average=average))
+    expected = sklearn_metrics.mean_absolute_error(truth, predicted)
+    assert confusion.mean_absolute_error(matrix) == pytest.approx(expected)
+    for weights, metric in (
+        (None, confusion.kappa),
+        ("linear", confusion.linear_kappa),
+        ("quadratic", confusion.quadratic_kappa),
+    ):
+        if len(np.union1d(truth, predicted)) > 1:
+            expected = sklearn_metrics.cohen_kappa_score(truth, predicted, labels=labels, weights=weights)
+            assert metric(matrix) == pytest.approx(expected, abs=1e-12)
         else:
-            assert of.kappa(matrix, power) == 0
+            assert metric(matrix) == 0
 
 
 @given(predictions=random_predictions())
-def test_those_of_each_class_equal_scikit_learns_and_are_none_where_it_divides_by_0(predictions: Predictions) -> None:
-    truth, said, several = predictions.truth, predictions.predicted, len(predictions.classes)
-    matrix = of.confusion_matrix(truth, said, several)
-    for label in range(several):
-        true, named = truth == label, said == label
-        nothing: Any = {"zero_division": np.nan}
-        assert of.recall(matrix)[label] == pytest.approx(sk.recall_score(true, named, **nothing), nan_ok=True)
-        assert of.precision(matrix)[label] == pytest.approx(sk.precision_score(true, named, **nothing), nan_ok=True)
-        assert of.specificity(matrix)[label] == pytest.approx(sk.recall_score(~true, ~named, **nothing), nan_ok=True)
-        assert of.f1(matrix)[label] == pytest.approx(sk.f1_score(true, named, **nothing), nan_ok=True)
+def test_class_metrics_equal_those_of_scikit_learn_and_are_nan_where_it_divides_by_0(predictions: Predictions) -> None:
+    matrix = confusion.confusion_matrix(predictions.truth, predictions.predicted, len(predictions.classes))
+    nan: Any = {"zero_division": np.nan}
+    for label in range(len(predictions.classes)):
+        is_true = predictions.truth == label
+        is_predicted = predictions.predicted == label
+        for metric, expected in (
+            (confusion.recall, sklearn_metrics.recall_score(is_true, is_predicted, **nan)),
+            (confusion.precision, sklearn_metrics.precision_score(is_true, is_predicted, **nan)),
+            (confusion.specificity, sklearn_metrics.recall_score(~is_true, ~is_predicted, **nan)),
+            (confusion.f1, sklearn_metrics.f1_score(is_true, is_predicted, **nan)),
+        ):
+            assert metric(matrix)[label] == pytest.approx(expected, nan_ok=True)
 
 
-@given(seed=st.integers(0, 1000), classes=st.integers(2, 4))
-def test_many_matrices_give_what_each_gives_alone(seed: int, classes: int) -> None:
-    many = np.random.default_rng(seed).integers(0, 4, (6, classes, classes))
-    for figure in (of.accuracy, of.majority_accuracy, of.balanced_accuracy, of.macro_f1, of.weighted_f1, of.kappa):
-        np.testing.assert_allclose(figure(many), [figure(one) for one in many])
+@given(seed=st.integers(0, 1000), n_classes=st.integers(2, 4))
+def test_many_matrices_give_what_each_gives_alone(seed: int, n_classes: int) -> None:
+    matrices = np.random.default_rng(seed).integers(0, 4, (6, n_classes, n_classes))
+    for metric in (
+        confusion.accuracy,
+        confusion.majority_accuracy,
+        confusion.balanced_accuracy,
+        confusion.macro_f1,
+        confusion.weighted_f1,
+        confusion.kappa,
+    ):
+        np.testing.assert_allclose(metric(matrices), [metric(matrix) for matrix in matrices])
 
 
-def test_an_empty_matrix_says_nothing() -> None:
-    nothing = np.zeros((3, 3), int)
-    for figure in (of.accuracy, of.balanced_accuracy, of.macro_f1, of.weighted_f1, of.kappa, of.mean_absolute_error):
-        assert np.isnan(figure(nothing))
+def test_metrics_of_an_empty_matrix_are_undefined() -> None:
+    matrix = np.zeros((3, 3), int)
+    for metric in (
+        confusion.accuracy,
+        confusion.balanced_accuracy,
+        confusion.macro_f1,
+        confusion.weighted_f1,
+        confusion.kappa,
+        confusion.mean_absolute_error,
+    ):
+        assert np.isnan(metric(matrix))

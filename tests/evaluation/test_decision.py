@@ -150,7 +150,8 @@ def test_a_new_kind_of_decision_is_one_class(trained: Path, tmp_path: Path, monk
     run = Run(trained / "runs" / "resnet20")
     with pytest.raises(UsageError, match=r"quantile is not an option of evaluate\. Did you mean 'min_quantile'\?"):
         parfocal.evaluate(run.folder, quantile=0.5)
-    for options in ({"min_quantile": 0.5}, {}):
+    calls: list[dict[str, Any]] = [{"min_quantile": 0.5}, {}]
+    for options in calls:
         parfocal.evaluate(run.folder, **options)
         fitted = Decision.load(run.decision_path).get(TopProbability)
         assert fitted is not None

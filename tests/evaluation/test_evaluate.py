@@ -49,7 +49,7 @@ def test_images_that_became_unreadable_are_rejected_or_listed(
     assert metrics["unreadable_images"] == ["./new_dataset/test/3.bmp"]
     assert "./new_dataset/test/3.bmp" not in predictions["id"].tolist()
     print_results([waiving])
-    assert "1 images that cannot be read any more are left out: ./new_dataset/test/3.bmp." in capsys.readouterr().out
+    assert "1 images are no longer readable, left out: ./new_dataset/test/3.bmp." in capsys.readouterr().out
     assert "left out, as the recipe allows: ./new_dataset/test/3.bmp." in read_report(waiving.folder)
     image.write_bytes(content)
     parfocal.evaluate(waiving.folder)

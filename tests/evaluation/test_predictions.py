@@ -1,5 +1,4 @@
-"""Predictions are kept as CSV and come back as they went."""
-# MERGED: """Predictions of the same images are found to be so, whatever their order; those of folds are joined."""
+"""Predictions are saved as CSV and loaded unchanged, aligned by image, and joined over folds."""
 
 import re
 from dataclasses import replace
@@ -12,107 +11,122 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parfocal.errors import ParfocalError
-from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch, join_folds
+from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch, index_groups, join_folds
 from tests.evaluation.make_predictions import make_predictions
 
 
-def _some(truth: list[int], classes: tuple[str, ...] = ("normal", "blast, atypical")) -> Predictions:
-    dice = np.random.default_rng(0)
-    probabilities = dice.dirichlet(np.ones(len(classes)), len(truth))
+def _draw_predictions(truth: list[int]) -> Predictions:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(2), len(truth))
     ids = tuple(f"{number:03}" for number in range(len(truth)))
-    return Predictions(ids, tuple("p" + one for one in ids), np.array(truth), probabilities, classes)
+    groups = tuple("p" + image_id for image_id in ids)
+    return Predictions(ids, groups, np.array(truth), probabilities, ("normal", "blast, atypical"))
 
 
 @given(truth=st.lists(st.integers(-1, 1), min_size=1, max_size=20))
-def test_saved_and_loaded_they_are_the_same(truth: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
-    before, path = _some(truth), tmp_path_factory.mktemp("predictions") / "test.csv"
-    before.save(path)
-    after = Predictions.load(path)
-    assert (after.ids, after.groups, after.classes) == (before.ids, before.groups, before.classes)
-    assert after.truth.tolist() == truth
-    np.testing.assert_allclose(after.probabilities, before.probabilities, rtol=1e-8)
-    assert after.labeled == (-1 not in truth)
+def test_saving_and_loading_changes_nothing(truth: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
+    saved = _draw_predictions(truth)
+    path = tmp_path_factory.mktemp("predictions") / "test.csv"
+    saved.save(path)
+    loaded = Predictions.load(path)
+    assert (loaded.ids, loaded.groups, loaded.classes) == (saved.ids, saved.groups, saved.classes)
+    assert loaded.truth.tolist() == truth
+    np.testing.assert_allclose(loaded.probabilities, saved.probabilities, rtol=1e-8)
+    assert loaded.labeled == (-1 not in truth)
 
 
-def test_the_file_reads_well_elsewhere(tmp_path: Path) -> None:
-    _some([0, 1]).save(tmp_path / "test.csv")
+def test_other_programs_can_read_the_file(tmp_path: Path) -> None:
+    _draw_predictions([0, 1]).save(tmp_path / "test.csv")
     rows = pd.read_csv(tmp_path / "test.csv", dtype={"id": str})
     columns = ["id", "group", "truth", "predicted", "probability:normal", "probability:blast, atypical"]
     assert list(rows.columns) == columns
     assert rows["truth"].tolist() == ["normal", "blast, atypical"]
 
 
-def test_probabilities_that_are_no_numbers_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ParfocalError, match=r"no finite probability for b\. Train with a lower learning_rate"):
+def test_probabilities_that_are_not_finite_are_rejected_with_a_remedy() -> None:
+    with pytest.raises(ParfocalError, match=r"probabilities of b are not finite\. Train with a lower learning_rate"):
         Predictions(("a", "b"), ("a", "b"), np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 1]]), ("x", "y"))
 
 
-def test_missing_and_foreign_files_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ParfocalError, match=r"is missing\. Make it with `parfocal evaluate"):
+def test_errors_about_missing_files_and_unknown_classes_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match=r"is missing\. Create it with `parfocal evaluate"):
         Predictions.load(tmp_path / "predictions" / "test.csv")
     (tmp_path / "test.csv").write_text("id,group,truth,predicted,probability:a\n1,1,b,a,1.0\n")
-    with pytest.raises(ParfocalError, match=r"line 2: the value in column 'truth' is 'b'\. Valid are a, or nothing"):
+    with pytest.raises(ParfocalError, match=r"line 2: the value in column 'truth' is 'b'\. Allowed: a, or empty"):
         Predictions.load(tmp_path / "test.csv")
 
 
-HEAD = "id,group,truth,predicted,probability:a,probability:b\n"
+HEADER = "id,group,truth,predicted,probability:a,probability:b\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("x,y\n1,2\n", "it has no column id, group, truth, probability:CLASS for each class"),
-        (HEAD.replace("id,", ""), "it has no column id"),
-        (HEAD.replace("truth,", ""), "it has no column truth"),
-        (HEAD + "i,g,a,a,.5,.5\nj,g,a,a,,.5\n", "line 3: the value in column 'probability:a' is ''. Valid are numbers"),
-        (HEAD + "i,g,a,a,.5,x\n", "line 2: the value in column 'probability:b' is 'x'"),
-        (HEAD + "i,g,a,a,nan,.5\n", "line 2: the value in column 'probability:a' is 'nan'"),
-        (HEAD + "i,g,a,a,-3,.5\n", "line 2: the value in column 'probability:a' is '-3"),
-        (HEAD + "i,g,a,a,.5,7\n", "line 2: the value in column 'probability:b' is '7"),
-        (HEAD + "i,g,a,a,.5\n", "line 2: the value in column 'probability:b' is"),
-        (HEAD + "i,g,a,a,.5,.5\ni,g,a,a,.5,.5,.5\n", "Expected 6 fields in line 3, saw 7"),
+        (HEADER.replace("id,", ""), "it has no column id"),
+        (HEADER.replace("truth,", ""), "it has no column truth"),
+        (
+            HEADER + "i,g,a,a,.5,.5\nj,g,a,a,,.5\n",
+            "line 3: the value in column 'probability:a' is ''. Allowed: numbers",
+        ),
+        (HEADER + "i,g,a,a,.5,x\n", "line 2: the value in column 'probability:b' is 'x'"),
+        (HEADER + "i,g,a,a,nan,.5\n", "line 2: the value in column 'probability:a' is 'nan'"),
+        (HEADER + "i,g,a,a,-3,.5\n", "line 2: the value in column 'probability:a' is '-3"),
+        (HEADER + "i,g,a,a,.5,7\n", "line 2: the value in column 'probability:b' is '7"),
+        (HEADER + "i,g,a,a,.5\n", "line 2: the value in column 'probability:b' is"),
+        (HEADER + "i,g,a,a,.5,.5\ni,g,a,a,.5,.5,.5\n", "Expected 6 fields in line 3, saw 7"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named_with_its_place(text: str, told: str, tmp_path: Path) -> None:
+def test_errors_in_a_file_are_reported_with_their_location_and_a_remedy(
+    text: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "run" / "predictions" / "test.csv"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    with pytest.raises(ParfocalError, match=re.escape(told)) as caught:
+    with pytest.raises(ParfocalError, match=re.escape(message)) as error:
         Predictions.load(path)
-    assert str(caught.value).startswith(str(path))
-    assert f"anew with `parfocal evaluate {tmp_path / 'run'}`" in str(caught.value)
+    assert str(error.value).startswith(str(path))
+    assert f"ecreate it with `parfocal evaluate {tmp_path / 'run'}`" in str(error.value)
 
 
-def _said(ids: str, truth: list[int]) -> Predictions:
+def test_groups_are_numbered_in_the_order_of_their_names() -> None:
+    names, index = index_groups(["b", "a", "b"])
+    assert (names.tolist(), index.tolist()) == (["a", "b"], [1, 0, 1])
+
+
+def _make_predictions_of(ids: str, truth: list[int]) -> Predictions:
+    """Return predictions of images with one-letter ids; the group of image `a` is `A`."""
     scores = np.linspace(0, 1, len(ids))
-    said = make_predictions(truth, np.stack([scores, 1 - scores], axis=1))
-    return replace(said, ids=tuple(ids), groups=tuple(ids.upper()))
+    predictions = make_predictions(truth, np.stack([scores, 1 - scores], axis=1))
+    return replace(predictions, ids=tuple(ids), groups=tuple(ids.upper()))
 
 
-def test_rows_are_brought_into_the_order_of_others_doubled_ones_one_by_one() -> None:
-    one, like = _said("abab", [0, 1, 0, 1]), _said("baab", [1, 0, 0, 1])
-    assert describe_mismatch(["one", "like"], [one, like]) == ""
-    brought = align_predictions(one, like)
-    assert (brought.ids, brought.truth.tolist()) == (like.ids, [1, 0, 0, 1])
-    np.testing.assert_array_equal(brought.probabilities, one.probabilities[[1, 0, 2, 3]])
+def test_rows_are_aligned_with_a_reference_and_duplicated_rows_stay_distinct() -> None:
+    predictions = _make_predictions_of("abab", [0, 1, 0, 1])
+    reference = _make_predictions_of("baab", [1, 0, 0, 1])
+    assert describe_mismatch(["predictions", "reference"], [predictions, reference]) == ""
+    aligned = align_predictions(predictions, reference)
+    assert (aligned.ids, aligned.truth.tolist()) == (reference.ids, [1, 0, 0, 1])
+    np.testing.assert_array_equal(aligned.probabilities, predictions.probabilities[[1, 0, 2, 3]])
 
 
-def test_a_row_that_is_doubled_in_one_alone_is_told() -> None:
-    told = describe_mismatch(["one", "other"], [_said("aab", [0, 0, 1]), _said("ab", [0, 1])])
-    assert told == "one and other were judged on different images, such as a"
+def test_a_row_that_only_one_run_has_twice_is_a_mismatch() -> None:
+    predictions = [_make_predictions_of("aab", [0, 0, 1]), _make_predictions_of("ab", [0, 1])]
+    message = describe_mismatch(["first", "second"], predictions)
+    assert message == "first and second were evaluated on different images, such as a"
 
 
-def test_runs_that_share_no_image_are_joined_and_others_stay_apart() -> None:
-    folds = {"fold0": _said("ab", [0, 1]), "fold1": _said("cd", [1, 1])}
-    ((name, said),) = join_folds("cells", folds)
-    assert (name, said.ids, said.groups, said.truth.tolist()) == ("cells", tuple("abcd"), tuple("ABCD"), [0, 1, 1, 1])
-    assert len(said.probabilities) == 4
+def test_runs_that_share_no_image_are_joined_and_others_stay_separate() -> None:
+    folds = {"fold0": _make_predictions_of("ab", [0, 1]), "fold1": _make_predictions_of("cd", [1, 1])}
+    ((name, joined),) = join_folds("cells", folds)
+    assert (name, joined.ids, joined.groups) == ("cells", tuple("abcd"), tuple("ABCD"))
+    assert joined.truth.tolist() == [0, 1, 1, 1]
+    assert len(joined.probabilities) == 4
     seeds = {"seed0": folds["fold0"], "seed1": folds["fold0"]}
     assert [name for name, _ in join_folds("cells", seeds)] == ["seed0", "seed1"]
     # Two seeds of each fold are two whole cross-validations.
-    several = {f"{seed} {fold}": one for fold, one in folds.items() for seed in ("a", "b")}
-    assert [(name, one.ids) for name, one in join_folds("cells", several)] == [
+    seeds_and_folds = {f"{seed} {fold}": predictions for fold, predictions in folds.items() for seed in ("a", "b")}
+    assert [(name, predictions.ids) for name, predictions in join_folds("cells", seeds_and_folds)] == [
         ("a fold0, a fold1", tuple("abcd")),
         ("b fold0, b fold1", tuple("abcd")),
     ]

@@ -33,7 +33,7 @@ def _make_pixels(n_images: int, side: int, seed: int = 0) -> np.ndarray:
 @given(
     model=st.sampled_from(["resnet18", "plain20", "resnet20"]),
     classes=st.integers(2, 5),
-    link=st.sampled_from(["none", "grades", "cutpoints"]),
+    link=st.sampled_from(["none", "regression", "cumulative_link"]),
     side=st.integers(32, 70),
     seed=st.integers(0, 1000),
 )
@@ -65,7 +65,7 @@ def test_a_value_that_all_classes_share_is_no_evidence() -> None:
     np.testing.assert_array_equal(after.for_labels([2, 0]), np.stack([after.evidence[0, 2], after.evidence[1, 0]]))
 
 
-@pytest.mark.parametrize("link", ["none", "grades"])
+@pytest.mark.parametrize("link", ["none", "regression"])
 def test_grad_cam_at_the_last_stage_equals_the_class_activation_map(link: OrdinalHeadName) -> None:
     classifier, pixels = _make_classifier("resnet18", 3, link), _make_pixels(3, 64)
     exact, by_gradient = compute_class_maps(classifier, pixels), compute_class_maps(classifier, pixels, "gradcam")

@@ -168,7 +168,7 @@ def masks(trained: Path, tmp_path: Path) -> Path:
         cv2.circle(mask, (24, 24), 16, (1,), -1)
         mask[:, 24:] *= 2
         write_image(tmp_path / "masks" / "test" / f"{path.stem}.png", mask)
-    (tmp_path / "masks" / "parts.csv").write_text("value,part\n1,left\n")
+    (tmp_path / "masks" / "regions.csv").write_text("value,region\n1,left\n")
     return tmp_path / "masks"
 
 

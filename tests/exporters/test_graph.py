@@ -31,13 +31,13 @@ def test_the_views_of_the_graph_are_those_of_the_evaluation(tta: str, size: int,
         np.testing.assert_array_equal(graph.tta_views[number](torch.from_numpy(pixels)), expected)
 
 
-@pytest.mark.parametrize("ordinal_head", ["none", "grades", "cutpoints"])
+@pytest.mark.parametrize("ordinal_head", ["none", "regression", "cumulative_link"])
 @pytest.mark.parametrize("tta", ["none", "d4"])
 def test_the_graph_returns_the_calibrated_mean_over_the_views(tta: str, ordinal_head: OrdinalHeadName) -> None:
     recipe = load_recipe(None, size=36, crop_size=32, tta=tta, model="resnet20")
     torch.manual_seed(0)
     config = NetworkConfig(model="resnet20")
-    classifier = build_classifier(config, ("a", "b", "c"), ordinal_head=ordinal_head).eval()
+    classifier = build_classifier(config, ("a", "b", "c"), loss=ordinal_head).eval()
     pixels = _random_pixels(3, 36)
     by_view = []
     with torch.inference_mode():

@@ -69,7 +69,7 @@ def test_each_of_several_cards_takes_what_one_alone_was_measured_to_take(card: A
         ((10_000, 2_000, 0), {}, 360_000_000),
         ((20_000, 2_000, 0), {}, 60_000_000),
         ((10_000, 2_000, 1_000), {"test_curve": True}, 390_000_000),
-        ((10_000, 2_000, 1_000), {"custom_transform": "tests.data.test_views:jittered"}, 60_000_000),
+        ((10_000, 2_000, 1_000), {"custom_transform": "tests.data.test_augment:jitter_and_noise"}, 60_000_000),
         ((10_000, 2_000, 0), {"gpu_cache": 0}, 0),
     ],
 )

@@ -29,7 +29,7 @@ def _table(images: int) -> Table:
         (
             7995,
             {"batch_size": 8, "devices": 8},
-            r"batch_size=8 parts 7,995 images into batches of 7 .*is batch_size=9; or use fewer",
+            r"batch_size=8 splits 7,995 images into batches of 7 .*is batch_size=9; or use fewer",
         ),
         (
             47,

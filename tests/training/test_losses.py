@@ -136,7 +136,7 @@ def test_logit_adjustment_adds_the_logarithm_of_the_shares_in_training_only() ->
 
 @pytest.mark.parametrize(("distance", "expected"), [("squared", [0.0625, 4.0]), ("smooth_l1", [0.03125, 1.5])])
 def test_regression_measures_the_grade_from_the_truth(distance: str, expected: list[float]) -> None:
-    link = build_ordinal_head("grades", 4)
+    link = build_ordinal_head("regression", 4)
     assert link is not None
     logits = link(torch.tensor([[1.25], [3.0]]) - 1.5)
     found = build_loss(_part(loss="regression", regression_loss=distance), np.ones(4), link)(

@@ -231,7 +231,7 @@ def test_steps_are_as_long_as_the_rate_of_their_stage(cells: Path, tmp_path: Pat
 def test_what_cannot_be_is_named_before_any_work(cells: Path, tmp_path: Path, weights: Path) -> None:
     with pytest.raises(UsageError, match=r"freeze=stage4: resnet20 has the stages 1 to 3"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": str(weights), "freeze": "stage4"})
-    with pytest.raises(UsageError, match=r"init=nowhere\.pth is not there"):
+    with pytest.raises(UsageError, match=r"init=nowhere\.pth does not exist"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": "nowhere.pth"})
     with pytest.raises(ParfocalError, match="does not fit resnet56"):
         parfocal.train(cells, out=tmp_path / "runs", **{**STARTED, "init": str(weights), "model": "resnet56"})
@@ -244,7 +244,7 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
     assert all(run.folder.parent == tmp_path / "runs" for run in runs)
     assert [run.initial_weights_path.exists() for run in runs] == [False, True]
     (again,) = parfocal.train(cells, out=tmp_path / "next", **{**STARTED, "epochs": 1, "init": str(runs[0].folder)})
-    assert '"left_as_new": []' in again.initial_weights_path.read_text()
+    assert '"newly_initialized": []' in again.initial_weights_path.read_text()
     page = read_report([run.folder for run in runs])
     assert f"{runs[1].name}: Started from {weights}" in page
     assert f"{runs[0].name}: Started from" not in page
@@ -252,7 +252,7 @@ def test_several_starts_make_runs_with_names_that_are_folders(cells: Path, tmp_p
 
 @pytest.mark.parametrize("decay", [False, True])
 def test_cutpoints_between_grades_learn_with_the_head(decay: bool) -> None:
-    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), ordinal_head="cutpoints")
+    classifier = build_classifier(NetworkConfig(model="resnet20"), ("a", "b", "c"), loss="cumulative_link")
     part = TrainingConfig(layer_decay=0.5, no_decay_norm_bias=decay)
     groups = build_optimizer(classifier, part).param_groups
     factors = {id(weight): group["factor"] for group in groups for weight in group["params"]}

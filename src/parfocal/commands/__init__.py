@@ -7,7 +7,6 @@ import sys
 
 import typer
 
-import parfocal
 from parfocal.commands import (
     bench,
     check,
@@ -25,6 +24,7 @@ from parfocal.commands import (
     train,
 )
 from parfocal.errors import ParfocalError
+from parfocal.version import __version__
 
 app = typer.Typer(
     name="parfocal",
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _show_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"parfocal {parfocal.__version__}")
+        typer.echo(f"parfocal {__version__}")
         raise typer.Exit
 
 

@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from parfocal.commands.completion import complete_change
 from parfocal.commands.options import DataArgument
 
 
 def plan(
     data: DataArgument,
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to set yourself.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Keys of the recipe to set yourself.", autocompletion=complete_change
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the recipe to this file.")] = None,
 ) -> None:

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from parfocal.commands.completion import complete_recipe
+
 _AUTO_DESCRIPTION = "Planned from your data. See the plan and its reasons with `parfocal plan DATA`."
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="The recipe to explain.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The recipe to explain.", autocompletion=complete_recipe)] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List all keys of a recipe, with default and meaning.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the recipe to this file, to edit it.")] = None,
 ) -> None:
@@ -70,9 +72,9 @@ def _print_recipe(name: str) -> None:
     typer.echo(f"{name}: {load_recipe(name).about}")
     if file.document:
         typer.echo(f"Source: {file.document}.")
-    if file.first:
+    if file.run_before:
         typer.echo("\nRun first\n")
-        typer.echo("\n".join(f"  {command}" for command in file.first))
+        typer.echo("\n".join(f"  {command}" for command in file.run_before))
     typer.echo("\nTrain\n")
     command = f"parfocal train DATA --recipe {name}"
     rows = [(command, "one network")]

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from parfocal.errors import join_limited
 from parfocal.evaluation.compare import Comparison, MetricValue
+from parfocal.evaluation.summary import TABLE_METRICS, add_baseline, select_distinct, select_for_order
 from parfocal.report.formatting import (
     HEADINGS,
     describe_few_groups,
@@ -85,12 +86,12 @@ def print_results(runs: Sequence[Run]) -> None:
     reported = {run.name: find_reported_accuracy(run.recipe) for run in runs}
     reported_column = ["reported"] if any(reported.values()) else []
     ordered = any(run.recipe.evaluation.ordered for run in runs)
-    more_metrics = ["balanced_accuracy", "quadratic_kappa" if ordered else "kappa", "auc"]
+    first_metric, *more_metrics = add_baseline(select_for_order(TABLE_METRICS, ordered))
     headings = [HEADINGS[metric] for metric in more_metrics]
     tta = find_tta_to_show(runs)
     tta_column = ["tta"] if tta else []
     table = new_table(
-        "run", "best epoch", "split", "images", *tta_column, "accuracy", *reported_column, "majority", *headings
+        "run", "best epoch", "split", "images", *tta_column, HEADINGS[first_metric], *reported_column, *headings
     )
     for run in runs:
         metrics = run.read_metrics()
@@ -99,9 +100,9 @@ def print_results(runs: Sequence[Run]) -> None:
             if split_metrics.get("labeled"):
                 cells = [run.name, str(metrics["best_epoch"]), split, str(split_metrics["count"])]
                 cells += [tta[run.name]] if tta else []
-                cells += [format_metric(split_metrics, "accuracy")]
+                cells += [format_metric(split_metrics, first_metric)]
                 cells += [str(MetricValue(reported[run.name].get(split)))] if reported_column else []
-                cells += [format_metric(split_metrics, name) for name in ("majority_accuracy", *more_metrics)]
+                cells += [format_metric(split_metrics, name) for name in more_metrics]
                 table.add_row(*cells)
         if highest := metrics.get("chosen_on_test"):
             accuracy = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
@@ -198,11 +199,8 @@ def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[st
 
 def print_external_results(metrics_by_run: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the results of runs on another data set, with the majority-class baseline and the decision results."""
-    same_kappas = all(metrics["kappa"] == metrics["quadratic_kappa"] for metrics in metrics_by_run.values())
-    kappas = ("kappa",) if same_kappas else ("kappa", "quadratic_kappa")
-    names = ("accuracy", "majority_accuracy", "balanced_accuracy", *kappas, "auc")
-    headings = [HEADINGS.get(name, "majority") for name in names]
-    table = new_table("run", "images", *headings)
+    names = add_baseline(select_distinct(TABLE_METRICS, list(metrics_by_run.values())))
+    table = new_table("run", "images", *(HEADINGS[name] for name in names))
     for run, metrics in metrics_by_run.items():
         table.add_row(run, str(metrics["count"]), *(format_metric(metrics, name) for name in names))
     show(table)

@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from parfocal.commands.completion import complete_recipe
 from parfocal.commands.options import ChangesArgument, DataArgument
 
 
 def train(
     data: DataArgument,
     changes: ChangesArgument = None,
-    recipe: Annotated[str | None, typer.Option(help="Name of a packaged recipe, a YAML file, or auto.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Name of a packaged recipe, a YAML file, or auto.", autocompletion=complete_recipe),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder for the runs. [default: runs/DATA-RECIPE]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the runs that were interrupted.")] = False,
 ) -> None:

@@ -1,4 +1,7 @@
-"""Images: a `torch.utils.data.Dataset` over the same reading, framing and views, for loops of one's own."""
+"""ImageDataset: a `torch.utils.data.Dataset` of a data set's images, for training loops of your own.
+
+It reads, preprocesses and augments images exactly as `parfocal.train` does.
+"""
 
 from pathlib import Path
 
@@ -12,30 +15,30 @@ from parfocal.data.checks import check_and_prepare
 from parfocal.data.render import render_one
 from parfocal.data.split import read_and_split
 from parfocal.errors import UsageError, did_you_mean
-from parfocal.recipe import Recipe
-from parfocal.recipe import load_recipe as find_recipe
+from parfocal.recipe import Recipe, load_recipe
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """The images of one split, or of one ordered list such as `resnet_18_test`, as float tensors with their labels.
+    """The images of one split, or of one submission list such as `resnet_18_test`, as float tensors with their labels.
 
-    `mode` is `train`, `valid`, `test` or the name of a list. In `train` each image is looked at anew every epoch: set
-    `epoch` before each pass. Elsewhere it is looked at straight. The label is -1 where the data tells none. Faults that
-    training would refuse are refused here, and what the recipe waives is left out here too.
+    `mode` is `train`, `valid`, `test` or the name of a list. In `train` the images are augmented: set `epoch` before
+    each pass to draw new views. In the other modes the center crop is returned. The label is -1 where it is unknown.
+    The data are checked as before training: errors are raised, unless the recipe accepts them.
     """
 
     def __init__(self, root: Path | str, mode: str, recipe: str | Path | Recipe | None = None) -> None:
-        self.recipe = find_recipe(recipe)
+        self.recipe = load_recipe(recipe)
         table = read_and_split(root, self.recipe)
-        if mode not in (*table.splits, *table.submission_lists):
-            raise UsageError(
-                f"There is no mode {mode!r}. {did_you_mean(mode, [*table.splits, *table.submission_lists])}"
-            )
+        modes = [*table.splits, *table.submission_lists]
+        if mode not in modes:
+            raise UsageError(f"There is no mode {mode!r}. {did_you_mean(mode, modes)}")
         prepared = check_and_prepare(table, self.recipe)
         self.table = prepared.table
-        place = {one: row for row, one in enumerate(self.table.rows["id"])}
-        chosen = [place[one] for one in self.table.submission_lists.get(mode, ())]
-        rows = np.array(chosen, dtype=np.int64) if chosen else self.table.get_positions(mode)
+        rows = self.table.get_positions(mode)
+        if self.table.submission_lists.get(mode):
+            positions = {image_id: position for position, image_id in enumerate(self.table.rows["id"])}
+            listed = [positions[image_id] for image_id in self.table.submission_lists[mode]]
+            rows = np.array(listed, dtype=np.int64)
         self.ids = tuple(self.table.rows["id"].iloc[rows])
         self.labels = self.table.rows["label"].to_numpy()[rows]
         self.epoch = 0
@@ -49,10 +52,10 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return the image (3, crop, crop) as float32 between 0 and 1, and its label."""
+        """Return the image (3, crop_size, crop_size) as float32 between 0 and 1, and its label."""
         if self._training and self._views_epoch != self.epoch:
-            size, views = self.recipe.images.size, self.recipe.views
-            self._views = draw_views(len(self), size, views, seed=self.recipe.seed, epoch=self.epoch)
+            size = self.recipe.images.size
+            self._views = draw_views(len(self), size, self.recipe.views, seed=self.recipe.seed, epoch=self.epoch)
             self._views_epoch = self.epoch
         pixels = torch.from_numpy(render_one(self._pixels[self._indices[index]], self._views, index))
         return pixels.permute(2, 0, 1).float() / 255, int(self.labels[index])

@@ -1,4 +1,4 @@
-"""Finding: one fault or fact about a data set, how grave it is, whom it is about, and what to do."""
+"""Finding: an error, a warning or a note about a data set, with the images it is about and the remedy."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,14 +10,14 @@ from parfocal.schema import ALLOWABLE_FINDINGS
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-"""The gravest first."""
+"""The most severe first."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault or fact: its code, what it says, the ids it is about, and what to do.
+    """A problem or a fact of a data set: its code, a message, the ids of the images, and the remedy.
 
-    Training refuses an error; a warning is printed; a note is only told.
+    Training does not start with an error; a warning is printed; a note appears in the report of the check only.
     """
 
     severity: Severity
@@ -27,38 +27,38 @@ class Finding:
     remedy: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
 def make_error(code: str, message: str, ids: Iterable[str], remedy: str) -> Finding:
-    """Return an error, with the waiver beside the remedy where there is one."""
+    """Return an error; its remedy also names the waiver, if the recipe key `allow` knows the code."""
     waiver = f", or accept it with allow={code}." if code in ALLOWABLE_FINDINGS else "."
     return Finding("error", code, message, tuple(ids), remedy + waiver)
 
 
 def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings in the order of their severity, otherwise as they come."""
-    return sorted(findings, key=lambda one: SEVERITIES.index(one.severity))
+    """Sort the findings, the most severe first; equally severe ones keep their order."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def apply_waivers(findings: Sequence[Finding], allow: tuple[str, ...]) -> list[Finding]:
-    """Return the findings with those accepted knowingly turned from errors to warnings that say so."""
+    """Turn the errors that the recipe accepts (`allow`) into warnings that say so."""
     return [
-        Finding("warning", one.code, f"{one.message} Waived by allow={one.code}.", one.ids)
-        if one.severity == "error" and one.code in allow
-        else one
-        for one in findings
+        Finding("warning", finding.code, f"{finding.message} Waived by allow={finding.code}.", finding.ids)
+        if finding.severity == "error" and finding.code in allow
+        else finding
+        for finding in findings
     ]
 
 
 def drop_rows(table: Table, findings: Sequence[Finding], code: str) -> Table:
-    """Return the table less the rows that findings with a code are about."""
-    return table.drop_ids({one for finding in findings if finding.code == code for one in finding.ids})
+    """Return the table without the rows that findings with this code are about."""
+    return table.drop_ids({image_id for finding in findings if finding.code == code for image_id in finding.ids})
 
 
 def raise_errors(findings: Sequence[Finding]) -> None:
-    """Raise one error that lists every finding that training must not start with."""
-    errors = [one for one in findings if one.severity == "error"]
+    """Raise one ParfocalError that lists every error among the findings, if there is any."""
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        raise ParfocalError("\n".join(f"{one.message} {one.remedy}" for one in errors))
+        raise ParfocalError("\n".join(f"{finding.message} {finding.remedy}" for finding in errors))

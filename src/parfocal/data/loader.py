@@ -1,5 +1,7 @@
-"""Which images an epoch shows, and how often: as they come, or some classes more than others."""
-# MERGED: """Batches of uint8 pixels, rendered in threads a few batches ahead of the step that uses them."""
+"""The batch loader, and class-weighted sampling: which images an epoch shows, in which order and in which batches.
+
+Batches are uint8 pixels. Threads render them a few batches ahead of the training step (prefetching).
+"""
 
 import os
 import time
@@ -19,114 +21,23 @@ from parfocal.data.store import ImageArray
 from parfocal.errors import UsageError
 from parfocal.schema import TrainingConfig, ViewsConfig
 
-
-def draw_epoch_order(labels: np.ndarray, config: TrainingConfig, *, seed: int, epoch: int) -> np.ndarray:
-    """Return the rows of one epoch in the order they are shown, drawn from a generator keyed by (seed, epoch)."""
-    dice = np.random.default_rng([seed, epoch, 0])
-    if config.sampling == "natural":
-        return dice.permutation(len(labels))
-    counts = np.bincount(labels)
-    chosen = [_repeat_rows(np.flatnonzero(labels == label), often, dice)
-              for label, often in enumerate(compute_samples_per_class(counts, config, epoch))]  # fmt: skip
-    return dice.permutation(np.concatenate(chosen))
-
-
-def compute_samples_per_class(counts: np.ndarray, config: TrainingConfig, epoch: int) -> np.ndarray:
-    """Return how many images of each class an epoch shows; their sum is the same in every epoch."""
-    total, present = int(counts.sum()), counts > 0
-    natural, balanced = counts / total, present / present.sum()
-    if config.sampling == "factors":
-        return np.round(counts * _check_factors(config.factors, counts)).astype(int)
-    if config.sampling == "oversample":
-        others = np.where(np.arange(len(counts)) == counts.argmax(), 0, counts)
-        return counts + _apportion(others / max(1, others.sum()), round(config.oversample * total))
-    if config.sampling == "balanced":
-        return _apportion(balanced, total)
-    if config.sampling == "square_root":
-        return _apportion(np.sqrt(counts) / np.sqrt(counts).sum(), total)
-    if config.sampling == "decay":
-        gone = epoch / max(1, config.epochs - 1)
-        return _apportion((1 - gone) * balanced + gone * natural, total)
-    return counts
-
-
-def assign_view_indices(order: np.ndarray, n_images: int) -> np.ndarray:
-    """Return the number of the view each place of an order takes: a row's first one its own, any further a new one."""
-    _, first = np.unique(order, return_index=True)
-    views = np.empty(len(order), dtype=np.int64)
-    again = np.ones(len(order), dtype=bool)
-    again[first] = False
-    views[first] = order[first]
-    views[again] = n_images + np.arange(int(again.sum()))
-    return views
-
-
-def _repeat_rows(rows: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `often` of the rows, none a second time before each had its turn."""
-    if not len(rows):
-        return rows
-    return np.concatenate([rng.permutation(rows) for _ in range(-(-n_samples // len(rows)))] or [rows[:0]])[:n_samples]
-
-
-def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
-    """Split a total by shares into whole numbers that sum to it."""
-    wanted = shares * total
-    parts = np.floor(wanted).astype(int)
-    parts[np.argsort(parts - wanted, kind="stable")[: total - parts.sum()]] += 1
-    return parts
-
-
-def _check_factors(factors: tuple[float, ...], counts: np.ndarray) -> np.ndarray:
-    if len(factors) != len(counts):
-        raise UsageError(f"factors has {len(factors)} numbers, train has {len(counts)} classes.")
-    return np.array(factors)
-
-
-# More threads than these would mostly hold batches that wait.
+# With more threads, most of the rendered batches would only wait in memory.
 _MAX_THREADS = 8
 
 
 def count_cpu_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def smallest_batch_size(n_images: int, batch_size: int) -> int:
-    """Return how many images the smallest batch of an epoch has; the others have one more at most."""
-    return n_images // max(1, -(-n_images // batch_size))
-
-
-def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: str, remedy: str) -> None:
-    """Refuse a `batch` that parts an epoch's images so that some batch has fewer than the `least`.
-
-    The error names the smallest batch that works; `why` says who needs so many, `otherwise` what else would help.
-    """
-    smallest = smallest_batch_size(n_images, batch_size)
-    if smallest >= min_images:
-        return
-    works = next(
-        (one for one in range(min_images, n_images + 1) if smallest_batch_size(n_images, one) >= min_images), None
-    )
-    advice = f"The smallest batch that works is batch_size={works}; or {remedy}." if works else f"Instead, {remedy}."
-    raise UsageError(
-        f"batch_size={batch_size} parts {n_images:,} images into batches of {smallest} and more; {reason}. {advice}"
-    )
-
-
-def check_batch_covers_processes(n_images: int, batch_size: int, n_processes: int) -> None:
-    """Refuse a `batch` of which some process would at times have no image, and take fewer steps than the others."""
-    why = f"each of {n_processes} processes needs an image of every batch"
-    check_batch_size(n_images, batch_size, n_processes, why, "use fewer devices")
 
 
 @dataclass
 class BatchLoader:
-    """The batches of one split: `places` in the Store's `pixels`, and their `labels`.
+    """Iterate over the batches of one split: the images at `indices` of the Store's `pixels`, and their `labels`.
 
-    Batch sizes differ by at most one, so none is left too small for batch norm. Of several processes, each renders its
-    share of every batch, in as many threads as there are cores, at most 8. On a `resident` device all pixels lie in its
-    memory and batches are rendered there. `waited` is the time, in seconds, for which the last pass was held up by
-    rendering.
+    Batch sizes differ by at most one, so that no batch is too small for batch normalization. With several processes,
+    each renders its share of every batch. It uses as many threads as there are cores, at most 8. With `device`, all
+    pixels are copied to the memory of that device and batches are rendered there. `wait_seconds` is the time for which
+    the last pass had to wait for rendering.
     """
 
     pixels: ImageArray
@@ -145,45 +56,43 @@ class BatchLoader:
 
     @property
     def epoch_size(self) -> int:
-        """How many images a training epoch shows, over all processes."""
+        """The number of images in a training epoch, over all processes."""
         return int(compute_samples_per_class(np.bincount(self.labels), self.training_config, epoch=0).sum())
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many batches a training epoch has."""
+        """The number of batches in a training epoch."""
         return -(-self.epoch_size // self.batch_size)
 
     @property
     def batch_sizes(self) -> np.ndarray:
-        """How many images each batch of a training epoch has, over all processes."""
-        return np.array([len(part) for part in self._split_batches(self.epoch_size)])
+        """The number of images in each batch of a training epoch, over all processes."""
+        return np.array([len(batch) for batch in self._split_batches(self.epoch_size)])
 
     def train_batches(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pixels, labels) of a training epoch from batch `first` on; order and views hang on (seed, epoch)."""
+        """Yield (pixels, labels) of a training epoch, from batch `first_batch` on.
+
+        (seed, epoch) decides the order and the augmented views.
+        """
         check_batch_covers_processes(self.epoch_size, self.batch_size, self.world_size)
         order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
-        numbers = assign_view_indices(order, len(self.indices))
-        views = draw_views(
-            int(numbers.max(initial=-1)) + 1, self._image_size, self.views_config, seed=self.seed, epoch=epoch
-        )
-        return self._render_batches(order, numbers, views, self._split_rank_batches(len(order))[first_batch:])
+        view_indices = assign_view_indices(order, len(self.indices))
+        n_views = int(view_indices.max(initial=-1)) + 1
+        views = draw_views(n_views, self._image_size, self.views_config, seed=self.seed, epoch=epoch)
+        return self._render_batches(order, view_indices, views, self._split_rank_batches(len(order))[first_batch:])
 
     def eval_batches(self, tta_view: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pixels, labels) in the order of the split, each image looked at straight."""
+        """Yield (pixels, labels) in the order of the split, each image as evaluation shows it."""
         order = np.arange(len(self.indices))
-        return self._render_batches(
-            order,
-            order,
-            eval_views(len(order), self._image_size, self.views_config, tta_view),
-            self._split_rank_batches(len(order)),
-        )
+        views = eval_views(len(order), self._image_size, self.views_config, tta_view)
+        return self._render_batches(order, order, views, self._split_rank_batches(len(order)))
 
     def rank_rows(self) -> np.ndarray:
-        """Return which rows of the split `evaluation` yields in this process, in its order."""
+        """Return the rows of the split that `eval_batches` yields in this process, in its order."""
         return np.concatenate([*self._split_rank_batches(len(self.indices)), np.empty(0, np.int64)]).astype(np.int64)
 
     def batch_rows(self, epoch: int, step: int) -> np.ndarray:
-        """Return which rows of the split a batch of an epoch shows."""
+        """Return the rows of the split in one batch of a training epoch."""
         order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
         return order[self._split_batches(len(order))[step]]
 
@@ -192,35 +101,36 @@ class BatchLoader:
         return self.pixels.shape[1]
 
     def _split_batches(self, n_images: int) -> list[np.ndarray]:
-        """Part the numbers up to a count into batches, over all processes."""
+        """Split the positions of an epoch's images into batches, over all processes."""
         return np.array_split(np.arange(n_images), max(1, -(-n_images // self.batch_size)))
 
     def _split_rank_batches(self, n_images: int) -> list[np.ndarray]:
-        """Return what this process renders of each batch."""
-        own = [part[self.rank :: self.world_size] for part in self._split_batches(n_images)]
-        return [part for part in own if len(part)]
+        """Return the positions of each batch that this process renders."""
+        batches = [batch[self.rank :: self.world_size] for batch in self._split_batches(n_images)]
+        return [batch for batch in batches if len(batch)]
 
     def _render_batches(
         self, order: np.ndarray, view_indices: np.ndarray, views: Views, batches: list[np.ndarray]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Render each batch as one task; the order of tasks, not of threads, decides the order of batches."""
+        """Render each batch as one task; the order of the tasks, not of the threads, is the order of the batches."""
         self.wait_seconds = 0.0
-        parts = deque(batches)
         if self.device is not None and views.custom_transform is None:
-            for part in parts:
-                yield self._render_on_device(order[part], view_indices[part], views)
+            for batch in batches:
+                yield self._render_on_device(order[batch], view_indices[batch], views)
             return
+        remaining = deque(batches)
         with ThreadPoolExecutor(self.n_threads, thread_name_prefix="views") as pool:
-            waiting: deque[Future[Tensor]] = deque()
-            chosen: deque[np.ndarray] = deque()
-            while parts or waiting:
-                while parts and len(waiting) <= self.n_threads:
-                    chosen.append(parts.popleft())
-                    waiting.append(pool.submit(self._render_on_cpu, order[chosen[-1]], view_indices[chosen[-1]], views))
-                started = time.perf_counter()
-                pixels = waiting.popleft().result()
-                self.wait_seconds += time.perf_counter() - started
-                yield pixels, torch.from_numpy(self.labels[order[chosen.popleft()]])
+            pending: deque[tuple[np.ndarray, Future[Tensor]]] = deque()
+            while remaining or pending:
+                while remaining and len(pending) <= self.n_threads:
+                    batch = remaining.popleft()
+                    task = pool.submit(self._render_on_cpu, order[batch], view_indices[batch], views)
+                    pending.append((order[batch], task))
+                rows, task = pending.popleft()
+                start = time.perf_counter()
+                pixels = task.result()
+                self.wait_seconds += time.perf_counter() - start
+                yield pixels, torch.from_numpy(self.labels[rows])
 
     @cached_property
     def _device_pixels(self) -> Tensor:
@@ -228,11 +138,108 @@ class BatchLoader:
         return torch.from_numpy(np.asarray(self.pixels[self.indices])).to(self.device)
 
     def _render_on_device(self, rows: np.ndarray, view_indices: np.ndarray, views: Views) -> tuple[Tensor, Tensor]:
-        places = torch.from_numpy(rows).to(self.device, non_blocking=True)
-        return render_batch(self._device_pixels[places], views, view_indices), torch.from_numpy(self.labels[rows])
+        device_rows = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        pixels = render_batch(self._device_pixels[device_rows], views, view_indices)
+        return pixels, torch.from_numpy(self.labels[rows])
 
     def _render_on_cpu(self, rows: np.ndarray, view_indices: np.ndarray, views: Views) -> Tensor:
         out = np.empty((len(rows), views.crop_size, views.crop_size, 3), np.uint8)
-        for place, (row, number) in enumerate(zip(rows, view_indices, strict=True)):
-            render(self.pixels[self.indices[row]], views[number], out[place])
+        for position, (row, view_index) in enumerate(zip(rows, view_indices, strict=True)):
+            render(self.pixels[self.indices[row]], views[view_index], out[position])
         return torch.from_numpy(out)
+
+
+def draw_epoch_order(labels: np.ndarray, config: TrainingConfig, *, seed: int, epoch: int) -> np.ndarray:
+    """Draw the rows of one epoch in the order in which they are shown, from a generator keyed by (seed, epoch)."""
+    rng = np.random.default_rng([seed, epoch, 0])
+    if config.sampling == "natural":
+        return rng.permutation(len(labels))
+    samples_per_class = compute_samples_per_class(np.bincount(labels), config, epoch)
+    rows_per_class = [
+        _repeat_rows(np.flatnonzero(labels == label), n_samples, rng)
+        for label, n_samples in enumerate(samples_per_class)
+    ]
+    return rng.permutation(np.concatenate(rows_per_class))
+
+
+def compute_samples_per_class(counts: np.ndarray, config: TrainingConfig, epoch: int) -> np.ndarray:
+    """Return how many images of each class an epoch shows; `counts` says how many there are.
+
+    The sum is the same in every epoch.
+    """
+    total = int(counts.sum())
+    present = counts > 0
+    natural = counts / total
+    balanced = present / present.sum()
+    if config.sampling == "factors":
+        if len(config.factors) != len(counts):
+            raise UsageError(f"factors has {len(config.factors)} numbers, train has {len(counts)} classes.")
+        return np.round(counts * np.array(config.factors)).astype(int)
+    if config.sampling == "oversample":
+        others = np.where(np.arange(len(counts)) == counts.argmax(), 0, counts)
+        return counts + _apportion(others / max(1, others.sum()), round(config.oversample * total))
+    if config.sampling == "balanced":
+        return _apportion(balanced, total)
+    if config.sampling == "square_root":
+        return _apportion(np.sqrt(counts) / np.sqrt(counts).sum(), total)
+    if config.sampling == "decay":
+        progress = epoch / max(1, config.epochs - 1)
+        return _apportion((1 - progress) * balanced + progress * natural, total)
+    return counts
+
+
+def assign_view_indices(order: np.ndarray, n_images: int) -> np.ndarray:
+    """Return which view each position of an order shows.
+
+    The first occurrence of row i shows view i; every repetition shows a new view, numbered from `n_images` on.
+    """
+    _, first = np.unique(order, return_index=True)
+    repeated = np.ones(len(order), dtype=bool)
+    repeated[first] = False
+    view_indices = np.empty(len(order), dtype=np.int64)
+    view_indices[first] = order[first]
+    view_indices[repeated] = n_images + np.arange(int(repeated.sum()))
+    return view_indices
+
+
+def _repeat_rows(rows: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `n_samples` of the rows; no row comes again before all the others have come as often."""
+    if not len(rows):
+        return rows
+    n_rounds = -(-n_samples // len(rows))
+    return np.concatenate([rows[:0], *(rng.permutation(rows) for _ in range(n_rounds))])[:n_samples]
+
+
+def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
+    """Split a total into whole numbers in proportion to the shares (largest remainder)."""
+    exact = shares * total
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return counts
+
+
+def smallest_batch_size(n_images: int, batch_size: int) -> int:
+    """Return the size of the smallest batch of an epoch; the other batches have at most one image more."""
+    return n_images // max(1, -(-n_images // batch_size))
+
+
+def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: str, remedy: str) -> None:
+    """Reject a `batch_size` with which some batch of an epoch has fewer than `min_images` images.
+
+    The error gives the `reason` why so many images are needed, the smallest batch size that works, and the `remedy`.
+    """
+    smallest = smallest_batch_size(n_images, batch_size)
+    if smallest >= min_images:
+        return
+    candidates = range(min_images, n_images + 1)
+    works = next((size for size in candidates if smallest_batch_size(n_images, size) >= min_images), None)
+    advice = f"The smallest batch that works is batch_size={works}; or {remedy}." if works else f"Instead, {remedy}."
+    raise UsageError(
+        f"batch_size={batch_size} splits {n_images:,} images into batches of {smallest} and more; {reason}. {advice}"
+    )
+
+
+def check_batch_covers_processes(n_images: int, batch_size: int, n_processes: int) -> None:
+    """Reject a `batch_size` with which some process has no image of some batch and takes fewer steps than the rest."""
+    reason = f"each of {n_processes} processes needs an image of every batch"
+    check_batch_size(n_images, batch_size, n_processes, reason, "use fewer devices")

@@ -1,4 +1,4 @@
-"""Masks: where in an image the thing itself is, framed and looked at as the image is."""
+"""Segmentation masks: which pixels of an image show a lesion or a cell, preprocessed and cropped as the image is."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +15,16 @@ from parfocal.data.render import render_one
 from parfocal.errors import ParfocalError
 from parfocal.recipe import Recipe
 
-REGIONS_FILE = "parts.csv"
-"""The file in a folder of masks that names their values: `value,part`."""
+REGIONS_FILE = "regions.csv"
+"""The file in a folder of masks that names their values: `value,region`."""
 
 _MAX_REGIONS = 16
 
 
 class MaskFolder:
-    """A folder of masks: pictures called as their images are, 0 where nothing is, other values for its parts.
+    """A folder of masks: each has the name of its image, value 0 for the background and other values for the regions.
 
-    They lie in the folder itself, or in one called after the split. `parts.csv` names the values.
+    The masks are in the folder itself, or in a subfolder with the name of the split. `regions.csv` names the values.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,42 +32,44 @@ class MaskFolder:
             raise ParfocalError(f"There is no folder of masks at {folder}.")
         self.folder = folder
         self.region_names: Mapping[int, str] = {}
-        if (folder / REGIONS_FILE).is_file():
+        path = folder / REGIONS_FILE
+        if path.is_file():
             try:
-                rows = pd.read_csv(folder / REGIONS_FILE)
-                self.region_names = {int(row["value"]): str(row["part"]) for _, row in rows.iterrows()}
+                rows = pd.read_csv(path)
+                self.region_names = {int(row["value"]): str(row["region"]) for _, row in rows.iterrows()}
             except (KeyError, ValueError):
-                raise ParfocalError(
-                    f"{folder / REGIONS_FILE} must have the columns value (a number) and part."
-                ) from None
+                raise ParfocalError(f"{path} must have the columns value (a number) and region.") from None
 
     def find(self, image_path: Path, split: str = "") -> Path | None:
-        """Return where the mask of an image lies, if there is one."""
-        below = [self.folder / split, self.folder] if split else [self.folder]
-        places = (folder / f"{image_path.stem}{suffix}" for folder in below for suffix in (".png", *IMAGE_SUFFIXES))
-        return next((path for path in places if path.is_file()), None)
+        """Return the path of the mask of an image, or None."""
+        folders = [self.folder / split, self.folder] if split else [self.folder]
+        suffixes = (".png", *IMAGE_SUFFIXES)
+        candidates = (folder / f"{image_path.stem}{suffix}" for folder in folders for suffix in suffixes)
+        return next((path for path in candidates if path.is_file()), None)
 
     def render_regions(self, mask_path: Path, image_path: Path, recipe: Recipe) -> dict[str, np.ndarray]:
-        """Return which share of each pixel that a recipe's network sees belongs to each part, (side, side) by its name.
+        """Return by name which share of each pixel belongs to a region, (crop_size, crop_size), as the network sees it.
 
-        Raise Unreadable where one of the two files cannot be read.
+        Raise UnreadableImageError if one of the two files cannot be read.
         """
-        picture, facts = read_image(image_path, recipe.images)
-        drawn, own = read_image(mask_path)
-        if (own.width, own.height) != (facts.width, facts.height):
-            sizes = f"{own.width}×{own.height}, its image {facts.width}×{facts.height}"
+        image, image_info = read_image(image_path, recipe.images)
+        mask, mask_info = read_image(mask_path)
+        if (mask_info.width, mask_info.height) != (image_info.width, image_info.height):
+            sizes = f"{mask_info.width}×{mask_info.height}, its image {image_info.width}×{image_info.height}"
             raise ParfocalError(f"{mask_path} is {sizes}. A mask must be as large as its image.")
-        values = [int(value) for value in np.unique(drawn[..., 0]) if value]
+        values = [int(value) for value in np.unique(mask[..., 0]) if value]
         if len(values) > _MAX_REGIONS:
-            raise ParfocalError(f"{mask_path} has {len(values)} values: not a mask, or one that was saved as JPEG.")
-        named = {self.region_names.get(value, f"value {value}"): drawn[..., 0] == value for value in values}
-        return {name: _render_region(where, picture, recipe) for name, where in named.items()}
+            raise ParfocalError(f"{mask_path} has {len(values)} values: not a mask, or it was saved as JPEG.")
+        return {
+            self.region_names.get(value, f"value {value}"): _render_region(mask[..., 0] == value, image, recipe)
+            for value in values
+        }
 
 
 def _render_region(region: np.ndarray, image: Pixels, recipe: Recipe) -> np.ndarray:
-    """Bring a part to what the network sees: first to the scale at which the picture was decoded, then as it is."""
+    """Resize a region to the scale at which its image was decoded, then preprocess and crop it as the image."""
     height, width = image.shape[:2]
-    scaled = cv2.resize(region.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
-    framed = crop_and_resize(scaled, image, recipe.images)
+    resized = cv2.resize(region.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
+    preprocessed = crop_and_resize(resized, image, recipe.images)
     views = eval_views(1, recipe.images.size, recipe.views)
-    return render_one(np.repeat(framed[..., None], 3, axis=2), views, 0)[..., 0] / np.float32(255)
+    return render_one(np.repeat(preprocessed[..., None], 3, axis=2), views, 0)[..., 0] / np.float32(255)

@@ -1,13 +1,15 @@
-"""Shortcuts: does something beside the picture's content, such as the file's size or a scale bar, predict the label?"""
+"""Shortcut detection: does anything other than the content of an image, such as the file size, predict the label?
+
+Such a confounder (a scale bar in a corner, the brightness of one laboratory) lets a network learn the wrong thing.
+"""
 
 from dataclasses import dataclass
-from itertools import chain
 
 import cv2
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -15,24 +17,24 @@ _THUMBNAIL_SIDE = 4
 _CORNERS = ("top left corner", "top right corner", "bottom left corner", "bottom right corner")
 
 SHORTCUT_FEATURES: dict[str, tuple[str, ...]] = {
-    "file size": ("log of the bytes",),
-    "image size": ("log of the width", "log of the height", "log of the aspect"),
-    "mean colour": ("mean red", "mean green", "mean blue"),
-    "brightness": ("mean brightness", "deviation of brightness"),
+    "file size": ("log of the file size",),
+    "image size": ("log of the width", "log of the height", "log of the aspect ratio"),
+    "mean color": ("mean red", "mean green", "mean blue"),
+    "brightness": ("mean brightness", "standard deviation of the brightness"),
     "border": ("red of the border", "green of the border", "blue of the border"),
 } | {
     corner: tuple(
-        f"{colour} {row},{column} of the {corner}"
+        f"{color} {row},{column} of the {corner}"
         for row in range(_THUMBNAIL_SIDE)
         for column in range(_THUMBNAIL_SIDE)
-        for colour in ("red", "green", "blue")
+        for color in ("red", "green", "blue")
     )
     for corner in _CORNERS
 }
-"""The names of the numbers that `trivia` returns, in their order, by kind."""
+"""The names of the features that `compute_shortcut_features` returns, in their order, by kind."""
 
 ALL_FEATURES = "all together"
-"""The kind of the `Shortcut` that was judged on all trivia at once."""
+"""The kind of the `Shortcut` that uses all features at once."""
 
 _MAX_FOLDS = 5
 _MAX_ROWS = 5000
@@ -43,10 +45,11 @@ _CORNER_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one kind of trivia predicts the label of patients it has not seen.
+    """How well one kind of feature predicts the label of patients that the model has not seen.
 
-    `accuracy` stands beside that of always naming the largest class, `balanced_accuracy` beside `chance`, one in so
-    many classes; `standard_error` is that of the balanced accuracy of guessing, with as many guesses as groups.
+    Compare `accuracy` with `majority_accuracy`, that of the majority-class baseline, and `balanced_accuracy` with
+    `chance_level`, 1 divided by the number of classes. `standard_error` is the standard error of the balanced accuracy
+    of random guessing, with one guess for each group.
     """
 
     kind: str
@@ -58,79 +61,83 @@ class Shortcut:
 
     @property
     def is_clear(self) -> bool:
-        """Say whether it deserves a warning: clearly better than guessing, and not by luck."""
-        above = self.balanced_accuracy - self.chance_level
-        return above > _MIN_GAIN and above > 3 * self.standard_error
+        """Whether it deserves a warning: clearly better than chance, by more than 3 standard errors."""
+        gain = self.balanced_accuracy - self.chance_level
+        return gain > _MIN_GAIN and gain > 3 * self.standard_error
 
 
 def compute_shortcut_features(image: np.ndarray, n_bytes: int, width: int, height: int) -> np.ndarray:
-    """Return the numbers named in `TRIVIA` of an RGB picture, its file's bytes and its size before any reduction."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    mean, deviation = (float(number[0, 0]) for number in cv2.meanStdDev(grey))
-    width, height = max(1, width), max(1, height)
+    """Compute the features named in `SHORTCUT_FEATURES` of an RGB image.
+
+    `n_bytes` is the size of its file; `width` and `height` are those of the file, before any reduction.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    brightness, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(gray))
+    width = max(1, width)
+    height = max(1, height)
     numbers = [np.log(max(1, n_bytes)), np.log(width), np.log(height), np.log(width / height)]
-    numbers += [*cv2.mean(image)[:3], mean, deviation, *_mean_border_color(image)]
+    numbers += [*cv2.mean(image)[:3], brightness, deviation, *_mean_border_color(image)]
     return np.concatenate((numbers, *_corner_thumbnails(image))).astype(np.float32)
 
 
 def find_shortcuts(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[Shortcut]:
-    """Judge each kind of trivia alone, then all together, by a small model that is tested on groups it has not seen.
+    """Measure by cross-validation how well each kind of feature, and all together, predict the labels of new groups.
 
-    Rows without a label (-1) or with numbers that are not finite are left out, and so are classes of fewer than five
-    groups, as long as two others are larger. Above 5,000 rows a part is taken, a few of each group rather than many
-    of a few. Returns nothing where fewer than two classes have two groups.
+    Rows without a label (-1) or with features that are not finite are left out, and so are classes with fewer than five
+    groups, as long as two other classes have more. Of more than 5,000 rows a sample is taken: few rows of each of many
+    groups rather than many rows of few. The result is empty where fewer than two classes have two groups.
     """
     usable = (np.asarray(labels) >= 0) & np.isfinite(features).all(axis=1)
     if not usable.any():
         return []
     rows = np.flatnonzero(usable)
-    numbers = np.unique(np.asarray(groups)[rows], return_inverse=True)[1]
-    part = _sample_rows(numbers, seed)
-    rows, numbers = rows[part], numbers[part]
-    kept, folds = _select_foldable(np.asarray(labels)[rows], numbers)
-    if folds < 2:
+    rows = rows[_sample_rows(_to_integers(np.asarray(groups)[rows]), seed)]
+    foldable, n_folds = _select_foldable(np.asarray(labels)[rows], np.asarray(groups)[rows])
+    if n_folds < 2:
         return []
-    rows, numbers = rows[kept], numbers[kept]
-    known = np.unique(np.asarray(labels)[rows], return_inverse=True)[1]
-    chosen = np.asarray(features)[rows].astype(np.float64)
-    parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(chosen, known, numbers))
+    rows = rows[foldable]
+    features = np.asarray(features)[rows].astype(np.float64)
+    labels = _to_integers(np.asarray(labels)[rows])
+    groups = _to_integers(np.asarray(groups)[rows])
+    folds = list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(features, labels, groups))
+    kinds = np.repeat(list(SHORTCUT_FEATURES), [len(names) for names in SHORTCUT_FEATURES.values()])
+    columns = {kind: np.flatnonzero(kinds == kind) for kind in SHORTCUT_FEATURES}
+    columns[ALL_FEATURES] = np.arange(len(kinds))
     # Problems this small take a hundred times longer when threads share them on a busy machine.
     with threadpool_limits(1):
-        return [
-            _evaluate_kind(kind, chosen[:, columns], known, numbers, parts)
-            for kind, columns in _columns_by_kind().items()
-        ]
+        return [_evaluate_kind(kind, features[:, columns[kind]], labels, groups, folds) for kind in columns]
 
 
 def _mean_border_color(image: np.ndarray) -> np.ndarray:
-    """Return the mean colour of the outer 3 %."""
+    """Return the mean color of the outer 3 % of the image."""
     height, width = image.shape[:2]
-    down, across = max(1, round(_BORDER_SHARE * height)), max(1, round(_BORDER_SHARE * width))
-    middle = image[down : height - down, across : width - across]
-    area, inner = height * width, middle.shape[0] * middle.shape[1]
+    margin_y = max(1, round(_BORDER_SHARE * height))
+    margin_x = max(1, round(_BORDER_SHARE * width))
+    inner = image[margin_y : height - margin_y, margin_x : width - margin_x]
+    inner_area = inner.shape[0] * inner.shape[1]
     total = np.array(cv2.sumElems(image)[:3])
-    return (total - (np.array(cv2.sumElems(middle)[:3]) if inner else 0)) / (area - inner)
+    inner_total = np.array(cv2.sumElems(inner)[:3]) if inner_area else 0
+    return (total - inner_total) / (height * width - inner_area)
 
 
 def _corner_thumbnails(image: np.ndarray) -> list[np.ndarray]:
-    """Return small thumbnails of the four corners."""
-    down, across = (max(1, round(_CORNER_SHARE * side)) for side in image.shape[:2])
+    """Return a small thumbnail of each of the four corners."""
+    height, width = (max(1, round(_CORNER_SHARE * side)) for side in image.shape[:2])
     size = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
     return [
         cv2.resize(image[rows, columns], size, interpolation=cv2.INTER_AREA).ravel()
-        for rows in (slice(down), slice(-down, None))
-        for columns in (slice(across), slice(-across, None))
+        for rows in (slice(height), slice(-height, None))
+        for columns in (slice(width), slice(-width, None))
     ]
 
 
-def _columns_by_kind() -> dict[str, np.ndarray]:
-    """Return which columns of the vectors belong to each kind."""
-    kinds = np.array(list(chain.from_iterable([kind] * len(names) for kind, names in SHORTCUT_FEATURES.items())))
-    return {**{kind: np.flatnonzero(kinds == kind) for kind in SHORTCUT_FEATURES}, ALL_FEATURES: np.arange(len(kinds))}
+def _to_integers(values: np.ndarray) -> np.ndarray:
+    """Number the different values from 0 on."""
+    return np.unique(values, return_inverse=True)[1]
 
 
 def _sample_rows(groups: np.ndarray, seed: int) -> np.ndarray:
-    """Return the numbers of at most 5,000 rows, from as many groups as possible."""
+    """Return the positions of at most 5,000 rows, from as many groups as possible."""
     shuffled = np.random.default_rng(seed).permutation(len(groups))
     by_group = shuffled[np.argsort(groups[shuffled], kind="stable")]
     starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
@@ -140,43 +147,48 @@ def _sample_rows(groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _select_foldable(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Say which rows are of classes that have enough groups for cross-validation, and return the number of folds."""
+    """Return which rows are of classes with enough groups for cross-validation, and the number of folds."""
     classes = np.unique(labels)
-    sizes = np.array([len(np.unique(groups[labels == one])) for one in classes])
-    folds = min(_MAX_FOLDS, int(np.sort(sizes)[-2])) if len(classes) > 1 else 0
-    return np.isin(labels, classes[sizes >= folds]), folds
+    n_groups = _count_groups(labels, groups, classes)
+    n_folds = min(_MAX_FOLDS, int(np.sort(n_groups)[-2])) if len(classes) > 1 else 0
+    return np.isin(labels, classes[n_groups >= n_folds]), n_folds
 
 
-def _build_model(n_features: int) -> Pipeline:
-    # Sizes and colours often tell in the middle of their range, which squares can express; thumbnails are enough.
-    degree = 2 if n_features <= 3 else 1
-    squares = PolynomialFeatures(degree, include_bias=False)
-    return make_pipeline(StandardScaler(), squares, LogisticRegression(C=0.1, tol=1e-3, max_iter=300))
+def _count_groups(labels: np.ndarray, groups: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the number of groups of each class."""
+    return np.array([len(np.unique(groups[labels == label])) for label in classes])
 
 
 def _evaluate_kind(
     kind: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]
 ) -> Shortcut:
-    classes = int(labels.max()) + 1
-    likely, telling = np.zeros_like(labels), np.zeros_like(labels)
-    for seen, unseen in folds:
-        shares = np.bincount(labels[seen], minlength=classes) / len(seen)
-        chances = np.tile(shares, (len(unseen), 1))
-        if np.count_nonzero(shares) > 1 and np.ptp(features[seen], axis=0).any():
-            model = _build_model(features.shape[1]).fit(features[seen], labels[seen])
-            chances[:, model.classes_] = model.predict_proba(features[unseen])
-        likely[unseen] = chances.argmax(axis=1)
-        # Without the head start of large classes, so that the recalls of small ones count.
-        telling[unseen] = (chances / np.maximum(shares, 1e-9)).round(6).argmax(axis=1)
-    sizes = np.bincount(labels)
-    recalls = np.bincount(labels, weights=telling == labels) / sizes
-    independent = np.array([len(np.unique(groups[labels == one])) for one in range(classes)])
-    chance = 1 / classes
+    n_classes = int(labels.max()) + 1
+    # A linear model, with squares of sizes and colors: what predicts the label is often the middle of their range.
+    degree = 2 if features.shape[1] <= 3 else 1
+    predicted = np.zeros_like(labels)
+    predicted_with_equal_priors = np.zeros_like(labels)
+    for train, test in folds:
+        priors = np.bincount(labels[train], minlength=n_classes) / len(train)
+        probabilities = np.tile(priors, (len(test), 1))
+        if np.count_nonzero(priors) > 1 and np.ptp(features[train], axis=0).any():
+            model = make_pipeline(
+                StandardScaler(),
+                PolynomialFeatures(degree, include_bias=False),
+                LogisticRegression(C=0.1, tol=1e-3, max_iter=300),
+            ).fit(features[train], labels[train])
+            probabilities[:, model.classes_] = model.predict_proba(features[test])
+        predicted[test] = probabilities.argmax(axis=1)
+        # Divided by the class frequencies, so that small classes are predicted too and their recall counts.
+        predicted_with_equal_priors[test] = (probabilities / np.maximum(priors, 1e-9)).round(6).argmax(axis=1)
+    class_sizes = np.bincount(labels)
+    recalls = np.bincount(labels, weights=predicted_with_equal_priors == labels) / class_sizes
+    chance_level = 1 / n_classes
+    variances = chance_level * (1 - chance_level) / _count_groups(labels, groups, np.arange(n_classes))
     return Shortcut(
         kind=kind,
-        accuracy=float(np.mean(likely == labels)),
-        majority_accuracy=float(sizes.max() / sizes.sum()),
+        accuracy=float(np.mean(predicted == labels)),
+        majority_accuracy=float(class_sizes.max() / class_sizes.sum()),
         balanced_accuracy=float(recalls.mean()),
-        chance_level=chance,
-        standard_error=float(np.sqrt((chance * (1 - chance) / independent).sum()) / classes),
+        chance_level=chance_level,
+        standard_error=float(np.sqrt(variances.sum()) / n_classes),
     )

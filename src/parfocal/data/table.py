@@ -1,4 +1,4 @@
-"""Table: rows of (id, path, label, split, group, fold) and the class names; the group is the patient."""
+"""Table: a row for each labeled image (id, path, label, split, group, fold), and class names; a group is a patient."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +18,12 @@ _COLUMNS = ["id", "path", "label", "split", "group", "fold", "digest"]
 
 @dataclass(frozen=True)
 class Table:
-    """Labelled images.
+    """Labeled images.
 
-    `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1
-    where the data says none; fold and digest (of the file) are empty where the data has none. `classes` are the names
-    people read, `codes` what the data writes for each. `lists` are ordered lists of ids that the data asks to be
-    answered, such as a competition's test file, by name.
+    `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1 if
+    the data does not have one. The fold and the digest (a hash of the file) are empty if the data does not have them.
+    `classes` are the names of the classes; `codes` are what the data writes for them. `submission_lists` are, by name,
+    ordered lists of ids to predict, such as the test file of a competition.
     """
 
     rows: pd.DataFrame
@@ -37,71 +37,76 @@ class Table:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that hold at least one row, in their natural order."""
+        """The splits that have rows, in the order train, valid, test."""
         present = set(self.rows["split"])
         return tuple(split for split in SPLITS if split in present)
 
     @property
     def paths(self) -> list[str]:
-        """The different files of all rows, in the order in which they first come."""
+        """The distinct files of all rows, in order of first appearance."""
         return list(dict.fromkeys(self.rows["path"]))
 
     def find_positions_in(self, index: pd.DataFrame) -> np.ndarray:
-        """Return for each row the place of its file in an index, which has one row a file."""
-        place = {path: number for number, path in enumerate(index["path"])}
-        return np.array([place[path] for path in self.rows["path"]], dtype=np.int64)
+        """Return the position of each row's file in an index, which has one row for each file."""
+        positions = {path: position for position, path in enumerate(index["path"])}
+        return np.array([positions[path] for path in self.rows["path"]], dtype=np.int64)
 
     def get_positions(self, split: str) -> np.ndarray:
-        """Return the row numbers of one split."""
+        """Return the row numbers of a split."""
         return np.flatnonzero(self.rows["split"].to_numpy() == split)
 
     def get_rows(self, split: str) -> pd.DataFrame:
-        """Return the rows of one split."""
+        """Return the rows of a split."""
         return self.rows.iloc[self.get_positions(split)]
 
     def get_labels(self, split: str) -> np.ndarray:
-        """Return the labels of one split, -1 where unknown."""
+        """Return the labels of a split, -1 for unknown ones."""
         return self.rows["label"].to_numpy()[self.get_positions(split)].astype(np.int64)
 
     def is_labeled(self, split: str) -> bool:
-        """Say whether the split has rows and every one of them has a label."""
+        """Return whether the split has rows and all of them have a label."""
         labels = self.get_labels(split)
         return len(labels) > 0 and bool((labels != UNKNOWN).all())
 
     def count_classes(self, split: str) -> dict[str, int]:
-        """Return how many rows of each class a split has."""
+        """Return the number of rows of each class in a split."""
         labels = self.get_labels(split)
         return {name: int((labels == index).sum()) for index, name in enumerate(self.classes)}
 
     def drop_ids(self, ids: set[str]) -> Self:
-        """Return the table less the rows with these ids."""
-        lists = {name: tuple(one for one in wanted if one not in ids) for name, wanted in self.submission_lists.items()}
-        return replace(self, rows=self.rows[~self.rows["id"].isin(ids)].reset_index(drop=True), submission_lists=lists)
+        """Return the table without the rows with these ids."""
+        rows = self.rows[~self.rows["id"].isin(ids)].reset_index(drop=True)
+        lists = {
+            name: tuple(image_id for image_id in listed if image_id not in ids)
+            for name, listed in self.submission_lists.items()
+        }
+        return replace(self, rows=rows, submission_lists=lists)
 
     def save(self, path: Path) -> None:
-        """Write the rows as CSV; each list becomes a column that holds the place of its ids."""
+        """Write the rows as CSV; each submission list becomes a column with the positions of its ids."""
         rows = self.rows[_COLUMNS].copy()
         rows.insert(3, "class", [self.classes[label] if label != UNKNOWN else "" for label in rows["label"]])
-        for name, wanted in self.submission_lists.items():
-            places = {one: place for place, one in enumerate(wanted)}
-            rows[f"order:{name}"] = rows["id"].map(places).astype("Int64")
-        with atomic_write(path) as beside:
-            rows.to_csv(beside, index=False)
+        for name, listed in self.submission_lists.items():
+            positions = {image_id: position for position, image_id in enumerate(listed)}
+            rows[f"order:{name}"] = rows["id"].map(positions).astype("Int64")
+        with atomic_write(path) as temporary:
+            rows.to_csv(temporary, index=False)
 
     @classmethod
     def load(cls, run: Run) -> Self:
-        """Read the table that a run was made with."""
-        path, about = run.table_path, run.read_environment()["data"]
+        """Read the table of a run."""
+        path = run.table_path
+        data = run.read_environment()["data"]
         if not path.is_file():
-            raise ParfocalError(f"{path} is missing; the run folder is not whole.")
-        text = {"id": str, "path": str, "group": str, "split": str, "fold": str, "digest": str}
-        rows = pd.read_csv(path, dtype=text, keep_default_na=False)
+            raise ParfocalError(f"{path} is missing; the run folder is incomplete.")
+        text_columns = {"id": str, "path": str, "group": str, "split": str, "fold": str, "digest": str}
+        rows = pd.read_csv(path, dtype=text_columns, keep_default_na=False)
         lists: dict[str, tuple[str, ...]] = {}
         for column in (name for name in rows.columns if name.startswith("order:")):
-            placed = rows[rows[column].astype(str) != ""]
-            placed = placed.iloc[placed[column].astype(int).argsort()]
-            lists[column.removeprefix("order:")] = tuple(placed["id"])
-        return cls(rows[_COLUMNS], tuple(about["classes"]), tuple(about["codes"]), about["source"], lists)
+            listed = rows[rows[column].astype(str) != ""]
+            listed = listed.iloc[listed[column].astype(int).argsort()]
+            lists[column.removeprefix("order:")] = tuple(listed["id"])
+        return cls(rows[_COLUMNS], tuple(data["classes"]), tuple(data["codes"]), data["source"], lists)
 
 
 def build_rows(
@@ -114,7 +119,13 @@ def build_rows(
     digests: list[str] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of a table from its columns."""
-    places = [str(path) for path in paths]
-    columns = [ids, places, np.asarray(labels, dtype=np.int64), splits, groups]
-    columns += [folds or [""] * len(ids), digests or [""] * len(ids)]
-    return pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
+    columns = {
+        "id": ids,
+        "path": [str(path) for path in paths],
+        "label": np.asarray(labels, dtype=np.int64),
+        "split": splits,
+        "group": groups,
+        "fold": folds or [""] * len(ids),
+        "digest": digests or [""] * len(ids),
+    }
+    return pd.DataFrame(columns)

@@ -1,1 +1,1 @@
-"""The engine: devices, precision, prefetch, several processes, compiled networks."""
+"""The engine: devices, precision, data loading, out-of-memory handling, distributed training, compiled networks."""

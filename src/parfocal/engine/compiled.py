@@ -1,4 +1,4 @@
-"""Networks compiled for this machine's processor by OpenVINO, where it is installed."""
+"""Networks compiled by OpenVINO for the processor of this machine, if OpenVINO is installed."""
 
 import sys
 import warnings
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     import openvino
 
 CHUNK_SIZE = 16
-"""How many images one core works on at a time; larger parts are not faster, and take memory."""
+"""Images that one core processes at a time; larger chunks are not faster and need more memory."""
 
 Precision = Literal["float32", "bf16"]
-"""What a network computes in."""
+"""The number format that a network computes in."""
 
 
 def is_openvino_available() -> bool:
-    """Whether OpenVINO is installed."""
+    """Return whether OpenVINO is installed."""
     return find_spec("openvino") is not None
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO without its habit of telling its makers of each import and use."""
+    """Import OpenVINO without its telemetry, which reports each import and use to its makers."""
     modules: dict[str, Any] = sys.modules
     modules.setdefault("openvino_telemetry", None)
     import openvino
@@ -38,54 +38,54 @@ def import_openvino() -> Any:
 
 @torch.inference_mode()
 def trace_network(network: nn.Module, image_size: int) -> torch.jit.ScriptModule:
-    """Return the steps a network takes for pixels (N, side, side, 3), whatever N is, with its weights as constants."""
+    """Trace a network for uint8 pixels (N, image_size, image_size, 3) with any N, with its weights as constants."""
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
-        # Tracing is deprecated, but it is what OpenVINO does itself; and shapes decide here on nothing but the layout.
+        # Tracing is deprecated, but OpenVINO uses it, too. Only the memory layout depends on shapes here.
         warnings.simplefilter("ignore")
         # The check would run and trace the network once more.
-        steps: Any = torch.jit.trace(network.eval(), example, check_trace=False)
-        # What depends on weights alone is worked out now: left to OpenVINO, it is wrong where several streams share it.
-        return torch.jit.freeze(steps, optimize_numerics=False)
+        traced: Any = torch.jit.trace(network.eval(), example, check_trace=False)
+        # Freezing computes what depends on weights alone. OpenVINO would do so incorrectly with several streams.
+        return torch.jit.freeze(traced, optimize_numerics=False)
 
 
 def convert_to_openvino(network: nn.Module, image_size: int) -> "openvino.Model":
-    """Return a network as OpenVINO's own graph."""
+    """Convert a network to an OpenVINO model."""
     openvino = import_openvino()
     pixels = openvino.PartialShape([-1, image_size, image_size, 3]), openvino.Type.u8
     return openvino.convert_model(trace_network(network, image_size), input=[pixels])
 
 
 class OpenVinoNetwork:
-    """A network on this machine's cores, from uint8 pixels to rows; any number of images, from any number of threads.
+    """A compiled network, from uint8 pixels to one row per image, for any number of images and threads.
 
-    Many images are shared out to the cores, each of which works on a part at a time, and a single image is worked on by
-    all cores together: the first gets most done, the second answers soonest.
+    Many images are distributed over the cores in chunks, which gives the highest throughput. A single image is
+    processed by all cores together, which gives the lowest latency.
     """
 
     def __init__(self, model: "openvino.Model", precision: Precision) -> None:
         core = import_openvino().Core()
-        hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+        options = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
         self._throughput_requests, self._latency_requests = (
-            _create_requests(core.compile_model(model, "CPU", {**hints, "PERFORMANCE_HINT": hint}))
+            _create_requests(core.compile_model(model, "CPU", {**options, "PERFORMANCE_HINT": hint}))
             for hint in ("THROUGHPUT", "LATENCY")
         )
         self._pool = ThreadPoolExecutor(self._throughput_requests.qsize(), thread_name_prefix="compiled")
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return one row for each image, in their order."""
+        """Return one row per image, in the same order."""
         if len(pixels) == 1:
             return _infer(self._latency_requests, pixels)
-        parts = [pixels[start : start + CHUNK_SIZE] for start in range(0, len(pixels), CHUNK_SIZE)]
-        return np.concatenate(list(self._pool.map(partial(_infer, self._throughput_requests), parts)))
+        chunks = [pixels[start : start + CHUNK_SIZE] for start in range(0, len(pixels), CHUNK_SIZE)]
+        return np.concatenate(list(self._pool.map(partial(_infer, self._throughput_requests), chunks)))
 
 
 def _create_requests(model: "openvino.CompiledModel") -> "SimpleQueue[openvino.InferRequest]":
-    """Return as many requests as may be under way at a time; who wants one waits for it."""
-    free: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+    """Return a queue of as many inference requests as may run at the same time; a thread waits for a free one."""
+    requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
     for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-        free.put(model.create_infer_request())
-    return free
+        requests.put(model.create_infer_request())
+    return requests
 
 
 def _infer(requests: "SimpleQueue[openvino.InferRequest]", pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Several processes that train one network: who goes first, what all agree on, and norms over all their images."""
+"""Distributed training: start processes, run work on rank 0, reduce values, and synchronize batch norm."""
 
 import atexit
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def launch(fabric: Fabric) -> None:
-    """Start the other processes, if the recipe asks for several and nobody has; only the first one speaks."""
+    """Start the other processes, unless torchrun or SLURM started them; only rank 0 prints."""
     fabric.launch()
     if fabric.world_size > 1:
         atexit.register(_destroy_process_group)
@@ -25,12 +25,12 @@ def launch(fabric: Fabric) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Say whether this process is the only one or the first, which speaks and writes for all."""
+    """Return whether this process is rank 0, or the only process: the one that prints and writes."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def rank_zero_first(fabric: Fabric, work: Callable[[], Result]) -> Result:
-    """Do some work in the first process, then in the others, which find it done; a fault of the first ends all."""
+    """Do work on rank 0, then on the other processes, which find it cached; a failure on rank 0 ends all processes."""
     if fabric.global_rank:
         with rank_zero_guard(fabric):
             pass
@@ -41,9 +41,9 @@ def rank_zero_first(fabric: Fabric, work: Callable[[], Result]) -> Result:
 
 @contextmanager
 def rank_zero_guard(fabric: Fabric) -> Iterator[None]:
-    """Have all processes wait at the block's end for the first; where it fails there, all end, and the first says why.
+    """Make all processes wait for rank 0 at the end of the block; if it fails there, all end and rank 0 reports why.
 
-    In the block nothing may be asked of all processes: one that has failed would not answer.
+    The block must not communicate between processes, because a failed process would not answer.
     """
     if fabric.world_size == 1:
         yield
@@ -61,23 +61,23 @@ def rank_zero_guard(fabric: Fabric) -> Iterator[None]:
 
 
 def all_max(fabric: Fabric, value: float) -> float:
-    """Return the largest of all processes' numbers."""
+    """Return the largest value of all processes."""
     if fabric.world_size == 1:
         return value
     return all_reduce(fabric, torch.tensor(float(value), device=fabric.device), "max").item()
 
 
 def all_reduce(fabric: Fabric, values: Tensor, reduce_op: str = "sum") -> Tensor:
-    """Return the sum of all processes' values, or their `max` or `min`."""
+    """Return the `sum`, `max` or `min` of the values of all processes."""
     if fabric.world_size == 1:
         return values
-    total = fabric.all_reduce(values, reduce_op=reduce_op)
-    assert isinstance(total, Tensor)
-    return total
+    reduced = fabric.all_reduce(values, reduce_op=reduce_op)
+    assert isinstance(reduced, Tensor)
+    return reduced
 
 
 def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
-    """Give all processes the running statistics of the first, which each gathers from its own images."""
+    """Copy the running statistics of rank 0 to all processes, which computed their own from their images."""
     if fabric.world_size == 1:
         return
     for network in networks:
@@ -85,21 +85,24 @@ def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
             distributed.broadcast(buffer, src=0)
 
 
-def convert_sync_batchnorm(network: nn.Module) -> None:
-    """Let every batch norm take mean and variance over the images of all processes; the weights keep their names."""
+def convert_sync_batchnorm(network: nn.Module, device: torch.device) -> None:
+    """Replace each batch norm with one whose statistics are those of all processes; the weights keep their names."""
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
-            shared = SyncBatchNorm2d(module.num_features, module.eps, module.momentum)
-            shared.load_state_dict(module.state_dict())
-            parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, shared)
+            synchronized = CpuSyncBatchNorm(module.num_features, module.eps, module.momentum)
+            synchronized.load_state_dict(module.state_dict())
+            parent, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(parent), attribute, synchronized)
 
 
-class SyncBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm over the images of all processes, on any device: PyTorch's own one refuses to run on a CPU."""
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """Synchronized batch norm on CPUs, where `nn.SyncBatchNorm` does not run."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch calls it
-        """Normalise by the moments of all processes' images in training, by the running ones in evaluation."""
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
+        """Normalize by the statistics of all processes' images in training, by the running statistics otherwise."""
         if not self.training or not distributed.is_initialized():
             return super().forward(input)
         assert self.running_mean is not None
@@ -108,19 +111,19 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         values = input.float()
         count = _all_reduce_sum(values.new_tensor(values.numel() / values.shape[1]))
         mean = _all_reduce_sum(values.sum(dim=(0, 2, 3))) / count
-        centred = values - mean[:, None, None]
-        variance = _all_reduce_sum(centred.square().sum(dim=(0, 2, 3))) / count
+        centered = values - mean[:, None, None]
+        variance = _all_reduce_sum(centered.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
-            share = self.momentum or 0.1
+            momentum = self.momentum or 0.1
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * count / (count - 1), share)
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
         scale = (variance + self.eps).rsqrt() * self.weight
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """The sum over all processes, whose slope is the sum of theirs."""
+    """The sum over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:
@@ -129,8 +132,8 @@ class _AllReduceSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: object, *slopes: Tensor) -> Tensor:
-        total = slopes[0].clone()
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
         distributed.all_reduce(total)
         return total
 

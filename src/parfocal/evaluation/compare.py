@@ -25,7 +25,7 @@ from parfocal.evaluation.predictions import (
     number_duplicates,
 )
 from parfocal.evaluation.significance import adjust_p_values, mcnemar_test, permutation_test
-from parfocal.evaluation.summary import TABULATED_METRICS, MetricValue
+from parfocal.evaluation.summary import TABLE_METRICS, MetricValue
 from parfocal.notebook import render_html_table
 from parfocal.recipe import find_differences
 from parfocal.run import Run, open_runs
@@ -94,7 +94,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Show the comparison in a notebook."""
-        labels = [get_metric(name).label for name in TABULATED_METRICS]
+        labels = [get_metric(name).label for name in TABLE_METRICS]
         results = render_html_table(
             f"Report: {self.report_path}" if self.report_path else "Comparison",
             (f"on {self.split}", "images", *labels, "majority"),
@@ -102,7 +102,7 @@ class Comparison:
                 (
                     result.name,
                     str(result.n_images),
-                    *(str(result.metrics[name]) for name in TABULATED_METRICS),
+                    *(str(result.metrics[name]) for name in TABLE_METRICS),
                     f"{result.majority_accuracy:.3f}",
                 )
                 for result in self.results
@@ -116,7 +116,7 @@ class Comparison:
                 "yes" if difference.significant else "no",
             )
             for difference in self.differences
-            if difference.metric in TABULATED_METRICS
+            if difference.metric in TABLE_METRICS
         ]
         if not differences:
             return results

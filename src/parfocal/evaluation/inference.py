@@ -1,7 +1,4 @@
-"""From pixels to probabilities: the same few lines serve validation, evaluation and prediction.
-
-Fabric takes as long to import as PyTorch, so that it waits until a network is to be run.
-"""
+"""Inference: from pixels to class probabilities, for validation, evaluation, prediction and serving."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, cast
@@ -16,7 +13,7 @@ from parfocal.data.loader import BatchLoader
 from parfocal.data.table import Table
 from parfocal.engine.batches import EVALUATION_BATCH_SIZE
 from parfocal.engine.compiled import OpenVinoNetwork, convert_to_openvino, is_openvino_available
-from parfocal.engine.device import build_memory_error, is_out_of_memory, resolve_precision
+from parfocal.engine.device import build_memory_error, resolve_precision, retry_out_of_memory
 from parfocal.evaluation.predictions import Predictions
 from parfocal.models.classifier import Classifier
 from parfocal.progress import print_line, show_progress
@@ -25,35 +22,38 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _MAX_BATCH_SIZES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""How many images at once go through a network for which memory ran out."""
+"""The largest batch size of each network that has run out of memory."""
 
 
 def predict_split(fabric: "Fabric", network: nn.Module, table: Table, split: str, batches: BatchLoader) -> Predictions:
-    """Return what a network says about every image of a split; of several processes each answers for its share."""
-    several, own = tta_views(batches.views_config), batches.rank_rows()
-    with show_progress(f"Judging {split}", len(own) * len(several)) as done:
+    """Return the predictions for a split, averaged over the TTA views; each process predicts its share of the rows."""
+    views = tta_views(batches.views_config)
+    rows = batches.rank_rows()
+    with show_progress(f"Evaluating {split}", len(rows) * len(views)) as advance:
 
-        def seen(look: int) -> Iterator[Tensor]:
-            for pixels, _ in batches.eval_batches(look):
+        def read_pixels(view: int) -> Iterator[Tensor]:
+            for pixels, _ in batches.eval_batches(view):
                 yield pixels
-                done(len(pixels))
+                advance(len(pixels))
 
-        answers = np.mean([predict_probabilities(fabric, network, seen(look)) for look in several], axis=0)
-    whole = np.zeros((len(batches.indices), len(table.classes)))
-    whole[own] = answers
+        rank_probabilities = np.mean(
+            [predict_probabilities(fabric, network, read_pixels(view)) for view in views], axis=0
+        )
+    probabilities = np.zeros((len(batches.indices), len(table.classes)))
+    probabilities[rows] = rank_probabilities
     if fabric.world_size > 1:
-        # Each row comes from one process, and all others add 0 to it.
-        summed = fabric.all_reduce(torch.from_numpy(whole).to(fabric.device), reduce_op="sum")
-        assert isinstance(summed, Tensor)
-        whole = summed.cpu().numpy()
-    return Predictions.from_table(table, split, whole)
+        # Each row is filled by one process and 0 in all others, so the sum is the whole.
+        total = fabric.all_reduce(torch.from_numpy(probabilities).to(fabric.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        probabilities = total.cpu().numpy()
+    return Predictions.from_table(table, split, probabilities)
 
 
 @torch.inference_mode()
 def predict_probabilities(fabric: "Fabric", network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
-    """Return one row of class probabilities for each image, in the order of the batches of pixels.
+    """Return one row of class probabilities per image, in the order of the batches of pixels.
 
-    Where memory runs out, the network is given half as many images at once, from then on.
+    If memory runs out, the batch size of this network is halved from then on.
     """
     network.eval()
     with fabric.autocast():
@@ -62,55 +62,51 @@ def predict_probabilities(fabric: "Fabric", network: nn.Module, batches: Iterabl
 
 
 def _predict_batch(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    while True:
-        few = min(_MAX_BATCH_SIZES.get(network, len(pixels)), len(pixels))
-        try:
-            parts = (part.to(device, non_blocking=True) for part in pixels.split(few))
-            return torch.cat([torch.softmax(network(part).float(), dim=1) for part in parts])
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the `except`, so that the failed pass and all it holds is gone.
-        _halve_batch_size(network, few, device)
+    def get_batch_size() -> int:
+        return min(_MAX_BATCH_SIZES.get(network, len(pixels)), len(pixels))
 
+    def predict() -> Tensor:
+        chunks = (chunk.to(device, non_blocking=True) for chunk in pixels.split(get_batch_size()))
+        return torch.cat([torch.softmax(network(chunk).float(), dim=1) for chunk in chunks])
 
-def _halve_batch_size(network: nn.Module, batch_size: int, device: torch.device) -> None:
-    if batch_size == 1:
-        raise build_memory_error()
-    if network not in _MAX_BATCH_SIZES:
-        print_line(f"Memory ran out with {batch_size} images: they are judged fewer at a time.")
-    _MAX_BATCH_SIZES[network] = batch_size // 2
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    def halve_batch_size() -> None:
+        batch_size = get_batch_size()
+        if batch_size == 1:
+            raise build_memory_error()
+        if network not in _MAX_BATCH_SIZES:
+            print_line(f"Memory ran out with a batch size of {batch_size}: it is halved for inference.")
+        _MAX_BATCH_SIZES[network] = batch_size // 2
+
+    return retry_out_of_memory(predict, halve_batch_size, device)
 
 
 def build_predict_function(
     fabric: "Fabric", network: Classifier, image_size: int, precision: str, *, long_lived: bool = False
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what turns uint8 pixels (N, side, side, 3) into probabilities, as fast as it can be done here.
+    """Return the fastest function from uint8 pixels (N, image_size, image_size, 3) to class probabilities.
 
-    On a CPU this is OpenVINO, where it is installed; elsewhere PyTorch, which on a graphics card compiles a network
-    whose use is `lasting`. Any number of images, from any thread.
+    On a CPU it uses OpenVINO if that is installed, otherwise PyTorch; on a GPU PyTorch, with a compiled network if it
+    is `long_lived`. N is free, and any thread may call the function.
     """
     if fabric.device.type == "cpu" and is_openvino_available():
         return OpenVinoNetwork(
             convert_to_openvino(nn.Sequential(network, nn.Softmax(dim=1)), image_size), resolve_precision(precision)
         )
-    # It takes a minute: too long for a handful of images.
-    best = compile_network(fabric, network, image_size) if long_lived and fabric.device.type == "cuda" else network
+    # Compilation takes a minute, which is too long for a few images.
+    compiled = compile_network(fabric, network, image_size) if long_lived and fabric.device.type == "cuda" else network
 
-    def rows(pixels: np.ndarray) -> np.ndarray:
-        return predict_probabilities(fabric, best, torch.from_numpy(pixels).split(EVALUATION_BATCH_SIZE))
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        return predict_probabilities(fabric, compiled, torch.from_numpy(pixels).split(EVALUATION_BATCH_SIZE))
 
-    return rows
+    return predict
 
 
 def compile_network(fabric: "Fabric", network: nn.Module, image_size: int) -> nn.Module:
-    """Return a network as PyTorch compiles it for any number of images; where it cannot, say so, and as it is."""
-    best = cast(nn.Module, torch.compile(network, dynamic=True))
+    """Compile a network with `torch.compile` for any batch size; if that fails, warn and return it uncompiled."""
+    compiled = cast(nn.Module, torch.compile(network, dynamic=True))
     try:
-        predict_probabilities(fabric, best, [torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)])
-    except Exception as error:  # whatever a compiler lacks
-        print_line(f"Warning: PyTorch cannot compile the network here ({type(error).__name__}); it answers uncompiled.")
+        predict_probabilities(fabric, compiled, [torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)])
+    except Exception as error:  # A compiler can fail with any exception.
+        print_line(f"Warning: PyTorch cannot compile the network ({type(error).__name__}). It runs uncompiled.")
         return network
-    return best
+    return compiled

@@ -3,7 +3,7 @@
 To add a metric, add one row to `METRICS`. All lists of metric names are filters of it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -45,14 +45,16 @@ class Metric:
     greater_is_better: bool = True
     needs_classes: int = 1
     """The number of classes that a split needs to have images of, for the metric to mean something."""
+    needs_order: bool = False
+    """Whether it is for ordered classes (grades)."""
     same_as: str = ""
     """A metric that this one equals if there are only two classes."""
     selectable: bool = False
     """Whether it is kept per epoch and can choose the best one (`select` in the recipe, which lists the names too)."""
     compared: bool = False
     """Whether differences between runs are tested."""
-    tabulated: bool = False
-    """Whether the main tables show it."""
+    tables: Literal["none", "wide", "all"] = "none"
+    """Which tables of results show it: none, only the wide ones (of the report), or all."""
     has_interval: bool = True
 
     @property
@@ -75,6 +77,7 @@ def _build_fixed_rate_metrics(rate: float) -> tuple[Metric, Metric]:
             "ranks",
             partial(ranked_scores.sensitivity_at_specificity, specificity=rate),
             scope="class",
+            tables="wide" if rate == 0.95 else "none",
         ),
         Metric(
             f"specificity_at_sensitivity_{percent}",
@@ -87,24 +90,26 @@ def _build_fixed_rate_metrics(rate: float) -> tuple[Metric, Metric]:
 
 
 METRICS = (
-    Metric("accuracy", "accuracy", "confusion", confusion.accuracy, selectable=True, compared=True, tabulated=True),
+    Metric("accuracy", "accuracy", "confusion", confusion.accuracy, selectable=True, compared=True, tables="all"),
     Metric("balanced_accuracy", "balanced", "confusion", confusion.balanced_accuracy, full_name="balanced accuracy",
-           selectable=True, compared=True, tabulated=True),
-    Metric("macro_f1", "macro F1", "confusion", confusion.macro_f1, compared=True),
+           selectable=True, compared=True, tables="all"),
+    Metric("macro_f1", "macro F1", "confusion", confusion.macro_f1, compared=True, tables="wide"),
     Metric("weighted_f1", "weighted F1", "confusion", confusion.weighted_f1),
     Metric("kappa", "kappa", "confusion", confusion.kappa, needs_classes=2,
-           selectable=True, compared=True, tabulated=True),
-    Metric("linear_kappa", "linear kappa", "confusion", confusion.linear_kappa, needs_classes=2, same_as="kappa"),
+           selectable=True, compared=True, tables="all"),
+    Metric("linear_kappa", "linear kappa", "confusion", confusion.linear_kappa, needs_classes=2, needs_order=True,
+           same_as="kappa"),
     Metric("quadratic_kappa", "quadratic kappa", "confusion", confusion.quadratic_kappa, needs_classes=2,
-           same_as="kappa", selectable=True, compared=True, tabulated=True),
+           needs_order=True, same_as="kappa", selectable=True, compared=True, tables="all"),
     Metric("mean_absolute_error", "MAE", "confusion", confusion.mean_absolute_error, full_name="mean absolute error",
-           greater_is_better=False),
-    Metric("recall", "recall", "confusion", confusion.recall, full_name="recall (sensitivity)", scope="class"),
-    Metric("precision", "precision", "confusion", confusion.precision, scope="class"),
-    Metric("specificity", "specificity", "confusion", confusion.specificity, scope="class"),
-    Metric("f1", "F1", "confusion", confusion.f1, scope="class"),
+           needs_order=True, greater_is_better=False),
+    Metric("recall", "recall", "confusion", confusion.recall, full_name="recall (sensitivity)", scope="class",
+           tables="all"),
+    Metric("precision", "precision", "confusion", confusion.precision, scope="class", tables="all"),
+    Metric("specificity", "specificity", "confusion", confusion.specificity, scope="class", tables="all"),
+    Metric("f1", "F1", "confusion", confusion.f1, scope="class", tables="wide"),
     Metric("auc", "AUC", "ranks", ranked_scores.auc, full_name="ROC AUC", scope="both", needs_classes=2,
-           selectable=True, compared=True, tabulated=True),
+           selectable=True, compared=True, tables="all"),
     Metric("average_precision", "average precision", "ranks", ranked_scores.average_precision, scope="both"),
     *_build_fixed_rate_metrics(FIXED_RATES[0]),
     *_build_fixed_rate_metrics(FIXED_RATES[1]),
@@ -141,16 +146,6 @@ MetricArrays = dict[MetricKey, np.ndarray]
 def get_metric(name: str) -> Metric:
     """Return the metric of a name."""
     return _METRICS_BY_NAME[name]
-
-
-def select_distinct(names: Iterable[str], results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Leave out metrics that repeat another in all results: for two classes, quadratic kappa is kappa."""
-
-    def is_repeated(name: str) -> bool:
-        original = get_metric(name).same_as
-        return bool(original) and all(result[name] == result[original] for result in results)
-
-    return [name for name in names if not is_repeated(name)]
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.metrics import METRICS
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.thresholds import apply_thresholds, compute_expected_grades, tune_thresholds
 from parfocal.evaluation.validation_decision import (
@@ -26,7 +27,7 @@ CRITERIA = (
     "or kappa (thresholds between grades)"
 )
 
-_PROBABILITY_METRICS = ("brier", "loss", "ece", "auc", "average_precision")
+_PROBABILITY_METRICS = {metric.name for metric in METRICS if metric.source != "confusion"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class OperatingPoint(ValidationDecision):
                 values.pop(name, None)
             for of_class in values["per_class"].values():
                 for name in list(of_class):
-                    if name in _PROBABILITY_METRICS or "_at_" in name:
+                    if name in _PROBABILITY_METRICS:
                         del of_class[name]
         return {"goal": self.goal, "thresholds": list(self.thresholds), **metrics}
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES, find_images
 from parfocal.data.layouts.sheets import read_sheet
-from parfocal.data.parallel import map_ordered
+from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.engine.batches import EVALUATION_BATCH_SIZE
-from parfocal.errors import ParfocalError, UnreadableImageError, UsageError
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.predictor import Predictor, PreparedViews
 from parfocal.evaluation.submission import SampleSubmission
@@ -79,12 +79,11 @@ def predict(
 
 def _predict_rows(predictor: Predictor, files: Iterable[NamedFile], result: PredictResult) -> Iterator[list[str]]:
     """Yield the row of each readable image; record unreadable images and count flags in the result."""
+    prepare_or_explain = catch_unreadable(predictor.prepare)
 
     def prepare(image: NamedFile) -> tuple[str, PreparedViews | str]:
-        try:
-            return image[0], predictor.prepare(image[1])
-        except UnreadableImageError as reason:
-            return image[0], str(reason)
+        name, file = image
+        return name, prepare_or_explain(file)
 
     with closing(map_ordered(files, prepare, "Predicting")) as outcomes:
         while chunk := list(islice(outcomes, EVALUATION_BATCH_SIZE)):

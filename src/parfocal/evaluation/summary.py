@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from parfocal.evaluation.metrics import CLASS_METRICS, MAJORITY_ACCURACY, METRICS, SPLIT_METRICS, select_distinct
+from parfocal.evaluation.metrics import CLASS_METRICS, MAJORITY_ACCURACY, SPLIT_METRICS, get_metric
 from parfocal.run import Run
 
-TABULATED_METRICS = tuple(metric.name for metric in METRICS if metric.tabulated)
-"""The metrics of the main tables."""
+TABLE_METRICS = tuple(metric.name for metric in SPLIT_METRICS if metric.tables == "all")
+"""The metrics that every table of results shows."""
+WIDE_TABLE_METRICS = tuple(metric.name for metric in SPLIT_METRICS if metric.tables != "none")
+"""The metrics that a table of results shows if there is room for many columns, as in the report."""
+CLASS_TABLE_METRICS = tuple(metric.name for metric in CLASS_METRICS if metric.tables == "all")
+WIDE_CLASS_TABLE_METRICS = tuple(metric.name for metric in CLASS_METRICS if metric.tables != "none")
 
 SPLITS = ("valid", "test")
 
@@ -96,6 +100,26 @@ def summarize(runs: Sequence[Run]) -> list[SummaryRow]:
     return rows
 
 
-def select_tabulated(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the metrics that a table of results shows, by name; not those that repeat another in all results."""
-    return select_distinct(TABULATED_METRICS, results)
+def select_distinct(names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Leave out metrics that repeat another in all results: for two classes, quadratic kappa is kappa."""
+
+    def is_repeated(name: str) -> bool:
+        original = get_metric(name).same_as
+        return bool(original) and all(result[name] == result[original] for result in results)
+
+    return [name for name in names if not is_repeated(name)]
+
+
+def select_for_order(names: Sequence[str], ordered: bool) -> list[str]:
+    """Leave out the metrics of ordered classes, or if the classes are ordered, the metrics that those replace."""
+    metrics = [get_metric(name) for name in names]
+    if not ordered:
+        return [metric.name for metric in metrics if not metric.needs_order]
+    replaced = {metric.same_as for metric in metrics if metric.needs_order}
+    return [metric.name for metric in metrics if metric.name not in replaced]
+
+
+def add_baseline(names: Sequence[str]) -> list[str]:
+    """Insert the majority-class baseline after accuracy, the metric that it is a baseline of."""
+    position = list(names).index("accuracy") + 1
+    return [*names[:position], MAJORITY_ACCURACY.name, *names[position:]]

@@ -8,11 +8,11 @@ import numpy as np
 
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, prepare_image
-from parfocal.data.parallel import map_ordered
+from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.render import render_one
 from parfocal.data.store import find_store
 from parfocal.data.table import Table
-from parfocal.errors import ParfocalError, UnreadableImageError, UsageError, did_you_mean, join_limited
+from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
 from parfocal.evaluation.locate import locate_table
 from parfocal.recipe import Recipe
 from parfocal.run import Run
@@ -98,10 +98,7 @@ def _read_from_files(recipe: Recipe, paths: dict[str, Path]) -> dict[str, Pixels
     """Return the evaluation view of each image, or the reason why it is unreadable."""
     views = eval_views(1, recipe.images.size, recipe.views)
 
-    def read(path: Path) -> Pixels | str:
-        try:
-            return render_one(prepare_image(path, recipe.images)[0], views, 0)
-        except UnreadableImageError as error:
-            return str(error)
+    def read(path: Path) -> Pixels:
+        return render_one(prepare_image(path, recipe.images)[0], views, 0)
 
-    return dict(zip(paths, map_ordered(list(paths.values()), read, "Reading"), strict=True))
+    return dict(zip(paths, map_ordered(list(paths.values()), catch_unreadable(read), "Reading"), strict=True))

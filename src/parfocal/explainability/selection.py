@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from parfocal.data.decode import Pixels
-from parfocal.data.parallel import map_ordered
+from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.table import UNKNOWN
-from parfocal.errors import ParfocalError, UnreadableImageError, UsageError, did_you_mean
+from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predict import list_files
 from parfocal.evaluation.predictions import Predictions
@@ -153,11 +153,5 @@ def select_from_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Sel
 
 def _prepare_files(predictor: Predictor, files: dict[str, Path]) -> dict[str, PreparedViews | str]:
     """Return the views of each image as the predictor takes them, or the reason why it is unreadable."""
-
-    def prepare(path: Path) -> PreparedViews | str:
-        try:
-            return predictor.prepare(path)
-        except UnreadableImageError as error:
-            return str(error)
-
-    return dict(zip(files, map_ordered(list(files.values()), prepare, "Reading"), strict=True))
+    prepared = map_ordered(list(files.values()), catch_unreadable(predictor.prepare), "Reading")
+    return dict(zip(files, prepared, strict=True))

@@ -92,13 +92,13 @@ def export(
         if int8:
             assert isinstance(export_format, OpenVino)
             model = convert_to_openvino(graph, graph.size)
-            results[precision] = predict_timed(OpenVinoNetwork(model, precision), sample, decision, recipe)
+            results[precision] = predict_timed(OpenVinoNetwork(model, precision), sample, decision)
             calibration = available.take_every(2, 1) if len(available) > 1 else available
             export_format.write_model(quantize(model, calibration.pixels), precision, metadata, temporary)
         else:
             export_format.write(graph, precision, metadata, temporary)
     name = "int8" if int8 else precision
-    results[name] = predict_timed(load_export(draft, to), sample, decision, recipe)
+    results[name] = predict_timed(load_export(draft, to), sample, decision)
     verification = compare_results(results["run"], results[name])
     card_path = Path(card) if card else path.with_name(f"{path.name}.md")
     exported = Exported(path, card_path, sample.source, verification, results)

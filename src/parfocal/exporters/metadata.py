@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import parfocal
 from parfocal.engine.compiled import Precision
 from parfocal.evaluation.decision import Decision
 from parfocal.recipe import Recipe
 from parfocal.run import Run
+from parfocal.version import __version__
 
 INTENDED_USE = "For research and teaching. Not a medical device."
 
@@ -17,7 +17,7 @@ def build_metadata(run: Run, recipe: Recipe, decision: Decision, precision: Prec
     """Return the metadata of an export as plain data; `recipe` has the test-time augmentation of the decision."""
     data, size = run.read_environment()["data"], recipe.images.size
     return {
-        "parfocal": parfocal.__version__,
+        "parfocal": __version__,
         "run": run.name,
         "model": recipe.network.model,
         "use": INTENDED_USE,

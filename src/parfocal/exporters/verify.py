@@ -11,10 +11,10 @@ import torch
 from parfocal.data.augment import eval_views, tta_views
 from parfocal.data.decode import prepare_image
 from parfocal.data.layouts.image_finder import find_images
-from parfocal.data.parallel import map_ordered
+from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.render import render_one
 from parfocal.engine.compiled import CHUNK_SIZE
-from parfocal.errors import ParfocalError, UnreadableImageError, join_limited
+from parfocal.errors import ParfocalError, join_limited
 from parfocal.evaluation.calibration import apply_temperature
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.locate import locate_table
@@ -83,13 +83,10 @@ def load_sample(
         source, truth = "valid", table.get_labels("valid")
     rows = np.unique(np.linspace(0, len(paths) - 1, min(max_images, len(paths))).round().astype(int)) if paths else []
 
-    def read_or_explain(path: Path) -> np.ndarray | str:
-        try:
-            return prepare_image(path, config)[0]
-        except UnreadableImageError as reason:
-            return str(reason)
+    def read(path: Path) -> np.ndarray:
+        return prepare_image(path, config)[0]
 
-    results = list(map_ordered([paths[row] for row in rows], read_or_explain, "Reading"))
+    results = list(map_ordered([paths[row] for row in rows], catch_unreadable(read), "Reading"))
     readable = [index for index, result in enumerate(results) if not isinstance(result, str)]
     if not readable or (named_paths and len(readable) < len(results)):
         reasons = [
@@ -110,10 +107,10 @@ def predict_with_run(classifier: Classifier, recipe: Recipe, decision: Decision,
     def predict(pixels: np.ndarray) -> np.ndarray:
         return apply_temperature(_predict_torch(classifier, recipe, pixels), decision.temperature)
 
-    return predict_timed(predict, images, decision, recipe)
+    return predict_timed(predict, images, decision)
 
 
-def predict_timed(predict: PredictFunction, images: ImageSample, decision: Decision, recipe: Recipe) -> BackendResult:
+def predict_timed(predict: PredictFunction, images: ImageSample, decision: Decision) -> BackendResult:
     """Predict a sample, and measure the speed after a warm-up."""
     predict(images.pixels[:CHUNK_SIZE])
     started = time.perf_counter()

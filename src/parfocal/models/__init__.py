@@ -1,1 +1,1 @@
-"""The networks, and the classifier that wraps one with all it needs to read an image."""
+"""Residual networks, the classifier around them, ordinal heads, checkpoints and pretrained weights."""

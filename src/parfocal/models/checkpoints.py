@@ -1,5 +1,4 @@
-"""Tensors on disk as safetensors: whole or absent, and nothing in them can run code."""
-# MERGED: """Tensors of a PyTorch file (`.pth`), without running anything that it holds."""
+"""Weights on disk: safetensors files with metadata, and PyTorch files (`.pth`). Nothing in them can run code."""
 
 import json
 import pickle
@@ -15,71 +14,71 @@ from torch import Tensor
 from parfocal.errors import ParfocalError
 from parfocal.io import atomic_write, explain_write_errors
 
+_NESTED_KEYS = ("state_dict", "model_state_dict", "model")
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and plain data about them."""
-    content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    with explain_write_errors(path), atomic_write(path) as beside:
+    """Write tensors and plain metadata as safetensors, atomically."""
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with explain_write_errors(path), atomic_write(path) as temporary_path:
         try:
-            save_file(content, beside, metadata={"format": "pt", "parfocal": json.dumps(metadata)})
+            save_file(content, temporary_path, metadata={"format": "pt", "parfocal": json.dumps(metadata)})
         except SafetensorError as error:
-            # The library reports a full disk as an error of its own; the number is the operating system's.
+            # The library reports a full disk as its own error; the text contains the number of the OS error.
             number = str(error).rpartition("os error ")[2].rstrip(")")
             raise OSError(int(number) if number.isdigit() else 5, str(error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and the plain data about them, as written by `write_tensors`."""
-    tensors, about = read_safetensors(path, "Train the run again.")
-    if about is None:
-        raise ParfocalError(f"{path} holds tensors but no description of them; Parfocal did not write it.")
-    return tensors, about
+    """Read tensors and metadata that `write_tensors` wrote."""
+    tensors, metadata = read_safetensors(path, "Train the run again.")
+    if metadata is None:
+        raise ParfocalError(f"{path} has no Parfocal metadata; Parfocal did not write it.")
+    return tensors, metadata
 
 
-def read_safetensors(path: Path, remedy: str = "Fetch it again.") -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read tensors of any safetensors file, and the plain data about them if Parfocal wrote it."""
+def read_safetensors(path: Path, remedy: str = "Download it again.") -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read the tensors of any safetensors file, and its metadata if Parfocal wrote it."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("parfocal")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ParfocalError(f"{path} is not a whole safetensors file ({error}). {remedy}") from error
+        raise ParfocalError(f"{path} is not a complete safetensors file ({error}). {remedy}") from error
     return tensors, json.loads(text) if text is not None else None
 
 
-_NESTED_KEYS = ("state_dict", "model_state_dict", "model")
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
-
-
 def load_pth(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a `.pth` file, also where it nests them or a wrapper's name stands before each of theirs."""
+    """Read the weights of a `.pth` file, also if they are nested or all names have the prefix of a wrapper."""
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError:
         raise ParfocalError(
-            f"{path} is damaged, or holds more than tensors and plain values, and such a file could run code when it "
-            "is read. Save it again where it was made: torch.save(network.state_dict(), ...)."
+            f"{path} is damaged or contains more than tensors and plain values. Such a file could run code when it is "
+            "read. Save the weights again: torch.save(network.state_dict(), PATH)."
         ) from None
-    # What damaged bytes make PyTorch's reader raise is not to be foretold.
+    # Damaged bytes can raise any exception in PyTorch's reader.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ParfocalError(f"{path} is not a whole PyTorch file ({reason}). Fetch or save it again.") from None
-    while isinstance(content, Mapping) and (
-        inner := next((key for key in _NESTED_KEYS if _has_mapping(content, key)), None)
-    ):
-        content = content[inner]
-    tensors = dict(content) if isinstance(content, Mapping) else {}
-    tensors = {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
+        raise ParfocalError(
+            f"{path} is not a complete PyTorch file ({reason}). Download it or save it again."
+        ) from None
+    while isinstance(content, Mapping):
+        nested = next((content[key] for key in _NESTED_KEYS if isinstance(content.get(key), Mapping)), None)
+        if nested is None:
+            break
+        content = nested
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(name): value for name, value in items if isinstance(value, Tensor)}
     if not tensors:
-        raise ParfocalError(f"{path} holds no weights by name. Save a network's state_dict().")
+        raise ParfocalError(f"{path} contains no named weights. Save a network's state_dict().")
     return _strip_prefixes(tensors)
 
 
-def _has_mapping(content: Mapping[object, object], key: str) -> bool:
-    return isinstance(content.get(key), Mapping)
-
-
 def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    while wrapping := next((one for one in _WRAPPER_PREFIXES if all(name.startswith(one) for name in tensors)), None):
-        tensors = {name.removeprefix(wrapping): value for name, value in tensors.items()}
+    while prefix := next(
+        (prefix for prefix in _WRAPPER_PREFIXES if all(name.startswith(prefix) for name in tensors)), None
+    ):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors

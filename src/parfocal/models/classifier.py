@@ -1,6 +1,6 @@
-"""A network together with all it needs to read an image: mean, standard deviation and class names.
+"""The classifier: a network with its normalization and class names, and the one function that builds it.
 
-It takes uint8 pixels, so training, evaluation, export and serving cannot disagree about preprocessing.
+It takes uint8 pixels, so training, evaluation, export and serving normalize images in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,27 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import parfocal
 from parfocal.errors import ParfocalError
-from parfocal.models import resnet
 from parfocal.models.checkpoints import read_tensors, write_tensors
-from parfocal.models.ordinal import OrdinalHeadName, build_ordinal_head
+from parfocal.models.ordinal import ORDINAL_HEADS, build_ordinal_head
+from parfocal.models.resnet import build_resnet
 from parfocal.schema import NetworkConfig
+from parfocal.version import __version__
 
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Mean and standard deviation of the pixels, by the recipe's word for them."""
+"""Mean and standard deviation of the pixels by the name of the normalization."""
 
-ORDINAL_HEAD_PREFIX = "link."
-"""Before the names of a link's weights."""
+ORDINAL_HEAD_PREFIX = "ordinal_head."
+"""The prefix of the weights of an ordinal head in a file."""
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """How pixels, in the 0–1 scale, become what a network takes: less `mean`, over `std`, then mixed by `whiten`."""
+    """Input normalization on the 0–1 scale: subtract `mean`, divide by `std`, then multiply by the matrix `whiten`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -42,23 +42,35 @@ def build_classifier(
     config: NetworkConfig,
     classes: Sequence[str],
     dataset_normalization: Normalization | None = None,
-    ordinal_head: OrdinalHeadName = "none",
+    loss: str = "cross_entropy",
 ) -> "Classifier":
-    """Build the network a recipe describes, with fresh weights; `measured` is the scale of its own training pixels."""
-    scale = dataset_normalization or Normalization(*NORMALIZATIONS[config.normalization])
-    options = config.model_dump(exclude={"model", "normalization", "init"})
+    """Build the classifier of a recipe with random weights, and the ordinal head that its loss needs.
+
+    `dataset_normalization` is measured on the training split, for recipes whose normalization depends on it.
+    """
+    normalization = dataset_normalization or Normalization(*NORMALIZATIONS[config.normalization])
     return Classifier(
-        config.model, classes, mean=scale.mean, std=scale.std, whiten=scale.whiten, ordinal_head=ordinal_head, **options
+        config.model,
+        classes,
+        mean=normalization.mean,
+        std=normalization.std,
+        whiten=normalization.whiten,
+        ordinal_head=loss if loss in ORDINAL_HEADS else "none",
+        **get_network_options(config),
     )
 
 
-class Classifier(nn.Module):
-    """A residual network that takes uint8 pixels and gives one logit for each class.
+def get_network_options(config: NetworkConfig) -> dict[str, Any]:
+    """Return the options of `build_resnet` that a recipe sets."""
+    return config.model_dump(exclude={"model", "normalization", "init"})
 
-    `pixels` are (N, H, W, C), as images lie in memory, or (N, C, H, W); the last axis is looked at first. `mean` and
-    `std` are in the 0–1 scale of the pixels, one for each channel; `whiten`, if any, mixes the channels after. With a
-    `link` the network proper gives one score, which the link turns into the logits. `about` is plain data that travels
-    with the weights.
+
+class Classifier(nn.Module):
+    """A residual network that takes uint8 pixels and returns one logit per class.
+
+    Pixels are (N, H, W, C) or (N, C, H, W); the last axis is checked first. `mean` and `std` have one value per channel
+    on the 0–1 scale, and `whiten` mixes the channels afterwards. With an ordinal head, `network` returns one score and
+    the head turns it into logits. `metadata` is plain data that is saved with the weights.
     """
 
     mean: Tensor
@@ -73,7 +85,7 @@ class Classifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         whiten: Sequence[Sequence[float]] | None = None,
-        ordinal_head: OrdinalHeadName = "none",
+        ordinal_head: str = "none",
         **options: Any,
     ) -> None:
         super().__init__()
@@ -89,15 +101,15 @@ class Classifier(nn.Module):
         }
         self.in_channels = len(mean)
         self.ordinal_head = build_ordinal_head(ordinal_head, len(self.classes))
-        outputs = len(self.classes) if self.ordinal_head is None else 1
-        self.network = resnet.build_resnet(model, outputs, in_channels=self.in_channels, **options)
+        n_outputs = len(self.classes) if self.ordinal_head is None else 1
+        self.network = build_resnet(model, n_outputs, in_channels=self.in_channels, **options)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
-        mix = torch.tensor([list(row) for row in whiten])[:, :, None, None] if whiten else None
-        self.register_buffer("whiten", mix, persistent=False)
+        kernel = torch.tensor([list(row) for row in whiten])[:, :, None, None] if whiten else None
+        self.register_buffer("whiten", kernel, persistent=False)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Turn uint8 pixels in either layout into what the network proper takes: (N, C, H, W), mean 0, deviation 1."""
+        """Turn uint8 pixels of either memory layout into the network's input (N, C, H, W) with mean 0 and std 1."""
         if pixels.shape[-1] == self.in_channels:
             pixels = pixels.permute(0, 3, 1, 2)
         elif pixels.shape[1] != self.in_channels:
@@ -106,42 +118,42 @@ class Classifier(nn.Module):
         return scaled if self.whiten is None else nn.functional.conv2d(scaled, self.whiten)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give logits (N, classes) for uint8 pixels (N, H, W, C) or (N, C, H, W)."""
+        """Compute logits (N, classes) for uint8 pixels (N, H, W, C) or (N, C, H, W)."""
         outputs = self.network(self.normalize(pixels))
         return outputs if self.ordinal_head is None else self.ordinal_head(outputs)
 
     def named_weights(self) -> dict[str, Tensor]:
-        """Return the weights themselves, not copies, under their public names; those of the link begin with `link.`."""
-        linked = {} if self.ordinal_head is None else self.ordinal_head.state_dict(prefix=ORDINAL_HEAD_PREFIX)
-        return {**self.network.state_dict(), **linked}
+        """Return the weights (not copies) under torchvision's names; those of an ordinal head have a prefix."""
+        head_weights = {} if self.ordinal_head is None else self.ordinal_head.state_dict(prefix=ORDINAL_HEAD_PREFIX)
+        return {**self.network.state_dict(), **head_weights}
 
     def save(self, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the weights under their public names; `about` and the class names go into the file's metadata."""
-        content = {**self.metadata, "version": parfocal.__version__, **(metadata or {})}
+        """Write the weights under torchvision's names, with the classifier's metadata and the given metadata."""
+        content = {**self.metadata, "version": __version__, **(metadata or {})}
         write_tensors(path, self.named_weights(), content)
 
     @classmethod
     def load(cls, path: Path) -> "Classifier":
-        """Read a classifier from a file written by `save`; nothing in it can run code."""
+        """Read a classifier from a file written by `save`; nothing in the file can run code."""
         if not Path(path).is_file():
             raise ParfocalError(f"There are no weights at {path}. Has the run finished its first epoch?")
-        state, content = read_tensors(path)
+        weights, metadata = read_tensors(path)
         classifier = cls(
-            content["model"],
-            content["classes"],
-            mean=content["mean"],
-            std=content["std"],
-            whiten=content["whiten"],
-            ordinal_head=content.get("ordinal_head", "none"),
-            **content["options"],
+            metadata["model"],
+            metadata["classes"],
+            mean=metadata["mean"],
+            std=metadata["std"],
+            whiten=metadata["whiten"],
+            ordinal_head=metadata.get("ordinal_head", "none"),
+            **metadata["options"],
         )
-        linked = {
-            key.removeprefix(ORDINAL_HEAD_PREFIX): state.pop(key)
-            for key in list(state)
-            if key.startswith(ORDINAL_HEAD_PREFIX)
+        head_weights = {
+            name.removeprefix(ORDINAL_HEAD_PREFIX): weights.pop(name)
+            for name in list(weights)
+            if name.startswith(ORDINAL_HEAD_PREFIX)
         }
-        classifier.network.load_state_dict(state)
+        classifier.network.load_state_dict(weights)
         if classifier.ordinal_head is not None:
-            classifier.ordinal_head.load_state_dict(linked)
-        classifier.metadata = content
+            classifier.ordinal_head.load_state_dict(head_weights)
+        classifier.metadata = metadata
         return classifier

@@ -1,8 +1,8 @@
-"""Where a network's first weights come from: chance, published weights, a file, or an earlier run."""
+"""Initial weights for transfer learning: torchvision's ImageNet weights, the Hugging Face Hub, a file, or a run."""
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from parfocal.download import compute_file_hash, download
-from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
+from parfocal.errors import ParfocalError, UsageError, find_similar, join_limited
 from parfocal.io import get_cache_folder
-from parfocal.models import resnet
+from parfocal.models.architectures import ARCHITECTURES, get_architecture, resolve_architecture
 from parfocal.models.checkpoints import load_pth, read_safetensors
-from parfocal.models.classifier import ORDINAL_HEAD_PREFIX, Classifier
+from parfocal.models.classifier import ORDINAL_HEAD_PREFIX, Classifier, get_network_options
+from parfocal.models.resnet import build_resnet
 from parfocal.run import Run, find_runs
 from parfocal.schema import NetworkConfig
 
@@ -37,19 +38,21 @@ PRETRAINED_HASHES: dict[str, dict[str, str]] = {
         "wide_resnet50_2": "9ba9bcbe",
     },
 }
-"""The beginning of the SHA-256 of torchvision's files, which their names carry: `resnet18-f37072fd.pth`."""
+"""The first digits of the SHA-256 of torchvision's files, which are part of their names: `resnet18-f37072fd.pth`."""
 
 _PRETRAINED_URL = "https://download.pytorch.org/models"
-_FIRST_CONV, _HEAD_PREFIXES = "conv1.weight", ("fc.", ORDINAL_HEAD_PREFIX)
+_FIRST_CONV = "conv1.weight"
+_HEAD_PREFIXES = ("fc.", ORDINAL_HEAD_PREFIX)
 _MAX_ROWS = 12
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which weights of a file a network took, by name.
+    """Which weights of a file were loaded into a network, by name.
 
-    `adapted` is the first convolution brought to another number of channels, `left_as_new` what the network keeps of
-    its own fresh weights, `not_used` what the file holds beyond.
+    `adapted` is the first convolution if it was adapted to another number of input channels, `newly_initialized` lists
+    the weights of the network that are not in the file, and `unused` the weights of the file that are not in the
+    network.
     """
 
     init: str
@@ -61,75 +64,88 @@ class LoadReport:
     unused: tuple[str, ...]
 
     def describe(self) -> str:
-        """Say in one line what was taken."""
-        taken = len(self.loaded) + len(self.adapted)
-        told = [("adapted", self.adapted), ("new", self.newly_initialized), ("not used", self.unused)]
-        rest = "".join(f"; {word}: {join_limited(names, 3)}" for word, names in told if names)
-        return f"Started from {self.file}: {taken} of {taken + len(self.newly_initialized)} weights{rest}."
+        """Describe in one line what was loaded."""
+        n_loaded = len(self.loaded) + len(self.adapted)
+        parts = [
+            f"{label}: {join_limited(names, 3)}"
+            for label, names in (
+                ("adapted", self.adapted),
+                ("newly initialized", self.newly_initialized),
+                ("unused", self.unused),
+            )
+            if names
+        ]
+        total = n_loaded + len(self.newly_initialized)
+        return f"Started from {self.file}: {'; '.join([f'{n_loaded} of {total} weights', *parts])}."
 
 
 def fetch_initial_weights(config: NetworkConfig) -> Path | None:
-    """Return the file that a recipe's `init` means, fetched where it is published; None to start from scratch."""
-    resnet.get_architecture(config.model)
+    """Return the file of a recipe's `init`, downloaded if necessary; None for random weights."""
+    get_architecture(config.model)
     if config.init == "scratch":
         return None
     if config.init in PRETRAINED_HASHES:
         return _download_pretrained(config)
     if config.init.startswith("hf:"):
         return _download_from_hub(config.init.removeprefix("hf:"))
-    place = Path(config.init).expanduser()
-    if place.is_dir():
-        return _find_run_weights(place, config.model)
-    if not place.is_file():
+    path = Path(config.init).expanduser()
+    if path.is_dir():
+        return _find_run_weights(path, config.model)
+    if not path.is_file():
+        similar = find_similar(config.init, ("scratch", *PRETRAINED_HASHES))
+        hint = f"Did you mean {similar!r}? " if similar else ""
         raise UsageError(
-            f"init={config.init} is not there. {did_you_mean(config.init, ('scratch', *PRETRAINED_HASHES))} "
-            "Or say hf:OWNER/REPOSITORY, or name a .pth or .safetensors file or a run folder."
+            f"init={config.init} does not exist. {hint}Valid are scratch, {', '.join(PRETRAINED_HASHES)}, "
+            "hf:OWNER/REPOSITORY, a .pth or .safetensors file, or a run folder."
         )
-    return place
+    return path
 
 
 def validate_initial_weights(config: NetworkConfig) -> None:
-    """Refuse a network that cannot be built; fetch what it starts from, and refuse what does not fit it."""
-    resnet.resolve_architecture(
-        config.model, stem=config.stem, groups=config.groups, width_per_group=config.width_per_group
-    )
-    if file := fetch_initial_weights(config):
-        with torch.device("meta"):
-            options = config.model_dump(exclude={"model", "normalization", "init"})
-            own = resnet.build_resnet(config.model, n_classes=2, **options).state_dict()
-        tensors, about = _read_weights(file, config)
-        _match_weights(config, file, own, tensors, about is None)
+    """Reject a network that cannot be built; download its initial weights and reject those that do not fit."""
+    resolve_architecture(config.model, stem=config.stem, groups=config.groups, width_per_group=config.width_per_group)
+    path = fetch_initial_weights(config)
+    if path is None:
+        return
+    with torch.device("meta"):
+        network_weights = build_resnet(config.model, n_classes=2, **get_network_options(config)).state_dict()
+    file_weights, metadata = _read_weights(path, config)
+    _match_weights(config, path, network_weights, file_weights, metadata is None)
 
 
 def load_initial_weights(classifier: Classifier, config: NetworkConfig) -> LoadReport | None:
-    """Give a network the weights that its recipe starts from; None where it starts from scratch."""
-    file = fetch_initial_weights(config)
-    if file is None:
+    """Load the initial weights of a recipe into a classifier; return None if the recipe trains from scratch."""
+    path = fetch_initial_weights(config)
+    if path is None:
         return None
-    own = classifier.named_weights()
-    tensors, about = _read_weights(file, config)
-    fit = _match_weights(config, file, own, tensors, _has_same_head(about, classifier.metadata))
+    network_weights = classifier.named_weights()
+    file_weights, metadata = _read_weights(path, config)
+    # The head of a foreign file is compared by its shape only.
+    same_head = metadata is None or all(
+        metadata.get(key, "none") == classifier.metadata[key] for key in ("classes", "ordinal_head")
+    )
+    report = _match_weights(config, path, network_weights, file_weights, same_head)
     with torch.no_grad():
-        for name in fit.loaded:
-            own[name].copy_(tensors[name])
-        for name in fit.adapted:
-            own[name].copy_(_adapt_channels(tensors[name], own[name].shape[1]))
-    return fit
+        for name in report.loaded:
+            network_weights[name].copy_(file_weights[name])
+        for name in report.adapted:
+            network_weights[name].copy_(_adapt_channels(file_weights[name], network_weights[name].shape[1]))
+    return report
 
 
 def is_cached(init: str, model: str) -> bool:
-    """Say whether the published weights of a network are there already, so that nothing needs to be fetched."""
+    """Return whether the pretrained weights of a network are in the cache, so that no download is needed."""
     return _get_cached_path(init, model).is_file()
 
 
 def _download_pretrained(config: NetworkConfig) -> Path:
-    names = PRETRAINED_HASHES[config.init]
-    if config.model not in names:
+    hashes = PRETRAINED_HASHES[config.init]
+    if config.model not in hashes:
         raise UsageError(
-            f"There are no {config.init} weights for {config.model}; they are published for {', '.join(names)}."
+            f"There are no {config.init} weights for {config.model}; they are available for {', '.join(hashes)}."
         )
-    file = _get_cached_path(config.init, config.model)
-    return download(f"{_PRETRAINED_URL}/{file.name}", file, f"sha256:{names[config.model]}")
+    path = _get_cached_path(config.init, config.model)
+    return download(f"{_PRETRAINED_URL}/{path.name}", path, f"sha256:{hashes[config.model]}")
 
 
 def _get_cached_path(init: str, model: str) -> Path:
@@ -137,30 +153,32 @@ def _get_cached_path(init: str, model: str) -> Path:
 
 
 def _download_from_hub(repository: str) -> Path:
-    """Fetch `model.safetensors` of a repository; the hub's note in its place says the hash."""
+    """Download `model.safetensors` of a repository; its Git LFS pointer contains the hash."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise UsageError(f"init=hf:{repository} is not of the form hf:OWNER/REPOSITORY.")
-    at = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repository}"
-    folder = get_cache_folder("weights", "PARFOCAL_WEIGHTS") / repository.replace("/", "--")
-    file, note = folder / "model.safetensors", folder / "model.safetensors.note"
-    if not file.exists() and not note.exists():
+    url = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repository}"
+    path = get_cache_folder("weights", "PARFOCAL_WEIGHTS") / repository.replace("/", "--") / "model.safetensors"
+    pointer = path.with_name("model.safetensors.note")
+    if not path.exists() and not pointer.exists():
         try:
-            download(f"{at}/raw/main/model.safetensors", note)
+            download(f"{url}/raw/main/model.safetensors", pointer)
         except ParfocalError:
-            # The file itself then says what is wrong; it can also be placed by hand without the note.
-            return download(f"{at}/resolve/main/model.safetensors", file)
-    found = re.search(rb"sha256:[0-9a-f]{64}", note.read_bytes()[:1000]) if note.exists() else None
-    return download(f"{at}/resolve/main/model.safetensors", file, found[0].decode() if found else "")
+            # The download of the file itself then reports the error, and the file can be placed without the pointer.
+            return download(f"{url}/resolve/main/model.safetensors", path)
+    found = re.search(rb"sha256:[0-9a-f]{64}", pointer.read_bytes()[:1000]) if pointer.exists() else None
+    return download(f"{url}/resolve/main/model.safetensors", path, found[0].decode() if found else "")
 
 
 def _find_run_weights(folder: Path, model: str) -> Path:
-    """Return the weights of a run, or of the one run with the same network among several."""
-    inside = [Run(folder)] if (folder / "recipe.yaml").is_file() else find_runs(folder)
-    runs = inside if len(inside) == 1 else [run for run in inside if run.recipe.network.model == model]
+    """Return the weights of a run, or of the only run with the same network in a folder of runs."""
+    all_runs = [Run(folder)] if (folder / "recipe.yaml").is_file() else find_runs(folder)
+    runs = all_runs if len(all_runs) == 1 else [run for run in all_runs if run.recipe.network.model == model]
+    if not all_runs:
+        raise UsageError(f"init={folder} is not a run folder and contains no runs. Name a run folder.")
     if len(runs) != 1:
-        held = f"holds {len(inside)} runs, {len(runs)} of them of {model}" if inside else "is not a run folder"
         raise UsageError(
-            f"init={folder} {held}. Name one run. Runs there: {join_limited(run.folder for run in inside)}."
+            f"init={folder} contains {len(all_runs)} runs, {len(runs)} of them of {model}. "
+            f"Name one run: {join_limited(run.folder for run in all_runs)}."
         )
     if not runs[0].weights_path.is_file():
         raise ParfocalError(f"{runs[0].folder} has no weights yet. Let it finish an epoch first.")
@@ -168,17 +186,21 @@ def _find_run_weights(folder: Path, model: str) -> Path:
 
 
 def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read a file's weights and, where Parfocal wrote it, the data about them.
+    """Read the weights of a file, and the metadata if Parfocal wrote it.
 
-    What names and shapes do not show is refused here: weights that saw other pixels, or halve them elsewhere.
+    Names and shapes do not show another normalization or another `stride_in`, so they are checked here.
     """
-    tensors, about = read_safetensors(path) if path.suffix == ".safetensors" else (load_pth(path), None)
-    trained = (about or {}).get("recipe", {}).get("network", {})
+    weights, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (load_pth(path), None)
+    trained_with = (metadata or {}).get("recipe", {}).get("network", {})
     for key in ("normalization", "stride_in"):
-        was, now = trained.get(key), getattr(config, key)
-        if was not in (None, now):
-            raise UsageError(f"{path} was trained with {key}={was}, the recipe has {key}={now}. Say {key}={was}.")
-    return tensors, about
+        trained_value = trained_with.get(key)
+        value = getattr(config, key)
+        if trained_value not in (None, value):
+            raise UsageError(
+                f"{path} was trained with {key}={trained_value}, but the recipe has {key}={value}. "
+                f"Set {key}={trained_value}."
+            )
+    return weights, metadata
 
 
 def _match_weights(
@@ -188,59 +210,47 @@ def _match_weights(
     file_weights: Mapping[str, Tensor],
     same_head: bool,
 ) -> LoadReport:
-    network_weights, file_weights = _drop_counters(network_weights), _drop_counters(file_weights)
-    fitted = [
+    """Match weights by name and shape; reject a file of which less than half fits."""
+    network_weights = _drop_counters(network_weights)
+    file_weights = _drop_counters(file_weights)
+    loaded = [
         name
-        for name in network_weights
-        if name in file_weights and file_weights[name].shape == network_weights[name].shape
+        for name, weight in network_weights.items()
+        if name in file_weights
+        and file_weights[name].shape == weight.shape
+        and (same_head or not name.startswith(_HEAD_PREFIXES))
     ]
-    fitted = [name for name in fitted if same_head or not name.startswith(_HEAD_PREFIXES)]
-    adapted = (
-        [_FIRST_CONV]
-        if _FIRST_CONV in file_weights and _differs_in_channels(file_weights[_FIRST_CONV], network_weights[_FIRST_CONV])
-        else []
-    )
-    taken = {*fitted, *adapted}
-    left, unused = (
-        [name for name in network_weights if name not in taken],
-        [name for name in file_weights if name not in taken],
-    )
-    if 2 * len(taken) < max(len(network_weights), len(file_weights)):
-        raise ParfocalError(_format_mismatch(config, path, network_weights, file_weights, taken))
+    adapted: list[str] = []
+    if _FIRST_CONV in file_weights and _differs_in_channels(file_weights[_FIRST_CONV], network_weights[_FIRST_CONV]):
+        adapted = [_FIRST_CONV]
+    matched = {*loaded, *adapted}
+    if 2 * len(matched) < max(len(network_weights), len(file_weights)):
+        raise ParfocalError(_format_mismatch(config, path, network_weights, file_weights, matched))
     return LoadReport(
-        config.init,
-        str(path.resolve()),
-        compute_file_hash(path),
-        tuple(fitted),
-        tuple(adapted),
-        tuple(left),
-        tuple(unused),
+        init=config.init,
+        file=str(path.resolve()),
+        file_hash=compute_file_hash(path),
+        loaded=tuple(loaded),
+        adapted=tuple(adapted),
+        newly_initialized=tuple(name for name in network_weights if name not in matched),
+        unused=tuple(name for name in file_weights if name not in matched),
     )
 
 
-def _has_same_head(file_metadata: Mapping[str, Any] | None, network_metadata: Mapping[str, Any]) -> bool:
-    """Say whether a file's head means what the network's does; of a foreign file only its shape is known."""
-    return file_metadata is None or all(
-        file_metadata.get(key, "none") == network_metadata[key] for key in ("classes", "ordinal_head")
-    )
-
-
-def _drop_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out the counters of norms, which older files do not have and nothing depends on."""
-    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+def _drop_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the counters of batch norms, which older files lack and nothing depends on."""
+    return {name: weight for name, weight in weights.items() if not name.endswith("num_batches_tracked")}
 
 
 def _differs_in_channels(file_weight: Tensor, network_weight: Tensor) -> bool:
-    alike = (
-        file_weight.ndim == 4
-        and file_weight.shape[0] == network_weight.shape[0]
-        and file_weight.shape[2:] == network_weight.shape[2:]
-    )
-    return alike and file_weight.shape[1] != network_weight.shape[1]
+    """Return whether two convolutions differ in the number of input channels only."""
+    if file_weight.ndim != 4 or file_weight.shape[1] == network_weight.shape[1]:
+        return False
+    return file_weight.shape[0] == network_weight.shape[0] and file_weight.shape[2:] == network_weight.shape[2:]
 
 
 def _adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """Spread a first convolution evenly over another number of channels; a grey image gives what it gave before."""
+    """Distribute a first convolution evenly over another number of channels; gray images keep their features."""
     total = weight.float().sum(dim=1, keepdim=True)
     return (total / in_channels).expand(-1, in_channels, -1, -1)
 
@@ -250,21 +260,23 @@ def _format_mismatch(
     path: Path,
     network_weights: Mapping[str, Tensor],
     file_weights: Mapping[str, Tensor],
-    loaded: set[str],
+    matched: set[str],
 ) -> str:
-    names = [name for name in dict.fromkeys([*network_weights, *file_weights]) if name not in loaded]
+    names = [name for name in dict.fromkeys([*network_weights, *file_weights]) if name not in matched]
     rows = [
         (name, _format_shape(file_weights.get(name)), _format_shape(network_weights.get(name)))
         for name in names[:_MAX_ROWS]
     ]
-    widths = [max(len(row[place]) for row in rows) for place in range(2)]
-    table = "\n".join(f"  {name:<{widths[0]}}  {file:<{widths[1]}}  {network}" for name, file, network in rows)
+    name_width = max(len(name) for name, _, _ in rows)
+    shape_width = max(len(shape) for _, shape, _ in rows)
+    table = "\n".join(f"  {name:<{name_width}}  {shape:<{shape_width}}  {other}" for name, shape, other in rows)
     more = f"\n  and {len(names) - _MAX_ROWS} more" if len(names) > _MAX_ROWS else ""
-    likely = _guess_architecture(file_weights)
-    advice = f"They look like those of model={likely}." if likely else "They are of another kind of network."
+    model = _guess_architecture(file_weights)
+    advice = f"The file looks like model={model}." if model else "The file is of another kind of network."
     return (
-        f"{path} does not fit {config.model}: {len(loaded)} of its {len(file_weights)} weights are used, for {len(loaded)} of the "
-        f"network's {len(network_weights)}. {advice} What does not fit (name, in the file, in the network):\n{table}{more}"
+        f"{path} does not fit {config.model}: {len(matched)} of its {len(file_weights)} weights match "
+        f"{len(matched)} of the {len(network_weights)} weights of the network. {advice} "
+        f"Weights that do not match (name, shape in the file, shape in the network):\n{table}{more}"
     )
 
 
@@ -273,18 +285,19 @@ def _format_shape(tensor: Tensor | None) -> str:
 
 
 def _guess_architecture(file_weights: Mapping[str, Tensor]) -> str:
-    """Return the network whose weights have just these names and shapes, but for the head and the first convolution."""
+    """Return the network that has the same names and shapes, except for the head and the first convolution."""
     shapes = _get_backbone_shapes(file_weights)
-    for name in resnet.ARCHITECTURES:
+    for name in ARCHITECTURES:
         with torch.device("meta"):
-            if _get_backbone_shapes(_drop_counters(resnet.build_resnet(name, n_classes=2).state_dict())) == shapes:
-                return name
+            network_weights = _drop_counters(build_resnet(name, n_classes=2).state_dict())
+        if _get_backbone_shapes(network_weights) == shapes:
+            return name
     return ""
 
 
-def _get_backbone_shapes(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
+def _get_backbone_shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {
-        name: tuple(value.shape)
-        for name, value in state.items()
+        name: tuple(weight.shape)
+        for name, weight in weights.items()
         if name != _FIRST_CONV and not name.startswith(_HEAD_PREFIXES)
     }

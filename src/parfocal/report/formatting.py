@@ -6,13 +6,13 @@ from typing import Any
 from parfocal.evaluation.bootstrap import MIN_GROUPS
 from parfocal.evaluation.compare import Comparison
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.metrics import METRICS
-from parfocal.evaluation.summary import SPLITS, MetricValue, select_tabulated
+from parfocal.evaluation.metrics import MAJORITY_ACCURACY, METRICS
+from parfocal.evaluation.summary import SPLITS, TABLE_METRICS, MetricValue, select_distinct
 from parfocal.run import Run
 
 SPLIT_NAMES = {"valid": "validation", "test": "test"}
 
-HEADINGS = {metric.name: metric.heading for metric in METRICS}
+HEADINGS = {metric.name: metric.heading for metric in (*METRICS, MAJORITY_ACCURACY)}
 """The column heading of each metric."""
 
 
@@ -35,7 +35,7 @@ def format_share(estimate: Mapping[str, Any] | None) -> str:
 
 def select_table_metrics(comparison: Comparison) -> list[str]:
     """Return the metrics that the tables of a comparison show, without those that repeat another."""
-    return select_tabulated([result.metrics for result in comparison.results])
+    return select_distinct(TABLE_METRICS, [result.metrics for result in comparison.results])
 
 
 def read_labeled_metrics(run: Run) -> dict[str, dict[str, Any]]:

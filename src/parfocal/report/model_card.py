@@ -3,19 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parfocal.evaluation.metrics import MAJORITY_ACCURACY, get_metric
-from parfocal.evaluation.summary import SummaryRow, summarize
+from parfocal.evaluation.metrics import get_metric
+from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, SummaryRow, add_baseline, summarize
 from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics
 from parfocal.report.render import render
 from parfocal.run import Run
 
-_METRICS = tuple(
-    map(
-        get_metric,
-        ("accuracy", MAJORITY_ACCURACY.name, "balanced_accuracy", "macro_f1", "kappa", "quadratic_kappa", "auc"),
-    )
-)
-_CLASS_METRICS = tuple(map(get_metric, ("recall", "precision", "specificity", "auc")))
+_METRICS = tuple(map(get_metric, add_baseline(WIDE_TABLE_METRICS)))
+_CLASS_METRICS = tuple(map(get_metric, CLASS_TABLE_METRICS))
 _CALIBRATION_METRICS = ("ece", "brier", "loss")
 _MIN_TRAINING_IMAGES = 100
 

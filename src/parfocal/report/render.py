@@ -8,16 +8,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-import parfocal
 from parfocal.errors import join_limited
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import MetricValue
 from parfocal.report.formatting import escape_markdown, format_markdown_table, format_p_value
+from parfocal.version import __version__
 
 
 def render(template: str, **context: Any) -> str:
     """Render a template of the folder `templates`."""
-    text = _build_environment().get_template(template).render(version=parfocal.__version__, **context)
+    text = _build_environment().get_template(template).render(version=__version__, **context)
     # File names that are not valid text contain lone surrogates, which UTF-8 cannot encode.
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -17,7 +17,14 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.summary import SummaryRow, summarize
+from parfocal.evaluation.summary import (
+    WIDE_CLASS_TABLE_METRICS,
+    WIDE_TABLE_METRICS,
+    SummaryRow,
+    add_baseline,
+    select_distinct,
+    summarize,
+)
 from parfocal.io import write_text
 from parfocal.recipe import find_differences
 from parfocal.report.class_figures import (
@@ -169,6 +176,10 @@ def build_report_context(
         "split": split,
         "splits": [name for name in SPLIT_NAMES if any(name in context["summary"] for context in contexts.values())],
         "table_metrics": select_table_metrics(comparison),
+        "result_metrics": add_baseline(
+            select_distinct(WIDE_TABLE_METRICS, [result.metrics for result in comparison.results])
+        ),
+        "class_metrics": WIDE_CLASS_TABLE_METRICS,
         "data": runs[0].read_environment()["data"],
         "waived_checks": sorted({check for recipe in recipes for check in recipe.data.allow}),
         "few_groups": describe_few_groups(runs),

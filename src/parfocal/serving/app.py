@@ -12,7 +12,6 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp
 
-import parfocal
 from parfocal.errors import UnreadableImageError, did_you_mean
 from parfocal.serving.engine import Engine, ImagePredictions
 from parfocal.serving.examples import EXAMPLE_NAMES, EXAMPLE_TITLES, draw_example
@@ -31,6 +30,7 @@ from parfocal.serving.schemas import (
 from parfocal.serving.security import COOKIE, SecurityMiddleware, has_token
 from parfocal.serving.telemetry import Telemetry
 from parfocal.serving.uploads import Uploads
+from parfocal.version import __version__
 
 STATIC = files("parfocal") / "serving" / "static"
 
@@ -80,7 +80,7 @@ def create_app(engine: Engine, token: str = "") -> ASGIApp:
     """Return the application that serves the networks of an engine, behind the security middleware."""
     app = FastAPI(
         title="Parfocal",
-        version=parfocal.__version__,
+        version=__version__,
         description="Classify images with trained networks. For research and teaching; not a medical device.",
         docs_url=None,
         redoc_url=None,

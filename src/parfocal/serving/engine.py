@@ -15,11 +15,11 @@ from queue import Empty, Queue
 from threading import Lock, Thread
 from time import monotonic
 
-import cv2
 import numpy as np
 
 from parfocal.data.decode import Pixels
-from parfocal.data.headers import limit_image_size
+from parfocal.data.encode import encode_image
+from parfocal.data.image_header import limit_image_size
 from parfocal.engine.device import trim_memory
 from parfocal.errors import ImageTooLargeError, did_you_mean
 from parfocal.evaluation.ensemble import MEMBERS_FILE
@@ -144,7 +144,7 @@ class Engine:
         self._large_image_lock = Lock()
         self._counter_lock = Lock()
         # The first images through a network take longer than later ones, and no client should wait for that.
-        for future in self.submit([cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()]):
+        for future in self.submit([encode_image(np.zeros((64, 64, 3), np.uint8), ".png")]):
             future.result()
 
     def select_networks(self, names: Sequence[str]) -> list[ServedNetwork]:

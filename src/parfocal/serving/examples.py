@@ -2,9 +2,9 @@
 
 from functools import cache
 
-import cv2
 import numpy as np
 
+from parfocal.data.encode import encode_jpeg
 from parfocal.synthetic.fundus import draw_eye, draw_fundus
 from parfocal.synthetic.smears import draw_cell, draw_patient
 
@@ -30,6 +30,4 @@ def draw_example(name: str) -> bytes:
         pixels, _ = draw_cell(patient, np.full(4, list(_CELL_SEVERITIES.values())[index]), 450, rng)
     else:
         pixels, _ = draw_fundus(draw_eye(rng), False, list(_EYE_GRADES.values())[index], 640, rng)
-    success, data = cv2.imencode(".jpg", pixels[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 90))
-    assert success
-    return data.tobytes()
+    return encode_jpeg(pixels, 90)

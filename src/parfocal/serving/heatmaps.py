@@ -3,12 +3,10 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
-import numpy as np
-
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, prepare_image
-from parfocal.data.headers import limit_image_size
+from parfocal.data.encode import encode_image
+from parfocal.data.image_header import limit_image_size
 from parfocal.data.render import render_one
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.explainability.cam import ClassMaps, compute_class_maps
@@ -74,17 +72,9 @@ def build_explanation(maps: ClassMaps, network: ServedNetwork, label: int) -> di
 
 def render_overlay(maps: ClassMaps, label: int) -> bytes:
     """Return the image with the map of one class over it, as a PNG file."""
-    return _encode_png(
-        overlay_heatmap(maps.pixels[0], maps.for_labels([label])[0], compute_shared_scale(maps.evidence))
-    )
-
-
-def _encode_png(pixels: Pixels) -> bytes:
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    success, data = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))
-    assert success
-    return data.tobytes()
+    overlay = overlay_heatmap(maps.pixels[0], maps.for_labels([label])[0], compute_shared_scale(maps.evidence))
+    return encode_image(overlay, ".png")
 
 
 def _png_data_uri(pixels: Pixels) -> str:
-    return data_uri("png", _encode_png(pixels))
+    return data_uri("png", encode_image(pixels, ".png"))

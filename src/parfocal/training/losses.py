@@ -49,7 +49,7 @@ def mix_batch(
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Takes logits (N, classes) and labels (N,), and gives the loss of each image (N,)."""
 
-LOSS_HEADS: dict[str, OrdinalHeadName] = {"regression": "grades", "cumulative_link": "cutpoints"}
+LOSS_HEADS: dict[str, OrdinalHeadName] = {"regression": "regression", "cumulative_link": "cumulative_link"}
 """The link of the network that each loss needs; other losses need none."""
 
 # Of how many images each further one still adds something: the parameter of "effective number" weights.

@@ -46,7 +46,7 @@ def build_learner(fabric: Fabric, classifier: Classifier, recipe: Recipe) -> Lea
     part = recipe.training
     average = to_channels_last(copy.deepcopy(classifier)).to(fabric.device) if part.ema else None
     if part.sync_batchnorm and fabric.world_size > 1:
-        convert_sync_batchnorm(classifier)
+        convert_sync_batchnorm(classifier, fabric.device)
     to_channels_last(classifier).to(fabric.device)
     if recipe.machine.compile:
         classifier.compile()

@@ -1,5 +1,4 @@
-"""Any sheet with images and labels, its columns guessed or named."""
-# MERGED: """A folder for each class, with or without splits above."""
+"""Layouts of any data set: a sheet with columns of images and labels, or a folder for each class."""
 
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _write(rows: pd.DataFrame, file: Path) -> Path:
+def _write_sheet(rows: pd.DataFrame, file: Path) -> Path:
     if file.suffix == ".parquet":
         rows.to_parquet(file)
     elif file.suffix == ".xlsx":
@@ -39,7 +38,7 @@ def _write(rows: pd.DataFrame, file: Path) -> Path:
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".xlsx"])
 def test_every_kind_of_sheet_gives_the_same_table(folder: Path, suffix: str) -> None:
-    file = _write(ROWS, folder / f"sheet{suffix}")
+    file = _write_sheet(ROWS, folder / f"sheet{suffix}")
     for source in (file, folder):
         table = read(source)
         assert table.codes == ("1", "2", "10")
@@ -50,65 +49,65 @@ def test_every_kind_of_sheet_gives_the_same_table(folder: Path, suffix: str) -> 
         assert "path=image_path, label=diagnosis, group=patient, split=set" in table.source
 
 
-def test_columns_with_other_names_are_named_in_the_recipe(folder: Path) -> None:
-    odd = ROWS.set_axis(["Bild", "Befund", "Mensch", "Teil"], axis=1)
-    file = _write(odd, folder / "sheet.csv")
-    with pytest.raises(ParfocalError, match=r"no column of images that is known. Name it: columns\.path=…"):
+def test_columns_with_other_names_are_set_in_the_recipe(folder: Path) -> None:
+    renamed = ROWS.set_axis(["Bild", "Befund", "Mensch", "Teil"], axis=1)
+    file = _write_sheet(renamed, folder / "sheet.csv")
+    with pytest.raises(ParfocalError, match=r"no column with a common name for images. Set columns\.path=…"):
         read(file, format="columns")
-    named = {"columns.path": "Bild", "columns.label": ["Befund"], "columns.group": "Mensch", "columns.split": "Teil"}
-    table = read(file, None, **named)
+    columns = {"columns.path": "Bild", "columns.label": ["Befund"], "columns.group": "Mensch", "columns.split": "Teil"}
+    table = read(file, None, **columns)
     assert table.rows["split"].tolist() == ["train", "train", "valid", "train", "test", "valid"]
     with pytest.raises(ParfocalError, match=r"no column 'Bilt' \(columns\.path\). Did you mean 'Bild'"):
-        read(file, None, **{**named, "columns.path": "Bilt"})
+        read(file, None, **{**columns, "columns.path": "Bilt"})
 
 
-def test_labels_may_be_one_hot(folder: Path) -> None:
-    hot = ROWS[["image_path"]].assign(mild=[0, 1, 0, 1, 0, 0], severe=[1, 0, 0, 0, 1, 0], none=[0, 0, 1, 0, 0, 1])
-    table = read(_write(hot, folder / "sheet.csv"))
+def test_labels_can_be_one_hot_columns(folder: Path) -> None:
+    one_hot = ROWS[["image_path"]].assign(mild=[0, 1, 0, 1, 0, 0], severe=[1, 0, 0, 0, 1, 0], none=[0, 0, 1, 0, 0, 1])
+    table = read(_write_sheet(one_hot, folder / "sheet.csv"))
     assert table.classes == ("mild", "none", "severe")
     assert table.rows["label"].tolist() == [2, 0, 1, 0, 2, 1]
-    named = read(folder / "sheet.csv", label=["mild", "severe", "none"])
-    assert named.rows["label"].tolist() == table.rows["label"].tolist()
-    _write(hot.assign(severe=1), folder / "sheet.csv")
+    reordered = read(folder / "sheet.csv", label=["mild", "severe", "none"])
+    assert reordered.rows["label"].tolist() == table.rows["label"].tolist()
+    _write_sheet(one_hot.assign(severe=1), folder / "sheet.csv")
     with pytest.raises(ParfocalError, match="line 3: exactly one of mild, severe, none must be 1"):
         read(folder / "sheet.csv", label=["mild", "severe", "none"])
 
 
-def test_class_names_are_given_in_the_order_of_the_codes(folder: Path) -> None:
-    file = _write(ROWS, folder / "sheet.csv")
+def test_class_names_are_in_the_order_of_the_codes(folder: Path) -> None:
+    file = _write_sheet(ROWS, folder / "sheet.csv")
     assert read(file, classes=["no", "mild", "severe"]).classes == ("no", "mild", "severe")
-    with pytest.raises(UsageError, match=r"classes names 2 classes \(no, mild\), the data has 3 \(1, 2, 10\)"):
+    with pytest.raises(UsageError, match=r"classes names 2 classes \(no, mild\), but the data has 3 \(1, 2, 10\)"):
         read(file, classes=["no", "mild"])
 
 
-def test_labels_may_be_names_and_rows_without_one_are_unlabelled(folder: Path) -> None:
-    words = ROWS.assign(diagnosis=["blast", "normal", "", "blast", "normal", "blast"])
-    table = read(_write(words, folder / "sheet.csv"))
+def test_labels_can_be_names_and_empty_labels_are_unknown(folder: Path) -> None:
+    rows = ROWS.assign(diagnosis=["blast", "normal", "", "blast", "normal", "blast"])
+    table = read(_write_sheet(rows, folder / "sheet.csv"))
     assert table.classes == ("blast", "normal")
     assert table.rows["label"].tolist() == [0, 1, -1, 0, 1, 0]
 
 
 def test_bare_names_are_found_below_the_folder(folder: Path) -> None:
-    names = ROWS.assign(image_path=list("abcdef"))
-    table = read(_write(names, folder / "sheet.csv"))
+    rows = ROWS.assign(image_path=list("abcdef"))
+    table = read(_write_sheet(rows, folder / "sheet.csv"))
     assert table.rows["path"].iloc[0] == str(folder / "img" / "a.png")
 
 
-def test_a_fold_column_gives_folds(folder: Path) -> None:
-    folds = ROWS.drop(columns="set").assign(fold=[0, 1, 2, 0, 1, 2])
-    table = read(_write(folds, folder / "sheet.csv"))
+def test_a_column_of_fold_numbers_gives_folds(folder: Path) -> None:
+    rows = ROWS.drop(columns="set").assign(fold=[0, 1, 2, 0, 1, 2])
+    table = read(_write_sheet(rows, folder / "sheet.csv"))
     assert table.rows["fold"].tolist() == ["fold_0", "fold_1", "fold_2", "fold_0", "fold_1", "fold_2"]
     assert table.splits == ("train",)
 
 
-def test_an_unknown_split_is_told_with_its_line(folder: Path) -> None:
-    file = _write(ROWS.replace({"set": {"val": "vaild"}}), folder / "sheet.csv")
+def test_an_unknown_split_is_an_error_with_its_line(folder: Path) -> None:
+    file = _write_sheet(ROWS.replace({"set": {"val": "vaild"}}), folder / "sheet.csv")
     with pytest.raises(ParfocalError, match=r"line 4: the split in column 'set' is 'vaild'.*Did you mean 'valid'"):
         read(file)
 
 
-def test_the_patient_may_be_found_in_the_id(folder: Path) -> None:
-    file = _write(ROWS.drop(columns="patient"), folder / "sheet.csv")
+def test_the_patient_can_be_extracted_from_the_id(folder: Path) -> None:
+    file = _write_sheet(ROWS.drop(columns="patient"), folder / "sheet.csv")
     table = read(file, group_from=r"img/([a-c])|img/(?:[d-f])")
     assert table.rows["group"].iloc[0] == "a"
     with pytest.raises(ParfocalError, match=r"finds no group in 3 ids: img/d\.png"):
@@ -117,19 +116,19 @@ def test_the_patient_may_be_found_in_the_id(folder: Path) -> None:
         read(file, group_from="(")
 
 
-def test_a_sheet_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_sheet_is_an_error(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.xlsx"):
-        (tmp_path / name).write_text("no sheet")
+        (tmp_path / name).write_text("not a sheet")
         with pytest.raises(ParfocalError, match=f"{name} is not a readable"):
             read(tmp_path / name)
 
 
-def test_several_sheets_ask_for_one_to_be_named(folder: Path) -> None:
-    _write(ROWS, folder / "one.csv")
-    _write(ROWS, folder / "two.csv")
-    with pytest.raises(ParfocalError, match="holds no single sheet"):
+def test_a_folder_with_two_sheets_is_an_error(folder: Path) -> None:
+    _write_sheet(ROWS, folder / "first.csv")
+    _write_sheet(ROWS, folder / "second.csv")
+    with pytest.raises(ParfocalError, match="does not contain exactly one sheet"):
         read(folder, format="columns")
-    assert len(read(folder / "two.csv")) == 6
+    assert len(read(folder / "second.csv")) == 6
 
 
 def _touch(folder: Path, *names: str) -> Path:
@@ -139,15 +138,15 @@ def _touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_classes_are_in_natural_order(tmp_path: Path) -> None:
+def test_class_folders_are_in_natural_order(tmp_path: Path) -> None:
     table = read(_touch(tmp_path, "10/a.png", "2/b.jpg", "1/c.bmp", "1/deep/d.png", "2/notes.txt"))
     assert table.classes == ("1", "2", "10")
     assert table.rows["id"].tolist() == ["1/c.bmp", "1/deep/d.png", "2/b.jpg", "10/a.png"]
     assert table.splits == ("train",)
-    assert "recognised by one folder a class: 1, 2, 10" in table.source
+    assert "recognized by a folder for each class: 1, 2, 10" in table.source
 
 
-def test_splits_may_stand_above_under_any_usual_name(tmp_path: Path) -> None:
+def test_split_folders_can_have_any_common_name(tmp_path: Path) -> None:
     table = read(_touch(tmp_path, "Train/cat/1.png", "Train/dog/2.png", "val/cat/3.png", "testing/dog/4.png"))
     assert dict(zip(table.rows["id"], table.rows["split"], strict=True)) == {
         "Train/cat/1.png": "train",
@@ -157,12 +156,12 @@ def test_splits_may_stand_above_under_any_usual_name(tmp_path: Path) -> None:
     }
 
 
-def test_names_are_given_in_the_recipe(tmp_path: Path) -> None:
+def test_class_names_can_be_set_in_the_recipe(tmp_path: Path) -> None:
     table = read(_touch(tmp_path, "0/a.png", "1/b.png"), classes=["healthy", "ill"])
     assert table.classes == ("healthy", "ill")
     assert table.codes == ("0", "1")
 
 
-def test_one_folder_of_images_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(ParfocalError, match="in a layout that is known"):
+def test_a_single_folder_of_images_is_not_a_data_set(tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match="contains no labels in a known layout"):
         read(_touch(tmp_path, "images/a.png", "images/b.png"))

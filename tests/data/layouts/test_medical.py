@@ -1,12 +1,115 @@
-"""C-NMC, EyePACS and APTOS as they are published."""
+"""Layouts of medical data sets: the two labs of the source documents, C-NMC, EyePACS and APTOS."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from parfocal.data.layouts import read
 from parfocal.data.layouts.medical import parse_cell_patient
+from parfocal.data.table import UNKNOWN
 from parfocal.errors import ParfocalError
+
+
+def _write_fundus_lab(folder: Path, names: list[str], grades: list[object], split: str = "train") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{split}_img.csv").write_text("".join(f"{name}\n" for name in names))
+    (folder / f"{split}_label.csv").write_text("".join(f"{grade}\n" for grade in grades))
+    return folder
+
+
+def test_the_files_of_the_leukemia_lab_are_read(cells: Path) -> None:
+    table = read(cells)
+    assert table.classes == ("normal", "blast")
+    assert {split: len(table.get_positions(split)) for split in table.splits} == {"train": 48, "valid": 16, "test": 12}
+    assert table.count_classes("train") == {"normal": 24, "blast": 24}
+    assert table.submission_lists["resnet_18_test"] == tuple(f"./new_dataset/test/{number}.bmp" for number in range(12))
+    assert table.source.startswith("leukemia-lab at ")
+    assert table.rows["group"].iloc[0] == "train-0-0"
+    assert Path(table.rows["path"].iloc[0]).is_file()
+
+
+def test_without_a_truth_file_the_test_split_is_unlabeled(cells: Path) -> None:
+    (cells / "test_truth.csv").unlink()
+    table = read(cells)
+    assert not table.is_labeled("test")
+    assert set(table.get_labels("test")) == {UNKNOWN}
+
+
+def test_submission_lists_keep_the_order_of_their_files(cells: Path) -> None:
+    reverse = pd.read_csv(cells / "resnet_50_test.csv")["Path"][::-1]
+    reverse.to_frame().to_csv(cells / "resnet_50_test.csv", index=False)
+    table = read(cells)
+    assert table.submission_lists["resnet_50_test"] == tuple(reverse)
+    assert table.submission_lists["resnet_18_test"] == tuple(reverse[::-1])
+
+
+def test_the_files_of_the_fundus_lab_are_read(tmp_path: Path) -> None:
+    folder = _write_fundus_lab(tmp_path / "eyes", ["10_left", "10_right", "13_left"], [0, 1, "4"])
+    _write_fundus_lab(folder, ["15_right"], [2], "test")
+    for split, name in (("train", "10_left"), ("test", "15_right")):
+        (folder / f"new_{split}").mkdir()
+        (folder / f"new_{split}" / f"{name}.jpeg").write_bytes(b"x")
+    table = read(folder)
+    assert table.classes == ("no DR", "mild", "moderate", "severe", "proliferative")
+    assert table.rows["group"].tolist() == ["10", "10", "13", "15"]
+    assert table.rows["label"].tolist() == [0, 1, 4, 2]
+    assert table.rows["path"].iloc[3] == str(folder / "new_test" / "15_right.jpeg")
+    assert table.rows["path"].iloc[2] == str(folder / "new_train" / "13_left.jpeg")
+
+
+def test_labels_can_be_class_names_or_floats(cells: Path) -> None:
+    rows = pd.read_csv(cells / "valid.csv", dtype=str)
+    rows.loc[0, "label"], rows.loc[1, "label"] = "Normal", "1.0"
+    rows.to_csv(cells / "valid.csv", index=False)
+    assert read(cells).get_labels("valid")[:2].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.bmp,1\n", r"train\.csv has no column 'Path'; it has 'path', 'label'. Did you mean 'path'"),
+        (
+            "Path,label\na.bmp,1\nb.bmp,maybe\n",
+            r"train\.csv, line 3: the label is 'maybe'. Valid labels are 0 \(normal\), 1",
+        ),
+        ("Path,label\na.bmp,\n", r"line 2: the label is empty"),
+        ("Path,label\n", r"train\.csv has no rows below its header"),
+        ("", r"train\.csv is empty"),
+        ('Path,label\n"a.bmp,1\n', r"train\.csv is not a readable CSV file"),
+    ],
+)
+def test_a_faulty_label_file_is_an_error_with_file_and_line(
+    draw: Callable[..., Path], tmp_path: Path, text: str, message: str
+) -> None:
+    folder = draw(tmp_path / "cells", train=4, valid=4, test=4)
+    (folder / "train.csv").write_text(text)
+    with pytest.raises(ParfocalError, match=message):
+        read(folder)
+
+
+def test_image_and_label_files_must_have_the_same_length(tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match=r"train_img\.csv has 2 rows, but train_label\.csv has 1"):
+        read(_write_fundus_lab(tmp_path / "eyes", ["10_left", "10_right"], [0]))
+
+
+def test_a_second_column_in_a_file_of_one_column_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match=r"train_img\.csv has 2 columns"):
+        read(_write_fundus_lab(tmp_path / "eyes", ["10_left,1"], [0]))
+
+
+def test_a_missing_label_file_is_an_error(tmp_path: Path) -> None:
+    folder = _write_fundus_lab(tmp_path / "eyes", ["10_left"], [0])
+    (folder / "train_label.csv").unlink()
+    with pytest.raises(ParfocalError, match=r"train_label\.csv is missing"):
+        read(folder)
+
+
+def test_a_truth_file_without_an_image_is_an_error(cells: Path) -> None:
+    pd.read_csv(cells / "test_truth.csv").iloc[:-1].to_csv(cells / "test_truth.csv", index=False)
+    with pytest.raises(ParfocalError, match=r"test_truth\.csv has no row for \./new_dataset/test/11\.bmp"):
+        read(cells)
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -15,7 +118,7 @@ def _touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"x")
 
 
-def _cnmc(folder: Path) -> Path:
+def _write_cnmc(folder: Path) -> Path:
     training = folder / "C-NMC_Leukemia" / "training_data"
     _touch(
         training,
@@ -29,17 +132,17 @@ def _cnmc(folder: Path) -> Path:
     return folder
 
 
-def test_cnmc_gives_folds_patients_and_classes(tmp_path: Path) -> None:
-    table = read(_cnmc(tmp_path))
+def test_cnmc_has_folds_patients_and_classes(tmp_path: Path) -> None:
+    table = read(_write_cnmc(tmp_path))
     assert table.classes == ("hem", "all")
     assert table.rows["fold"].tolist() == ["fold_0", "fold_0", "fold_1", "fold_1", "fold_2"]
     assert table.rows["group"].tolist() == ["11", "h12", "2", "h12", "3"]
     assert table.rows["label"].tolist() == [1, 0, 1, 0, 1]
-    assert "recognised by" in table.source
+    assert "recognized by" in table.source
 
 
-def test_cnmcs_preliminary_test_set_has_its_labels_and_patients(tmp_path: Path) -> None:
-    preliminary = _cnmc(tmp_path) / "C-NMC_Leukemia" / "validation_data"
+def test_the_preliminary_test_set_of_cnmc_has_labels_and_patients(tmp_path: Path) -> None:
+    preliminary = _write_cnmc(tmp_path) / "C-NMC_Leukemia" / "validation_data"
     _touch(preliminary, "C-NMC_test_prelim_phase_data/1.bmp", "C-NMC_test_prelim_phase_data/2.bmp")
     (preliminary / "C-NMC_test_prelim_phase_data_labels.csv").write_text(
         "Patient_ID,new_names,labels\nUID_57_29_1_all.bmp,1.bmp,1\nUID_H30_2_1_hem.bmp,2.bmp,0\n"
@@ -53,12 +156,12 @@ def test_cnmcs_preliminary_test_set_has_its_labels_and_patients(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [("notes.txt", "is not named UID_"), ("UID_1_1_1_hem.bmp", "says hem in its name but lies in all/")],
+    ("name", "message"),
+    [("notes.txt", "is not named UID_"), ("UID_1_1_1_hem.bmp", "is named hem, but it is in the folder all/")],
 )
-def test_a_stray_file_among_the_cells_is_named(tmp_path: Path, name: str, said: str) -> None:
-    _touch(_cnmc(tmp_path) / "C-NMC_Leukemia" / "training_data" / "fold_0" / "all", name)
-    with pytest.raises(ParfocalError, match=said):
+def test_a_file_that_is_not_a_cell_is_an_error_with_its_name(tmp_path: Path, name: str, message: str) -> None:
+    _touch(_write_cnmc(tmp_path) / "C-NMC_Leukemia" / "training_data" / "fold_0" / "all", name)
+    with pytest.raises(ParfocalError, match=message):
         read(tmp_path)
 
 
@@ -66,11 +169,11 @@ def test_a_stray_file_among_the_cells_is_named(tmp_path: Path, name: str, said: 
     ("name", "patient"),
     [("UID_H12_3_1_hem.bmp", "h12"), ("uid_h12_3_1_HEM.BMP", "h12"), ("UID_57_29_1_all.bmp", "57"), ("1.bmp", "")],
 )
-def test_the_patient_is_the_second_field_whatever_its_case(name: str, patient: str) -> None:
+def test_the_patient_of_a_cell_is_the_second_field_in_any_case(name: str, patient: str) -> None:
     assert parse_cell_patient(name) == patient
 
 
-def test_eyepacs_has_grades_and_two_eyes_a_patient(tmp_path: Path) -> None:
+def test_eyepacs_has_grades_and_two_eyes_for_a_patient(tmp_path: Path) -> None:
     _touch(tmp_path, "train/10_left.jpeg", "train/10_right.jpeg", "train/13_left.jpeg")
     (tmp_path / "trainLabels.csv").write_text("image,level\n10_left,0\n10_right,2\n13_left,4\n")
     table = read(tmp_path)
@@ -80,7 +183,7 @@ def test_eyepacs_has_grades_and_two_eyes_a_patient(tmp_path: Path) -> None:
     assert table.source.startswith("eyepacs at ")
 
 
-def test_aptos_has_a_list_of_unlabelled_test_images(tmp_path: Path) -> None:
+def test_aptos_has_a_submission_list_of_unlabeled_test_images(tmp_path: Path) -> None:
     _touch(tmp_path, "train_images/a1.png", "train_images/b2.png", "test_images/c3.png")
     (tmp_path / "train.csv").write_text("id_code,diagnosis\na1,0\nb2,3\n")
     (tmp_path / "test.csv").write_text("id_code\nc3\n")
@@ -92,7 +195,9 @@ def test_aptos_has_a_list_of_unlabelled_test_images(tmp_path: Path) -> None:
     assert table.rows["path"].iloc[2] == str(tmp_path / "test_images" / "c3.png")
 
 
-def test_a_grade_out_of_range_is_told_with_its_line(tmp_path: Path) -> None:
+def test_an_invalid_grade_is_an_error_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "trainLabels.csv").write_text("image,level\n10_left,0\n10_right,5\n")
-    with pytest.raises(ParfocalError, match=r"trainLabels\.csv, line 3: the label is '5'. Valid are 0 \(no DR\)"):
+    with pytest.raises(
+        ParfocalError, match=r"trainLabels\.csv, line 3: the label is '5'. Valid labels are 0 \(no DR\)"
+    ):
         read(tmp_path)

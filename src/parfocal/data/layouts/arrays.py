@@ -1,5 +1,4 @@
-"""MedMNIST's `.npz`: images and labels of every split as arrays in one file, grey or in colour."""
-# MERGED: """CIFAR-10 as published: pickled batches in a tar, read without running anything that they hold."""
+"""Label layouts of arrays: MedMNIST (`.npz`) and CIFAR-10 (pickles in a tar, read without running any code in them)."""
 
 import io
 import pickle
@@ -21,20 +20,27 @@ from parfocal.io import atomic_write
 from parfocal.recipe import hash_content
 from parfocal.schema import ColumnsConfig, DataConfig
 
+ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+ARCHIVE_DIGEST = "md5:c58f30108f718f92721af3b95e74349a"
+
 _SPLIT_KEYS = {"train": "train", "val": "valid", "test": "test"}
+_ARCHIVE = "cifar-10-python.tar.gz"
+_FOLDER = "cifar-10-batches-py"
+_BATCH_NAMES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+_MAX_MEMBER_BYTES = 200_000_000
 
 
 def recognize_medmnist(source: Path) -> str:
-    """Say why a folder or file is MedMNIST's, or nothing."""
+    """Return what identifies a folder or file as MedMNIST, or an empty string."""
     file = _find_npz(source)
     return f"{file.name} with arrays of images and labels" if file else ""
 
 
 def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `{train,val,test}_{images,labels}`; an image's path is `file.npz#train_images/7`."""
+    """Read `{train,val,test}_{images,labels}`; the path of an image is `file.npz#train_images/7`."""
     file = _find_npz(source)
     if file is None:
-        raise ParfocalError(f"{source} holds no single .npz file. Name the file itself.")
+        raise ParfocalError(f"{source} does not contain exactly one .npz file. Give the file itself.")
     ids: list[str] = []
     labels: list[str] = []
     splits: list[str] = []
@@ -43,69 +49,58 @@ def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tab
             for key, split in _SPLIT_KEYS.items():
                 if f"{key}_labels" not in arrays.files:
                     continue
-                texts = _read_labels(arrays[f"{key}_labels"], file, key)
-                ids += [f"{key}_images/{number}" for number in range(len(texts))]
-                labels += texts
-                splits += [split] * len(texts)
+                array = arrays[f"{key}_labels"].reshape(len(arrays[f"{key}_labels"]), -1)
+                if array.shape[1] != 1:
+                    raise ParfocalError(
+                        f"{file}: {key}_labels has {array.shape[1]} columns, but an image can have only one class."
+                    )
+                ids += [f"{key}_images/{row}" for row in range(len(array))]
+                labels += [str(value) for value in array[:, 0].tolist()]
+                splits += [split] * len(array)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ParfocalError(f"{file} is not a readable .npz file: {error}") from None
     if not ids:
-        raise ParfocalError(f"{file} holds no train_images and train_labels, as MedMNIST's files do.")
+        raise ParfocalError(f"{file} contains no train_images and train_labels, as MedMNIST files do.")
     codes = tuple(sorted(set(labels), key=natural_sort_key))
-    place = {code: number for number, code in enumerate(codes)}
-    paths = [Path(f"{file}#{one}") for one in ids]
-    rows = build_rows(ids, paths, [place[text] for text in labels], splits, ids)
+    class_index = {code: index for index, code in enumerate(codes)}
+    paths = [Path(f"{file}#{image_id}") for image_id in ids]
+    rows = build_rows(ids, paths, [class_index[label] for label in labels], splits, ids)
     return Table(rows, resolve_class_names(codes, data.classes), codes, f"medmnist at {file}")
 
 
 def _find_npz(source: Path) -> Path | None:
     if source.suffix == ".npz":
         return source
-    found = sorted(source.glob("*.npz"))
-    return found[0] if len(found) == 1 else None
-
-
-def _read_labels(array: np.ndarray, file: Path, key: str) -> list[str]:
-    flat = array.reshape(len(array), -1)
-    if flat.shape[1] != 1:
-        raise ParfocalError(f"{file}: {key}_labels has {flat.shape[1]} columns; one class an image is read here.")
-    return [str(value) for value in flat[:, 0].tolist()]
-
-
-ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-ARCHIVE_DIGEST = "md5:c58f30108f718f92721af3b95e74349a"
-
-_ARCHIVE, _FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
-_BATCH_NAMES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-_MAX_MEMBER_BYTES = 200_000_000
+    files = sorted(source.glob("*.npz"))
+    return files[0] if len(files) == 1 else None
 
 
 def recognize_cifar10(source: Path) -> str:
-    """Say why a folder or file is CIFAR-10, or nothing."""
-    found = _find_batches(source)
-    return f"{found.name} of CIFAR-10" if found else ""
+    """Return what identifies a folder or file as CIFAR-10, or an empty string."""
+    batches = _find_batches(source)
+    return f"{batches.name} of CIFAR-10" if batches else ""
 
 
 def read_cifar10(source: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read the tar or the folder it unpacks to; a folder without either gets the tar from where it is published.
+    """Read the archive or its unpacked folder; download the archive into a folder that has neither.
 
-    The images are laid out anew beside the Stores, as an `.npz` of the same form as MedMNIST's.
+    The images are converted to an `.npz` file with the arrays of MedMNIST, next to the Stores.
     """
-    place = _find_batches(source) or download(ARCHIVE_URL, source / _ARCHIVE, ARCHIVE_DIGEST)
-    inside = [place, *sorted(place.glob("*"))] if place.is_dir() else [place]
-    stamps = [[str(one.resolve()), one.stat().st_size, one.stat().st_mtime_ns] for one in inside]
-    arrays = get_stores_folder() / f"cifar10-{hash_content(stamps)}.npz"
-    if not arrays.is_file():
-        _convert_to_npz(place, arrays)
-    table = read_medmnist(arrays, data.model_copy(update={"classes": ()}), columns)
-    with np.load(arrays, allow_pickle=False) as content:
-        names = content["classes"].tolist()
+    batches = _find_batches(source) or download(ARCHIVE_URL, source / _ARCHIVE, ARCHIVE_DIGEST)
+    files = [batches, *sorted(batches.glob("*"))] if batches.is_dir() else [batches]
+    stamps = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    npz_file = get_stores_folder() / f"cifar10-{hash_content(stamps)}.npz"
+    if not npz_file.is_file():
+        _convert_to_npz(batches, npz_file)
+    table = read_medmnist(npz_file, data.model_copy(update={"classes": ()}), columns)
+    with np.load(npz_file, allow_pickle=False) as arrays:
+        names = arrays["classes"].tolist()
     classes = data.classes or tuple(names[int(code)] for code in table.codes)
-    return replace(table, classes=resolve_class_names(table.codes, classes), source=f"cifar10 at {place}")
+    return replace(table, classes=resolve_class_names(table.codes, classes), source=f"cifar10 at {batches}")
 
 
 def _find_batches(source: Path) -> Path | None:
-    """Return the tar, or the folder of unpacked batches, that a source is or holds."""
+    """Return the archive, or the folder of unpacked batches, that the source is or contains."""
     if source.is_file():
         return source if source.name == _ARCHIVE else None
     if (source / "data_batch_1").is_file():
@@ -116,44 +111,45 @@ def _find_batches(source: Path) -> Path | None:
 def _convert_to_npz(source: Path, file: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     try:
-        batches = _read_batches(source)
-        for split, members in _BATCH_NAMES.items():
-            held = [_load_pickle(batches[member]) for member in members]
-            planes = np.concatenate([one[b"data"].to_numpy() for one in held]).reshape(-1, 3, 32, 32)
-            arrays[f"{split}_images"] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-            arrays[f"{split}_labels"] = np.array([label for one in held for label in one[b"labels"]], np.uint8)[:, None]
-            if len(arrays[f"{split}_labels"]) != len(planes):
-                raise ValueError("images and labels are not as many")
-        names = [bytes(name).decode() for name in _load_pickle(batches["batches.meta"])[b"label_names"]]
-        arrays["classes"] = np.array(names)
-        if arrays["train_labels"].max() >= len(names):
-            raise ValueError("there are more classes than names")
-    # What damaged pickles make the reader raise is not to be foretold.
+        pickles = _read_pickles(source)
+        for split, names in _BATCH_NAMES.items():
+            batches = [_load_pickle(pickles[name]) for name in names]
+            images = np.concatenate([batch[b"data"].to_numpy() for batch in batches]).reshape(-1, 3, 32, 32)
+            labels = np.array([label for batch in batches for label in batch[b"labels"]], np.uint8)
+            if len(labels) != len(images):
+                raise ValueError("the numbers of images and labels differ")
+            arrays[f"{split}_images"] = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+            arrays[f"{split}_labels"] = labels[:, None]
+        class_names = [bytes(name).decode() for name in _load_pickle(pickles["batches.meta"])[b"label_names"]]
+        arrays["classes"] = np.array(class_names)
+        if arrays["train_labels"].max() >= len(class_names):
+            raise ValueError("there are more classes than class names")
+    # A damaged pickle can raise almost any exception.
     except Exception as error:
         raise ParfocalError(
-            f"{source} is not CIFAR-10's as published ({error}). Delete it and fetch it again."
+            f"{source} is not CIFAR-10 as published ({error}). Delete it and download it again."
         ) from None
-    with atomic_write(file) as beside, beside.open("wb") as written:
-        np.savez(written, **arrays)  # pyright: ignore[reportArgumentType]
+    with atomic_write(file) as temporary, temporary.open("wb") as npz_file:
+        np.savez(npz_file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
-def _read_batches(source: Path) -> dict[str, bytes]:
-    """Return the batches' bytes by name."""
-    names = [name for members in _BATCH_NAMES.values() for name in members] + ["batches.meta"]
+def _read_pickles(source: Path) -> dict[str, bytes]:
+    """Return the bytes of the batches by name."""
+    names = [name for batch_names in _BATCH_NAMES.values() for name in batch_names] + ["batches.meta"]
     if source.is_dir():
         return {name: (source / name).read_bytes() for name in names}
-    found: dict[str, bytes] = {}
+    pickles: dict[str, bytes] = {}
     with tarfile.open(source) as tar:
         for member in tar:
             name = Path(member.name).name
             content = tar.extractfile(member) if name in names and member.size < _MAX_MEMBER_BYTES else None
             if content:
-                found[name] = content.read()
-    return found
+                pickles[name] = content.read()
+    return pickles
 
 
 class _PickledArray:
-    """Stands for a NumPy array while a pickle is read: what it was, and its bytes."""
+    """Replaces a NumPy array while a pickle is read: keeps its pickled state."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] = ()
@@ -162,21 +158,21 @@ class _PickledArray:
         self.state = state
 
     def to_numpy(self) -> np.ndarray:
-        """Return the array, if it is of bytes."""
-        _, shape, kind, by_columns, content = self.state
-        if kind.name not in (b"u1", "u1"):
-            raise ValueError(f"pixels are of type {kind.name}")
-        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_columns else "C")
+        """Return the array; ValueError if it is not uint8."""
+        _, shape, dtype, is_fortran_order, data = self.state
+        if dtype.name not in (b"u1", "u1"):
+            raise ValueError(f"pixels are of type {dtype.name}")
+        return np.frombuffer(data, np.uint8).reshape(shape, order="F" if is_fortran_order else "C")
 
 
 class _PickledDtype:
-    """Stands for a NumPy type while a pickle is read."""
+    """Replaces a NumPy dtype while a pickle is read."""
 
     def __init__(self, name: bytes | str, *_: object) -> None:
         self.name = name
 
     def __setstate__(self, state: object) -> None:
-        """Take no notice of byte order; there is none in single bytes."""
+        """Ignore the byte order; uint8 has none."""
 
 
 _ALLOWED_GLOBALS: dict[str, Callable[..., Any]] = {
@@ -184,19 +180,19 @@ _ALLOWED_GLOBALS: dict[str, Callable[..., Any]] = {
     "numpy._core.multiarray._reconstruct": _PickledArray,
     "numpy.ndarray": _PickledArray,
     "numpy.dtype": _PickledDtype,
-    "_codecs.encode": lambda text, coding: text.encode("latin-1"),
+    "_codecs.encode": lambda text, encoding: text.encode("latin-1"),
 }
 
 
 class _SafeUnpickler(pickle.Unpickler):
-    """Reads plain values and arrays; anything else that a pickle names is refused before it is looked up."""
+    """Unpickles plain values and arrays; rejects any other global before it is imported."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        place = f"{module_name}.{global_name}"
-        if place not in _ALLOWED_GLOBALS:
-            raise ValueError(f"it names {place}, which could run code")
-        return _ALLOWED_GLOBALS[place]
+        name = f"{module_name}.{global_name}"
+        if name not in _ALLOWED_GLOBALS:
+            raise ValueError(f"it contains {name}, which could run code")
+        return _ALLOWED_GLOBALS[name]
 
 
-def _load_pickle(content: bytes) -> Any:
-    return _SafeUnpickler(io.BytesIO(content), encoding="bytes").load()
+def _load_pickle(data: bytes) -> Any:
+    return _SafeUnpickler(io.BytesIO(data), encoding="bytes").load()

@@ -1,4 +1,4 @@
-"""Sheets of any kind (CSV, TSV, Parquet, Excel), as rows of text with words for what is wrong with them."""
+"""Read sheets (CSV, TSV, Parquet, Excel) as rows of text."""
 
 from pathlib import Path
 
@@ -10,22 +10,22 @@ SHEET_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls")
 
 
 def read_sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a sheet's rows as text; the named columns must be among its own."""
+    """Read the rows of a sheet as text; raise ParfocalError if one of `columns` is missing."""
     rows = _read_any_sheet(file)
     for column in columns:
         if column not in rows.columns:
-            found = ", ".join(map(repr, rows.columns))
+            present = ", ".join(map(repr, rows.columns))
             raise ParfocalError(
-                f"{file} has no column {column!r}; it has {found}. {did_you_mean(column, map(str, rows.columns))} "
+                f"{file} has no column {column!r}; it has {present}. {did_you_mean(column, map(str, rows.columns))} "
                 f"The first line must be {','.join(columns)}."
             )
     if rows.empty:
-        raise ParfocalError(f"{file} has no rows below its header. Fill it, or delete it.")
+        raise ParfocalError(f"{file} has no rows below its header. Add rows, or delete the file.")
     return rows
 
 
 def read_column_names(file: Path) -> list[str]:
-    """Return the names of a CSV or TSV file's columns, or none if it cannot be read; for recognising a layout."""
+    """Return the column names of a CSV or TSV file, or an empty list if it cannot be read."""
     try:
         return list(pd.read_csv(file, sep=_get_separator(file), nrows=0, encoding="utf-8-sig").columns)
     except (OSError, ValueError):
@@ -33,15 +33,15 @@ def read_column_names(file: Path) -> list[str]:
 
 
 def read_single_column(file: Path) -> list[str]:
-    """Read a file of one value a line without a header."""
+    """Read a file with one value per line and without a header."""
     rows = _read_text_sheet(file, ",", header_row=None)
     if rows.shape[1] != 1:
-        raise ParfocalError(f"{file} has {rows.shape[1]} columns; this layout has one value a line and no header.")
+        raise ParfocalError(f"{file} has {rows.shape[1]} columns; this layout has one value per line and no header.")
     return rows[0].str.strip().tolist()
 
 
 def read_column_by_path(file: Path, column: str) -> dict[str, str]:
-    """Read what a column says of each `Path`; nothing where there is no such file."""
+    """Read a column by the value of the column `Path`; an empty dict if the file does not exist."""
     if not file.exists():
         return {}
     rows = read_sheet(file, ("Path", column))
@@ -57,7 +57,7 @@ def _read_any_sheet(file: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise ParfocalError(f"{file} is missing.") from None
     except ImportError:
-        raise ParfocalError(f"{file} needs a package that is not there. Install parfocal[sheets].") from None
+        raise ParfocalError(f"{file} needs a package that is not installed. Install parfocal[sheets].") from None
     except (OSError, ValueError, KeyError) as error:
         raise ParfocalError(f"{file} is not a readable {suffix[1:]} file: {error}") from None
     return pd.DataFrame({str(name): [_to_text(value) for value in rows[name]] for name in rows.columns})
