@@ -158,7 +158,7 @@ def _build_remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
         f"The {get_metric(difference.metric).label} of {difference.first} minus that of {difference.second} is "
         f"{difference.metric_value}: {'' if difference.significant else 'not '}statistically significant."
         for difference in comparison.differences
-        if difference.metric in ("accuracy", "balanced_accuracy")
+        if difference.metric in ("accuracy", "balanced_accuracy") and difference.adjusted_p_value is not None
     ]
     for run in runs:
         metrics = run.read_metrics()

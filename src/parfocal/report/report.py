@@ -310,7 +310,10 @@ def _describe_differences(best_run: Run, comparison: Comparison, metric: str) ->
         if difference.interval:
             low, high = sorted(sign * end + 0.0 for end in difference.interval)
             ci = f" (95 % CI of the difference {low:+.3f} to {high:+.3f})"
-        significance = "statistically significant" if difference.significant else "not statistically significant"
+        if difference.adjusted_p_value is None:
+            significance = "too few groups (patients) to test it"
+        else:
+            significance = "statistically significant" if difference.significant else "not statistically significant"
         sentences.append(
             f"The {get_metric(metric).label} of {best_family} is {abs(value):.3f} {direction} than that of "
             f"{other}{ci}: {significance}."
