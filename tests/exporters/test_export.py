@@ -118,7 +118,7 @@ def test_the_model_card_reports_the_verification(run: Run, tmp_path: Path) -> No
     assert f"on {len(exported.results['run'].predicted)} images of valid" in text
     assert f"{exported.results['float32'].accuracy:.4f}" in text
     metrics = run.read_metrics()["test"]
-    assert f"| accuracy of always saying the largest class | 0.500 | {metrics['majority_accuracy']:.3f} |" in text
+    assert f"| majority-class baseline | 0.500 | {metrics['majority_accuracy']:.3f} |" in text
     assert "| specificity=0.9 | test | blast |" in text
     assert "medical device" in text
 

@@ -52,7 +52,7 @@ def test_an_unavailable_address_ends_in_one_message(runs: list[Path]) -> None:
 
 
 def test_a_folder_without_runs_ends_in_one_message(tmp_path: Path) -> None:
-    with pytest.raises(ParfocalError, match="is not a run folder and holds none"):
+    with pytest.raises(ParfocalError, match="is not a run folder and contains no runs"):
         parfocal.serve(tmp_path, port=0)
 
 
