@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
 from parfocal.errors import UsageError, join_limited
+from parfocal.evaluation.metrics import get_metric
 from parfocal.schema import TrainingConfig
-
-_NEEDS_TWO_CLASSES = ("kappa", "quadratic_kappa", "auc")
-"""Metrics that are undefined where all images belong to one class."""
 
 
 def validate_select(select: str, class_counts: Mapping[str, int]) -> None:
     """Reject a selection metric that is undefined on the validation split, given its images per class."""
     missing = [name for name, count in class_counts.items() if not count]
-    if select in _NEEDS_TWO_CLASSES and len(class_counts) - len(missing) < 2:
+    if len(class_counts) - len(missing) < get_metric(select).needs_classes:
         raise UsageError(
             f"select={select} needs two classes on the validation split, which has no image of "
             f"{join_limited(missing)}. Use select=accuracy or select=loss, or change the split."
@@ -28,7 +26,7 @@ def is_better(value: float | None, best: float | None, select: str) -> bool:
     """Return whether a value of the selection metric beats the best; a tie or an undefined value does not."""
     if not _is_defined(value) or not _is_defined(best):
         return _is_defined(value)
-    return value < best if select == "loss" else value > best
+    return value > best if get_metric(select).greater_is_better else value < best
 
 
 def plateau_reductions(values: Sequence[float | None], config: TrainingConfig) -> int:

@@ -16,7 +16,7 @@ from parfocal.engine.batches import build_batches
 from parfocal.engine.distributed import all_max, broadcast_buffers, rank_zero_guard
 from parfocal.evaluation.alarms import alarms, predicted_shares
 from parfocal.evaluation.inference import predict_split
-from parfocal.evaluation.metrics import compute_metrics
+from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics
 from parfocal.io import write_json
 from parfocal.models.classifier import build_classifier
 from parfocal.models.ordinal import RegressionHead
@@ -42,7 +42,6 @@ from parfocal.training.step import (
 )
 from parfocal.training.time_budget import TimeBudget
 
-_METRICS = ("loss", "accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
 # How often, in steps, several processes agree on whether to stop or save: they wait for each other then.
 _SYNC_EVERY = 10
 
@@ -198,7 +197,7 @@ def validate(state: TrainState) -> dict[str, float | None]:
         if len(tta_views(state.run.recipe.views)) > 1:
             predictions = predict_split(fabric, network, state.table, "valid", valid)
     metrics = compute_metrics(predictions)
-    row = {f"valid_{name}": metrics[name] for name in _METRICS}
+    row = {f"valid_{name}": metrics[name] for name in SELECTION_METRICS}
     row |= predicted_shares(metrics)
     if "test" in state.loaders:
         test_predictions = predict_split(fabric, network, state.table, "test", state.loaders["test"])
