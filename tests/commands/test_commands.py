@@ -95,8 +95,8 @@ def test_a_recipe_is_explained() -> None:
     assert "parfocal train cifar10 --recipe cifar10 --out runs/cifar10" in output
     assert "parfocal train DATA --recipe fundus-cifar10 experiment=start" in output
     assert "78.48 %" in output
-    assert "chosen: the document does not say" in output
-    assert "random weights" in parfocal("recipes", "fundus").stdout
+    assert "assumption: not stated" in output
+    assert "PyTorch's default initialization" in parfocal("recipes", "fundus").stdout
     assert "parfocal plan DATA" in parfocal("recipes", "auto").stdout
 
 

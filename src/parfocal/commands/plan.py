@@ -26,8 +26,7 @@ def plan(
     Example: `parfocal plan smears epochs=20 -o mine.yaml`
     """
     from parfocal.commands.tables import print_table
-    from parfocal.recipe import parse_changes
-    from parfocal.reported import format_value
+    from parfocal.recipe import format_value, parse_changes
     from parfocal.training.autoconfig import plan as plan_recipe
 
     planned = plan_recipe(data, **parse_changes(changes or []))

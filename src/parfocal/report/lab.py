@@ -13,7 +13,7 @@ from parfocal.evaluation.compare import Comparison, compare_runs
 from parfocal.evaluation.metrics import get_metric
 from parfocal.io import write_text
 from parfocal.models.resnet import get_architecture
-from parfocal.recipe import Recipe, describe_keys, load_recipe
+from parfocal.recipe import Recipe, describe_keys, format_value, get_value, load_recipe
 from parfocal.report.formatting import SPLIT_NAMES, format_metric, read_labeled_metrics
 from parfocal.report.render import render
 from parfocal.report.report import (
@@ -23,7 +23,6 @@ from parfocal.report.report import (
     draw_figures,
     format_rerun_commands,
 )
-from parfocal.reported import format_value
 from parfocal.run import Run, open_runs
 
 _TRAINING_KEYS = (
@@ -117,18 +116,11 @@ def _build_setting_rows(recipe: Recipe, prefixes: tuple[str, ...]) -> list[tuple
     default_recipe = load_recipe(None)
     rows: list[tuple[str, str, str]] = []
     for key, _, meaning in describe_keys():
-        value = _get_nested(recipe, key)
-        is_listed = key in _ALWAYS_LISTED_KEYS or value != _get_nested(default_recipe, key)
+        value = get_value(recipe, key)
+        is_listed = key in _ALWAYS_LISTED_KEYS or value != get_value(default_recipe, key)
         if key.startswith(prefixes) and is_listed:
             rows.append((f"`{key}`", format_value(value), meaning))
     return rows
-
-
-def _get_nested(recipe: Recipe, key: str) -> Any:
-    value: Any = recipe
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _build_accuracy_row(run: Run) -> tuple[Any, ...]:
