@@ -137,10 +137,8 @@ def test_applying_a_decision_calibrates_decides_and_flags() -> None:
 def test_each_decision_is_described_in_one_sentence() -> None:
     sentences = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN).describe()
     assert len(sentences) == len(DECISIONS)
-    for sentence, words in zip(
-        sentences, ("temperature of", "sensitivity=0.9 has the threshold", "target coverage: 80%", "unusual", "weight of"),
-        strict=True,
-    ):  # fmt: skip
+    expected = ["temperature of", "sensitivity=0.9 has the threshold", "target coverage: 80%", "unusual", "weight of"]
+    for sentence, words in zip(sentences, expected, strict=True):
         assert words in sentence
         assert sentence.endswith(".")
 

@@ -74,7 +74,7 @@ def test_its_table_explains_missing_intervals_and_shows_the_decisions(
     print_external_results({run.name: evaluate_external(run, data)})
     output = capsys.readouterr().out
     parfocal.evaluate(run.folder, operating_point="none", refer=0)
-    assert "Too few groups (patients) for intervals: 16 on clinic" in output
+    assert "Too few groups (patients) for confidence intervals: 16 in clinic" in output
     assert output.splitlines()[0].split() == ["run", "images", "accuracy", "majority", "balanced", "kappa", "AUC"]
     assert [f"{heading} " in output for heading in ("operating point", "referral")] == [True, True]
 
