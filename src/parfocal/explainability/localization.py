@@ -147,8 +147,11 @@ def _load_mask_regions(
     if masks is None and not default_folder.is_dir():
         return {}
     folder = MaskFolder(default_folder if masks is None else Path(masks))
-    found = {row: folder.find(path, split) for row, path in enumerate(images.paths) if images.truth[row] != UNKNOWN}
-    mask_paths = {row: path for row, path in found.items() if path is not None}
+    mask_paths = {
+        row: mask_path
+        for row, image_path in enumerate(images.paths)
+        if images.truth[row] != UNKNOWN and (mask_path := folder.find(image_path, split)) is not None
+    }
     if not mask_paths and masks is not None:
         example = f"{images.paths[0].stem}.png" if images.paths else "the images"
         raise ParfocalError(f"{folder.folder} has no mask of any image of {split}. Name masks like {example}.")
