@@ -17,7 +17,7 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predictions import Predictions
 from parfocal.exporters import export as export_module
 from parfocal.exporters.export import VerificationError
-from parfocal.exporters.formats import FORMATS, load_export, read_metadata
+from parfocal.exporters.formats import FORMATS, Safetensors, load_export, read_metadata
 from parfocal.models.classifier import Classifier
 from parfocal.run import Run
 from parfocal.schema import ImagesConfig
@@ -88,6 +88,19 @@ def test_every_format_predicts_what_the_evaluation_and_predict_report(
 
 def test_every_format_is_in_the_registry() -> None:
     assert list(FORMATS) == ["onnx", "openvino", "safetensors"]
+
+
+def test_a_new_format_is_one_class(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Renamed(Safetensors):
+        name = "renamed"
+        suffix = ".weights"
+
+    monkeypatch.setitem(FORMATS, "renamed", Renamed())
+    exported = parfocal.export(run.folder, "renamed", tmp_path)
+    assert exported.path == tmp_path / "resnet20.weights"
+    assert exported.verification.n_changed == 0
+    with pytest.raises(UsageError, match="renamed does not support int8"):
+        parfocal.export(run.folder, "renamed", tmp_path, int8=True)
 
 
 def test_the_metadata_says_how_to_prepare_images_and_interpret_probabilities(run: Run, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ _MAX_BATCHES = 128
 _LEARNING_RATE = 1e-6
 # Steps, or matrix products, between two readings of the clock: a GPU gets its work ahead, as in training.
 _STEPS_PER_SYNC = {"cpu": 1, "cuda": 16}
+# Matrix products per second below which larger matrices are not tried.
+_SLOWEST_MATMUL_RATE = 20
 _GEOMETRY_ONLY = {
     "brightness": 0,
     "contrast": 0,
@@ -215,8 +217,9 @@ def compute_gflop_per_image(classifier: Classifier, recipe: Recipe) -> float:
 
 def measure_matmul(device: torch.device, precision: str, seconds: float) -> float:
     """Measure the multiplication of square matrices, in GFLOP/s."""
-    side = 8192 if device.type == "cuda" else 2048
-    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    side = 8192 if device.type == "cuda" else 256
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
     n_products = _STEPS_PER_SYNC[device.type]
 
     def run() -> int:
@@ -224,7 +227,12 @@ def measure_matmul(device: torch.device, precision: str, seconds: float) -> floa
             torch.mm(matrix, matrix)
         return n_products
 
-    _measure_rate(run, device, 0)
+    rate = _measure_rate(run, device, 0)
+    # Large matrices reach the full rate, but without bf16 instructions one product of them takes minutes on a CPU.
+    while device.type == "cpu" and side < 2048 and rate > _SLOWEST_MATMUL_RATE:
+        side *= 2
+        matrix = torch.randn(side, side, dtype=dtype)
+        rate = _measure_rate(run, device, 0)
     return 2 * side**3 / 1e9 * _measure_rate(run, device, seconds)
 
 
