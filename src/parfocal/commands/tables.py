@@ -9,8 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from parfocal.errors import join_limited
-from parfocal.evaluation.compare import Comparison, MetricValue
-from parfocal.evaluation.summary import TABLE_METRICS, add_baseline, select_distinct, select_for_order
+from parfocal.evaluation.compare import Comparison
+from parfocal.evaluation.summary import (
+    TABLE_METRICS,
+    MetricValue,
+    SummaryRow,
+    add_baseline,
+    select_distinct,
+    select_for_order,
+    summarize,
+)
 from parfocal.report.formatting import (
     HEADINGS,
     describe_few_groups,
@@ -20,33 +28,16 @@ from parfocal.report.formatting import (
     format_metric,
     format_p_value,
     format_share,
+    read_labeled_metrics,
     select_table_metrics,
 )
 from parfocal.reported import find_reported_accuracy
 from parfocal.run import Run
 
-_TEXT_COLUMNS = frozenset(
-    {
-        "about",
-        "accuracy",
-        "code",
-        "default",
-        "experiments",
-        "finding",
-        "goal",
-        "meaning",
-        "metric",
-        "origin",
-        "predicted",
-        "reason",
-        "source",
-        "split",
-        "trains",
-        "tta",
-        "unit",
-        "value",
-    }
-)
+_TEXT_COLUMNS = {
+    "about", "accuracy", "code", "default", "experiments", "finding", "goal", "meaning", "metric", "origin",
+    "predicted", "reason", "source", "split", "trains", "tta", "unit", "value",
+}  # fmt: skip
 _FOOTNOTE = (
     "The 95 % confidence intervals are bootstrapped over groups, which are patients if the data names them. Intervals "
     "and p-values reflect the choice of images, not the randomness of training. Compare several seeds for that."
@@ -86,25 +77,20 @@ def print_results(runs: Sequence[Run]) -> None:
     reported = {run.name: find_reported_accuracy(run.recipe) for run in runs}
     reported_column = ["reported"] if any(reported.values()) else []
     ordered = any(run.recipe.evaluation.ordered for run in runs)
-    first_metric, *more_metrics = add_baseline(select_for_order(TABLE_METRICS, ordered))
-    headings = [HEADINGS[metric] for metric in more_metrics]
+    metrics = add_baseline(select_for_order(TABLE_METRICS, ordered))
+    headings = [HEADINGS[metric] for metric in metrics]
     tta = find_tta_to_show(runs)
     tta_column = ["tta"] if tta else []
-    table = new_table(
-        "run", "best epoch", "split", "images", *tta_column, HEADINGS[first_metric], *reported_column, *headings
-    )
+    # The reported accuracy follows the accuracy, which is the first metric.
+    headings[1:1] = reported_column
+    table = new_table("run", "best epoch", "split", "images", *tta_column, *headings)
     for run in runs:
-        metrics = run.read_metrics()
-        for split in ("valid", "test"):
-            split_metrics = metrics.get(split, {})
-            if split_metrics.get("labeled"):
-                cells = [run.name, str(metrics["best_epoch"]), split, str(split_metrics["count"])]
-                cells += [tta[run.name]] if tta else []
-                cells += [format_metric(split_metrics, first_metric)]
-                cells += [str(MetricValue(reported[run.name].get(split)))] if reported_column else []
-                cells += [format_metric(split_metrics, name) for name in more_metrics]
-                table.add_row(*cells)
-        if highest := metrics.get("chosen_on_test"):
+        for row in summarize([run]):
+            cells = [str(row.metrics[metric]) for metric in metrics]
+            cells[1:1] = [str(MetricValue(reported[run.name].get(row.split)))] if reported_column else []
+            tta_cell = [tta[run.name]] if tta else []
+            table.add_row(run.name, str(row.best_epoch), row.split, str(row.n_images), *tta_cell, *cells)
+        if highest := run.read_metrics().get("chosen_on_test"):
             accuracy = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
             table.add_row(run.name, str(highest["epoch"]), "test", "", *("" for _ in tta_column), accuracy)
     show(table)
@@ -164,12 +150,9 @@ def print_differences(comparison: Comparison) -> None:
 
 def print_decisions(runs: Sequence[Run]) -> None:
     """Print the results at operating points, of referral, and of combining a patient's images, if they were chosen."""
-    metrics_by_split: list[tuple[str, str, Mapping[str, Any]]] = []
-    for run in runs:
-        metrics = run.read_metrics()
-        labeled = [split for split in ("valid", "test") if metrics.get(split, {}).get("labeled")]
-        metrics_by_split += [(run.name, split, metrics[split]) for split in labeled]
-    _print_decision_tables(metrics_by_split)
+    _print_decision_tables(
+        (run.name, split, metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()
+    )
 
 
 def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
@@ -202,7 +185,8 @@ def print_external_results(metrics_by_run: Mapping[str, Mapping[str, Any]]) -> N
     names = add_baseline(select_distinct(TABLE_METRICS, list(metrics_by_run.values())))
     table = new_table("run", "images", *(HEADINGS[name] for name in names))
     for run, metrics in metrics_by_run.items():
-        table.add_row(run, str(metrics["count"]), *(format_metric(metrics, name) for name in names))
+        row = SummaryRow.from_metrics(run, "external", metrics)
+        table.add_row(run, str(row.n_images), *(str(row.metrics[name]) for name in names))
     show(table)
     first = next(iter(metrics_by_run.values()))
     show(f"Evaluated on {first['source']}")
