@@ -206,7 +206,7 @@ def test_runs_that_cannot_be_compared_are_an_error(runs: Path, tmp_path: Path) -
         parfocal.compare([runs / "resnet20", runs / "resnet20"])
     shutil.copytree(runs, tmp_path / "copy")
     (tmp_path / "copy" / "plain20" / "metrics.json").unlink()
-    with pytest.raises(ParfocalError, match=r"plain20 has no metrics\.json: it has not finished"):
+    with pytest.raises(ParfocalError, match=r"plain20 has no metrics\.json: the run has not finished"):
         parfocal.compare(tmp_path / "copy")
     other = Run(tmp_path / "copy" / "resnet20")
     environment = other.read_environment()

@@ -180,7 +180,7 @@ def test_cifar10_is_downloaded_only_if_the_recipe_asks_for_it(tmp_path: Path, mo
     with run_web_server() as site:
         site.files["/cifar.tar.gz"] = archive
         monkeypatch.setattr(arrays, "ARCHIVE_URL", f"{site.url}/cifar.tar.gz")
-        with pytest.raises(ParfocalError, match="is not the file that was expected"):
+        with pytest.raises(ParfocalError, match="is not the expected file"):
             read(tmp_path, format="cifar10")
         monkeypatch.setattr(arrays, "ARCHIVE_DIGEST", f"md5:{hashlib.md5(archive).hexdigest()}")
         assert len(read(tmp_path, format="cifar10")) == 6 * IMAGES_PER_BATCH
