@@ -8,8 +8,6 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from parfocal.version import __version__ as __version__
-
 if TYPE_CHECKING:
     from parfocal.data.checks import check as check
     from parfocal.data.dataset import ImageDataset as ImageDataset
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from parfocal.training.autoconfig import plan as plan
     from parfocal.training.benchmark import bench as bench
     from parfocal.training.train import train as train
+    from parfocal.version import __version__ as __version__
 
 if os.environ.get("PARFOCAL_CPU") == "avx2":
     # PyTorch and oneDNN read these variables once, when they are loaded.
@@ -52,10 +51,12 @@ __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("parfocal.version").__version__
     if name not in _MODULES:
         raise AttributeError(f"module 'parfocal' has no attribute {name!r}")
     return getattr(import_module(f"parfocal.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+    return sorted([*globals(), *_MODULES, "__version__"])

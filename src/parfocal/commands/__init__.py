@@ -24,7 +24,6 @@ from parfocal.commands import (
     train,
 )
 from parfocal.errors import ParfocalError
-from parfocal.version import __version__
 
 app = typer.Typer(
     name="parfocal",
@@ -38,6 +37,9 @@ app = typer.Typer(
 
 def _show_version(requested: bool) -> None:
     if requested:
+        # Reading the metadata of the package takes a tenth of the time that help may take.
+        from parfocal.version import __version__
+
         typer.echo(f"parfocal {__version__}")
         raise typer.Exit
 
