@@ -49,7 +49,7 @@ def write_images(folder: Path, n_images: int) -> Table:
 
 
 def measure(n_images: int) -> dict[str, float]:
-    """Return the milliseconds for a thousand of so many images, as the median of at least three runs."""
+    """Return the milliseconds per thousand images, as the median of at least three runs."""
     n_runs = max(3, 30_000 // n_images)
 
     def run_prepare() -> int:

@@ -94,7 +94,7 @@ def test_an_epoch_shows_every_image_and_computes_its_batch_sizes_once(monkeypatc
 
 
 class _LimitedLinear(nn.Linear):
-    """A linear layer on a device whose memory holds only so many images."""
+    """A linear layer on a device whose memory holds only this many images."""
 
     max_images = 3
 

@@ -224,7 +224,7 @@ def test_an_unknown_network_is_named_before_any_work(cells: Path, tmp_path: Path
 
 
 def _damage(images: list[Path], fault: str, n_bytes: int) -> None:
-    """Remove the images, or truncate them to so many bytes."""
+    """Remove the images, or truncate them to this many bytes."""
     for image in images:
         if fault == "missing":
             image.unlink()

@@ -226,7 +226,7 @@ def smallest_batch_size(n_images: int, batch_size: int) -> int:
 def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: str, remedy: str) -> None:
     """Reject a `batch_size` with which some batch of an epoch has fewer than `min_images` images.
 
-    The error gives the `reason` why so many images are needed, the smallest batch size that works, and the `remedy`.
+    The error gives the `reason` why this many images are needed, the smallest batch size that works, and the `remedy`.
     """
     smallest = smallest_batch_size(n_images, batch_size)
     if smallest >= min_images:

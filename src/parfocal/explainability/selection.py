@@ -125,7 +125,7 @@ def _take_class_balanced(rows: np.ndarray, labels: np.ndarray, n_images: int) ->
 
 
 def select_by_id(predictions: Predictions, ids: Sequence[str]) -> list[SelectedImage]:
-    """Select the images with these ids, all of which must have predictions."""
+    """Select the images with these ids, which must all have predictions."""
     row_of = {image_id: row for row, image_id in enumerate(predictions.ids)}
     return [SelectedImage(image_id, "", int(predictions.truth[row_of[image_id]])) for image_id in ids]
 

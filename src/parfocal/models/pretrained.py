@@ -210,7 +210,7 @@ def _match_weights(
     file_weights: Mapping[str, Tensor],
     same_head: bool,
 ) -> LoadReport:
-    """Match weights by name and shape; reject a file of which less than half fits."""
+    """Match weights by name and shape; reject a file if less than half of it fits."""
     network_weights = _drop_counters(network_weights)
     file_weights = _drop_counters(file_weights)
     loaded = [

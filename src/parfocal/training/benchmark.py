@@ -66,7 +66,7 @@ _GEOMETRY_ONLY = {
 def bench(
     data: Path | str, recipe: str | Path | Recipe | None = None, *, seconds: float = 30, **changes: Any
 ) -> Diagnosis:
-    """Measure training for about so many seconds after preparing the data, and diagnose its bottleneck.
+    """Measure training for about this many seconds after preparing the data, and diagnose its bottleneck.
 
     Nothing is written except the Store. A slow step is measured at least twice, however long that takes.
     """
@@ -193,7 +193,7 @@ class _TrainingLoop:
 
 
 def _take_subset(loader: BatchLoader, n_images: float) -> BatchLoader:
-    """Return a loader whose epoch shows about so many images, within limits and with all classes among them."""
+    """Return a loader whose epoch shows about this many images, within limits and with all classes among them."""
     n_images = min(max(n_images, _MIN_BATCHES * loader.batch_size), _MAX_BATCHES * loader.batch_size)
     n_rows = round(n_images * len(loader.indices) / loader.epoch_size)
     rows = np.random.default_rng(0).permutation(len(loader.indices))

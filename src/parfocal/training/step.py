@@ -92,7 +92,7 @@ class EpochState:
 
     @classmethod
     def create(cls, device: torch.device, n_batches: int) -> "EpochState":
-        """Return the state at the start of an epoch of so many batches."""
+        """Return the state at the start of an epoch of this many batches."""
         # In float64 the sums do not depend on their order, and so not on the number of processes.
         zero = torch.zeros((), device=device, dtype=torch.float64)
         return cls(zero, zero.long(), torch.full((), n_batches, device=device))
