@@ -12,6 +12,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation import decision as decision_module
 from parfocal.evaluation.decision import DECISIONS, Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split
+from parfocal.evaluation.fellow_eyes import FellowEyes
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.predictions import Predictions
@@ -86,7 +87,7 @@ def test_an_option_stays_until_it_is_turned_off() -> None:
     first = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
     assert fit_decision(_overconfident(), DecisionOptions(), first, PLAIN) == first
     off = fit_decision(_overconfident(), DecisionOptions("none", 0, "recipe", fellow_eyes=False), first, PLAIN)
-    assert (off.operating_point, off.referral, off.tta, off.fellow_eye_weight) == (None, None, "", None)
+    assert (off.operating_point, off.referral, off.tta, off.get(FellowEyes)) == (None, None, "", None)
     assert off.temperature == first.temperature
 
 

@@ -107,12 +107,6 @@ class Decision:
         return self.get(OodMonitor)
 
     @property
-    def fellow_eye_weight(self) -> float | None:
-        """The weight of the patient's other images in fusion; None without fusion."""
-        fusion = self.get(FellowEyes)
-        return None if fusion is None else fusion.weight
-
-    @property
     def pixel_decisions(self) -> tuple[ValidationDecision, ...]:
         """The decisions fitted on pixels: they hold for any network that reads the same images."""
         return tuple(decision for decision in self.fitted if decision.reads_pixels)

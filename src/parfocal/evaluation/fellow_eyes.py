@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from parfocal.evaluation.calibration import log_losses
-from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.predictions import Predictions, index_groups
 from parfocal.evaluation.validation_decision import ValidationDecision, ValidationSplit, compute_metrics_with_intervals
 
 
@@ -44,7 +44,7 @@ class FellowEyes(ValidationDecision):
 
         An image that is alone in its group stays as it is.
         """
-        group = np.unique(np.array(predictions.groups, dtype=str), return_inverse=True)[1]
+        _, group = index_groups(predictions.groups)
         logs = np.log(np.clip(predictions.probabilities, np.finfo(np.float64).tiny, None))
         sums = np.zeros((group.max() + 1, logs.shape[1]))
         np.add.at(sums, group, logs)
