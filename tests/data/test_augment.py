@@ -140,10 +140,8 @@ class _TintConfig(ViewsConfig):
     tint: float = 0
 
 
-def _draw_tint(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+def _draw_tint(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     assert isinstance(config, _TintConfig)
-    if not config.tint:
-        return None
     matrices = np.tile(np.eye(4), (len(draws), 1, 1))
     matrices[:, 0, 3] = config.tint * draws.signed("tint")
     return matrices
