@@ -333,11 +333,16 @@ def _load_custom_transform(name: str) -> CustomTransform:
         raise UsageError(f"custom_transform={name}: {error}.") from None
     if not callable(transform):
         raise UsageError(f"custom_transform={name} is not a function. Name one in the form module:function.")
-    if not hasattr(transform, "set_random_seed"):
-        if "seed" in inspect.signature(transform).parameters:
-            return lambda image, seed: transform(image, seed=seed)
-        return lambda image, _: transform(image)
-    # Each thread has a copy, because an Albumentations transform holds its random generator.
+    function: Callable[..., Any] = transform
+    if hasattr(function, "set_random_seed"):
+        return _wrap_albumentations(function)
+    if "seed" in inspect.signature(function).parameters:
+        return lambda image, seed: function(image, seed=seed)
+    return lambda image, _: function(image)
+
+
+def _wrap_albumentations(transform: Any) -> CustomTransform:
+    """Wrap an Albumentations transform so that it uses the seed of the view; each thread has a copy of it."""
     thread_local = threading.local()
 
     def apply(image: Pixels, seed: int) -> Pixels:
