@@ -29,7 +29,7 @@ def is_dicom(data: bytes, suffix: str) -> bool:
     return suffix in SUFFIXES["DICOM"] and data[:2] in (b"\x02\0", b"\x08\0")
 
 
-def read_dicom(data: bytes) -> tuple[np.ndarray, frozenset[str]]:
+def read_dicom(data: bytes) -> tuple[np.ndarray, set[str]]:
     """Return the RGB uint8 pixels of the first frame of a DICOM file, and its notes (see decode.NOTES).
 
     Grayscale values are rescaled and windowed by the first window of the file. Without a window, black and white are
@@ -60,7 +60,7 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, frozenset[str]]:
         "16-bit": 8 < int(dataset.BitsAllocated) <= 16,
         "animated": _count_frames(dataset) > 1,
     }
-    return image, frozenset(note for note, applies in notes.items() if applies)
+    return image, {note for note, applies in notes.items() if applies}
 
 
 def _inflate(data: bytes) -> bytes:

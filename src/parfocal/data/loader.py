@@ -211,21 +211,19 @@ def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
     return counts
 
 
-def smallest_batch_size(n_images: int, batch_size: int) -> int:
-    """Return the size of the smallest batch of an epoch; the other batches have at most 1 image more."""
-    return n_images // max(1, -(-n_images // batch_size))
-
-
 def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: str, remedy: str) -> None:
     """Reject a `batch_size` with which some batch of an epoch has fewer than `min_images` images.
 
     The error gives the `reason` why this many images are needed, the smallest batch size that works, and the `remedy`.
     """
-    smallest = smallest_batch_size(n_images, batch_size)
+
+    def smallest_batch(size: int) -> int:
+        return n_images // max(1, -(-n_images // size))
+
+    smallest = smallest_batch(batch_size)
     if smallest >= min_images:
         return
-    candidates = range(min_images, n_images + 1)
-    works = next((size for size in candidates if smallest_batch_size(n_images, size) >= min_images), None)
+    works = next((size for size in range(min_images, n_images + 1) if smallest_batch(size) >= min_images), None)
     advice = f"The smallest batch that works is batch_size={works}; or {remedy}." if works else f"Instead, {remedy}."
     raise UsageError(
         f"batch_size={batch_size} splits {n_images:,} images into batches of {smallest} and more; {reason}. {advice}"
