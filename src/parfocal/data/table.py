@@ -1,5 +1,7 @@
 """Table: a row for each labeled image (id, path, label, split, group, fold), and class names; a group is a patient."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -7,7 +9,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from parfocal.errors import ParfocalError
+from parfocal.errors import ParfocalError, UsageError
 from parfocal.io import atomic_write
 from parfocal.run import Run
 
@@ -99,8 +101,8 @@ class Table:
         data = run.read_environment()["data"]
         if not path.is_file():
             raise ParfocalError(f"{path} is missing; the run folder is incomplete.")
-        text_columns = {"id": str, "path": str, "group": str, "split": str, "fold": str, "digest": str}
-        rows = pd.read_csv(path, dtype=text_columns, keep_default_na=False)
+        text_columns = [name for name in _COLUMNS if name != "label"]
+        rows = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False)
         lists: dict[str, tuple[str, ...]] = {}
         for column in (name for name in rows.columns if name.startswith("order:")):
             listed = rows[rows[column].astype(str) != ""]
@@ -129,3 +131,43 @@ def build_rows(
         "digest": digests or [""] * len(ids),
     }
     return pd.DataFrame(columns)
+
+
+def natural_sort_key(text: str) -> list[tuple[int, float, str]]:
+    """Return a key that sorts numbers in a text by value: 1, 2, 10."""
+    pieces = re.split(r"(\d+)", text.casefold())
+    return [(0, float(piece), "") if piece.isdecimal() else (1, 0.0, piece) for piece in pieces if piece]
+
+
+def find_codes(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct codes in natural order; whole numbers such as 1.0 become 1."""
+    return tuple(sorted({_normalize_code(label) for label in labels if label.strip()}, key=natural_sort_key))
+
+
+def resolve_class_names(codes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the codes: `names` if there are any, else the codes."""
+    if not names:
+        return codes
+    if len(names) != len(codes):
+        raise UsageError(
+            f"classes names {len(names)} classes ({', '.join(names)}), but the data has {len(codes)} "
+            f"({', '.join(codes)})."
+        )
+    return names
+
+
+def find_class_index(label: str, codes: tuple[str, ...], classes: tuple[str, ...], file: Path, line: int) -> int:
+    """Return the index of the class of a label, which can be the code or the name of the class."""
+    code = _normalize_code(label)
+    if code in codes:
+        return codes.index(code)
+    lowercase = [name.lower() for name in classes]
+    if code.lower() in lowercase:
+        return lowercase.index(code.lower())
+    valid = ", ".join(code if code == name else f"{code} ({name})" for code, name in zip(codes, classes, strict=True))
+    shown = repr(label) if label.strip() else "empty"
+    raise ParfocalError(f"{file}, line {line}: the label is {shown}. Valid labels are {valid}.")
+
+
+def _normalize_code(label: str) -> str:
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", label.strip())

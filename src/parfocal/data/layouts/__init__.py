@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,16 @@ LAYOUTS: dict[str, Layout] = {
     "fundus-lab": Layout(
         "train_img.csv and train_label.csv without headers", medical.recognize_fundus_lab, medical.read_fundus_lab
     ),
-    "eyepacs": Layout("trainLabels.csv with image,level", medical.recognize_eyepacs, medical.read_eyepacs),
-    "aptos": Layout("train.csv with id_code,diagnosis", medical.recognize_aptos, medical.read_aptos),
+    "eyepacs": Layout(
+        "trainLabels.csv with image,level",
+        medical.recognize_eyepacs,
+        partial(medical.read_grades, "eyepacs", "trainLabels.csv", "image", "level"),
+    ),
+    "aptos": Layout(
+        "train.csv with id_code,diagnosis",
+        medical.recognize_aptos,
+        partial(medical.read_grades, "aptos", "train.csv", "id_code", "diagnosis"),
+    ),
     "leukemia-lab": Layout(
         "train.csv and valid.csv with Path,label", medical.recognize_leukemia_lab, medical.read_leukemia_lab
     ),

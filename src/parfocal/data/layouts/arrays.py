@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.data.layouts.classes import natural_sort_key, resolve_class_names
 from parfocal.data.store import get_stores_folder
-from parfocal.data.table import Table, build_rows
+from parfocal.data.table import Table, build_rows, natural_sort_key, resolve_class_names
 from parfocal.download import download
 from parfocal.errors import ParfocalError
 from parfocal.io import atomic_write
