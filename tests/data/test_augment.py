@@ -1,4 +1,4 @@
-"""Augmented views: one geometric matrix and one color matrix for each image, drawn for a whole epoch."""
+"""Augmented views: a geometric matrix and a color matrix for each image, for a whole epoch at once."""
 
 from typing import Any
 

@@ -321,7 +321,7 @@ def _draw_erase_boxes(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
 def _load_custom_transform(name: str) -> CustomTransform:
     """Load the function `module:function` of the recipe key `custom_transform`.
 
-    It takes an image and returns one. It is called with `seed=` if it has such a parameter, and as an Albumentations
+    It maps an image to an image. It is called with `seed=` if it has such a parameter, and as an Albumentations
     transform if it has `set_random_seed`.
     """
     module, colon, attribute = name.partition(":")

@@ -131,7 +131,7 @@ def check_and_prepare(table: Table, recipe: Recipe) -> PreparedData:
 
 
 def _drop_waived_rows(table: Table, findings: list[Finding], code: str, allow: tuple[str, ...]) -> Table:
-    """Drop the rows of waived findings; raise an error if the remaining rows lack a split, or all classes but one."""
+    """Drop the rows of waived findings; raise an error if the remaining rows lack a split, or have a single class."""
     remaining = _drop_rows(table, findings, code)
     if len(remaining) < len(table):
         raise_errors(apply_waivers(check_table(remaining), allow))
@@ -277,11 +277,8 @@ def _find_identical_images(records: pd.DataFrame) -> list[Finding]:
             rows = duplicates[duplicates["digest"].isin(digests)]
             sets = [" = ".join(same["id"]) for _, same in rows.groupby("digest", sort=False)]
             message = f"{len(sets)} sets of identical images {where}: {join_limited(sets)}."
-            findings.append(
-                make_error(code, message, rows["id"], remedy)
-                if remedy
-                else Finding("warning", code, message, tuple(rows["id"]))
-            )
+            warning = Finding("warning", code, message, tuple(rows["id"]))
+            findings.append(make_error(code, message, rows["id"], remedy) if remedy else warning)
     return findings
 
 

@@ -16,7 +16,7 @@ from parfocal.data.preprocess import choose_jpeg_reduction, preprocess
 from parfocal.errors import UnreadableImageError
 from parfocal.schema import ImagesConfig
 
-# Images are decoded in many threads at once; OpenCV's own threads would only compete with them.
+# Images are decoded in many threads at once; OpenCV's threads would only compete with them.
 cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -125,7 +125,7 @@ def _read_array_image(path: Path) -> Pixels | None:
 
 @lru_cache(maxsize=4)
 def _load_member(file: str, modified: int, member: str) -> np.ndarray:
-    """Load one array of an `.npz` file; `modified` keeps a rewritten file from being served from the cache."""
+    """Load an array of an `.npz` file; `modified` keeps a rewritten file from being served from the cache."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return arrays[member]

@@ -60,7 +60,7 @@ def get_max_bytes() -> int:
 
 
 def check_image_size(width: int, height: int, bytes_per_pixel: int) -> None:
-    """Raise UnreadableImageError for an image without pixels, ImageTooLargeError for one over the limits."""
+    """Raise UnreadableImageError for an image without pixels, ImageTooLargeError for an image over the limits."""
     max_pixels, max_bytes = _LIMITS.get()
     size = f"declares {width} × {height} pixels"
     if width <= 0 or height <= 0:
@@ -148,7 +148,7 @@ def _read_jpeg_header(data: bytes) -> Header:
     process, bits, height, width, channels = frame
     # Inside the image data 0xFF is always followed by 0 or a restart marker, so this is the end marker of the file.
     end = data.rfind(b"\xff\xd9", position)
-    # Each block of 64 pixels takes at least one bit.
+    # Each block of 64 pixels takes at least a bit.
     if end < 0 or (end - position) * 8 < width * height // 64:
         raise UnreadableImageError("truncated")
     has_many_scans = process == 0xC2 or data[position + 4] < channels

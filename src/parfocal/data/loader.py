@@ -212,7 +212,7 @@ def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: str, remedy: str) -> None:
-    """Reject a `batch_size` with which some batch of an epoch has fewer than `min_images` images.
+    """Reject a `batch_size` that leaves fewer than `min_images` images in some batch of an epoch.
 
     The error gives the `reason` why this many images are needed, the smallest batch size that works, and the `remedy`.
     """
@@ -231,6 +231,6 @@ def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: st
 
 
 def check_batch_covers_processes(n_images: int, batch_size: int, n_processes: int) -> None:
-    """Reject a `batch_size` with which some process has no image of some batch and takes fewer steps than the rest."""
+    """Reject a `batch_size` that leaves some process without an image of some batch, so that it takes fewer steps."""
     reason = f"each of {n_processes} processes needs an image of every batch"
     check_batch_size(n_images, batch_size, n_processes, reason, "use fewer devices")

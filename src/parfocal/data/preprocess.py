@@ -48,7 +48,7 @@ def crop_and_resize(image: np.ndarray, reference: np.ndarray, config: ImagesConf
 
 
 def choose_jpeg_reduction(width: int, height: int, config: ImagesConfig) -> int:
-    """Return the factor (1, 2, 4 or 8) by which a JPEG can be reduced in decoding without losing stored resolution."""
+    """Return the largest factor (1, 2, 4 or 8) of a reduced JPEG decoding that loses no stored resolution."""
     if config.resize_mode == "none" or config.center_crop:
         return 1
     # The disc can be as small as half of the image.

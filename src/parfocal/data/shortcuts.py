@@ -1,6 +1,6 @@
 """Shortcut detection: does anything other than the content of an image, such as the file size, predict the label?
 
-Such a confounder (a scale bar in a corner, the brightness of one laboratory) lets a network learn the wrong thing.
+Such a confounder (a scale bar in a corner, the brightness of a laboratory) lets a network learn the wrong thing.
 """
 
 from dataclasses import dataclass
@@ -46,11 +46,11 @@ _CORNER_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one kind of feature predicts the label of patients that the model has not seen.
+    """How well a kind of feature predicts the label of patients that the model has not seen.
 
     Compare `accuracy` with `majority_accuracy`, that of the majority-class baseline, and `balanced_accuracy` with
     `chance_level`, 1 divided by the number of classes. `standard_error` is the standard error of the balanced accuracy
-    of random guessing, with one guess for each group.
+    of random guessing, with a guess for each group.
     """
 
     kind: str

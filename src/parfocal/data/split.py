@@ -23,7 +23,7 @@ def read_and_split(source: Path | str, recipe: Recipe) -> Table:
 
 
 def split_table(table: Table, config: SplitConfig, seed: int) -> Table:
-    """Return the table with the splits train, valid and, if the config has one, test; the same for the same seed."""
+    """Return the table with the splits train, valid and, if the config says so, test; the same for the same seed."""
     if config.file:
         return _copy_splits(table, Path(config.file))
     if not config.keep:

@@ -1,7 +1,7 @@
 """Store: the preprocessed pixels of a table on disk, a memory-mapped uint8 array (N, H, W, 3), and its index.
 
 A Store's key is a hash of the files and of the recipe's `images` section, so changing either gives another Store. The
-pixels are one `.npy` array, or JPEGs of high quality one after another.
+pixels are a `.npy` array, or JPEGs of high quality in sequence.
 """
 
 import json
@@ -55,14 +55,14 @@ class JpegArray:
 
 
 ImageArray = np.ndarray | JpegArray
-"""An array of images, or an object that can be indexed like one."""
+"""An array of images, or an object that is indexed in the same way."""
 
 
 @dataclass(frozen=True)
 class Store:
     """Preprocessed pixels on disk.
 
-    `index` has one row for each file: path, width, height, bytes, digest, notes, error (the reason if the file cannot
+    `index` has a row for each file: path, width, height, bytes, digest, notes, error (the reason if the file cannot
     be read), and the start, length and crc32 of its pixels in the pixel file.
     """
 

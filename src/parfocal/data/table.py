@@ -23,7 +23,7 @@ class Table:
     """Labeled images.
 
     `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1 if
-    the data does not have one. The fold and the digest (a hash of the file) are empty if the data does not have them.
+    it is unknown. The fold and the digest (a hash of the file) are empty if the data does not have them.
     `classes` are the names of the classes; `codes` are what the data writes for them. `submission_lists` are, by name,
     ordered lists of ids to predict, such as the test file of a competition.
     """
@@ -49,7 +49,7 @@ class Table:
         return list(dict.fromkeys(self.rows["path"]))
 
     def find_positions_in(self, index: pd.DataFrame) -> np.ndarray:
-        """Return the position of each row's file in an index, which has one row for each file."""
+        """Return the position of each row's file in an index, which has a row for each file."""
         positions = {path: position for position, path in enumerate(index["path"])}
         return np.array([positions[path] for path in self.rows["path"]], dtype=np.int64)
 
@@ -62,7 +62,7 @@ class Table:
         return self.rows.iloc[self.get_positions(split)]
 
     def get_labels(self, split: str) -> np.ndarray:
-        """Return the labels of a split, -1 for unknown ones."""
+        """Return the labels of a split, -1 where unknown."""
         return self.rows["label"].to_numpy()[self.get_positions(split)].astype(np.int64)
 
     def is_labeled(self, split: str) -> bool:

@@ -1,4 +1,4 @@
-"""Label layouts: read the label files of any known layout into a Table. To add one: a module, and a row in LAYOUTS."""
+"""Label layouts: read the label files of any known layout into a Table. A new layout needs a module and a row here."""
 
 import re
 from collections.abc import Callable
@@ -58,7 +58,7 @@ LAYOUTS: dict[str, Layout] = {
 def read(source: Path | str, recipe: str | Path | Recipe | None = None, **changes: Any) -> Table:
     """Read the labels of a folder or file; `Table.source` says which layout was recognized, and by what.
 
-    The recipe sections `data` and `columns` configure it; `read("sheet.csv", group="patient")` changes one key.
+    The recipe sections `data` and `columns` configure it; `read("sheet.csv", group="patient")` changes a key.
     """
     loaded = load_recipe(recipe, **changes)
     source = Path(source)

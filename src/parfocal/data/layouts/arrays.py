@@ -134,7 +134,7 @@ def _convert_to_npz(source: Path, file: Path) -> None:
 
 def _read_pickles(source: Path) -> dict[str, bytes]:
     """Return the bytes of the batches by name."""
-    names = [name for batch_names in _BATCH_NAMES.values() for name in batch_names] + ["batches.meta"]
+    names = [*_BATCH_NAMES["train"], *_BATCH_NAMES["test"], "batches.meta"]
     if source.is_dir():
         return {name: (source / name).read_bytes() for name in names}
     pickles: dict[str, bytes] = {}

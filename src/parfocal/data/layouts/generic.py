@@ -64,10 +64,8 @@ def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
             f"{source} does not contain exactly one sheet ({', '.join(SHEET_SUFFIXES)}). Give the file itself."
         )
     rows = read_sheet(file)
-    path = _find_column(rows, file, "path", columns.path)
-    group = _find_column(rows, file, "group", columns.group)
-    split = _find_column(rows, file, "split", columns.split)
-    file_hash = _find_column(rows, file, "file_hash", columns.file_hash)
+    roles = ("path", "group", "split", "file_hash")
+    path, group, split, file_hash = (_find_column(rows, file, role, getattr(columns, role)) for role in roles)
     if path is None:
         raise ParfocalError(
             f"{file} has no column with a common name for images. Set columns.path=… {_list_columns(rows)}"
@@ -183,7 +181,7 @@ def recognize_folders(folder: Path) -> str:
 
 
 def read_folders(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `[split/]class/image`, classes in natural order; each image is its own group."""
+    """Read `[split/]class/image`, classes in natural order; each image is a group."""
     split_folders, codes = _find_split_folders(folder)
     ids: list[str] = []
     paths: list[Path] = []

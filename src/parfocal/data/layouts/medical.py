@@ -71,7 +71,7 @@ def recognize_fundus_lab(folder: Path) -> str:
 
 
 def read_fundus_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `{train,test}_img.csv` and `{train,test}_label.csv`: one value per line, no header, names without suffix."""
+    """Read `{train,test}_img.csv` and `{train,test}_label.csv`: a value per line, no header, names without suffix."""
     classes = resolve_class_names(_GRADE_CODES, data.classes or DR_GRADES)
     finder = ImageFinder(folder)
     ids: list[str] = []

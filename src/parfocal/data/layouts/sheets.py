@@ -45,7 +45,7 @@ def read_column_names(file: Path) -> list[str]:
 
 
 def read_single_column(file: Path) -> list[str]:
-    """Read a file with one value per line and without a header."""
+    """Read a file with a value per line and without a header."""
     rows = _read_text_sheet(file, ",", header_row=None)
     if rows.shape[1] != 1:
         raise ParfocalError(f"{file} has {rows.shape[1]} columns; this layout has one value per line and no header.")
