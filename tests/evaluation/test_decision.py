@@ -12,7 +12,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation import decision as decision_module
 from parfocal.evaluation.decision import DECISIONS, Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.fellow_eyes import FellowEyes
+from parfocal.evaluation.patients import FellowEyes
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.predictions import Predictions

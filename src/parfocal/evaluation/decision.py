@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
-from parfocal.evaluation.fellow_eyes import FellowEyes
+from parfocal.evaluation.patients import FellowEyes
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.predictions import Predictions
