@@ -11,9 +11,6 @@ import numpy as np
 
 from parfocal.evaluation.confusion import divide
 
-FIXED_RATES = (0.9, 0.95)
-"""The specificities at which the sensitivity is reported, and the reverse."""
-
 
 def find_averaged_labels(n_classes: int) -> range:
     """Return the classes over which a metric is averaged: all, but only the second of two, the positive class."""
@@ -113,9 +110,8 @@ def specificity_at_sensitivity(counts: RankCounts, sensitivity: float) -> np.nda
     """Return the highest specificity of any threshold with at least the given sensitivity."""
     n_needed = np.ceil(sensitivity * counts.n_positive - 1e-9)
     is_enough = counts.true_positives >= n_needed[:, None]
-    fewest = np.where(is_enough, counts.false_positives, counts.n_negative[:, None]).min(
-        axis=1, initial=np.iinfo(np.int32).max
-    )
+    false_positives = np.where(is_enough, counts.false_positives, counts.n_negative[:, None])
+    fewest = false_positives.min(axis=1, initial=np.iinfo(np.int32).max)
     return np.where(counts.n_positive > 0, divide(counts.n_negative - fewest, counts.n_negative), np.nan)
 
 
