@@ -18,7 +18,7 @@ _COLLAPSE_SHARE = 0.95
 _COLLAPSE_MARGIN = 0.02
 
 _Z_SCORE_95 = 1.645
-"""One-sided: chance exceeds this many standard deviations once in twenty times."""
+"""One-sided: chance exceeds this many standard deviations 1 time in 20."""
 # A kappa below the first limit is always chance; above the second it never is, even with few images.
 _MIN_KAPPA_LIMIT = 0.005
 _MAX_KAPPA_LIMIT = 0.05
@@ -62,10 +62,11 @@ def alarms(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], reci
         # A network that predicts only a single class has a kappa of 0 as well: one alarm is enough.
         is_collapse = any(first <= since and until <= last for first, last in collapses)
         if until - since + 1 >= min_epochs and not is_collapse:
+            kappa = float(history[until - 1]["valid_kappa"])
             text = (
-                f"{_format_epochs(since, until)}: kappa on validation is {float(history[until - 1]['valid_kappa']):.3f}, "
-                "no better than chance. The network does not learn from the images: there are too few training steps, "
-                f"the learning rate is too high, or the images are too small. {_suggest_remedies(recipe)}"
+                f"{_format_epochs(since, until)}: kappa on validation is {kappa:.3f}, no better than chance. The "
+                "network does not learn from the images: there are too few training steps, the learning rate is too "
+                f"high, or the images are too small. {_suggest_remedies(recipe)}"
             )
             found.append(Alarm("no_kappa", since, until, text))
     return sorted(found, key=lambda alarm: alarm.until)

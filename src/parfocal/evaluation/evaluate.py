@@ -9,9 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from parfocal.data.checks import check_and_prepare
+from parfocal.data.decode import get_container_file
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
@@ -20,7 +19,6 @@ from parfocal.evaluation.alarms import alarms
 from parfocal.evaluation.calibration import compute_reliability_diagram
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.inference import predict_split
-from parfocal.evaluation.locate import locate_table
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.patients import aggregate_by_group
@@ -29,6 +27,7 @@ from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.validation_decision import compute_metrics_with_intervals
 from parfocal.io import atomic_write
 from parfocal.models.classifier import Classifier
+from parfocal.progress import print_line
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
 from parfocal.schema import EvaluationConfig
@@ -79,6 +78,26 @@ def _find_tta(run: Run, options: DecisionOptions) -> str:
     return "recipe" if with_tta(run.recipe, tta).views.tta == run.recipe.views.tta else tta
 
 
+def locate_table(run: Run) -> Table:
+    """Return the table of a run with paths that lead to its images, if the data were not moved.
+
+    The paths of a table are relative if the data folder was given as a relative path. If none of them exists from here,
+    they are tried from the data folder and from each folder above it, where training may have been started.
+    """
+    table = Table.load(run)
+    if any(get_container_file(path).is_file() for path in table.paths):
+        return table
+    data = Path(run.read_environment()["data"]["folder"])
+    home = data if data.is_dir() else data.parent
+    for folder in (home, *home.parents):
+        # A folder of the same name further up does not hold the data of this run.
+        files = (get_container_file(folder / path) for path in table.paths)
+        if any(file.is_relative_to(home) and file.is_file() for file in files):
+            print_line(f"The images of {run.name} are read relative to {folder}, where training was started.")
+            return replace(table, rows=table.rows.assign(path=[str(folder / path) for path in table.rows["path"]]))
+    return table
+
+
 def with_tta(recipe: Recipe, tta: str) -> Recipe:
     """Return the recipe with other views for test-time augmentation; "" and "recipe" change nothing."""
     return recipe if tta in ("", "recipe") else load_recipe(recipe, tta=tta)
@@ -104,7 +123,7 @@ def evaluate_run(
     predictions: dict[str, Predictions],
     options: DecisionOptions | None = None,
 ) -> None:
-    """Write the predictions, decision, submission and metrics of a run; call it in one process only."""
+    """Write the predictions, decision, submission and metrics of a run; call it in a single process."""
     config = run.recipe.evaluation
     training = _describe_training(run, table, classifier)
     with write_predictions(run, predictions) as written:
@@ -138,10 +157,10 @@ def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Itera
 def evaluate_split(
     predictions: Predictions, config: EvaluationConfig, decision: Decision | None = None
 ) -> dict[str, Any]:
-    """Return every metric of one split as plain data, with confidence `intervals` and the `reliability` diagram.
+    """Return every metric of a split as plain data, with confidence `intervals` and the `reliability` diagram.
 
-    `patients` holds the metrics per patient if a group has several images, and `referable` those of the referable
-    grades if the recipe names the lowest one. With a decision, each kind adds its section, such as `calibration` and
+    `patients` holds the metrics per patient if a group has more than 1 image, and `referable` those of the referable
+    grades if the recipe names the lowest. With a decision, each kind adds its section, such as `calibration` and
     `operating_point`; all other metrics are those of the predictions as they are.
     """
     if not predictions.labeled:
@@ -165,7 +184,11 @@ def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[s
     """Return how the weights were trained, from the history, and which images are not evaluated any more."""
     history = run.read_history()
     best = int(classifier.metadata["epoch"])
-    rows = history.to_dict("records")
+    chosen_on_test: dict[str, Any] = {}
+    if "test_accuracy" in history and history["test_accuracy"].notna().any():
+        # The highest test accuracy of all epochs: optimistic, because test chose the epoch.
+        row = history.iloc[int(history["test_accuracy"].argmax())]
+        chosen_on_test = {"chosen_on_test": {"accuracy": float(row["test_accuracy"]), "epoch": int(row["epoch"])}}
     original = Table.load(run).rows
     evaluated = original["id"][original["split"] != "train"]
     unreadable = evaluated[~evaluated.isin(table.rows["id"])].tolist()
@@ -175,19 +198,12 @@ def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[s
         "selected_by": run.recipe.training.select,
         "parameters": sum(weight.numel() for weight in classifier.parameters()),
         "train_accuracy": float(history["train_accuracy"].iloc[best - 1]),
-        **_find_best_test_epoch(history),
+        **chosen_on_test,
         "images_per_second": float(history["images_per_second"].median()),
         "waiting": float(history["waiting"].median()),
         "seconds": float(history["seconds"].sum()),
         **({"unreadable_images": unreadable} if unreadable else {}),
-        "alarms": [asdict(alarm) for alarm in alarms(rows, table.count_classes("valid"), run.recipe)],
+        "alarms": [
+            asdict(alarm) for alarm in alarms(history.to_dict("records"), table.count_classes("valid"), run.recipe)
+        ],
     }
-
-
-def _find_best_test_epoch(history: pd.DataFrame) -> dict[str, Any]:
-    """Return the highest test accuracy of all epochs, if it was measured: optimistic, because test chose the epoch."""
-    if "test_accuracy" not in history or history["test_accuracy"].isna().all():
-        return {}
-    row = int(history["test_accuracy"].argmax())
-    accuracy = float(history["test_accuracy"].iloc[row])
-    return {"chosen_on_test": {"accuracy": accuracy, "epoch": int(history["epoch"].iloc[row])}}

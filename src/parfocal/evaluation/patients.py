@@ -98,7 +98,7 @@ class FellowEyes(ValidationDecision):
         return {"weight": self.weight, **compute_metrics_with_intervals(self.fuse(predictions))}
 
     def describe(self) -> str:
-        """Return one sentence that says what was decided."""
+        """Return a sentence that says what was decided."""
         return f"The other images of the patient have a weight of {self.weight:.2f} in patient-level fusion."
 
 

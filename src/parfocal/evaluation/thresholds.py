@@ -18,8 +18,8 @@ def apply_thresholds(grades: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 def tune_thresholds(grades: np.ndarray, truth: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the thresholds (n_classes - 1), in increasing order, with the highest quadratic weighted kappa.
 
-    Coordinate ascent moves one threshold at a time. It starts once from rounding and once from thresholds that give
-    each class its true frequency, so that the result is never below that of rounding.
+    Coordinate ascent moves a single threshold at a time, first from rounding, then from thresholds that give each class
+    its true frequency, so that the result is never below that of rounding.
     """
     order = np.argsort(grades, kind="stable")
     kappa = _KappaObjective(grades[order], truth[order])
@@ -64,7 +64,7 @@ class _KappaObjective:
 
 
 def _coordinate_ascent(kappa: _KappaObjective, start: np.ndarray) -> np.ndarray:
-    """Move one cut at a time to its best position between its neighbors, until no cut moves."""
+    """Move a single cut at a time to its best position between its neighbors, until no cut moves."""
     cuts = start.copy()
     for _ in range(_MAX_ROUNDS):
         previous = cuts.copy()
