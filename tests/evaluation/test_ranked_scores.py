@@ -21,7 +21,7 @@ def _draw_scores(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _compute(scores: np.ndarray, is_positive: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    counts = RankedScores.from_scores(scores, is_positive).count(weights)
+    counts = RankedScores(scores, is_positive).count(weights)
     return {metric.name: metric.compute(counts) for metric in CLASS_METRICS if metric.source == "ranks"}
 
 

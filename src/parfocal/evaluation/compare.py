@@ -95,20 +95,14 @@ class Comparison:
     def _repr_html_(self) -> str:
         """Show the comparison in a notebook."""
         labels = [get_metric(name).label for name in TABLE_METRICS]
-        results = render_html_table(
-            f"Report: {self.report_path}" if self.report_path else "Comparison",
-            (f"on {self.split}", "images", *labels, "majority"),
-            [
-                (
-                    result.name,
-                    str(result.n_images),
-                    *(str(result.metrics[name]) for name in TABLE_METRICS),
-                    f"{result.majority_accuracy:.3f}",
-                )
-                for result in self.results
-            ],
-        )
-        differences = [
+        header = (f"on {self.split}", "images", *labels, "majority")
+        rows: list[tuple[str, ...]] = []
+        for result in self.results:
+            cells = (str(result.metrics[name]) for name in TABLE_METRICS)
+            rows.append((result.name, str(result.n_images), *cells, f"{result.majority_accuracy:.3f}"))
+        title = f"Report: {self.report_path}" if self.report_path else "Comparison"
+        results = render_html_table(title, header, rows)
+        rows = [
             (
                 f"{difference.first} – {difference.second}",
                 get_metric(difference.metric).label,
@@ -118,11 +112,8 @@ class Comparison:
             for difference in self.differences
             if difference.metric in TABLE_METRICS
         ]
-        if not differences:
-            return results
-        return results + render_html_table(
-            "Differences", ("difference", "metric", "value", "statistically significant"), differences
-        )
+        header = ("difference", "metric", "value", "statistically significant")
+        return results + render_html_table("Differences", header, rows) if rows else results
 
 
 def compare_runs(runs: Iterable[Path | str | Run], split: str = "", n_samples: int = N_SAMPLES) -> Comparison:

@@ -52,8 +52,8 @@ def evaluate(
     of referral to a human (0 for no referral). `tta` names the views for test-time augmentation, such as "d4" ("recipe"
     for those of the recipe). `fellow_eyes` also evaluates each image combined with the others of its patient.
 
-    Errors in the data that the recipe does not allow are raised. Images that have become unreadable, and are allowed to
-    be, are left out and listed in the metrics.
+    Errors in the data that the recipe does not allow are raised. Unreadable images that it allows are left out and
+    listed in the metrics.
     """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
     options = DecisionOptions(operating_point, refer, tta, fellow_eyes, others)

@@ -185,7 +185,7 @@ class ResampledMetrics:
         self._score_sums = self._sum_by_group(rows, _BIN_STARTS[-1] + calibration.N_BINS, values)
 
         self._ranked_scores = [
-            RankedScores.from_scores(scores, truth == label) for label, scores in enumerate(predictions.probabilities.T)
+            RankedScores(scores, truth == label) for label, scores in enumerate(predictions.probabilities.T)
         ]
 
     def compute(self) -> dict[MetricKey, float]:

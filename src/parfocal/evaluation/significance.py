@@ -105,7 +105,7 @@ def _test_rank_metrics(
     truth = first_runs[0].truth
     runs = [*first_runs, *second_runs]
     ranked_scores = [
-        RankedScores.from_scores(
+        RankedScores(
             np.concatenate([stats.rankdata(run.probabilities[:, label]) for run in runs]),
             np.tile(truth == label, len(runs)),
         )

@@ -26,8 +26,9 @@ def tune_thresholds(grades: np.ndarray, truth: np.ndarray, n_classes: int) -> np
     rounding = np.arange(n_classes - 1) + 0.5
     rounded = np.searchsorted(grades[order], rounding, side="right")
     true_counts = np.cumsum(np.bincount(truth, minlength=n_classes))[:-1]
-    starts = (rounded, kappa.find_position(true_counts))
-    best = max((_coordinate_ascent(kappa, start) for start in starts), key=kappa)
+    # The first positions, from these counts on, that do not separate equal grades.
+    true_frequencies = kappa.positions[np.searchsorted(kappa.positions, true_counts)]
+    best = max((_coordinate_ascent(kappa, start) for start in (rounded, true_frequencies)), key=kappa)
     if kappa(best) <= kappa(rounded):
         return rounding
     return np.maximum.accumulate(np.where(best == rounded, rounding, kappa.midpoints[best]))
@@ -48,10 +49,6 @@ class _KappaObjective:
         self.truth_above = np.append(np.cumsum(truth[::-1])[::-1], 0) / len(grades)
         self.truth_mean = truth.mean()
         self.truth_variance = truth.var()
-
-    def find_position(self, counts: np.ndarray) -> np.ndarray:
-        """Return the first positions, from these counts of grades on, that do not separate equal grades."""
-        return self.positions[np.searchsorted(self.positions, counts)]
 
     def __call__(self, cuts: np.ndarray) -> np.ndarray:
         """Return the kappa of cuts (…, n_classes - 1)."""
