@@ -9,12 +9,9 @@ import pytest
 
 import parfocal
 from parfocal.commands.tables import print_results
-from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.evaluate import locate_table
 from parfocal.evaluation.operating_point import OperatingPoint
-from parfocal.explainability.images import locate_images
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE
 from tests.evaluation.trained_run import trained as trained
@@ -179,19 +176,3 @@ def test_a_missing_image_is_an_error(trained: Path) -> None:
             parfocal.evaluate(trained / "runs" / "resnet20")
     finally:
         image.write_bytes(content)
-
-
-def test_a_run_can_be_evaluated_from_any_folder(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (run,) = parfocal.train("cells", out="runs", **{**SMALL_RECIPE, "epochs": 1})
-    before = run.read_metrics()
-    assert not Path(locate_table(run).paths[0]).is_absolute()
-    monkeypatch.chdir(tmp_path / "runs")
-    (evaluated,) = parfocal.evaluate("resnet20")
-    assert evaluated.read_metrics() == before
-    assert locate_table(evaluated).paths == [str(tmp_path / path) for path in Table.load(evaluated).paths]
-    assert all(path.is_file() for path in locate_images(evaluated, "valid").values())
-    # A folder of the same name further up is not the data of the run.
-    shutil.move(cells, tmp_path.parent / "cells")
-    with pytest.raises(ParfocalError, match="76 of 76 images are missing"):
-        parfocal.evaluate("resnet20")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parfocal.data.checks import check_and_prepare
-from parfocal.data.decode import get_container_file
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
@@ -19,6 +18,7 @@ from parfocal.evaluation.alarms import alarms
 from parfocal.evaluation.calibration import compute_reliability_diagram
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.inference import predict_split
+from parfocal.evaluation.locate import locate_table
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.patients import aggregate_by_group
@@ -27,7 +27,6 @@ from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.validation_decision import compute_metrics_with_intervals
 from parfocal.io import atomic_write
 from parfocal.models.classifier import Classifier
-from parfocal.progress import print_line
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
 from parfocal.schema import EvaluationConfig
@@ -76,26 +75,6 @@ def _find_tta(run: Run, options: DecisionOptions) -> str:
     """Return the views that the options, or else the run's decision, name; "recipe" if they are those of the recipe."""
     tta = options.tta or Decision.load(run.decision_path).tta or "recipe"
     return "recipe" if with_tta(run.recipe, tta).views.tta == run.recipe.views.tta else tta
-
-
-def locate_table(run: Run) -> Table:
-    """Return the table of a run with paths that lead to its images, if the data were not moved.
-
-    The paths of a table are relative if the data folder was given as a relative path. If none of them exists from here,
-    they are tried from the data folder and from each folder above it, where training may have been started.
-    """
-    table = Table.load(run)
-    if any(get_container_file(path).is_file() for path in table.paths):
-        return table
-    data = Path(run.read_environment()["data"]["folder"])
-    home = data if data.is_dir() else data.parent
-    for folder in (home, *home.parents):
-        # A folder of the same name further up does not hold the data of this run.
-        files = (get_container_file(folder / path) for path in table.paths)
-        if any(file.is_relative_to(home) and file.is_file() for file in files):
-            print_line(f"The images of {run.name} are read relative to {folder}, where training was started.")
-            return replace(table, rows=table.rows.assign(path=[str(folder / path) for path in table.rows["path"]]))
-    return table
 
 
 def with_tta(recipe: Recipe, tta: str) -> Recipe:

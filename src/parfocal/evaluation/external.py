@@ -17,7 +17,8 @@ from parfocal.data.table import UNKNOWN, Table
 from parfocal.engine.device import build_fabric
 from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.evaluate import evaluate_split, locate_table, predict_table, with_tta
+from parfocal.evaluation.evaluate import evaluate_split, predict_table, with_tta
+from parfocal.evaluation.locate import locate_table
 from parfocal.evaluation.predictions import Predictions
 from parfocal.io import write_json
 from parfocal.models.classifier import Classifier

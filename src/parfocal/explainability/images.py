@@ -13,7 +13,7 @@ from parfocal.data.render import render_one
 from parfocal.data.store import find_store
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
-from parfocal.evaluation.evaluate import locate_table
+from parfocal.evaluation.locate import locate_table
 from parfocal.recipe import Recipe
 from parfocal.run import Run
 

@@ -17,7 +17,7 @@ from parfocal.engine.compiled import CHUNK_SIZE
 from parfocal.errors import ParfocalError, join_limited
 from parfocal.evaluation.calibration import apply_temperature
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.evaluate import locate_table
+from parfocal.evaluation.locate import locate_table
 from parfocal.exporters.formats import PredictFunction
 from parfocal.models.classifier import Classifier
 from parfocal.progress import show_progress
