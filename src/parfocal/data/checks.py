@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, read_image
+from parfocal.data.labels import MISSING_WORDS
 from parfocal.data.layouts.image_finder import find_images
 from parfocal.data.near_duplicates import find_near_duplicates, perceptual_hash
 from parfocal.data.parallel import catch_unreadable, map_ordered
@@ -142,7 +144,8 @@ def check_table(table: Table) -> list[Finding]:
     """Check what the labels alone show: missing files, duplicate rows, patients, splits and classes."""
     findings: list[Finding] = []
     ids = table.rows["id"]
-    exists = np.array([get_container_file(path).is_file() for path in table.rows["path"]], dtype=bool)
+    # Unlike Path.is_file, this does not raise an error for a name that is too long.
+    exists = np.array([os.path.isfile(get_container_file(path)) for path in table.rows["path"]], dtype=bool)
     missing = table.rows[~exists]
     if len(missing):
         message = f"{len(missing)} of {len(table)} images are missing: {join_limited(missing['path'])}."
@@ -179,6 +182,11 @@ def _check_splits(table: Table) -> list[Finding]:
 
 def _check_classes(table: Table) -> list[Finding]:
     findings: list[Finding] = []
+    for label, code in enumerate(table.codes):
+        if code.casefold() in MISSING_WORDS:
+            ids = table.rows["id"][table.rows["label"] == label]
+            message = f"The class {code!r} has {len(ids)} images; its name may mean a missing label."
+            findings.append(Finding("note", "class_named_missing", message, tuple(ids), "If so, empty these cells."))
     for split in table.splits:
         if not table.is_labeled(split):
             continue
@@ -201,15 +209,18 @@ def _check_classes(table: Table) -> list[Finding]:
 
 
 def _find_unlisted_files(table: Table) -> list[Finding]:
-    """Find images that no row names, in the folder that holds all images of the table."""
-    listed = {str(get_container_file(path)) for path in table.rows["path"]}
-    if any(path.endswith(".npz") for path in listed):
+    """Find images that no row names, only in the folders of the data: a row may name any other place of the disk."""
+    if any(".npz#" in path for path in table.paths):
         return []
-    folder = os.path.commonpath([Path(path).parent for path in listed])
-    if not folder or not Path(folder).is_dir():
-        return []
-    unlisted = [str(path) for path in find_images(Path(folder)) if str(path) not in listed]
-    message = f"{len(unlisted)} images below {folder} are in no row: {join_limited(unlisted)}."
+    get_real_folder = cache(os.path.realpath)
+    listed = {(get_real_folder(os.path.dirname(path)), os.path.basename(path)) for path in table.paths}
+    found = {
+        (get_real_folder(path.parent), path.name): str(path)
+        for folder in table.folders
+        for path in find_images(Path(folder), follow_links=True)
+    }
+    unlisted = [path for place, path in found.items() if place not in listed]
+    message = f"{len(unlisted)} images below {join_limited(table.folders)} are in no row: {join_limited(unlisted)}."
     return [Finding("note", "unlisted_files", message, tuple(unlisted), "They are not used.")] if unlisted else []
 
 

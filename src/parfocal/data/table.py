@@ -1,7 +1,6 @@
 """Table: a row for each labeled image (id, path, label, split, group, fold), and class names; a group is a patient."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -9,7 +8,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from parfocal.errors import ParfocalError, UsageError
+from parfocal.errors import ParfocalError
 from parfocal.groups import GroupKind
 from parfocal.io import atomic_write
 from parfocal.run import Run
@@ -27,6 +26,7 @@ class Table:
     it is unknown. The fold and the digest (a hash of the file) are empty if the data does not have them.
     `classes` are the names of the classes; `codes` are what the data writes for them. `submission_lists` are, by name,
     ordered lists of ids to predict, such as the test file of a competition. `groups_are` is what a group is.
+    `folders` are the folders of the data, in which there may be images without a row.
     """
 
     rows: pd.DataFrame
@@ -35,6 +35,7 @@ class Table:
     source: str
     submission_lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups_are: GroupKind = "images"
+    folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -139,37 +140,3 @@ def natural_sort_key(text: str) -> list[tuple[int, float, str]]:
     """Return a key that sorts numbers in a text by value: 1, 2, 10."""
     pieces = re.split(r"(\d+)", text.casefold())
     return [(0, float(piece), "") if piece.isdecimal() else (1, 0.0, piece) for piece in pieces if piece]
-
-
-def find_codes(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return the distinct codes in natural order; whole numbers such as 1.0 become 1."""
-    return tuple(sorted({_normalize_code(label) for label in labels if label.strip()}, key=natural_sort_key))
-
-
-def resolve_class_names(codes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the codes: `names` if there are any, else the codes."""
-    if not names:
-        return codes
-    if len(names) != len(codes):
-        raise UsageError(
-            f"classes names {len(names)} classes ({', '.join(names)}), but the data has {len(codes)} "
-            f"({', '.join(codes)})."
-        )
-    return names
-
-
-def find_class_index(label: str, codes: tuple[str, ...], classes: tuple[str, ...], file: Path, line: int) -> int:
-    """Return the index of the class of a label, which can be the code or the name of the class."""
-    code = _normalize_code(label)
-    if code in codes:
-        return codes.index(code)
-    lowercase = [name.lower() for name in classes]
-    if code.lower() in lowercase:
-        return lowercase.index(code.lower())
-    valid = ", ".join(code if code == name else f"{code} ({name})" for code, name in zip(codes, classes, strict=True))
-    shown = repr(label) if label.strip() else "empty"
-    raise ParfocalError(f"{file}, line {line}: the label is {shown}. Valid labels are {valid}.")
-
-
-def _normalize_code(label: str) -> str:
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", label.strip())

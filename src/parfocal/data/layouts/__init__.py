@@ -1,5 +1,6 @@
 """Label layouts: read the label files of any known layout into a Table. A new layout needs a module and a row here."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -76,8 +77,21 @@ def read(source: Path | str, recipe: str | Path | Recipe | None = None, **change
     table = LAYOUTS[name].read(source, loaded.data, loaded.columns)
     if table.rows.empty:
         raise ParfocalError(f"{source} contains no images in the layout {name} ({LAYOUTS[name].description}).")
-    table = replace(table, source=f"{table.source}{note}")
+    folders = _find_folders(source, loaded.columns.folder, table)
+    table = replace(table, source=f"{table.source}{note}", folders=folders)
     return _extract_groups(table, loaded.columns.group_from) if loaded.columns.group_from else table
+
+
+def _find_folders(source: Path, images: str, table: Table) -> tuple[str, ...]:
+    """Return the folders of the data: those that the caller named, and the images' folder next to a sheet."""
+    named = [path for path in (source, Path(images)) if images or path == source]
+    folders = {str(folder) for folder in named if folder.is_dir()}
+    if not folders and not any(".npz#" in path for path in table.paths):
+        # The folder of a sheet can be a home folder, so only the folder below it that has all its images counts.
+        parents = [Path(path).parent for path in table.paths]
+        inside = [parent for parent in parents if ".." not in parent.parts and parent.is_relative_to(source.parent)]
+        folders = {os.path.commonpath(inside)} if inside else set()
+    return tuple(sorted(folders))
 
 
 def _recognize(source: Path, columns: ColumnsConfig) -> tuple[str, str]:

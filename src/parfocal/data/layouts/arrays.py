@@ -1,9 +1,9 @@
 """Label layouts of arrays: MedMNIST (`.npz`) and CIFAR-10 (pickles in a tar, read without running any code in them)."""
 
 import io
+import math
 import pickle
 import tarfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from parfocal.data.labels import parse_labels, resolve_class_names
 from parfocal.data.store import get_stores_folder
-from parfocal.data.table import Table, build_rows, natural_sort_key, resolve_class_names
+from parfocal.data.table import Table, build_rows
 from parfocal.download import download
 from parfocal.errors import ParfocalError
 from parfocal.io import atomic_write
@@ -27,6 +28,7 @@ _ARCHIVE = "cifar-10-python.tar.gz"
 _FOLDER = "cifar-10-batches-py"
 _BATCH_NAMES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _MAX_MEMBER_BYTES = 200_000_000
+_MAX_LABEL_BYTES = 1 << 28
 
 
 def recognize_medmnist(source: Path) -> str:
@@ -41,30 +43,55 @@ def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tab
     if file is None:
         raise ParfocalError(f"{source} does not contain exactly one .npz file. Give the file itself.")
     ids: list[str] = []
-    labels: list[str] = []
+    texts: list[str] = []
     splits: list[str] = []
     try:
         with np.load(file, allow_pickle=False) as arrays:
             for key, split in _SPLIT_KEYS.items():
-                if f"{key}_labels" not in arrays.files:
-                    continue
-                array = arrays[f"{key}_labels"].reshape(len(arrays[f"{key}_labels"]), -1)
-                if array.shape[1] != 1:
-                    raise ParfocalError(
-                        f"{file}: {key}_labels has {array.shape[1]} columns, but an image can have only one class."
-                    )
-                ids += [f"{key}_images/{row}" for row in range(len(array))]
-                labels += [str(value) for value in array[:, 0].tolist()]
-                splits += [split] * len(array)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+                if f"{key}_labels" in arrays.files:
+                    split_texts = _read_label_texts(arrays, key, file)
+                    ids += [f"{key}_images/{row}" for row in range(len(split_texts))]
+                    texts += split_texts
+                    splits += [split] * len(split_texts)
+    except ParfocalError:
+        raise
+    # A damaged archive can raise almost any exception.
+    except Exception as error:
         raise ParfocalError(f"{file} is not a readable .npz file: {error}") from None
     if not ids:
         raise ParfocalError(f"{file} contains no train_images and train_labels, as MedMNIST files do.")
-    codes = tuple(sorted(set(labels), key=natural_sort_key))
-    class_index = {code: index for index, code in enumerate(codes)}
+    labels, codes = parse_labels(texts, lambda position: f"{file}, label of {ids[position]}")
     paths = [Path(f"{file}#{image_id}") for image_id in ids]
-    rows = build_rows(ids, paths, [class_index[label] for label in labels], splits, ids)
+    rows = build_rows(ids, paths, labels, splits, ids)
     return Table(rows, resolve_class_names(codes, data.classes), codes, f"medmnist at {file}")
+
+
+def _read_label_texts(arrays: Any, key: str, file: Path) -> list[str]:
+    """Return the labels of a split of an open `.npz` file as text; they must be as many as its images."""
+    images = f"{key}_images"
+    labels = f"{key}_labels"
+    if images not in arrays.files:
+        raise ParfocalError(f"{file} has {labels}, but no {images}. Add them, or remove the labels.")
+    n_images = (_read_header(arrays, images)[0] or (0,))[0]
+    shape, dtype = _read_header(arrays, labels)
+    n_labels = shape[0] if shape else 0
+    n_columns = math.prod(shape[1:])
+    if n_columns != 1:
+        raise ParfocalError(f"{file}: {labels} has {n_columns} columns, but an image can have only one class.")
+    if n_images != n_labels:
+        raise ParfocalError(f"{file} has {n_images} {images}, but {n_labels} {labels}. Each image needs one label.")
+    if n_labels * dtype.itemsize > _MAX_LABEL_BYTES:
+        raise ParfocalError(f"{file}: {labels} needs {n_labels * dtype.itemsize / 1e9:.1f} GB, too much for labels.")
+    return [str(value) for value in arrays[labels].reshape(-1).tolist()]
+
+
+def _read_header(arrays: Any, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Return the shape and type of an array, without reading its values."""
+    with arrays.zip.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+    return shape, dtype
 
 
 def _find_npz(source: Path) -> Path | None:

@@ -5,18 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from parfocal.data.labels import parse_labels, resolve_class_names
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES, ImageFinder, find_images
 from parfocal.data.layouts.sheets import SHEET_SUFFIXES, read_column_names, read_sheet
-from parfocal.data.table import (
-    SPLITS,
-    UNKNOWN,
-    Table,
-    build_rows,
-    find_class_index,
-    find_codes,
-    natural_sort_key,
-    resolve_class_names,
-)
+from parfocal.data.table import SPLITS, Table, build_rows, natural_sort_key
 from parfocal.errors import ParfocalError, did_you_mean
 from parfocal.schema import ColumnsConfig, DataConfig
 
@@ -51,6 +43,9 @@ def recognize_columns(source: Path) -> str:
     if file.suffix.lower() not in (".csv", ".tsv"):
         return file.name
     names = read_column_names(file)
+    if not names and (file == source or file.stem.lower() == "labels"):
+        # Reading the sheet raises an error that says what is wrong with it.
+        return file.name
     path = _guess_column(names, "path")
     label = _guess_column(names, "label")
     return f"{file.name} with {' and '.join(filter(None, (path, label)))}" if path else ""
@@ -71,12 +66,8 @@ def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
             f"{file} has no column with a common name for images. Set columns.path=… {_list_columns(rows)}"
         )
     label_texts, label = _read_labels(rows, file, columns.label)
-    codes = find_codes(label_texts)
+    labels, codes = parse_labels(label_texts, lambda position: f"{file}, line {position + 2}")
     classes = resolve_class_names(codes, data.classes)
-    labels = [
-        find_class_index(text, codes, classes, file, line) if text.strip() else UNKNOWN
-        for line, text in enumerate(label_texts, start=2)
-    ]
     ids = rows[path].tolist()
     if split:
         splits, folds = _parse_splits(rows[split].tolist(), file, split)

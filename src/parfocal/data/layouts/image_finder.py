@@ -1,5 +1,6 @@
 """Find the image file of a path or bare name below a folder."""
 
+import os
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ class ImageFinder:
     def find(self, name: str, split: str = "") -> Path:
         """Return the file of a path or bare name; files below a folder named after the split come first."""
         direct = self.folder / name
-        if direct.suffix and direct.is_file():
+        if direct.suffix and os.path.isfile(direct):
             return direct
         paths = self._paths_by_name.get(direct.name)
         if not paths:
@@ -41,6 +42,22 @@ class ImageFinder:
         return {**by_stem, **by_name}
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Return all files below a folder that have the suffix of an image, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def find_images(folder: Path, follow_links: bool = False) -> list[Path]:
+    """Return all files below a folder that have the suffix of an image, sorted by path.
+
+    With `follow_links`, linked folders are searched too: each folder once, and none that contains the folder itself.
+    """
+    images: list[Path] = []
+    resolved = folder.resolve()
+    seen = {str(resolved), *map(str, resolved.parents)}
+    for parent, subfolders, names in os.walk(folder, followlinks=follow_links):
+        if follow_links:
+            targets = {os.path.realpath(os.path.join(parent, name)): name for name in sorted(subfolders)}
+            subfolders[:] = [name for target, name in targets.items() if target not in seen]
+            seen.update(targets)
+        images += [
+            Path(parent, name)
+            for name in names
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and os.path.isfile(os.path.join(parent, name))
+        ]
+    return sorted(images)

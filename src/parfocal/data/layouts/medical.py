@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from parfocal.data.labels import find_class_index, resolve_class_names
 from parfocal.data.layouts.image_finder import ImageFinder
 from parfocal.data.layouts.sheets import read_column_by_path, read_column_names, read_sheet, read_single_column
-from parfocal.data.table import UNKNOWN, Table, build_rows, find_class_index, resolve_class_names
+from parfocal.data.table import UNKNOWN, Table, build_rows
 from parfocal.errors import ParfocalError
 from parfocal.schema import ColumnsConfig, DataConfig
 

@@ -1,5 +1,7 @@
 """Read sheets (CSV, TSV, Parquet, Excel) as rows of text."""
 
+import codecs
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +25,7 @@ def read_sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
             raise ParfocalError(f"{file} is not a readable {suffix[1:]} file: {error}") from None
         rows = pd.DataFrame({str(name): [_to_text(value) for value in cells[name]] for name in cells.columns})
     else:
-        rows = _read_text_sheet(file, _get_separator(file), header_row=0)
+        rows = _read_text_sheet(file, header_row=0)
     for column in columns:
         if column not in rows.columns:
             present = ", ".join(map(repr, rows.columns))
@@ -39,14 +41,15 @@ def read_sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
 def read_column_names(file: Path) -> list[str]:
     """Return the column names of a CSV or TSV file, or an empty list if it cannot be read."""
     try:
-        return list(pd.read_csv(file, sep=_get_separator(file), nrows=0, encoding="utf-8-sig").columns)
-    except (OSError, ValueError):
+        text = _read_text(file)
+        return list(pd.read_csv(StringIO(text), sep=_find_separator(text, file), nrows=0).columns)
+    except (OSError, ValueError, ParfocalError):
         return []
 
 
 def read_single_column(file: Path) -> list[str]:
     """Read a file with a value per line and without a header."""
-    rows = _read_text_sheet(file, ",", header_row=None)
+    rows = _read_text_sheet(file, header_row=None)
     if rows.shape[1] != 1:
         raise ParfocalError(f"{file} has {rows.shape[1]} columns; this layout has one value per line and no header.")
     return rows[0].str.strip().tolist()
@@ -60,26 +63,53 @@ def read_column_by_path(file: Path, column: str) -> dict[str, str]:
     return dict(zip(rows["Path"], rows[column], strict=True))
 
 
-def _get_separator(file: Path) -> str:
-    return "\t" if file.suffix.lower() == ".tsv" else ","
-
-
-def _read_text_sheet(file: Path, separator: str, header_row: int | None) -> pd.DataFrame:
+def _read_text_sheet(file: Path, header_row: int | None) -> pd.DataFrame:
+    text = _read_text(file)
+    separator = "," if header_row is None else _find_separator(text, file)
     try:
-        return pd.read_csv(
-            file, sep=separator, header=header_row, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except FileNotFoundError:
-        raise ParfocalError(f"{file} is missing.") from None
+        return pd.read_csv(StringIO(text), sep=separator, header=header_row, dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
         raise ParfocalError(f"{file} is empty.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, ValueError) as error:
         raise ParfocalError(f"{file} is not a readable CSV file: {error}".strip()) from None
+
+
+def _read_text(file: Path) -> str:
+    """Read a text file in UTF-8, in UTF-16, or in Latin-1 as Windows writes it (Windows-1252)."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise ParfocalError(f"{file} is missing.") from None
     except OSError as error:
         raise ParfocalError(f"{file} cannot be read: {error.strerror}.") from None
+    for encoding in _find_encodings(data):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise ParfocalError(f"{file} is not text in UTF-8, UTF-16 or Latin-1. Save it as CSV in UTF-8.")
+
+
+def _find_encodings(data: bytes) -> tuple[str, ...]:
+    """Return the encodings that the bytes of a text can be in, the most likely first; none if they are no text."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return ("utf-16",)
+    if b"\0" not in data:
+        return "utf-8-sig", "cp1252"
+    # The comma or letter at the start of a line of UTF-16 has a zero byte, on the side that its byte order says.
+    if not any(data[:2_000:2]):
+        return ("utf-16-be",)
+    return ("utf-16-le",) if not any(data[1:2_000:2]) else ()
+
+
+def _find_separator(text: str, file: Path) -> str:
+    """Return the separator that the header of a sheet uses most: comma, semicolon or tab."""
+    header = next((line for line in StringIO(text) if line.strip()), "")
+    usual = "\t" if file.suffix.lower() == ".tsv" else ","
+    return max((usual, ",", ";", "\t"), key=header.count)
 
 
 def _to_text(value: object) -> str:
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
