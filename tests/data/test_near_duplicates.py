@@ -1,4 +1,4 @@
-"""Copies keep the perceptual hash of an image, other images do not; the sets are those of a full comparison."""
+"""Copies keep the descriptor of an image, other images do not; the sets are those of a full comparison."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.data.near_duplicates import MAX_DISTANCE, find_near_duplicates, perceptual_hash
-
-HASHES = st.integers(0, 2**64 - 1)
+from parfocal.data import near_duplicates
+from parfocal.data.near_duplicates import MIN_SIMILARITY, compute_descriptor, find_near_duplicates, find_nearest
+from parfocal.synthetic.fundus import draw_eye, draw_fundus
+from parfocal.synthetic.smears import draw_cell, draw_patient, draw_signals
 
 
 def _draw_blobs(seed: int, side: int = 300) -> np.ndarray:
@@ -33,6 +34,17 @@ def _draw_cell(seed: int, side: int = 300) -> np.ndarray:
     return texture * mask[..., None]
 
 
+def _draw_smear(seed: int, side: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    is_blast = seed % 2 == 1
+    return draw_cell(draw_patient("a", is_blast, rng), draw_signals(is_blast, rng), side, rng)[0]
+
+
+def _draw_fundus(seed: int, side: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return draw_fundus(draw_eye(rng), seed % 2 == 1, seed % 5, side, rng)[0]
+
+
 def _recompress(image: np.ndarray, quality: int = 50) -> np.ndarray:
     succeeded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert succeeded
@@ -44,10 +56,6 @@ def _recompress(image: np.ndarray, quality: int = 50) -> np.ndarray:
 def _resize(image: np.ndarray, factor: float) -> np.ndarray:
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=method)
-
-
-def _count_different_bits(first: int, second: int) -> int:
-    return (first ^ second).bit_count()
 
 
 @pytest.mark.parametrize(
@@ -64,32 +72,44 @@ def _count_different_bits(first: int, second: int) -> int:
     ids=["recompressed", "halved", "enlarged", "doubled", "brighter", "darker", "all at once"],
 )
 @pytest.mark.parametrize("draw_image", [_draw_blobs, _draw_cell])
-def test_a_copy_has_nearly_the_same_hash(
+def test_a_copy_has_nearly_the_same_descriptor(
     draw_image: Callable[[int], np.ndarray], copy: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     images = [draw_image(seed) for seed in range(12)]
-    distances = [_count_different_bits(perceptual_hash(image), perceptual_hash(copy(image))) for image in images]
-    assert np.mean(np.array(distances) <= 3) >= 0.9
+    similarities = [compute_descriptor(image) @ compute_descriptor(copy(image)) for image in images]
+    assert np.mean(np.array(similarities) >= MIN_SIMILARITY) >= 0.9
+
+
+@pytest.mark.parametrize("side", [64, 224])
+@pytest.mark.parametrize(("draw_image", "count"), [(_draw_smear, 40), (_draw_blobs, 40), (_draw_fundus, 8)])
+def test_copies_are_found_at_64_pixels_as_at_224(
+    draw_image: Callable[[int, int], np.ndarray], count: int, side: int
+) -> None:
+    images = [draw_image(seed, side) for seed in range(count)]
+    copies = [_recompress(image, 95) for image in images]
+    descriptors = np.stack([compute_descriptor(image) for image in (*images, *copies)])
+    sets = [rows.tolist() for rows in find_near_duplicates(descriptors)]
+    assert sets == [[number, number + count] for number in range(count)]
+    assert find_nearest(descriptors[count:], descriptors[:count]).tolist() == list(range(count))
 
 
 @pytest.mark.parametrize("draw_image", [_draw_blobs, _draw_cell])
-def test_different_images_have_very_different_hashes(draw_image: Callable[[int], np.ndarray]) -> None:
-    hashes = [perceptual_hash(draw_image(seed)) for seed in range(60)]
-    assert 0 not in hashes
-    distances = [
-        _count_different_bits(first, second) for number, first in enumerate(hashes) for second in hashes[:number]
-    ]
-    assert min(distances) > MAX_DISTANCE
+def test_different_images_have_very_different_descriptors(draw_image: Callable[[int], np.ndarray]) -> None:
+    descriptors = np.stack([compute_descriptor(draw_image(seed)) for seed in range(60)])
+    assert descriptors.any(axis=1).all()
+    similarities = descriptors @ descriptors.T
+    np.fill_diagonal(similarities, 0)
+    assert similarities.max() < MIN_SIMILARITY - 0.1
 
 
-def test_rotated_and_mirrored_copies_have_different_hashes() -> None:
+def test_rotated_and_mirrored_copies_have_different_descriptors() -> None:
     image = _draw_blobs(1)
     for copy in (image[:, ::-1], image[::-1], np.rot90(image)):
-        copy_hash = perceptual_hash(np.ascontiguousarray(copy))
-        assert _count_different_bits(perceptual_hash(image), copy_hash) > MAX_DISTANCE
+        copied = compute_descriptor(np.ascontiguousarray(copy))
+        assert compute_descriptor(image) @ copied < MIN_SIMILARITY - 0.1
 
 
-def test_uniform_images_have_no_hash() -> None:
+def test_uniform_images_have_no_descriptor() -> None:
     ramp = np.linspace(60, 200, 300)
     noise = np.random.default_rng(0).normal(0, 2, (300, 300))
     uniform_images = {
@@ -101,81 +121,61 @@ def test_uniform_images_have_no_hash() -> None:
     }
     for name, gray in uniform_images.items():
         image = np.repeat(np.clip(gray, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-        assert perceptual_hash(image) == 0, name
-        assert perceptual_hash(_recompress(image, 80)) == 0, name
+        assert not compute_descriptor(image).any(), name
+        assert not compute_descriptor(_recompress(image, 80)).any(), name
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 400), (15, 300), (16, 2000), (333, 97), (2, 3)])
-def test_images_of_any_shape_have_a_hash_of_64_bits(shape: tuple[int, int]) -> None:
+def test_images_of_any_shape_have_a_descriptor_of_length_1_or_0(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    assert 0 <= perceptual_hash(image) < 2**64
-    assert perceptual_hash(image) == perceptual_hash(image.copy())
+    descriptor = compute_descriptor(image)
+    np.testing.assert_array_equal(descriptor, compute_descriptor(image.copy()))
+    assert min(abs(np.linalg.norm(descriptor) - length) for length in (0, 1)) < 1e-6
 
 
-def _compare_all(hashes: list[int], max_distance: int) -> list[list[int]]:
-    """Find the sets by comparing each hash with every other."""
+def _compare_all(descriptors: np.ndarray, min_similarity: float) -> list[list[int]]:
+    """Find the sets by comparing each descriptor with every other."""
+    near = descriptors @ descriptors.T >= min_similarity
     sets: list[set[int]] = []
-    for row, value in enumerate(hashes):
-        if value:
-            near = [
-                rows
-                for rows in sets
-                if any(_count_different_bits(value, hashes[other]) <= max_distance for other in rows)
-            ]
-            sets = [rows for rows in sets if rows not in near] + [{row}.union(*near)]
+    for row in np.flatnonzero(descriptors.any(axis=1)):
+        linked = [rows for rows in sets if near[row, list(rows)].any()]
+        sets = [rows for rows in sets if rows not in linked] + [{int(row)}.union(*linked)]
     return sorted(sorted(rows) for rows in sets if len(rows) > 1)
 
 
-@st.composite
-def _draw_related_hashes(draw: st.DrawFn) -> list[int]:
-    """Draw hashes: many differ in a few bits, some are equal and some are 0."""
-    values = draw(st.lists(HASHES | st.integers(0, 64), min_size=1, max_size=8))
-    for _ in range(draw(st.integers(0, 40))):
-        flipped_bits = draw(st.lists(st.integers(0, 63), max_size=6))
-        value = draw(st.sampled_from(values))
-        for bit in flipped_bits:
-            value ^= 1 << bit
-        values.append(value)
-    return draw(st.permutations([*values, *draw(st.lists(st.just(0), max_size=3))]))
-
-
-@given(_draw_related_hashes(), st.integers(0, MAX_DISTANCE))
-@settings(max_examples=120, deadline=None)
-def test_the_sets_are_those_of_a_full_comparison(hashes: list[int], max_distance: int) -> None:
-    sets = [rows.tolist() for rows in find_near_duplicates(np.array(hashes, np.uint64), max_distance)]
-    assert sets == _compare_all(hashes, max_distance)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(3, 9), st.sampled_from([0.01, 0.1, 0.5]), st.integers(0, 4))
-@settings(max_examples=6, deadline=None)
-def test_many_hashes_that_share_most_bits_are_separated_too(
-    seed: int, shift: int, share: float, max_distance: int
-) -> None:
-    count = 700
+@given(st.integers(0, 2**32 - 1), st.integers(1, 90), st.floats(0, 0.2), st.integers(1, 5000))
+@settings(max_examples=60, deadline=None)
+def test_the_sets_are_those_of_a_full_comparison(seed: int, count: int, noise: float, pairs_at_once: int) -> None:
+    """Chains of related descriptors, some of them equal and some of them zero, compared in blocks of any size."""
     rng = np.random.default_rng(seed)
-    bits = rng.random((count, 64)) < share
-    bits[:, rng.permutation(64)[: 6 * shift]] = True
-    hashes = np.packbits(bits, axis=1).view(np.uint64).ravel()
-    different_bits = np.unpackbits((hashes[:, None] ^ hashes).view(np.uint8).reshape(count, count, 8), axis=2)
-    near = (different_bits.sum(2) <= max_distance) & (hashes != 0)[:, None] & (hashes != 0)
-    np.fill_diagonal(near, False)
-    set_numbers = np.arange(count)
-    for rows in find_near_duplicates(hashes, max_distance):
-        set_numbers[rows] = rows[0]
-        assert near[np.ix_(rows, rows)].any(axis=1).all()
-    assert (set_numbers[:, None] == set_numbers)[near].all()
+    descriptors = rng.normal(size=(count, 64))
+    for row in range(1, count):
+        if rng.random() < 0.6:
+            descriptors[row] = descriptors[rng.integers(row)] + noise * rng.normal(size=64) * (rng.random() < 0.8)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    descriptors[rng.random(count) < 0.1] = 0
+    descriptors = descriptors.astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_duplicates, "_MAX_PAIRS_AT_ONCE", pairs_at_once)
+        sets = [rows.tolist() for rows in find_near_duplicates(descriptors, 0.97)]
+        nearest = find_nearest(descriptors[::2], descriptors[1::2], 0.97)
+    assert sets == _compare_all(descriptors, 0.97)
+    similarities = descriptors[::2] @ descriptors[1::2].T if count > 1 else np.zeros((1, 1), np.float32)
+    np.testing.assert_array_equal(nearest >= 0, similarities.max(1) >= 0.97)
+    found = np.flatnonzero(nearest >= 0)
+    np.testing.assert_allclose(similarities[found, nearest[found]], similarities[found].max(1), rtol=1e-5)
 
 
-def test_any_number_of_equal_hashes_is_one_set() -> None:
-    hashes = np.full(50_000, 12345, np.uint64)
-    hashes[7] = 0
-    (rows,) = find_near_duplicates(hashes)
+def test_any_number_of_equal_descriptors_is_one_set() -> None:
+    descriptors = np.zeros((50_000, 64), np.float32)
+    descriptors[:, 3] = 1
+    descriptors[7] = 0
+    (rows,) = find_near_duplicates(descriptors)
     assert len(rows) == 49_999
     assert 7 not in rows
 
 
-def test_no_hashes_have_no_duplicates_and_a_distance_that_is_too_large_is_rejected() -> None:
-    assert find_near_duplicates(np.array([], np.uint64)) == []
-    assert find_near_duplicates(np.zeros(3, np.uint64)) == []
-    with pytest.raises(ValueError, match="max_distance=9"):
-        find_near_duplicates(np.zeros(3, np.uint64), MAX_DISTANCE + 1)
+def test_no_descriptors_have_no_duplicates() -> None:
+    assert find_near_duplicates(np.zeros((0, 64), np.float32)) == []
+    assert find_near_duplicates(np.zeros((3, 64), np.float32)) == []
+    assert find_nearest(np.zeros((2, 64), np.float32), np.zeros((0, 64), np.float32)).tolist() == [-1, -1]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,8 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.external import evaluate_external, map_classes, parse_class_map
 from parfocal.run import Run
 from tests.cells import SMALL_RECIPE, draw_cell, draw_cells, write_image
+from tests.commands.run_command import expect_error
+from tests.commands.run_command import parfocal as run_parfocal
 
 
 def _draw_folders(folder: Path, names: tuple[str, ...] = ("healthy", "blast", "smudge")) -> Path:
@@ -88,6 +91,74 @@ def test_training_images_are_rejected(trained: Path, tmp_path: Path) -> None:
     (data / "normal" / "copy.bmp").write_bytes(copied.read_bytes())
     with pytest.raises(ParfocalError, match="1 images of"):
         evaluate_external(run, data)
+
+
+def _add_near_copies(trained: Path, data: Path, count: int) -> list[list[str]]:
+    """Add JPEGs of training images to the data, and return the paths of each and of its original."""
+    pairs: list[list[str]] = []
+    for number in range(count):
+        original = trained / "textures" / "train" / ("a" if number % 2 else "b") / f"{number}.png"
+        copy = data / original.parent.name / f"copy{number}.jpg"
+        pixels = cv2.imread(str(original))
+        assert pixels is not None
+        cv2.imwrite(str(copy), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        pairs.append([str(copy), str(original)])
+    return sorted(pairs)
+
+
+def _draw_textures(folder: Path, count: int, seed: int) -> Path:
+    """Draw images that all differ, as cells of the other tests do not: random textures of two brightnesses."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        texture = rng.integers(60, 120, (6, 6, 3)).astype(np.uint8) + 80 * (number % 2)
+        name = f"{'a' if number % 2 else 'b'}/{number}.png"
+        write_image(folder / name, cv2.resize(texture.astype(np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def textures(trained: Path) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARFOCAL_STORES", str(trained / "stores"))
+        for split, count in (("train", 24), ("valid", 8)):
+            _draw_textures(trained / "textures" / split, count, count)
+        recipe = {**SMALL_RECIPE, "size": 64, "crop_size": 32, "epochs": 1}
+        (run,) = parfocal.train(trained / "textures", out=trained / "texture-runs", **recipe)
+    return run
+
+
+def test_near_copies_of_training_images_are_listed_and_counted(trained: Path, textures: Run, tmp_path: Path) -> None:
+    data = _draw_textures(tmp_path / "others", 98, 99)
+    pairs = _add_near_copies(trained, data, 2)
+    result = run_parfocal("evaluate", textures.folder, "--data", data)
+    assert result.returncode == 0, result.stderr
+    text = "2 of 100 images look nearly like training or validation images of resnet20, and count in its metrics: "
+    assert text + ", ".join(" ≈ ".join(pair) for pair in pairs) in " ".join(result.stdout.split())
+    metrics = json.loads((textures.folder / "external" / "others" / "metrics.json").read_text())
+    assert metrics["near_duplicates"] == {"count": 2, "share": 0.02, "pairs": pairs}
+
+
+def test_many_near_copies_are_refused_unless_they_are_allowed(trained: Path, textures: Run, tmp_path: Path) -> None:
+    data = _draw_textures(tmp_path / "mostly copies", 12, 99)
+    pairs = _add_near_copies(trained, data, 4)
+    message = expect_error(run_parfocal("evaluate", textures.folder, "--data", data), 1)
+    assert "4 of 16 images of folders at" in message
+    assert "more than 2%: " + ", ".join(" ≈ ".join(pair) for pair in pairs) in message
+    assert message.endswith("Remove the copies, or accept them with --allow near_duplicates.")
+    assert not (textures.folder / "external" / "mostly copies").exists()
+    result = run_parfocal("evaluate", textures.folder, "--data", data, "--allow", "near_duplicates")
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((textures.folder / "external" / "mostly copies" / "metrics.json").read_text())
+    assert (metrics["near_duplicates"]["count"], metrics["count"]) == (4, 16)
+    (data / "a" / "exact.png").write_bytes((trained / "textures" / "train" / "a" / "1.png").read_bytes())
+    refused = run_parfocal("evaluate", textures.folder, "--data", data, "--allow", "near_duplicates")
+    assert "1 images of folders at" in expect_error(refused, 1)
+
+
+def test_what_cannot_be_allowed_is_a_usage_error(textures: Run, tmp_path: Path) -> None:
+    message = expect_error(run_parfocal("evaluate", textures.folder, "--data", tmp_path, "--allow", "identical"), 2)
+    assert "allow=identical is not a finding that can be allowed. Valid are: near_duplicates" in message
+    assert "Pass --data too" in expect_error(run_parfocal("evaluate", textures.folder, "--allow", "near_duplicates"), 2)
 
 
 def test_labels_follow_the_class_map_and_unlabeled_rows_are_dropped(tmp_path: Path) -> None:

@@ -45,6 +45,12 @@ def evaluate(
     class_map: Annotated[
         str, typer.Option(metavar="OLD=NEW,…", help="With --data: rename classes; OLD= drops that class.")
     ] = "",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="near_duplicates", help="With --data: also evaluate many near-duplicates of training images."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="The folder of the ensemble. [default: ensemble, in the folder of the runs]"),
@@ -64,11 +70,11 @@ def evaluate(
         print_external_results,
         print_results,
     )
-    from parfocal.errors import UsageError
+    from parfocal.errors import ParfocalError, UsageError
     from parfocal.evaluation.decision import DecisionOptions
     from parfocal.evaluation.ensemble import build_ensemble
     from parfocal.evaluation.evaluate import evaluate as evaluate_runs
-    from parfocal.evaluation.external import evaluate_external, parse_class_map
+    from parfocal.evaluation.external import NearDuplicatesError, evaluate_external, parse_class_map
     from parfocal.run import Run, open_runs
 
     has_options = any(option is not None for option in (operating_point, refer, tta, fellow_eyes))
@@ -78,13 +84,20 @@ def evaluate(
         )
     if class_map and not data:
         raise UsageError("--class-map renames the classes of --data. Pass --data too.")
+    if allow and not data:
+        raise UsageError("--allow accepts near-duplicates in --data. Pass --data too.")
     if ensemble and tta:
         raise UsageError("Each run of an ensemble has its own TTA. Run `parfocal evaluate RUN --tta …` first.")
     if out and not ensemble:
         raise UsageError("-o is the folder of an ensemble. Pass --ensemble too; otherwise each run keeps its results.")
     if data:
         renamed = parse_class_map(class_map)
-        print_external_results({run.name: evaluate_external(run, data, renamed) for run in open_runs(runs)})
+        opened = open_runs(runs)
+        try:
+            print_external_results({run.name: evaluate_external(run, data, renamed, allow or ()) for run in opened})
+        except NearDuplicatesError as error:
+            message = str(error).replace("allow=near_duplicates", "--allow near_duplicates")
+            raise ParfocalError(message) from None
     elif ensemble:
         members = open_runs(runs)
         folder = out or members[0].folder.parent / "ensemble"

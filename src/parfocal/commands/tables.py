@@ -190,6 +190,13 @@ def print_external_results(metrics_by_run: Mapping[str, Mapping[str, Any]]) -> N
     show(table)
     first = next(iter(metrics_by_run.values()))
     show(f"Evaluated on {first['source']}")
+    for run, metrics in metrics_by_run.items():
+        if (copies := metrics.get("near_duplicates")) and copies["count"]:
+            listed = join_limited(map(" ≈ ".join, copies["pairs"]))
+            show(
+                f"{copies['count']} of {metrics['count']} images look nearly like training or validation images of "
+                f"{run}, and count in its metrics: {listed}."
+            )
     data = Path(first["data"]).name
     if few_groups := format_few_groups((data, metrics) for metrics in metrics_by_run.values()):
         show(few_groups)

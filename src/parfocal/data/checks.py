@@ -18,8 +18,8 @@ import pandas as pd
 
 from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, read_image
 from parfocal.data.labels import MISSING_WORDS
-from parfocal.data.layouts.image_finder import find_images
-from parfocal.data.near_duplicates import find_near_duplicates, perceptual_hash
+from parfocal.data.layouts.image_finder import find_images, is_existing_file
+from parfocal.data.near_duplicates import N_COEFFICIENTS, compute_descriptor, find_near_duplicates
 from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.shortcuts import ALL_FEATURES, SHORTCUT_FEATURES, compute_shortcut_features, find_shortcuts
 from parfocal.data.store import Store, prepare
@@ -93,11 +93,11 @@ def check(table: Table, config: ImagesConfig | None = None, seed: int = 0) -> li
     findings = [*check_table(table), *_find_unlisted_files(table)]
     existing = _drop_rows(table, findings, "missing_files")
     if len(existing):
-        index, hashes, features = _decode_files(existing, config or ImagesConfig())
+        index, descriptors, features = _decode_files(existing, config or ImagesConfig())
         rows = existing.find_positions_in(index)
         digests = index["digest"].to_numpy()[rows]
         findings += check_pixels(existing, index)
-        findings += _find_near_duplicates(existing, digests, hashes[rows])
+        findings += _find_near_duplicates(existing, digests, descriptors[rows])
         findings += _find_shortcuts(existing, features[rows], seed)
     return sort_by_severity(findings)
 
@@ -144,8 +144,7 @@ def check_table(table: Table) -> list[Finding]:
     """Check what the labels alone show: missing files, duplicate rows, patients, splits and classes."""
     findings: list[Finding] = []
     ids = table.rows["id"]
-    # Unlike Path.is_file, this does not raise an error for a name that is too long.
-    exists = np.array([os.path.isfile(get_container_file(path)) for path in table.rows["path"]], dtype=bool)
+    exists = np.array([is_existing_file(get_container_file(path)) for path in table.rows["path"]], dtype=bool)
     missing = table.rows[~exists]
     if len(missing):
         message = f"{len(missing)} of {len(table)} images are missing: {join_limited(missing['path'])}."
@@ -213,7 +212,7 @@ def _find_unlisted_files(table: Table) -> list[Finding]:
     if any(".npz#" in path for path in table.paths):
         return []
     get_real_folder = cache(os.path.realpath)
-    listed = {(get_real_folder(os.path.dirname(path)), os.path.basename(path)) for path in table.paths}
+    listed = {(get_real_folder(path.parent), path.name) for path in map(Path, table.paths)}
     found = {
         (get_real_folder(path.parent), path.name): str(path)
         for folder in table.folders
@@ -225,25 +224,26 @@ def _find_unlisted_files(table: Table) -> list[Finding]:
 
 
 def _decode_files(table: Table, config: ImagesConfig) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Decode every file of the table once, without keeping its pixels: the index, perceptual hashes, shortcut features.
+    """Decode every file of the table once, without keeping its pixels: the index, descriptors, shortcut features.
 
-    The index holds size, format and file hash, or the reason why a file cannot be read. Then the perceptual hash is 0,
+    The index holds size, format and file hash, or the reason why a file cannot be read. Then the descriptor is zero,
     and the features are NaN.
     """
 
-    def read(path: str) -> tuple[ImageInfo, int, np.ndarray]:
+    def read(path: str) -> tuple[ImageInfo, np.ndarray, np.ndarray]:
         image, info = read_image(Path(path), config)
         features = compute_shortcut_features(image, info.bytes, info.width, info.height)
-        return info, perceptual_hash(image), features
+        return info, compute_descriptor(image), features
 
+    no_descriptor = np.zeros(N_COEFFICIENTS, np.float32)
     no_features = np.full(sum(map(len, SHORTCUT_FEATURES.values())), np.nan, np.float32)
     results = [
-        (result, 0, no_features) if isinstance(result, str) else result
+        (result, no_descriptor, no_features) if isinstance(result, str) else result
         for result in map_ordered(table.paths, catch_unreadable(read), "Checking")
     ]
-    infos, hashes, features = zip(*results, strict=True)
+    infos, descriptors, features = zip(*results, strict=True)
     rows = [build_index_row(path, info) for path, info in zip(table.paths, infos, strict=True)]
-    return pd.DataFrame(rows), np.array(hashes, dtype=np.uint64), np.stack(features)
+    return pd.DataFrame(rows), np.stack(descriptors), np.stack(features)
 
 
 def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
@@ -299,13 +299,13 @@ def _find_varying_digests(records: pd.DataFrame, column: str) -> set[str]:
     return {str(digest) for digest in counts.index[counts > 1]}
 
 
-def _find_near_duplicates(table: Table, digests: np.ndarray, hashes: np.ndarray) -> list[Finding]:
+def _find_near_duplicates(table: Table, digests: np.ndarray, descriptors: np.ndarray) -> list[Finding]:
     """Find sets of images that look nearly the same but are not identical."""
     ids = table.rows["id"].to_numpy()
     splits = table.rows["split"].to_numpy()
     across: list[np.ndarray] = []
     within: list[np.ndarray] = []
-    for rows in find_near_duplicates(hashes):
+    for rows in find_near_duplicates(descriptors):
         if len(set(digests[rows])) > 1:
             (across if len(set(splits[rows])) > 1 else within).append(rows)
     findings: list[Finding] = []

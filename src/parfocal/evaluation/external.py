@@ -1,7 +1,7 @@
 """External validation: evaluate a trained network on another data set, whose classes are mapped onto the run's."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import numpy as np
 from parfocal.data.checks import check_pixels, raise_errors
 from parfocal.data.decode import get_container_file
 from parfocal.data.layouts import read
+from parfocal.data.layouts.image_finder import is_existing_file
+from parfocal.data.near_duplicates import compute_descriptor, find_nearest
+from parfocal.data.parallel import map_ordered
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.engine.device import build_fabric
@@ -24,28 +27,50 @@ from parfocal.models.classifier import Classifier
 from parfocal.progress import print_line
 from parfocal.run import Run
 
+MAX_NEAR_DUPLICATES = 0.02
+"""The largest share of near-duplicates of training images that is evaluated without being allowed.
 
-def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] | None = None) -> dict[str, Any]:
+A network that remembers these images cannot gain more than this in accuracy. Different fundus photographs are hardly
+ever taken for near-duplicates: less than once in a million pairs.
+"""
+
+_ALLOWABLE = ("near_duplicates",)
+
+
+class NearDuplicatesError(ParfocalError):
+    """Too many images look nearly like training or validation images, and they are not allowed."""
+
+
+def evaluate_external(
+    run: Run, data: Path | str, class_map: Mapping[str, str] | None = None, allow: Sequence[str] = ()
+) -> dict[str, Any]:
     """Evaluate a run on all labeled images of another data set; write predictions and metrics to `RUN/external/NAME`.
 
     NAME is the name of the data, with a number if other data of that name, or another class map, was evaluated before.
 
     `class_map` renames classes of the data (by name or code) to classes of the run; "" drops a class. A class without
     an entry must have the same name in the run. Nothing is fitted here: TTA, temperature and thresholds are the run's.
+
+    Images of the run's training or validation split are an error, also as other files. Near-duplicates of them are
+    counted and listed in the metrics, and an error above MAX_NEAR_DUPLICATES unless `allow` names "near_duplicates".
     """
+    for name in allow:
+        if name not in _ALLOWABLE:
+            raise UsageError(f"allow={name} is not a finding that can be allowed. {did_you_mean(name, _ALLOWABLE)}")
     decision = Decision.load(run.decision_path)
     classifier = Classifier.load(run.weights_path)
     table = map_classes(read(data), classifier.classes, class_map or {})
     store = prepare(table, run.recipe.images)
     raise_errors([finding for finding in check_pixels(table, store.index) if finding.code == "unreadable_images"])
-    _check_unseen(run, table, store)
+    near_duplicates = _check_unseen(run, table, store, "near_duplicates" in allow)
     fabric = build_fabric(run.recipe.training.precision)
     predictions = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
     metadata = {"data": str(Path(data).resolve()), "source": table.source, "class_map": dict(class_map or {})}
     folder = _find_folder(run, metadata)
     predictions.save(folder / "predictions.csv")
     saved = Predictions.load(folder / "predictions.csv")
-    metrics = {**metadata, **evaluate_split(saved, run.recipe.evaluation, decision)}
+    copies = {} if near_duplicates is None else {"near_duplicates": near_duplicates}
+    metrics = {**metadata, **evaluate_split(saved, run.recipe.evaluation, decision), **copies}
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -105,17 +130,45 @@ def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _check_unseen(run: Run, table: Table, store: Store) -> None:
-    """Reject images with the same pixels as a training or validation image, if the run's files still exist."""
+def _check_unseen(run: Run, table: Table, store: Store, allow_near_duplicates: bool) -> dict[str, Any] | None:
+    """Reject images that the run was trained or validated on, and return the near-duplicates of such images.
+
+    The result is None if the files of the run are missing.
+    """
     original = locate_table(run)
-    if not all(get_container_file(path).is_file() for path in original.rows["path"]):
+    if not all(is_existing_file(get_container_file(path)) for path in original.paths):
         print_line(f"The training images of {run.name} are missing, so copies of them cannot be found.")
-        return
-    seen_paths = original.rows.loc[original.rows["split"] != "test", "path"]
-    digests = prepare(original, run.recipe.images).index.set_index("path")["digest"]
-    shared = store.index.loc[store.index["digest"].isin(set(digests[seen_paths])), "path"]
+        return None
+    seen_store = prepare(original, run.recipe.images)
+    seen = replace(original, rows=original.rows[original.rows["split"] != "test"])
+    seen_positions = np.unique(seen_store.get_positions(seen))
+    digests = seen_store.index["digest"].to_numpy()[seen_positions]
+    shared = store.index.loc[store.index["digest"].isin(set(digests) - {""}), "path"]
     if len(shared):
         raise ParfocalError(
             f"{len(shared)} images of {table.source} are training or validation images of {run.name}: "
             f"{join_limited(shared, 2)}. Evaluate on data that the run has not seen."
         )
+    positions = np.unique(store.get_positions(table))
+    nearest = find_nearest(_compute_descriptors(store, positions), _compute_descriptors(seen_store, seen_positions))
+    paths = store.index["path"].to_numpy()
+    seen_paths = seen_store.index["path"].to_numpy()
+    pairs = [
+        [str(paths[position]), str(seen_paths[seen_positions[row]])]
+        for position, row in zip(positions, nearest, strict=True)
+        if row >= 0
+    ]
+    share = len(pairs) / len(positions)
+    if share > MAX_NEAR_DUPLICATES and not allow_near_duplicates:
+        raise NearDuplicatesError(
+            f"{len(pairs)} of {len(positions)} images of {table.source} look nearly like training or validation images "
+            f"of {run.name}, more than {MAX_NEAR_DUPLICATES:.0%}: {join_limited(map(' ≈ '.join, pairs))}. Remove the "
+            "copies, or accept them with allow=near_duplicates."
+        )
+    return {"count": len(pairs), "share": share, "pairs": pairs}
+
+
+def _compute_descriptors(store: Store, positions: np.ndarray) -> np.ndarray:
+    """Return the descriptors of prepared images: nothing is decoded a second time."""
+    describe = map_ordered(positions.tolist(), lambda row: compute_descriptor(store.pixels[row]), "Comparing")
+    return np.stack(list(describe))

@@ -17,7 +17,7 @@ class ImageFinder:
     def find(self, name: str, split: str = "") -> Path:
         """Return the file of a path or bare name; files below a folder named after the split come first."""
         direct = self.folder / name
-        if direct.suffix and os.path.isfile(direct):
+        if direct.suffix and is_existing_file(direct):
             return direct
         paths = self._paths_by_name.get(direct.name)
         if not paths:
@@ -52,12 +52,17 @@ def find_images(folder: Path, follow_links: bool = False) -> list[Path]:
     seen = {str(resolved), *map(str, resolved.parents)}
     for parent, subfolders, names in os.walk(folder, followlinks=follow_links):
         if follow_links:
-            targets = {os.path.realpath(os.path.join(parent, name)): name for name in sorted(subfolders)}
+            targets = {os.path.realpath(Path(parent, name)): name for name in sorted(subfolders)}
             subfolders[:] = [name for target, name in targets.items() if target not in seen]
             seen.update(targets)
-        images += [
-            Path(parent, name)
-            for name in names
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and os.path.isfile(os.path.join(parent, name))
-        ]
+        paths = [Path(parent, name) for name in names]
+        images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and is_existing_file(path)]
     return sorted(images)
+
+
+def is_existing_file(path: Path) -> bool:
+    """Return whether a path leads to a file; a name that is too long, or a folder that is closed, has none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

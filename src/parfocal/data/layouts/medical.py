@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from parfocal.data.labels import find_class_index, resolve_class_names
-from parfocal.data.layouts.image_finder import ImageFinder
+from parfocal.data.layouts.image_finder import ImageFinder, is_existing_file
 from parfocal.data.layouts.sheets import read_column_by_path, read_column_names, read_sheet, read_single_column
 from parfocal.data.table import UNKNOWN, Table, build_rows
 from parfocal.errors import ParfocalError
@@ -92,7 +92,7 @@ def read_fundus_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) -> T
             )
         for name in names:
             path = finder.find(name, split)
-            paths.append(path if path.is_file() else folder / f"new_{split}" / f"{name}.jpeg")
+            paths.append(path if is_existing_file(path) else folder / f"new_{split}" / f"{name}.jpeg")
         ids += names
         labels += _find_class_indices(label_texts, _GRADE_CODES, classes, label_file, first_line=1)
         splits += [split] * len(names)
