@@ -1,5 +1,6 @@
 """Labels are read right or refused: missing labels, numbers that cannot be a class, and sheets from other programs."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +26,9 @@ def _write_sheet(folder: Path, labels: list[str], name: str = "labels.csv") -> P
     return file
 
 
-def _write_npz(file: Path, labels: list[float] | np.ndarray, n_images: int | None = None, **others: np.ndarray) -> Path:
+def _write_npz(
+    file: Path, labels: Sequence[float] | np.ndarray, n_images: int | None = None, **others: np.ndarray
+) -> Path:
     n_images = len(labels) if n_images is None else n_images
     images = np.zeros((n_images, 8, 8), np.uint8)
     np.savez_compressed(file, train_images=images, train_labels=np.asarray(labels), **others)  # pyright: ignore

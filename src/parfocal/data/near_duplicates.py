@@ -1,6 +1,19 @@
 """Near-duplicate images: a descriptor of each image, and the sets of images whose descriptors are nearly the same.
 
-DOC
+Measured on copies (JPEG at quality 50 to 95, resized by a factor of 0.5 to 2, brighter by 5 %, darker by 10 %): the
+smallest fraction of any of these copies that is found, of JPEGs at quality 95, and of copies that are darker, resized
+by 0.8 and recompressed at once; and the number of pairs of different images that are taken for copies.
+
+    smear fields, 224 pixels         1.00  1.00  1.00    37 of 3.9 million pairs
+    segmented cells on black, 450    0.96  1.00  0.98    -
+    segmented cells on black, 64     0.57  1.00  0.48    -
+    fundus photographs, 224          0.98  1.00  0.98    14 of 4.9 million pairs
+    fundus photographs, 224 to 64    0.98  1.00  0.98    14 of 4.9 million pairs
+    fundus photographs, 256          1.00  1.00  1.00    0 of 4.9 million pairs
+    fundus photographs, 256 to 64    1.00  1.00  0.99    0 of 4.9 million pairs
+    natural images, 32               0.89  1.00  0.97    1 of 12.5 million pairs
+
+Some of these pairs are unmarked copies, above all those of the smear fields. Images smaller than 16 pixels are skipped.
 """
 
 import cv2

@@ -30,8 +30,8 @@ from parfocal.run import Run
 MAX_NEAR_DUPLICATES = 0.02
 """The largest share of near-duplicates of training images that is evaluated without being allowed.
 
-A network that remembers these images cannot gain more than this in accuracy. Different fundus photographs are hardly
-ever taken for near-duplicates: less than once in a million pairs.
+Even if the network remembers all of them, its accuracy gains no more than this. Fewer can be different images that
+look alike: that happens in up to three of a million pairs of fundus photographs.
 """
 
 _ALLOWABLE = ("near_duplicates",)
