@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING
 
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.metrics import get_metric
 from parfocal.run import Run
 from parfocal.schema import TrainingConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 # Processes wait for each other when they read the clock of rank 0, so they do it only every few steps.
 _SYNC_EVERY = 10
@@ -64,7 +66,7 @@ class TimeBudget:
     `elapsed_seconds` is the time as of the last `sync`; `reserve` is kept back for validating the last epoch.
     """
 
-    def __init__(self, fabric: Fabric, minutes: float, elapsed_seconds: float = 0) -> None:
+    def __init__(self, fabric: "Fabric", minutes: float, elapsed_seconds: float = 0) -> None:
         self._fabric = fabric
         self._seconds = minutes * 60
         self._start_time = time.perf_counter() - elapsed_seconds
