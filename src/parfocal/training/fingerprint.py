@@ -110,8 +110,6 @@ def compute_fingerprint(table: Table) -> Fingerprint:
         rotation_reason = "the content is round, in the middle of a black image"
     elif match:
         rotation_reason = f"{match[0]!r} in the names suggests microscope images"
-    has_gpu = torch.cuda.is_available()
-    memory = torch.cuda.get_device_properties(0).total_memory if has_gpu else get_machine_memory()
     return Fingerprint(
         class_counts=tuple(table.count_classes("train").values()),
         n_groups=int(train["group"].nunique()),
@@ -122,8 +120,8 @@ def compute_fingerprint(table: Table) -> Fingerprint:
         content_extent=round(content_extent, 2),
         ordinal_reason=_find_ordinal_reason(table, appearance),
         rotation_reason=rotation_reason,
-        device="cuda" if has_gpu else "cpu",
-        memory_gib=round(memory / 2**30, 1) if memory else _DEFAULT_MEMORY_GIB,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        memory_gib=_get_device_memory_gib(),
         cached_networks=tuple(model for model in PRETRAINED_HASHES["imagenet"] if is_cached("imagenet", model)),
     )
 
@@ -169,3 +167,10 @@ def _find_ordinal_reason(table: Table, appearance: Appearance) -> str:
     if appearance == "disc" and list(table.codes) == [str(code) for code in range(len(names))]:
         return f"the codes are 0 to {len(names) - 1}, and the images show fundus discs"
     return ""
+
+
+def _get_device_memory_gib() -> float:
+    """Return the memory of the GPU, or else of the machine, in GiB."""
+    has_gpu = torch.cuda.is_available()
+    memory = torch.cuda.get_device_properties(0).total_memory if has_gpu else get_machine_memory()
+    return round(memory / 2**30, 1) if memory else _DEFAULT_MEMORY_GIB
