@@ -21,7 +21,7 @@ from parfocal.models.checkpoints import read_tensors
 from parfocal.models.resnet import build_resnet
 from parfocal.run import Run
 from parfocal.schema import MachineConfig
-from parfocal.training.signals import TrainingInterruptedError
+from parfocal.training.stopping import TrainingInterruptedError
 from tests.cells import SMALL_RECIPE
 from tests.training.resuming import assert_identical_runs, call_at_step
 

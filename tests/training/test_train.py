@@ -11,16 +11,23 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import parfocal
-from parfocal.data.table import Table
+from parfocal.data.table import Table, build_rows
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.models.checkpoints import read_tensors
+from parfocal.models.resnet import build_resnet
+from parfocal.recipe import load_recipe
 from parfocal.training import train as train_module
 from parfocal.training import trainer
+from parfocal.training.train import validate_feasible, validate_select
 from tests.cells import SMALL_RECIPE
 from tests.training.resuming import assert_identical_runs, call_at_step
+
+FINAL_MAP_1X1: dict[str, Any] = {"model": "resnet18", "crop_size": 32}
+"""A network whose last feature map is a single pixel."""
 
 
 @pytest.mark.parametrize(
@@ -311,3 +318,81 @@ def test_every_json_file_of_a_run_is_standard_json(cells: Path, tmp_path: Path) 
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     for path in run.folder.glob("*.json"):
         json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("select", ["kappa", "quadratic_kappa", "auc"])
+def test_a_selection_metric_that_is_undefined_on_validation_is_rejected_with_the_missing_classes(select: str) -> None:
+    with pytest.raises(UsageError, match=rf"select={select} needs two classes .* no image of b, c\. Use select="):
+        validate_select(select, {"a": 5, "b": 0, "c": 0})
+    validate_select(select, {"a": 5, "b": 1, "c": 0})
+    validate_select("balanced_accuracy", {"a": 5, "b": 0, "c": 0})
+
+
+def _table(n_images: int) -> Table:
+    names = [str(index) for index in range(n_images)]
+    labels = [index % 2 for index in range(n_images)]
+    rows = build_rows(names, [Path(name) for name in names], labels, ["train"] * n_images, names)
+    return Table(rows, ("no", "yes"), ("0", "1"), "synthetic")
+
+
+@pytest.mark.parametrize(
+    ("n_images", "changes", "message"),
+    [
+        (7995, {"batch_size": 8, "devices": 8}, r"7,995 images into batches of 7 .*is batch_size=9; or use fewer"),
+        (
+            47,
+            {"batch_size": 2, "nodes": 2},
+            r"batches of 1 and more; each of 2 processes .* smallest .* is batch_size=3;",
+        ),
+        (
+            3,
+            {"batch_size": 8, "devices": 4},
+            "each of 4 processes needs an image of every batch. Instead, use fewer",
+        ),
+        (48, {"sampling": "factors", "factors": [1, 2, 3]}, "factors has 3 numbers, train has 2 classes"),
+        (
+            48,
+            {"sampling": "factors", "factors": [0.001, 0]},
+            "factors=0.001, 0.0 select no image of the training split",
+        ),
+        (
+            48,
+            {**FINAL_MAP_1X1, "batch_size": 1},
+            r"with crop_size=32 the last feature map is 1×1.*The smallest batch that works is batch_size=2; or",
+        ),
+        (
+            49,
+            {**FINAL_MAP_1X1, "batch_size": 2},
+            r"batches of 1 and more; with crop_size=32 .*batch_size=3; or choose a larger crop_size",
+        ),
+        (48, {**FINAL_MAP_1X1, "batch_size": 2, "devices": 2}, r"two images on each device.*is batch_size=4;"),
+        (1, {**FINAL_MAP_1X1, "batch_size": 1}, "Instead, choose a larger crop_size"),
+    ],
+)
+def test_a_recipe_that_cannot_train_is_rejected(n_images: int, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        validate_feasible(load_recipe(None, **changes), _table(n_images))
+
+
+@pytest.mark.parametrize(
+    ("n_images", "changes"),
+    [
+        (7995, {"batch_size": 9, "devices": 8}),
+        (7995, {"batch_size": 8, "devices": 7, "crop_size": 224}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 2}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 2, "devices": 2, "sync_batchnorm": True}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 1, "crop_size": 40}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 1, "stem": "small"}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 1, "init": "imagenet", "freeze": "head"}),
+        (48, {"sampling": "factors", "factors": [1, 0]}),
+    ],
+)
+def test_a_recipe_that_can_train_is_accepted(n_images: int, changes: dict[str, Any]) -> None:
+    validate_feasible(load_recipe(None, **changes), _table(n_images))
+
+
+def test_batch_norm_cannot_train_on_a_single_image_with_a_1x1_feature_map() -> None:
+    network = build_resnet("resnet18", n_classes=2).train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        network(torch.rand(1, 3, 32, 32))
+    assert network(torch.rand(1, 3, 33, 33)).shape == (1, 2)

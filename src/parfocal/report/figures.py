@@ -17,7 +17,7 @@ from parfocal.evaluation.compare import group_runs
 from parfocal.evaluation.metrics import get_metric
 from parfocal.io import atomic_write
 from parfocal.run import Run
-from parfocal.training.early_stopping import is_better
+from parfocal.training.stopping import is_better
 
 # The palette of Okabe and Ito: distinguishable with color blindness, and in gray by lightness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -12,7 +12,7 @@ from typing import Any
 from parfocal.evaluation.compare import Comparison, compare_runs
 from parfocal.evaluation.metrics import get_metric
 from parfocal.io import write_text
-from parfocal.models.resnet import get_architecture
+from parfocal.models.architectures import get_architecture
 from parfocal.recipe import Recipe, describe_keys, format_value, get_value, load_recipe
 from parfocal.report.formatting import SPLIT_NAMES, format_metric, read_labeled_metrics
 from parfocal.report.render import render
