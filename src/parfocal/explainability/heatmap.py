@@ -34,7 +34,7 @@ def render_heatmap(evidence: np.ndarray, scale: float, side: int) -> Pixels:
 
 
 def overlay_heatmap(image: Pixels, evidence: np.ndarray, scale: float) -> Pixels:
-    """Return RGB pixels: the image in gray, its map over it, and contour lines at one and two thirds of the scale.
+    """Return RGB pixels: the image in gray, its map over it, and contour lines at 1/3 and 2/3 of the scale.
 
     Small images are enlarged, so that the lines stay thin.
     """

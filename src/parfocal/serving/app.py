@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from parfocal.errors import UnreadableImageError, did_you_mean
 from parfocal.serving.engine import Engine, ImagePredictions
-from parfocal.serving.examples import EXAMPLE_NAMES, EXAMPLE_TITLES, draw_example
+from parfocal.serving.examples import EXAMPLE_TITLES, draw_example
 from parfocal.serving.heatmaps import Explainer, build_explanation, render_overlay
 from parfocal.serving.limits import RequestError
 from parfocal.serving.schemas import (
@@ -87,8 +87,16 @@ def create_app(engine: Engine, token: str = "") -> ASGIApp:
     )
     uploads = Uploads(engine.limits)
     telemetry = Telemetry(engine, uploads)
-    app.add_exception_handler(RequestError, _handle_request_error)
-    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+
+    @app.exception_handler(RequestError)
+    async def handle_request_error(_: Request, error: RequestError) -> Response:
+        return JSONResponse({"detail": error.reason}, error.status)
+
+    @app.exception_handler(RequestValidationError)
+    async def handle_validation_error(_: Request, error: RequestValidationError) -> Response:
+        messages = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}" for problem in error.errors()]
+        return JSONResponse({"detail": "; ".join(messages)}, 422)
+
     app.mount("/static", StaticFiles(directory=str(STATIC)), name="static")
     _add_predict_route(app, engine, uploads, telemetry)
     _add_explain_route(app, engine, uploads)
@@ -192,13 +200,12 @@ def _add_page_routes(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/examples", include_in_schema=False)
     async def examples() -> Response:
-        return JSONResponse(
-            [{"name": name, "title": EXAMPLE_TITLES[name], "file": f"/examples/{name}"} for name in EXAMPLE_NAMES]
-        )
+        titles = EXAMPLE_TITLES.items()
+        return JSONResponse([{"name": name, "title": title, "file": f"/examples/{name}"} for name, title in titles])
 
     @app.get("/examples/{name}", include_in_schema=False)
     def example(name: str) -> Response:
-        if name not in EXAMPLE_NAMES:
+        if name not in EXAMPLE_TITLES:
             raise RequestError(404, f"There is no example {name!r}.")
         return Response(draw_example(name), media_type="image/jpeg")
 
@@ -226,14 +233,3 @@ async def _gather_predictions(
 def _error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {"application/json": {"schema": ErrorResponse.model_json_schema()}}
     return {status: {"description": _ERROR_DESCRIPTIONS[status], "content": content} for status in statuses}
-
-
-async def _handle_request_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return JSONResponse({"detail": error.reason}, error.status)
-
-
-async def _handle_validation_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    messages = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}" for problem in error.errors()]
-    return JSONResponse({"detail": "; ".join(messages)}, 422)
