@@ -31,7 +31,7 @@ def download(url: str, path: Path, expected_hash: str = "") -> Path:
         with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(f".{path.name}.lock")):
-                # Another process may have downloaded it while this one waited for the lock.
+                # Another process may have downloaded it during the wait for the lock.
                 if not path.exists():
                     _fetch(url, path, expected_hash)
                     return path
@@ -90,9 +90,8 @@ def _receive_all(url: str, partial_path: Path, path: Path, expected_hash: str) -
             if received > size_before and expected_hash:
                 continue
             reason = f"{error.code} {error.reason}" if isinstance(error, HTTPError) else getattr(error, "reason", error)
-            kept = (
-                f" {received:,} bytes are kept; run the same command to resume." if expected_hash and received else ""
-            )
+            is_kept = expected_hash and received
+            kept = f" {received:,} bytes are kept; run the same command to resume." if is_kept else ""
             raise ParfocalError(
                 f"Cannot download {path.name} from {url}: {str(reason).rstrip('.')}.{kept} "
                 f"Without internet access, download it on another machine and place it at {path}."

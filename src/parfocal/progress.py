@@ -41,6 +41,6 @@ def silence() -> None:
 
 
 def print_line(text: str) -> None:
-    """Print one line above the progress bars, in a terminal only."""
+    """Print a line above the progress bars, in a terminal only."""
     if console.is_terminal:
         console.print(text, highlight=False)

@@ -1,11 +1,11 @@
-"""`parfocal recipes`: list the packaged recipes, explain one, or list all keys."""
+"""`parfocal recipes`: list the packaged recipes, explain a recipe, or list all keys."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from parfocal.commands.completion import complete_recipe
+from parfocal.commands.options import complete_recipe
 
 _AUTO_DESCRIPTION = "Planned from your data. See the plan and its reasons with `parfocal plan DATA`."
 
@@ -15,7 +15,7 @@ def recipes(
     keys: Annotated[bool, typer.Option("--keys", help="List all keys of a recipe, with default and meaning.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the recipe to this file, to edit it.")] = None,
 ) -> None:
-    """List the packaged recipes, explain one, or list all keys.
+    """List the packaged recipes, explain a recipe, or list all keys.
 
     Example: `parfocal recipes leukemia -o mine.yaml`
     """
@@ -47,18 +47,18 @@ def _print_list() -> None:
     from parfocal.recipe_file import AUTO, find_packaged_recipes, read_recipe_file
 
     documented: list[tuple[str, ...]] = []
-    ours: list[tuple[str, ...]] = [(AUTO, _AUTO_DESCRIPTION, "")]
+    others: list[tuple[str, ...]] = [(AUTO, _AUTO_DESCRIPTION, "")]
     for name in find_packaged_recipes():
         file = read_recipe_file(name)
         row = (name, load_recipe(name).about, " ".join(file.experiments))
         if file.document:
             documented.append((*row, file.document))
         else:
-            ours.append(row)
+            others.append(row)
     typer.echo("Experiments of the source documents (one assignment, four reports)\n")
     print_table("recipe", "about", "experiments", "source", rows=documented)
     typer.echo("\nParfocal's own recipes\n")
-    print_table("recipe", "about", "experiments", rows=ours)
+    print_table("recipe", "about", "experiments", rows=others)
     typer.echo("\nExplain a recipe: parfocal recipes NAME")
 
 

@@ -29,6 +29,7 @@ from parfocal.report.formatting import (
     format_p_value,
     format_share,
     read_labeled_metrics,
+    select_point_classes,
     select_table_metrics,
 )
 from parfocal.reported import find_reported_accuracy
@@ -104,7 +105,7 @@ def print_results(runs: Sequence[Run]) -> None:
 
 
 def print_comparison(runs: Sequence[Run], comparison: Comparison) -> None:
-    """Print the results of each run, means over seeds if there are several, and the differences with p-values."""
+    """Print the results of each run, means over seeds if there are any, and the differences with p-values."""
     print_results(runs)
     if any(len(result.runs) > 1 for result in comparison.results):
         show()
@@ -114,7 +115,7 @@ def print_comparison(runs: Sequence[Run], comparison: Comparison) -> None:
 
 
 def print_compared_results(comparison: Comparison) -> None:
-    """Print the results of each group of runs: mean and standard deviation if a group has several runs."""
+    """Print the results of each group of runs: mean and standard deviation if a group has more than one run."""
     metrics = select_table_metrics(comparison)
     headings = [HEADINGS[metric] for metric in metrics]
     table = new_table(f"on {comparison.split}", "images", "groups", *headings, "majority")
@@ -162,10 +163,7 @@ def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[st
     fused = new_table("fellow eyes", "split", "weight of the others", "accuracy", "single image")
     for run, split, metrics in metrics_by_split:
         if point := metrics.get("operating_point"):
-            # With two classes the second is the positive one. With thresholds between grades, every grade is shown.
-            classes = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
-            for name in classes:
-                class_metrics = {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]}
+            for name, class_metrics in select_point_classes(point).items():
                 cells = [format_metric(class_metrics, metric) for metric in ("recall", "specificity", "precision")]
                 points.add_row(run, point["goal"], split, name, *cells)
         if referral := metrics.get("referral"):

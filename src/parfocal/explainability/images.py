@@ -50,8 +50,12 @@ def load_eval_images(
     prepared: dict[str, Pixels | str] = {}
     store = find_store(table, config)
     if store is None:
-        read = catch_unreadable(lambda path: render_one(prepare_image(path, config)[0], views, 0))
-        prepared.update(zip(paths, map_ordered(list(paths.values()), read, "Reading"), strict=True))
+
+        def read(path: Path) -> Pixels:
+            return render_one(prepare_image(path, config)[0], views, 0)
+
+        images = map_ordered(list(paths.values()), catch_unreadable(read), "Reading")
+        prepared.update(zip(paths, images, strict=True))
     else:
         errors = store.index["error"]
         row_of = {path: row for row, path in enumerate(store.index["path"])}

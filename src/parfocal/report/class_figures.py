@@ -38,12 +38,8 @@ def _draw_matrix(axes: Axes, shares: np.ndarray, texts: list[list[str]], classes
     has_many_classes = len(classes) > 2
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, fontsize=10)
-    axes.set_xticks(
-        range(len(classes)),
-        classes,
-        rotation=30 if has_many_classes else 0,
-        ha="right" if has_many_classes else "center",
-    )
+    rotation, alignment = (30, "right") if has_many_classes else (0, "center")
+    axes.set_xticks(range(len(classes)), classes, rotation=rotation, ha=alignment)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("Predicted class")
     axes.set_ylabel("True class")

@@ -27,7 +27,7 @@ def format_comparison(comparison: Comparison, file_format: Format, tta: Mapping[
 
 
 def _build_rows(comparison: Comparison, tta: Mapping[str, str]) -> pd.DataFrame:
-    """Return a row for each metric of a run, then one for each difference between `run` and `compared_with`."""
+    """Return a row for each metric of a run, then a row for each difference between `run` and `compared_with`."""
     rows: list[dict[str, object]] = []
     for result in comparison.results:
         shared = {

@@ -11,17 +11,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-Pixels = np.ndarray
+from parfocal.data.decode import Pixels
 
 MICROANEURYSM, HEMORRHAGE, EXUDATE, NEW_VESSEL = 1, 2, 3, 4
 """Values of a lesion mask; 0 is no lesion."""
 
-LESION_NAMES = {
-    MICROANEURYSM: "microaneurysm",
-    HEMORRHAGE: "hemorrhage",
-    EXUDATE: "exudate",
-    NEW_VESSEL: "new vessel",
-}
+LESION_NAMES = {MICROANEURYSM: "microaneurysm", HEMORRHAGE: "hemorrhage", EXUDATE: "exudate", NEW_VESSEL: "new vessel"}
 """The names of the values of a lesion mask."""
 
 # Lowest and highest number of (microaneurysms, hemorrhages, exudate clusters, tangles of new vessels) by grade.
@@ -45,7 +40,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class _Field:
-    """Positions in one photograph, in pixels; `temporal_sign` is +1 if the macula is to the right of the optic disc."""
+    """Positions in a photograph, in pixels; `temporal_sign` is +1 if the macula is to the right of the optic disc."""
 
     width: int
     height: int
@@ -70,7 +65,9 @@ def draw_fundus(eye: Eye, is_left: bool, grade: int, size: int, rng: np.random.G
     vessels, bright, dark = np.zeros((3, field.height, field.width), np.float32)
     _draw_vessel_tree(vessels, eye, field, rng)
     counts = [int(rng.integers(low, high + 1)) for low, high in _LESION_COUNTS[grade]]
-    _draw_microaneurysms(dark, mask, field, counts[0], rng)
+    for _ in range(counts[0]):
+        radius = field.radius * rng.uniform(0.006, 0.010)
+        _draw_blob(dark, mask, _draw_point(field, rng, 0.75), (radius, radius), 0, MICROANEURYSM)
     _draw_hemorrhages(dark, mask, field, counts[1], grade, rng)
     _draw_exudates(bright, mask, field, counts[2], rng)
     _draw_new_vessels(vessels, mask, field, counts[3], rng)
@@ -154,9 +151,8 @@ def _draw_vessel(
         direction += bend * step / field.radius + rng.normal(0, 0.07 * eye.waviness)
         next_point = point + step * np.array([math.cos(direction), math.sin(direction)])
         _draw_stroke(layer, point, next_point, max(1.0, width), strength)
-        if np.hypot(*(next_point - field.center)) > 1.02 * field.radius:
-            return
-        if np.hypot(*(next_point - field.macula)) < 1.3 * field.disc_radius:
+        is_outside = np.hypot(*(next_point - field.center)) > 1.02 * field.radius
+        if is_outside or np.hypot(*(next_point - field.macula)) < 1.3 * field.disc_radius:
             return
         if depth < 3 and step_number > 1 and rng.random() < 0.16:
             side = -side
@@ -168,7 +164,7 @@ def _draw_vessel(
 
 
 def _draw_stroke(layer: Pixels, start: np.ndarray, end: np.ndarray, width: float, strength: float) -> None:
-    """Draw a line with a precision of 1/8 pixel; a thin line is drawn fainter instead of thinner."""
+    """Draw a line with a precision of 1/8 pixel; a thin line is fainter instead of thinner."""
     ends = [(round(8 * point[0]), round(8 * point[1])) for point in (start, end)]
     intensity = strength * min(1.0, 0.45 + width / 4)
     cv2.line(layer, ends[0], ends[1], intensity, max(1, round(width)), cv2.LINE_AA, 3)
@@ -196,19 +192,13 @@ def _draw_blob(
         cv2.ellipse(mask, center, size, angle, 0, 360, lesion, -1)
 
 
-def _draw_microaneurysms(dark: Pixels, mask: Pixels, field: _Field, count: int, rng: np.random.Generator) -> None:
-    for _ in range(count):
-        size = field.radius * rng.uniform(0.006, 0.010)
-        _draw_blob(dark, mask, _draw_point(field, rng, 0.75), (size, size), 0, MICROANEURYSM)
-
-
 def _draw_hemorrhages(
     dark: Pixels, mask: Pixels, field: _Field, count: int, grade: int, rng: np.random.Generator
 ) -> None:
     """Draw blots of a few overlapping ellipses; in grade 3 the quadrants take turns."""
     for index in range(count):
         point = _draw_point(field, rng, 0.8)
-        while grade == 3 and _quadrant(point, field) != index % 4:
+        while grade == 3 and np.dot(point > field.center, (1, 2)) != index % 4:
             point = _draw_point(field, rng, 0.8)
         size = field.radius * rng.uniform(0.014, 0.038)
         for _ in range(int(rng.integers(2, 5))):
@@ -216,17 +206,12 @@ def _draw_hemorrhages(
             _draw_blob(dark, mask, near, (size, size * rng.uniform(0.4, 0.9)), rng.uniform(0, 180), HEMORRHAGE)
 
 
-def _quadrant(point: np.ndarray, field: _Field) -> int:
-    return int(point[0] > field.center[0]) + 2 * int(point[1] > field.center[1])
-
-
 def _draw_exudates(bright: Pixels, mask: Pixels, field: _Field, count: int, rng: np.random.Generator) -> None:
     """Draw clusters of small bright spots with sharp edges."""
     for _ in range(count):
         center = _draw_point(field, rng, 0.65)
         for _ in range(int(rng.integers(5, 16))):
-            point = center + rng.normal(0, 0.05 * field.radius, 2)
-            point = np.clip(point, 1, (field.width - 2, field.height - 2))
+            point = np.clip(center + rng.normal(0, 0.05 * field.radius, 2), 1, (field.width - 2, field.height - 2))
             size = field.radius * rng.uniform(0.005, 0.014)
             _draw_blob(bright, mask, point, (size, size * rng.uniform(0.6, 1)), rng.uniform(0, 180), EXUDATE)
 
