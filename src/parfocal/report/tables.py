@@ -42,22 +42,11 @@ def _build_rows(comparison: Comparison, tta: Mapping[str, str]) -> pd.DataFrame:
             low, high = value.interval or (None, None)
             rows.append({**shared, "metric": metric, "value": value.value, "low": low, "high": high, "std": value.std})
     for difference in comparison.differences:
-        low, high = difference.interval or (None, None)
-        rows.append(
-            {
-                "run": difference.first,
-                "compared_with": difference.second,
-                "split": comparison.split,
-                "metric": difference.metric,
-                "value": difference.value,
-                "low": low,
-                "high": high,
-                "p_value": difference.p_value,
-                "adjusted_p_value": difference.adjusted_p_value,
-                "mcnemar_p_value": difference.mcnemar_p_value,
-                "significant": difference.significant,
-            }
-        )
+        values = asdict(difference)
+        low, high = values.pop("interval") or (None, None)
+        names = {"run": values.pop("first"), "compared_with": values.pop("second"), "split": comparison.split}
+        significant = values.pop("significant")
+        rows.append({**names, **values, "low": low, "high": high, "significant": significant})
     return pd.DataFrame(rows).astype({"runs": "Int64"})
 
 

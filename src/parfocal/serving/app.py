@@ -35,20 +35,15 @@ from parfocal.version import __version__
 STATIC = files("parfocal") / "serving" / "static"
 
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+_FILE_SCHEMA = {"type": "string", "format": "binary"}
+_FORM_SCHEMA = {
+    "type": "object",
+    "properties": {"image": {"type": "array", "items": _FILE_SCHEMA, "minItems": 1}},
+    "required": ["image"],
+}
 _REQUEST_BODY = {
     "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
-                },
-                "required": ["image"],
-            }
-        },
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
+    "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}, "application/octet-stream": {"schema": _FILE_SCHEMA}},
 }
 _ERROR_DESCRIPTIONS: dict[int, str] = {
     400: "The form is damaged.",
@@ -63,7 +58,7 @@ _ERROR_DESCRIPTIONS: dict[int, str] = {
 
 _EXPLAIN_RESPONSE: dict[str, Any] = {
     "description": "The image with the heat map over it; with `as=values` the maps of all classes.",
-    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {"image/png": {"schema": _FILE_SCHEMA}},
 }
 
 NetworksQuery = Annotated[
@@ -113,10 +108,10 @@ def _add_predict_route(app: FastAPI, engine: Engine, uploads: Uploads, telemetry
         openapi_extra={"requestBody": _REQUEST_BODY},
     )
     async def predict(request: Request, network: NetworksQuery = None) -> Any:
-        """Predict one image, sent as the body, or several, sent as the files of a form.
+        """Predict an image, sent as the body, or images, sent as the files of a form.
 
-        The bytes decide the image format, never the name. If some of several images cannot be read, the response gives
-        the reason for each of them. If none can be read, the request is rejected.
+        The bytes decide the image format, never the name. If some of the images cannot be read, the response gives the
+        reason for each of them. If none can be read, the request is rejected.
         """
         networks = engine.select_networks(network or ())
         async with uploads.receive(request) as sent:
@@ -140,7 +135,7 @@ def _add_explain_route(app: FastAPI, engine: Engine, uploads: Uploads) -> None:
     async def explain(
         request: Request, network: NetworkQuery = None, class_name: ClassQuery = None, output: FormatQuery = "png"
     ) -> Response:
-        """Compute the exact class activation map of one image: the evidence for and against a class.
+        """Compute the exact class activation map of an image: the evidence for and against a class.
 
         The map can be computed for any class. The default is the predicted class.
         """

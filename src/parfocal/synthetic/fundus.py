@@ -74,12 +74,12 @@ def draw_fundus(eye: Eye, is_left: bool, grade: int, size: int, rng: np.random.G
     _draw_distractors(bright, dark, field, rng)
     image = _draw_retina(eye, field, rng)
     for layer, color in (
-        (vessels, np.array([0.62, 0.40, 0.42])),
-        (dark, np.array([0.55, 0.28, 0.30])),
-        (bright, np.array([1.32, 1.85, 2.1])),
+        (vessels, (0.62, 0.40, 0.42)),
+        (dark, (0.55, 0.28, 0.30)),
+        (bright, (1.32, 1.85, 2.1)),
     ):
         strength = np.clip(cv2.GaussianBlur(layer, (0, 0), 0.0008 * field.width), 0, 1)[..., None]
-        image *= 1 + strength * (color.astype(np.float32) - 1)
+        image *= 1 + strength * (np.array(color, np.float32) - 1)
     return _add_camera_effects(image, field, rng), _mask_outside_circle(mask, field)
 
 
@@ -182,13 +182,13 @@ def _draw_point(field: _Field, rng: np.random.Generator, reach: float = 0.9) -> 
 
 
 def _draw_blob(
-    layer: Pixels, mask: Pixels, point: np.ndarray, axes: tuple[float, float], angle: float, lesion: int
+    layer: Pixels, mask: Pixels | None, point: np.ndarray, axes: tuple[float, float], angle: float, lesion: int = 0
 ) -> None:
-    """Draw an ellipse, and mark it in the mask if `lesion` is not 0."""
+    """Draw an ellipse, and mark the lesion in the mask if there is any."""
     center = (int(point[0]), int(point[1]))
     size = (max(1, round(axes[0])), max(1, round(axes[1])))
     cv2.ellipse(layer, center, size, angle, 0, 360, 1.0, -1, cv2.LINE_AA)
-    if lesion:
+    if mask is not None:
         cv2.ellipse(mask, center, size, angle, 0, 360, lesion, -1)
 
 
@@ -238,21 +238,18 @@ def _draw_new_vessels(vessels: Pixels, mask: Pixels, field: _Field, count: int, 
 
 def _draw_distractors(bright: Pixels, dark: Pixels, field: _Field, rng: np.random.Generator) -> None:
     """Draw what any eye may show: faint drusen, dust on the lens, a crescent-shaped reflection."""
-    no_mask = np.zeros((1, 1), np.uint8)
-    drusen = np.zeros_like(bright)
-    dust = np.zeros_like(dark)
+    drusen, dust, reflection = np.zeros((3, *bright.shape), np.float32)
     for _ in range(int(rng.integers(0, 8))):
         size = field.radius * rng.uniform(0.006, 0.012)
-        _draw_blob(drusen, no_mask, _draw_point(field, rng, 0.5), (size, size), 0, 0)
+        _draw_blob(drusen, None, _draw_point(field, rng, 0.5), (size, size), 0)
     for _ in range(int(rng.integers(0, 4))):
         size = field.radius * rng.uniform(0.006, 0.014)
-        _draw_blob(dust, no_mask, _draw_point(field, rng), (size, size), 0, 0)
+        _draw_blob(dust, None, _draw_point(field, rng), (size, size), 0)
     bright += 0.22 * drusen
     dark += 0.30 * dust
     if rng.random() < 0.2:
         angle = float(rng.uniform(0, 360))
         center = (int(field.center[0]), int(field.center[1]))
-        reflection = np.zeros_like(bright)
         axes = (int(0.93 * field.radius),) * 2
         cv2.ellipse(reflection, center, axes, angle, 0, 50, 1.0, max(2, int(0.05 * field.radius)))
         bright += 0.25 * cv2.blur(reflection, (int(0.08 * field.radius) + 1,) * 2)
