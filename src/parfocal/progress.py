@@ -19,10 +19,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def show_progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar during the block; call the yielded function with the number of items just finished.
-
-    The bar only pulses if `total` is None.
-    """
+    """Show a progress bar, which pulses if `total` is None; call the yielded function with the number of new items."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

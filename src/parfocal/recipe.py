@@ -43,7 +43,7 @@ _MAX_RELATED_KEYS = 4
 
 
 class Recipe(Config):
-    """All settings of a run; create one with `load_recipe` or `expand_recipes`."""
+    """All settings of a run; create it with `load_recipe` or `expand_recipes`."""
 
     name: str = Field(default="custom", description="name of the recipe")
     about: str = Field(default="", description="purpose of the recipe, in one sentence")

@@ -37,10 +37,7 @@ def find_deviations(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def describe_packaged_recipe(name: str) -> list[tuple[str, str, str, str, str]]:
-    """Return every key that a packaged recipe sets: full key, value, default, source and description.
-
-    The source is the source document, an assumption with its reason, or Parfocal.
-    """
+    """Return every key that a packaged recipe sets: full key, value, default, source or assumption, description."""
     file = read_recipe_file(name)
     recipe = load_recipe(name)
     keys = {key for section in file.choices.values() if isinstance(section, dict) for key in section}

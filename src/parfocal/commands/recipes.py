@@ -22,7 +22,7 @@ def recipes(
     from parfocal.commands.tables import print_table
     from parfocal.errors import UsageError
     from parfocal.io import write_text
-    from parfocal.recipe import describe_keys
+    from parfocal.recipe import describe_keys, load_recipe
     from parfocal.recipe_file import AUTO, find_packaged_recipes, read_recipe_file
 
     if keys:
@@ -30,7 +30,20 @@ def recipes(
     elif name is None:
         if out:
             raise UsageError("Choose the recipe to write: `parfocal recipes NAME -o FILE`")
-        _print_list()
+        documented: list[tuple[str, ...]] = []
+        others: list[tuple[str, ...]] = [(AUTO, _AUTO_DESCRIPTION, "")]
+        for packaged in find_packaged_recipes():
+            file = read_recipe_file(packaged)
+            row = (packaged, load_recipe(packaged).about, " ".join(file.experiments))
+            if file.document:
+                documented.append((*row, file.document))
+            else:
+                others.append(row)
+        typer.echo("Experiments of the source documents (one assignment, four reports)\n")
+        print_table("recipe", "about", "experiments", "source", rows=documented)
+        typer.echo("\nParfocal's own recipes\n")
+        print_table("recipe", "about", "experiments", rows=others)
+        typer.echo("\nExplain a recipe: parfocal recipes NAME")
     elif out:
         read_recipe_file(name)
         write_text(out, find_packaged_recipes().get(name, Path(name)).read_text(encoding="utf-8"))
@@ -39,27 +52,6 @@ def recipes(
         typer.echo(f"{AUTO}: {_AUTO_DESCRIPTION}\n\nparfocal plan DATA\nparfocal train DATA --recipe {AUTO}")
     else:
         _print_recipe(name)
-
-
-def _print_list() -> None:
-    from parfocal.commands.tables import print_table
-    from parfocal.recipe import load_recipe
-    from parfocal.recipe_file import AUTO, find_packaged_recipes, read_recipe_file
-
-    documented: list[tuple[str, ...]] = []
-    others: list[tuple[str, ...]] = [(AUTO, _AUTO_DESCRIPTION, "")]
-    for name in find_packaged_recipes():
-        file = read_recipe_file(name)
-        row = (name, load_recipe(name).about, " ".join(file.experiments))
-        if file.document:
-            documented.append((*row, file.document))
-        else:
-            others.append(row)
-    typer.echo("Experiments of the source documents (one assignment, four reports)\n")
-    print_table("recipe", "about", "experiments", "source", rows=documented)
-    typer.echo("\nParfocal's own recipes\n")
-    print_table("recipe", "about", "experiments", rows=others)
-    typer.echo("\nExplain a recipe: parfocal recipes NAME")
 
 
 def _print_recipe(name: str) -> None:

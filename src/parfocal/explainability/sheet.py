@@ -60,11 +60,7 @@ class RunExplanation:
 def draw_sheet(
     images: Sequence[SelectedImage], explanations: Sequence[RunExplanation], scale: float, first: int = 0
 ) -> Figure:
-    """Draw images side by side with the heatmaps of every network.
-
-    `first` is the index of the first image in the explanations, and `scale` the value of full strength. Warm colors are
-    evidence for the class of a map, cold colors evidence against it.
-    """
+    """Draw images with the heatmaps of every network; `first` is the index of the first image in the explanations."""
     n_panels = 1 + sum(1 if explanation.has_score else 2 for explanation in explanations)
     kinds = [image.kind for image in images]
     blocks_per_row = max(1, min(_MAX_PANELS_PER_ROW // n_panels, max(map(kinds.count, kinds))))

@@ -23,10 +23,7 @@ _THUMBNAIL_CONFIG = ImagesConfig(resize_mode="pad", size=96)
 
 
 def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
-    """Write what was read and every finding, errors first, with thumbnails of its images.
-
-    The page loads nothing from a server. Its size grows with the number of findings, not of images.
-    """
+    """Write what was read and every finding, errors first; the page grows with the findings, not with the images."""
     splits: list[dict[str, Any]] = []
     for split in table.splits:
         rows = table.get_rows(split)
@@ -52,10 +49,7 @@ def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
 
 
 def _build_entries(table: Table, findings: list[Finding]) -> list[dict[str, Any]]:
-    """Return each finding with its ids, and thumbnails with the label, the split and the image or why it is unreadable.
-
-    The image is a small JPEG as a data URI.
-    """
+    """Return each finding with its ids and thumbnails: label, split, and the image or why it is unreadable."""
     known_ids = set(table.rows["id"])
     entries: list[dict[str, Any]] = []
     for finding in findings:

@@ -108,10 +108,7 @@ def draw_accuracy(runs: Sequence[Run]) -> Figure:
 
 
 def draw_learning_curves(runs: Sequence[Run]) -> Figure:
-    """Draw the loss of all runs (train dashed, validation solid) and the learning rate.
-
-    If all runs select the epoch by the same metric, and it is neither loss nor accuracy, draw that metric too.
-    """
+    """Draw the loss and the learning rate of all runs, and the metric that selects the epoch if it is another."""
     select_metrics = {run.recipe.training.select for run in runs}
     select = select_metrics.pop() if len(select_metrics) == 1 and not select_metrics & {"loss", "accuracy"} else ""
     with mpl.rc_context(STYLE):
@@ -167,11 +164,7 @@ def draw_predicted_shares(run: Run) -> Figure:
 
 
 def draw_error(runs: Sequence[Run]) -> Figure:
-    """Draw the training error on the left and the test error on the right, as in the paper on residual networks.
-
-    If the test accuracy per epoch was not recorded, the right side is the validation error. Networks without shortcuts
-    are dashed.
-    """
+    """Draw training and test (else validation) error as in the paper on residual networks; plain networks are dashed."""
     histories = [run.read_history() for run in runs]
     has_test = all("test_accuracy" in history for history in histories)
     held_out = ("Test error", "test_accuracy") if has_test else ("Validation error", "valid_accuracy")

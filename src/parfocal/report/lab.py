@@ -41,10 +41,7 @@ _ALWAYS_LISTED_KEYS = ("images.resize_mode", "images.size", "views.crop_size")
 
 
 def write_lab_report(runs: Iterable[Path | str | Run], out: Path | str | None = None) -> Comparison:
-    """Write the lab report of finished runs as Markdown, and its figures next to it.
-
-    The result holds the path of the report as `report_path`.
-    """
+    """Write the lab report of finished runs and its figures; the result holds its path as `report_path`."""
     opened = open_comparable(runs)
     path = Path(out) if out is not None else default_report_path(opened).with_suffix(".md")
     comparison = replace(compare_runs(opened), report_path=path)

@@ -16,10 +16,7 @@ _MIN_TRAINING_IMAGES = 100
 
 
 def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequence[Sequence[object]]) -> str:
-    """Return the model card of a finished, exported run in Markdown.
-
-    `metadata` is what the export holds, and `export_rows` (name, value) say how it was written and verified.
-    """
+    """Return the model card in Markdown; `export_rows` (name, value) say how the export was written and verified."""
     environment = run.read_environment()
     data = environment["data"]
     summary = summarize([run])

@@ -95,11 +95,7 @@ def default_report_path(runs: Sequence[Run]) -> Path:
 
 
 def draw_figures(runs: Sequence[Run], split: str, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Write every figure of a report as SVG and PNG.
-
-    Return the SVG file of each figure by name, because the folder may also hold figures of other runs, and the titles
-    of the figures with ROC and precision–recall curves by name.
-    """
+    """Write every figure of a report as SVG and PNG; return the SVG files, and the titles of ROC figures, by name."""
     paths: dict[str, Path] = {}
     curve_titles: dict[str, str] = {}
 
@@ -216,10 +212,7 @@ def _build_run_context(
 
 
 def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the table of whole patients, referable grades and the operating point.
-
-    `positive` is the row of the positive class if there are two classes.
-    """
+    """Return the results for whole patients, referable grades and the operating point; `positive` is a class row."""
     rows: list[dict[str, Any]] = []
 
     def add_row(question: str, section: Mapping[str, Any], *, is_binary: bool) -> None:

@@ -15,10 +15,7 @@ Format = Literal["csv", "json", "latex"]
 
 
 def format_comparison(comparison: Comparison, file_format: Format, tta: Mapping[str, str]) -> str:
-    """Return a comparison as text: CSV and JSON hold every metric, LaTeX the compared ones.
-
-    `tta` is the test-time augmentation of each run, which CSV and JSON hold too.
-    """
+    """Return a comparison as text: CSV and JSON hold every metric and the `tta` of each run, LaTeX less."""
     if file_format == "json":
         content = asdict(comparison)
         del content["report_path"]

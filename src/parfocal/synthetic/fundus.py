@@ -238,7 +238,9 @@ def _draw_new_vessels(vessels: Pixels, mask: Pixels, field: _Field, count: int, 
 
 def _draw_distractors(bright: Pixels, dark: Pixels, field: _Field, rng: np.random.Generator) -> None:
     """Draw what any eye may show: faint drusen, dust on the lens, a crescent-shaped reflection."""
-    drusen, dust, reflection = np.zeros((3, *bright.shape), np.float32)
+    drusen = np.zeros_like(bright)
+    dust = np.zeros_like(dark)
+    reflection = np.zeros_like(bright)
     for _ in range(int(rng.integers(0, 8))):
         size = field.radius * rng.uniform(0.006, 0.012)
         _draw_blob(drusen, None, _draw_point(field, rng, 0.5), (size, size), 0)
