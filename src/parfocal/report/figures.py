@@ -164,7 +164,7 @@ def draw_predicted_shares(run: Run) -> Figure:
 
 
 def draw_error(runs: Sequence[Run]) -> Figure:
-    """Draw training and test (else validation) error as in the paper on residual networks; plain networks are dashed."""
+    """Draw training and test (else validation) error as in the paper on residual networks, plain networks dashed."""
     histories = [run.read_history() for run in runs]
     has_test = all("test_accuracy" in history for history in histories)
     held_out = ("Test error", "test_accuracy") if has_test else ("Validation error", "valid_accuracy")
