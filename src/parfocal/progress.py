@@ -19,10 +19,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def show_progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar during the block; call the yielded function with the number of items just finished.
-
-    The bar only pulses if `total` is None.
-    """
+    """Show a progress bar, which pulses if `total` is None; call the yielded function with the number of new items."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -41,6 +38,6 @@ def silence() -> None:
 
 
 def print_line(text: str) -> None:
-    """Print one line above the progress bars, in a terminal only."""
+    """Print a line above the progress bars, in a terminal only."""
     if console.is_terminal:
         console.print(text, highlight=False)

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.explainability.cam import METHODS, SCORE, compute_class_maps, compute_split_maps
+from parfocal.explainability.cam import METHODS, SCORE, ClassMaps, compute_class_maps
+from parfocal.explainability.images import EvalImages, load_eval_images
 from parfocal.models.classifier import Classifier
 from parfocal.run import Run
 from tests.evaluation.trained_run import trained as trained
@@ -102,15 +103,21 @@ def test_occlusion_finds_the_decisive_area() -> None:
     assert np.abs(map_[5:, 5:]).max() < 1e-6
 
 
+def _compute_split_maps(run: Run, ids: list[str], split: str = "test") -> tuple[ClassMaps, EvalImages]:
+    classifier = Classifier.load(run.weights_path)
+    images = load_eval_images(run, split, ids)
+    return compute_class_maps(classifier, images.pixels), images
+
+
 def test_the_maps_of_a_split_are_in_the_order_of_the_ids(trained: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
     ids = [f"./new_dataset/test/{number}.bmp" for number in (5, 2)]
-    maps = compute_split_maps(run, ids)
-    assert maps.ids == tuple(ids)
+    maps, images = _compute_split_maps(run, ids)
+    assert images.ids == tuple(ids)
     assert maps.names == ("normal", "blast")
     assert maps.pixels.shape == (2, 32, 32, 3)
-    assert maps.unreadable == {}
-    np.testing.assert_allclose(maps.values[:1], compute_split_maps(run, ids[:1]).values, atol=1e-4)
+    assert images.unreadable == {}
+    np.testing.assert_allclose(maps.values[:1], _compute_split_maps(run, ids[:1])[0].values, atol=1e-4)
 
 
 def test_unreadable_images_are_listed_and_the_others_kept(trained: Path) -> None:
@@ -119,25 +126,25 @@ def test_unreadable_images_are_listed_and_the_others_kept(trained: Path) -> None
     content = missing.read_bytes()
     missing.unlink()
     try:
-        maps = compute_split_maps(run, ["./new_dataset/test/1.bmp", "./new_dataset/test/2.bmp"])
-        empty = compute_split_maps(run, ["./new_dataset/test/1.bmp"])
+        maps, images = _compute_split_maps(run, ["./new_dataset/test/1.bmp", "./new_dataset/test/2.bmp"])
+        empty, no_images = _compute_split_maps(run, ["./new_dataset/test/1.bmp"])
     finally:
         missing.write_bytes(content)
-    assert maps.ids == ("./new_dataset/test/2.bmp",)
-    assert maps.unreadable == empty.unreadable == {"./new_dataset/test/1.bmp": "the file is missing"}
+    assert images.ids == ("./new_dataset/test/2.bmp",)
+    assert images.unreadable == no_images.unreadable == {"./new_dataset/test/1.bmp": "the file is missing"}
     assert (len(maps), len(empty)) == (1, 0)
 
 
 def test_an_unknown_split_id_method_or_stage_is_an_error(trained: Path, tmp_path: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
     with pytest.raises(UsageError, match=r"resnet20 has no split 'tset'\. Did you mean 'test'\?"):
-        compute_split_maps(run, [], "tset")
+        _compute_split_maps(run, [], "tset")
     with pytest.raises(
         ParfocalError, match=r"no such ids in test: 99\.bmp\. They look like \./new_dataset/test/0\.bmp"
     ):
-        compute_split_maps(run, ["./new_dataset/test/0.bmp", "99.bmp"])
+        _compute_split_maps(run, ["./new_dataset/test/0.bmp", "99.bmp"])
     with pytest.raises(ParfocalError, match="There are no weights"):
-        compute_split_maps(Run(tmp_path), ["x"])
+        _compute_split_maps(Run(tmp_path), ["x"])
     classifier = _make_classifier("resnet20", 2)
     with pytest.raises(UsageError, match="Did you mean 'gradcam'"):
         compute_class_maps(classifier, _make_pixels(1, 32), "grad-cam")

@@ -33,6 +33,15 @@ def format_share(estimate: Mapping[str, Any] | None) -> str:
     return "–" if estimate is None else str(MetricValue(estimate["value"], estimate["interval"]))
 
 
+def select_point_classes(point: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics, with intervals, of the classes that a table of operating points shows.
+
+    The second of two classes is the positive class. With thresholds between grades, every grade is shown.
+    """
+    names = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
+    return {name: {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]} for name in names}
+
+
 def select_table_metrics(comparison: Comparison) -> list[str]:
     """Return the metrics that the tables of a comparison show, without those that repeat another."""
     return select_distinct(TABLE_METRICS, [result.metrics for result in comparison.results])
@@ -58,14 +67,13 @@ def describe_tta(runs: Sequence[Run]) -> str:
     """Say which test-time augmentation the runs use if they differ, or if it is not that of their recipe."""
     used = read_tta_by_run(runs)
     in_recipe = {run.name: run.recipe.views.tta for run in runs}
-    if len(set(used.values())) > 1:
+    modes = set(used.values())
+    if len(modes) > 1:
         by_run = ", ".join(f"{name}: {tta}" for name, tta in used.items())
-        return f"The runs use different test-time augmentation ({by_run}), which is part of their difference."
+        return f"The runs use different test-time augmentation ({by_run}), which contributes to their difference."
     if used == in_recipe:
         return ""
-    return (
-        f"Test-time augmentation: {next(iter(used.values()))} (recipe: {', '.join(sorted(set(in_recipe.values())))})."
-    )
+    return f"Test-time augmentation: {modes.pop()} (recipe: {', '.join(sorted(set(in_recipe.values())))})."
 
 
 def describe_few_groups(runs: Sequence[Run]) -> str:
