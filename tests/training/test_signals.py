@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,26 @@ from parfocal.errors import ParfocalError
 from parfocal.models.checkpoints import read_tensors
 from parfocal.run import Run
 from parfocal.training.signals import TrainingInterruptedError, catch_signals
-from tests.cells import SMALL_RECIPE
+from tests.cells import SMALL_RECIPE, draw_cells
 from tests.training.resuming import assert_identical_runs, call_at_step
 
 ADAM = {"optimizer": "adam", "learning_rate": 0.002, "dropout": 0.2}
 ACCUMULATED = {"accumulate": 4, "ema": 0.9, "mixup": 0.3, "schedule": "one_cycle", "loss": "regression"}
+
+
+@pytest.fixture(scope="module")
+def train_complete(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """A function that trains a run without interruption, once for all tests with the same changes."""
+    cells = draw_cells(tmp_path_factory.mktemp("complete") / "cells")
+    runs: dict[str, Run] = {}
+
+    def train(**changes: Any) -> Run:
+        key = str(changes)
+        if key not in runs:
+            (runs[key],) = parfocal.train(cells, out=cells.parent / str(len(runs)), **changes)
+        return runs[key]
+
+    return train
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -29,6 +45,7 @@ ACCUMULATED = {"accumulate": 4, "ema": 0.9, "mixup": 0.3, "schedule": "one_cycle
 def test_stopped_by_a_signal_it_saves_within_the_epoch_and_resumes_bit_exactly(
     cells: Path,
     tmp_path: Path,
+    train_complete: Callable[..., Run],
     monkeypatch: pytest.MonkeyPatch,
     signal_number: signal.Signals,
     changes: Any,
@@ -36,7 +53,7 @@ def test_stopped_by_a_signal_it_saves_within_the_epoch_and_resumes_bit_exactly(
     position: str,
 ) -> None:
     changes = {**SMALL_RECIPE, **changes, "epochs": 2}
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    complete = train_complete(**changes)
     call_at_step(step, lambda: os.kill(os.getpid(), signal_number), monkeypatch)
     with pytest.raises(TrainingInterruptedError, match=rf"Stopped by {signal_number.name} {position}") as stop:
         parfocal.train(cells, out=tmp_path / "stopped", **changes)
@@ -49,7 +66,7 @@ def test_stopped_by_a_signal_it_saves_within_the_epoch_and_resumes_bit_exactly(
 
 @pytest.mark.parametrize("step", [5, 9, 16])
 def test_killed_after_a_checkpoint_within_an_epoch_it_resumes_from_there_bit_exactly(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    cells: Path, tmp_path: Path, train_complete: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     class Killed(BaseException):
         pass
@@ -58,7 +75,7 @@ def test_killed_after_a_checkpoint_within_an_epoch_it_resumes_from_there_bit_exa
         raise Killed
 
     changes = {**SMALL_RECIPE, **ADAM, "save_every": 1e-9}
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    complete = train_complete(**changes)
     call_at_step(step, kill, monkeypatch)
     with pytest.raises(Killed):
         parfocal.train(cells, out=tmp_path / "killed", **changes)
@@ -86,10 +103,10 @@ def test_the_signal_handlers_are_restored_after_training() -> None:
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint_and_is_reported(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: Path, tmp_path: Path, train_complete: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {**SMALL_RECIPE, **ADAM}
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    complete = train_complete(**changes)
     fsync = os.fsync
     n_checkpoints = 0
 
@@ -112,9 +129,9 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_is_reported(
 
 
 def test_killed_between_checkpoint_and_history_the_history_is_repaired(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: Path, tmp_path: Path, train_complete: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **SMALL_RECIPE)
+    complete = train_complete(**SMALL_RECIPE)
     write_history = Run.write_history
     n_calls = 0
 
