@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from parfocal.errors import ParfocalError, UsageError, join_limited
+from parfocal.groups import GroupKind
 from parfocal.io import atomic_write, write_json
 from parfocal.notebook import render_html_table
 from parfocal.recipe import Recipe, load_recipe
@@ -65,6 +66,11 @@ class Run:
     def is_finished(self) -> bool:
         """Whether the run is trained and evaluated."""
         return (self.folder / "metrics.json").is_file()
+
+    @property
+    def groups_are(self) -> GroupKind:
+        """What a group of the data is, such as patients; images if nothing is known about groups."""
+        return self.read_environment()["data"]["groups_are"]
 
     def _repr_html_(self) -> str:
         """Show the metrics in a notebook, or the number of epochs of an unfinished run."""

@@ -181,7 +181,7 @@ def _build_transparent() -> dict[str, ExampleFile]:
 
 
 def _build_keyed_gray(dtype: np.dtype) -> ExampleFile:
-    """Return a PNG with one transparent gray value, which Pillow supports only at 8 bits."""
+    """Return a PNG with a transparent gray value, which Pillow supports only at 8 bits."""
     gray = draw_scene()[..., 0]
     key = int(gray[0, 9]) * (257 if dtype.itemsize == 2 else 1)
     wide = (gray.astype(np.uint16) * (257 if dtype.itemsize == 2 else 1)).astype(dtype)
@@ -272,7 +272,7 @@ def build_tiff(
     planar_config: int = 1,
     byte_order: str = "<",
 ) -> bytes:
-    """Return an uncompressed TIFF of the values, in one strip."""
+    """Return an uncompressed TIFF of the values, in a single strip."""
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     body = pixels.tobytes()

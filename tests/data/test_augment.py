@@ -1,4 +1,4 @@
-"""Augmented views: one geometric matrix and one color matrix for each image, drawn for a whole epoch."""
+"""Augmented views: a geometric matrix and a color matrix for each image, for a whole epoch at once."""
 
 from typing import Any
 
@@ -140,10 +140,8 @@ class _TintConfig(ViewsConfig):
     tint: float = 0
 
 
-def _draw_tint(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+def _draw_tint(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     assert isinstance(config, _TintConfig)
-    if not config.tint:
-        return None
     matrices = np.tile(np.eye(4), (len(draws), 1, 1))
     matrices[:, 0, 3] = config.tint * draws.signed("tint")
     return matrices

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from parfocal.data.checks import check, check_table
-from parfocal.data.findings import Finding, apply_waivers, raise_errors
+from parfocal.data.checks import Finding, apply_waivers, check, check_table, raise_errors
 from parfocal.data.layouts import read
 from parfocal.errors import ParfocalError
 from parfocal.schema import ALLOWABLE_FINDINGS

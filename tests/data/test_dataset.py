@@ -1,4 +1,4 @@
-"""`ImageDataset`, for training loops of your own, shows the same images as the trainer."""
+"""`ImageDataset`, for custom training loops, shows the same images as the trainer."""
 
 from pathlib import Path
 

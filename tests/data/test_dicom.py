@@ -222,7 +222,7 @@ def test_inflating_stays_within_the_memory_limit() -> None:
 def test_warnings_do_not_quote_the_file(tmp_path: Path) -> None:
     data = build_dicom(GRAY, SpecificCharacterSet="ISO_IR 6", PatientName="A").replace(b"ISO_IR 6", b"SECRET A")
     (tmp_path / "a.dcm").write_bytes(data)
-    # A new process, because pytest sets its own warning filters.
+    # A new process, because pytest sets warning filters.
     code = "from pathlib import Path; from parfocal.data.decode import read_image"
     code += "; print(read_image(Path('a.dcm'))[1].notes)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

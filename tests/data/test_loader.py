@@ -102,7 +102,7 @@ def test_every_process_takes_every_step_or_the_error_names_a_batch_size_that_wor
     n_images: int, batch_size: int, world_size: int
 ) -> None:
     def count_steps(batch_size: int) -> set[int]:
-        """Return the numbers of batches of which the processes have an image."""
+        """Return in how many batches each process has an image."""
         batches = np.array_split(np.arange(n_images), -(-n_images // batch_size))
         return {sum(len(batch[rank::world_size]) > 0 for batch in batches) for rank in range(world_size)}
 

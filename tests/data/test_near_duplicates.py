@@ -128,7 +128,7 @@ def _compare_all(hashes: list[int], max_distance: int) -> list[list[int]]:
 
 @st.composite
 def _draw_related_hashes(draw: st.DrawFn) -> list[int]:
-    """Draw hashes of which many differ in a few bits, some are equal and some are 0."""
+    """Draw hashes: many differ in a few bits, some are equal and some are 0."""
     values = draw(st.lists(HASHES | st.integers(0, 64), min_size=1, max_size=8))
     for _ in range(draw(st.integers(0, 40))):
         flipped_bits = draw(st.lists(st.integers(0, 63), max_size=6))

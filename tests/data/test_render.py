@@ -1,4 +1,4 @@
-"""A batch rendered on a device looks like the images rendered one by one on the CPU."""
+"""A batch rendered on a device looks like the images rendered singly on the CPU."""
 
 import numpy as np
 import pytest

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from parfocal.data.checks import check
-from parfocal.data.findings import Finding
+from parfocal.data.checks import Finding, check
 from parfocal.data.layouts import read
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.report.check_page import MAX_IDS, MAX_THUMBNAILS, write_check_page

@@ -24,8 +24,8 @@ def check(
     Example: `parfocal check smears -o check.html`
     """
     from parfocal.commands.tables import print_table
+    from parfocal.data.checks import apply_waivers
     from parfocal.data.checks import check as find_problems
-    from parfocal.data.findings import apply_waivers
     from parfocal.data.split import read_and_split
     from parfocal.io import write_json
     from parfocal.recipe import load_recipe, parse_changes

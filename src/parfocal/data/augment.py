@@ -1,23 +1,30 @@
-"""Augmented views: for each image of an epoch one geometric matrix (2×3) and one color matrix (3×4), drawn at random.
+"""Augmented views: a random geometric matrix (2×3) and a random color matrix (3×4) for each image of an epoch.
 
 All geometric augmentations of an image (rotation, flips, zoom, stretch, shear, shift, crop) compose into one affine
-matrix and thus one interpolation; all color augmentations (hue, saturation, grayscale, brightness, contrast) compose
-into one color matrix. The views of an epoch are drawn at once, each setting from a generator that is keyed by (seed,
-epoch, name of the setting). They do not depend on threads, on the number of processes, on whether training was resumed,
-or on what other augmentations there are.
+matrix and thus a single interpolation; all color augmentations (hue, saturation, grayscale, brightness, contrast)
+compose into one color matrix. Each setting has a random generator keyed by (seed, epoch, name of the setting), so the
+views do not depend on threads, on the number of processes, on whether training was resumed, or on other augmentations.
 
-To add an augmentation, write a function that draws one matrix for each image, list it in `GEOMETRIC_AUGMENTATIONS` or
+To add an augmentation, write a function that draws a matrix for each image, list it in `GEOMETRIC_AUGMENTATIONS` or
 `COLOR_AUGMENTATIONS`, and add its key to `ViewsConfig` and `AugmentationName`. Views without it stay the same.
 """
 
-from collections.abc import Callable, Mapping
+import copy
+import inspect
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal
 
 import numpy as np
 
-from parfocal.data.custom_transform import CustomTransform, load_custom_transform
+from parfocal.data.decode import Pixels
+from parfocal.errors import UsageError
 from parfocal.schema import AugmentationName, ViewsConfig
+
+CustomTransform = Callable[[Pixels, int], Pixels]
+"""Takes an image and the seed of its view, and returns an image."""
 
 _CENTER = (0, 0)
 _CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
@@ -58,7 +65,7 @@ class View:
 
 @dataclass(frozen=True)
 class Views:
-    """One View for each of many images, stored as arrays, and the side of the square that all of them show."""
+    """The Views of many images, stored as arrays, and the side of the square that all of them show."""
 
     geometry: np.ndarray
     color: np.ndarray | None
@@ -78,9 +85,9 @@ class Views:
 
 
 class EpochDraws:
-    """The random numbers of one epoch: each name has a stream of its own, keyed by (seed, epoch, name).
+    """The random numbers of an epoch: each name has a separate stream, keyed by (seed, epoch, name).
 
-    The numbers of one name do not depend on what other names are drawn, and those of the first images do not depend on
+    The numbers of a name do not depend on which other names are used, and those of the first images do not depend on
     how many images follow.
     """
 
@@ -92,11 +99,11 @@ class EpochDraws:
         return self._n_images
 
     def uniform(self, name: str) -> np.ndarray:
-        """Return one number between 0 and 1 for each image."""
+        """Return a number between 0 and 1 for each image."""
         return np.random.default_rng([*self._key, *name.encode()]).random(self._n_images)
 
     def signed(self, name: str) -> np.ndarray:
-        """Return one number between −1 and 1 for each image."""
+        """Return a number between −1 and 1 for each image."""
         return 2 * self.uniform(name) - 1
 
     def applies(self, name: AugmentationName, config: ViewsConfig) -> np.ndarray:
@@ -104,8 +111,8 @@ class EpochDraws:
         return self.uniform(f"{name} probability") < config.probabilities.get(name, 1.0)
 
 
-Augmentation = Callable[[EpochDraws, ViewsConfig], np.ndarray | None]
-"""Draws one matrix for each image (2×2 for geometry, 4×4 for color), or returns None where the recipe has it off."""
+Augmentation = Callable[[EpochDraws, ViewsConfig], np.ndarray]
+"""Draws a matrix for each image (2×2 for geometry, 4×4 for color); called only where the recipe has it on."""
 
 
 def eval_views(n_images: int, size: int, config: ViewsConfig, tta_view: int = 0) -> Views:
@@ -119,20 +126,21 @@ def tta_views(config: ViewsConfig) -> range:
 
 
 def draw_views(n_images: int, size: int, config: ViewsConfig, *, seed: int, epoch: int) -> Views:
-    """Draw the augmented views of one training epoch for `n_images` Store images of side `size`."""
+    """Draw the augmented views of a training epoch for `n_images` Store images of side `size`."""
     draws = EpochDraws(n_images, seed, epoch)
+    color = _compose("color", draws, config)
     return Views(
-        geometry=draw_geometry(draws, size, config),
-        color=draw_colors(draws, config),
+        geometry=_draw_geometry(draws, size, config),
+        color=None if color is None else color[:, :3].astype(np.float32),
         crop_size=config.crop_size,
-        erase_boxes=_draw_erase_boxes(draws, config),
-        custom_transform=load_custom_transform(config.custom_transform) if config.custom_transform else None,
+        erase_boxes=_draw_erase_boxes(draws, config) if config.erase else None,
+        custom_transform=_load_custom_transform(config.custom_transform) if config.custom_transform else None,
         seed=(seed, epoch),
     )
 
 
 def eval_geometry(n_images: int, size: int, config: ViewsConfig, tta_view: int = 0) -> np.ndarray:
-    """Return the matrices of one TTA view; view 0 is always the center crop, neither flipped nor rotated."""
+    """Return the matrices of a TTA view; view 0 is always the center crop, neither flipped nor rotated."""
     linear, position = TTA_VIEWS[config.tta][tta_view]
     # Whole pixels only, so that evaluation never interpolates.
     shift = np.floor((size - config.crop_size) / 2) * np.array(position, dtype=float)
@@ -142,16 +150,19 @@ def eval_geometry(n_images: int, size: int, config: ViewsConfig, tta_view: int =
     return affine_about_center(matrices, np.tile(shift, (n_images, 1)), size, config.crop_size)
 
 
-def draw_geometry(draws: EpochDraws, size: int, config: ViewsConfig) -> np.ndarray:
+def _draw_geometry(draws: EpochDraws, size: int, config: ViewsConfig) -> np.ndarray:
     """Draw and compose the geometric augmentations of every view of an epoch."""
-    linear = _compose("geometry", GEOMETRIC_AUGMENTATIONS, draws, config)
+    linear = _compose("geometry", draws, config)
     if linear is None:
         linear = np.tile(np.eye(2), (len(draws), 1, 1))
     shift = config.shift * size * np.stack([draws.signed("shift_x"), draws.signed("shift_y")], axis=1)
     shift *= draws.applies("shift", config)[:, None]
     position = np.stack([draws.signed("crop_x"), draws.signed("crop_y")], axis=1)
     if config.crop_scale:
-        sides = _draw_crop_sides(draws, size, config)
+        # At least `crop_scale` of the area, with sides up to the ratio `crop_ratio`.
+        area = size**2 * (config.crop_scale + (1 - config.crop_scale) * draws.uniform("crop_area"))
+        ratio = np.exp(np.log(config.crop_ratio) * draws.signed("crop_ratio"))
+        sides = np.minimum(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1), size)
         linear = linear @ _scaling_matrices(*(sides / config.crop_size).T)
         shift = shift + position * np.maximum(0, size - sides) / 2
     elif config.crop_position == "random":
@@ -160,27 +171,17 @@ def draw_geometry(draws: EpochDraws, size: int, config: ViewsConfig) -> np.ndarr
     return affine_about_center(linear, shift, size, config.crop_size)
 
 
-def draw_colors(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    """Draw and compose the color augmentations of every view of an epoch; return None where all of them are off."""
-    matrices = _compose("color", COLOR_AUGMENTATIONS, draws, config)
-    return None if matrices is None else matrices[:, :3].astype(np.float32)
+def _compose(group: Literal["geometry", "color"], draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+    """Multiply the matrices of all augmentations that are on, the first acting first; None where all are off.
 
-
-def _compose(
-    group: Literal["geometry", "color"],
-    augmentations: Mapping[AugmentationName, Augmentation],
-    draws: EpochDraws,
-    config: ViewsConfig,
-) -> np.ndarray | None:
-    """Multiply the matrices of all augmentations that are on, the first one acting first; None where all are off.
-
-    The recipe says whether all of a group are applied, in this order or a random one, or only one of those that are on.
+    The recipe says whether to apply all of them, in this order or a random order, or a single one.
     """
+    augmentations = GEOMETRIC_AUGMENTATIONS if group == "geometry" else COLOR_AUGMENTATIONS
     steps: dict[AugmentationName, np.ndarray] = {}
     for name, draw in augmentations.items():
-        matrices = draw(draws, config)
-        if matrices is not None:
-            steps[name] = matrices
+        keys = ("flip_horizontal", "flip_vertical") if name == "flip" else (name,)
+        if any(getattr(config, key) for key in keys):
+            steps[name] = draw(draws, config)
     if not steps:
         return None
     composition = getattr(config, group)
@@ -206,51 +207,32 @@ def affine_about_center(linear: np.ndarray, shift: np.ndarray, size: int, crop_s
     return np.concatenate([linear, offset[:, :, None]], axis=2).astype(np.float32)
 
 
-def _draw_crop_sides(draws: EpochDraws, size: int, config: ViewsConfig) -> np.ndarray:
-    """Draw width and height of resized crops: at least `crop_scale` of the area, sides up to the ratio `crop_ratio`."""
-    area = size**2 * (config.crop_scale + (1 - config.crop_scale) * draws.uniform("crop_area"))
-    ratio = np.exp(np.log(config.crop_ratio) * draws.signed("crop_ratio"))
-    return np.minimum(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1), size)
-
-
-def _draw_stretch(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    if not config.stretch:
-        return None
+def _draw_stretch(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     stretch = np.sqrt(1 + config.stretch * draws.signed("stretch"))
     return _scaling_matrices(1 / stretch, stretch)
 
 
-def _draw_zoom(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    if not config.zoom:
-        return None
+def _draw_zoom(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     zoom = 1 / (1 + config.zoom * draws.signed("zoom"))
     return _scaling_matrices(zoom, zoom)
 
 
-def _draw_flip(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    if not config.flip_horizontal and not config.flip_vertical:
-        return None
+def _draw_flip(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     return _scaling_matrices(
         np.where(draws.uniform("flip_horizontal") < config.flip_horizontal, -1.0, 1.0),
         np.where(draws.uniform("flip_vertical") < config.flip_vertical, -1.0, 1.0),
     )
 
 
-def _draw_shear(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    if not config.shear:
-        return None
+def _draw_shear(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     matrices = np.tile(np.eye(2), (len(draws), 1, 1))
     matrices[:, 0, 1] = np.tan(np.deg2rad(config.shear) * draws.signed("shear"))
     return matrices
 
 
-def _draw_rotate(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    if not config.rotate:
-        return None
+def _draw_rotate(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     angle = np.deg2rad(config.rotate) * draws.signed("rotate")
-    cosine = np.cos(angle)
-    sine = np.sin(angle)
-    return np.stack([np.stack([cosine, -sine], axis=-1), np.stack([sine, cosine], axis=-1)], axis=-2)
+    return np.moveaxis(np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), -1, 0)
 
 
 def _scaling_matrices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -260,10 +242,8 @@ def _scaling_matrices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def _draw_hue(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
+def _draw_hue(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     """Rotate colors about the gray axis (Rodrigues' formula), which leaves every gray unchanged."""
-    if not config.hue:
-        return None
     angle = 2 * np.pi * config.hue * draws.signed("hue")
     axis = np.full(3, 1 / np.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
@@ -272,23 +252,19 @@ def _draw_hue(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
     return _to_4x4(cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis))
 
 
-def _draw_saturation(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    return _saturation_matrices(1 + config.saturation * draws.signed("saturation")) if config.saturation else None
+def _draw_saturation(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
+    return _saturation_matrices(1 + config.saturation * draws.signed("saturation"))
 
 
-def _draw_grayscale(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    if not config.grayscale:
-        return None
+def _draw_grayscale(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     return _saturation_matrices(np.where(draws.uniform("grayscale") < config.grayscale, 0.0, 1.0))
 
 
-def _draw_brightness(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    return _gain_matrices(1 + config.brightness * draws.signed("brightness"), 0.0) if config.brightness else None
+def _draw_brightness(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
+    return _gain_matrices(1 + config.brightness * draws.signed("brightness"), 0.0)
 
 
-def _draw_contrast(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    if not config.contrast:
-        return None
+def _draw_contrast(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     gain = 1 + config.contrast * draws.signed("contrast")
     return _gain_matrices(gain, (1 - gain) * _MID_GRAY)
 
@@ -312,6 +288,7 @@ def _to_4x4(linear: np.ndarray) -> np.ndarray:
     return matrices
 
 
+# Both tables are in the order in which the augmentations act, unless the recipe asks for another order.
 GEOMETRIC_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
     "stretch": _draw_stretch,
     "zoom": _draw_zoom,
@@ -319,7 +296,6 @@ GEOMETRIC_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
     "shear": _draw_shear,
     "rotate": _draw_rotate,
 }
-"""In the order in which they act, if the recipe asks for no other order."""
 
 COLOR_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
     "hue": _draw_hue,
@@ -328,13 +304,10 @@ COLOR_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
     "brightness": _draw_brightness,
     "contrast": _draw_contrast,
 }
-"""In the order in which they act, if the recipe asks for no other order."""
 
 
-def _draw_erase_boxes(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | None:
-    """Draw a box to erase for each image, an empty one where nothing is erased; None where `erase` is 0."""
-    if not config.erase:
-        return None
+def _draw_erase_boxes(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
+    """Draw a box to erase for each image, an empty box where nothing is erased."""
     area = config.crop_size**2 * config.erase_area * draws.uniform("erase_area")
     ratio = np.exp(np.log(3) * draws.signed("erase_ratio"))
     width = np.minimum(np.sqrt(area * ratio), config.crop_size)
@@ -343,3 +316,39 @@ def _draw_erase_boxes(draws: EpochDraws, config: ViewsConfig) -> np.ndarray | No
     top = draws.uniform("erase_y") * (config.crop_size - height)
     applied = draws.uniform("erase") < config.erase
     return np.where(applied, [left, top, left + width, top + height], 0).T.round().astype(np.int64)
+
+
+def _load_custom_transform(name: str) -> CustomTransform:
+    """Load the function `module:function` of the recipe key `custom_transform`.
+
+    It maps an image to an image. It is called with `seed=` if it has such a parameter, and as an Albumentations
+    transform if it has `set_random_seed`.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UsageError(f"custom_transform={name} is not of the form module:function.")
+    try:
+        transform: Any = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"custom_transform={name}: {error}.") from None
+    if not callable(transform):
+        raise UsageError(f"custom_transform={name} is not a function. Name one in the form module:function.")
+    function: Callable[..., Any] = transform
+    if hasattr(function, "set_random_seed"):
+        return _wrap_albumentations(function)
+    if "seed" in inspect.signature(function).parameters:
+        return lambda image, seed: function(image, seed=seed)
+    return lambda image, _: function(image)
+
+
+def _wrap_albumentations(transform: Any) -> CustomTransform:
+    """Wrap an Albumentations transform so that it uses the seed of the view; each thread has a copy of it."""
+    thread_local = threading.local()
+
+    def apply(image: Pixels, seed: int) -> Pixels:
+        if not hasattr(thread_local, "transform"):
+            thread_local.transform = copy.deepcopy(transform)
+        thread_local.transform.set_random_seed(seed)
+        return thread_local.transform(image=image)["image"]
+
+    return apply

@@ -1,49 +1,102 @@
 """Checks of a data set: everything that is wrong with its labels and images, found before training starts.
 
-`check` looks at the labels and decodes every image; `check_and_prepare` is what training and evaluation do with their
-data: check it, prepare the Store, and leave out what the recipe accepts as faulty.
+A Finding is an error, a warning or a note. `check` looks at the labels and decodes every image; `check_and_prepare` is
+what training and evaluation do with their data: check it, prepare the Store, and leave out what the recipe accepts as
+faulty.
 """
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, read_image
-from parfocal.data.findings import (
-    Finding,
-    Severity,
-    apply_waivers,
-    drop_rows,
-    make_error,
-    raise_errors,
-    sort_by_severity,
-)
 from parfocal.data.layouts.image_finder import find_images
 from parfocal.data.near_duplicates import find_near_duplicates, perceptual_hash
 from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.shortcuts import ALL_FEATURES, SHORTCUT_FEATURES, compute_shortcut_features, find_shortcuts
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import UNKNOWN, Table
-from parfocal.errors import join_limited
+from parfocal.errors import ParfocalError, join_limited
 from parfocal.progress import print_line
 from parfocal.recipe import Recipe
-from parfocal.schema import ImagesConfig
+from parfocal.schema import ALLOWABLE_FINDINGS, ImagesConfig
 
 _MIN_MAJORITY_SHARE = 0.6
 """Accuracy is misleading, and the note on the classes says so, if the largest class has at least this share."""
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""The most severe first."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem or a fact of a data set: its code, a message, the ids of the images, and the remedy.
+
+    Training does not start with an error; a warning is printed; a note appears in the report of the check only.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    ids: tuple[str, ...] = ()
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def make_error(code: str, message: str, ids: Iterable[str], remedy: str) -> Finding:
+    """Return an error; its remedy also names the waiver, if the recipe key `allow` knows the code."""
+    waiver = f", or accept it with allow={code}." if code in ALLOWABLE_FINDINGS else "."
+    return Finding("error", code, message, tuple(ids), remedy + waiver)
+
+
+def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort the findings, the most severe first; equally severe findings keep their order."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def apply_waivers(findings: Sequence[Finding], allow: tuple[str, ...]) -> list[Finding]:
+    """Turn the errors that the recipe accepts (`allow`) into warnings that say so."""
+    return [
+        Finding("warning", finding.code, f"{finding.message} Waived by allow={finding.code}.", finding.ids)
+        if finding.severity == "error" and finding.code in allow
+        else finding
+        for finding in findings
+    ]
+
+
+def raise_errors(findings: Sequence[Finding]) -> None:
+    """Raise a ParfocalError that lists every error among the findings, if there is any."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise ParfocalError("\n".join(f"{finding.message} {finding.remedy}" for finding in errors))
+
+
+def _drop_rows(table: Table, findings: Sequence[Finding], code: str) -> Table:
+    """Return the table without the rows that findings with this code are about."""
+    return table.drop_ids({image_id for finding in findings if finding.code == code for image_id in finding.ids})
 
 
 def check(table: Table, config: ImagesConfig | None = None, seed: int = 0) -> list[Finding]:
     """Find everything that is wrong with a table and its images in one pass over the files; the most severe first."""
     findings = [*check_table(table), *_find_unlisted_files(table)]
-    existing = drop_rows(table, findings, "missing_files")
+    existing = _drop_rows(table, findings, "missing_files")
     if len(existing):
-        stats = compute_image_stats(existing, config or ImagesConfig())
-        findings += [*check_pixels(existing, stats.index), *check_appearance(existing, stats, seed)]
+        index, hashes, features = _decode_files(existing, config or ImagesConfig())
+        rows = existing.find_positions_in(index)
+        digests = index["digest"].to_numpy()[rows]
+        findings += check_pixels(existing, index)
+        findings += _find_near_duplicates(existing, digests, hashes[rows])
+        findings += _find_shortcuts(existing, features[rows], seed)
     return sort_by_severity(findings)
 
 
@@ -78,8 +131,8 @@ def check_and_prepare(table: Table, recipe: Recipe) -> PreparedData:
 
 
 def _drop_waived_rows(table: Table, findings: list[Finding], code: str, allow: tuple[str, ...]) -> Table:
-    """Drop the rows of waived findings; raise an error if the remaining rows lack a split, or all classes but one."""
-    remaining = drop_rows(table, findings, code)
+    """Drop the rows of waived findings; raise an error if the remaining rows lack a split, or have a single class."""
+    remaining = _drop_rows(table, findings, code)
     if len(remaining) < len(table):
         raise_errors(apply_waivers(check_table(remaining), allow))
     return remaining
@@ -87,34 +140,25 @@ def _drop_waived_rows(table: Table, findings: list[Finding], code: str, allow: t
 
 def check_table(table: Table) -> list[Finding]:
     """Check what the labels alone show: missing files, duplicate rows, patients, splits and classes."""
+    findings: list[Finding] = []
+    ids = table.rows["id"]
     exists = np.array([get_container_file(path).is_file() for path in table.rows["path"]], dtype=bool)
     missing = table.rows[~exists]
-    findings: list[Finding] = []
     if len(missing):
         message = f"{len(missing)} of {len(table)} images are missing: {join_limited(missing['path'])}."
         findings.append(make_error("missing_files", message, missing["id"], "Add the files, or remove the rows"))
-    findings += [*_find_duplicate_rows(table), *_find_patient_overlap(table)]
-    findings += [*_check_splits(table), *_check_classes(table)]
-    # The labels may bring file hashes, by which images that are missing can still be compared.
-    return [*findings, *find_identical_images(missing)]
-
-
-def _find_duplicate_rows(table: Table) -> list[Finding]:
-    ids = table.rows["id"][table.rows.duplicated("id", keep=False)].unique()
-    if len(ids) == 0:
-        return []
-    message = f"{len(ids)} images are in more than one row: {join_limited(ids)}."
-    return [make_error("duplicate_rows", message, list(ids), "Keep one row of each")]
-
-
-def _find_patient_overlap(table: Table) -> list[Finding]:
+    duplicates = ids[ids.duplicated(keep=False)].unique()
+    if len(duplicates):
+        message = f"{len(duplicates)} images are in more than one row: {join_limited(duplicates)}."
+        findings.append(make_error("duplicate_rows", message, duplicates, "Keep one row of each"))
     n_splits = table.rows.groupby("group")["split"].nunique()
     patients = n_splits[n_splits > 1].index
-    if len(patients) == 0:
-        return []
-    ids = table.rows["id"][table.rows["group"].isin(patients)]
-    message = f"{len(patients)} patients are in more than one split: {join_limited(patients)}."
-    return [make_error("patient_overlap", message, ids, "Keep each patient in one split")]
+    if len(patients):
+        message = f"{len(patients)} patients are in more than one split: {join_limited(patients)}."
+        overlap = ids[table.rows["group"].isin(patients)]
+        findings.append(make_error("patient_overlap", message, overlap, "Keep each patient in one split"))
+    # The labels may bring file hashes, so that images that are missing can be compared too.
+    return [*findings, *_check_splits(table), *_check_classes(table), *_find_identical_images(missing)]
 
 
 def _check_splits(table: Table) -> list[Finding]:
@@ -165,47 +209,30 @@ def _find_unlisted_files(table: Table) -> list[Finding]:
     if not folder or not Path(folder).is_dir():
         return []
     unlisted = [str(path) for path in find_images(Path(folder)) if str(path) not in listed]
-    if not unlisted:
-        return []
     message = f"{len(unlisted)} images below {folder} are in no row: {join_limited(unlisted)}."
-    return [Finding("note", "unlisted_files", message, tuple(unlisted), "They are not used.")]
+    return [Finding("note", "unlisted_files", message, tuple(unlisted), "They are not used.")] if unlisted else []
 
 
-@dataclass(frozen=True)
-class ImageStats:
-    """What decoding shows, one row for each file.
+def _decode_files(table: Table, config: ImagesConfig) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Decode every file of the table once, without keeping its pixels: the index, perceptual hashes, shortcut features.
 
-    `index` holds size, format and file hash, or the reason why a file cannot be read. A perceptual hash is 0, and
-    shortcut features are NaN, where there is none.
+    The index holds size, format and file hash, or the reason why a file cannot be read. Then the perceptual hash is 0,
+    and the features are NaN.
     """
 
-    index: pd.DataFrame
-    perceptual_hashes: np.ndarray
-    shortcut_features: np.ndarray
-
-
-def compute_image_stats(table: Table, config: ImagesConfig, *, workers: int | None = None) -> ImageStats:
-    """Decode every file of the table once, without keeping its pixels."""
-
-    def compute(path: str) -> tuple[ImageInfo, int, np.ndarray]:
+    def read(path: str) -> tuple[ImageInfo, int, np.ndarray]:
         image, info = read_image(Path(path), config)
         features = compute_shortcut_features(image, info.bytes, info.width, info.height)
         return info, perceptual_hash(image), features
 
-    n_features = sum(len(names) for names in SHORTCUT_FEATURES.values())
-    rows: list[dict[str, object]] = []
-    hashes: list[int] = []
-    features: list[np.ndarray] = []
-    for path, result in zip(
-        table.paths, map_ordered(table.paths, catch_unreadable(compute), "Checking", workers), strict=True
-    ):
-        info, image_hash, image_features = (
-            (result, 0, np.full(n_features, np.nan, np.float32)) if isinstance(result, str) else result
-        )
-        rows.append(build_index_row(path, info))
-        hashes.append(image_hash)
-        features.append(image_features)
-    return ImageStats(pd.DataFrame(rows), np.array(hashes, dtype=np.uint64), np.stack(features))
+    no_features = np.full(sum(map(len, SHORTCUT_FEATURES.values())), np.nan, np.float32)
+    results = [
+        (result, 0, no_features) if isinstance(result, str) else result
+        for result in map_ordered(table.paths, catch_unreadable(read), "Checking")
+    ]
+    infos, hashes, features = zip(*results, strict=True)
+    rows = [build_index_row(path, info) for path, info in zip(table.paths, infos, strict=True)]
+    return pd.DataFrame(rows), np.array(hashes, dtype=np.uint64), np.stack(features)
 
 
 def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
@@ -218,7 +245,7 @@ def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
         reasons = [f"{path} ({reason})" for path, reason in zip(unreadable["path"], unreadable["error"], strict=True)]
         message = f"{len(unreadable)} of {len(table)} images cannot be read: {join_limited(reasons)}."
         findings.append(make_error("unreadable_images", message, unreadable["id"], "Replace the files"))
-    findings += find_identical_images(readable)
+    findings += _find_identical_images(readable)
     # Everything that is not plain 8-bit RGB is read all the same, so this is only a note.
     formats = Counter(note for notes in readable["notes"] for note in str(notes).split())
     if formats:
@@ -228,16 +255,16 @@ def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def find_identical_images(records: pd.DataFrame) -> list[Finding]:
+def _find_identical_images(records: pd.DataFrame) -> list[Finding]:
     """Find different rows with the same file hash: with different labels, or in the same or in different splits."""
     duplicated = records.duplicated("digest", keep=False) & ~records.duplicated("id", keep=False)
     duplicates = records[duplicated & (records["digest"] != "")]
     if duplicates.empty:
         return []
     labeled = duplicates[duplicates["label"] != UNKNOWN]
-    conflicting = _find_digests_with_several(labeled, "label")
-    across_splits = _find_digests_with_several(duplicates, "split")
-    across_folds = _find_digests_with_several(duplicates, "fold") - across_splits
+    conflicting = _find_varying_digests(labeled, "label")
+    across_splits = _find_varying_digests(duplicates, "split")
+    across_folds = _find_varying_digests(duplicates, "fold") - across_splits
     within_split = set(duplicates["digest"]) - across_splits - across_folds
     findings: list[Finding] = []
     for code, digests, where, remedy in (
@@ -250,49 +277,35 @@ def find_identical_images(records: pd.DataFrame) -> list[Finding]:
             rows = duplicates[duplicates["digest"].isin(digests)]
             sets = [" = ".join(same["id"]) for _, same in rows.groupby("digest", sort=False)]
             message = f"{len(sets)} sets of identical images {where}: {join_limited(sets)}."
-            findings.append(
-                make_error(code, message, rows["id"], remedy)
-                if remedy
-                else Finding("warning", code, message, tuple(rows["id"]))
-            )
+            warning = Finding("warning", code, message, tuple(rows["id"]))
+            findings.append(make_error(code, message, rows["id"], remedy) if remedy else warning)
     return findings
 
 
-def _find_digests_with_several(records: pd.DataFrame, column: str) -> set[str]:
+def _find_varying_digests(records: pd.DataFrame, column: str) -> set[str]:
     """Return the file hashes whose rows have more than one value in a column."""
     counts = records.groupby("digest")[column].nunique()
     return {str(digest) for digest in counts.index[counts > 1]}
 
 
-def check_appearance(table: Table, stats: ImageStats, seed: int) -> list[Finding]:
-    """Check what the images look like: near-duplicates, and shortcuts to the label."""
-    rows = table.find_positions_in(stats.index)
-    return [*_find_near_duplicates(table, stats, rows), *_find_shortcuts(table, stats.shortcut_features[rows], seed)]
-
-
-def _find_near_duplicates(table: Table, stats: ImageStats, rows: np.ndarray) -> list[Finding]:
+def _find_near_duplicates(table: Table, digests: np.ndarray, hashes: np.ndarray) -> list[Finding]:
     """Find sets of images that look nearly the same but are not identical."""
     ids = table.rows["id"].to_numpy()
     splits = table.rows["split"].to_numpy()
-    digests = stats.index["digest"].to_numpy()[rows]
     across: list[np.ndarray] = []
     within: list[np.ndarray] = []
-    for positions in find_near_duplicates(stats.perceptual_hashes[rows]):
-        if len(set(digests[positions])) > 1:
-            (across if len(set(splits[positions])) > 1 else within).append(positions)
+    for rows in find_near_duplicates(hashes):
+        if len(set(digests[rows])) > 1:
+            (across if len(set(splits[rows])) > 1 else within).append(rows)
     findings: list[Finding] = []
-    kinds: tuple[tuple[Severity, str, list[np.ndarray], str], ...] = (
-        (
-            "warning",
-            "near_duplicates_across_splits",
-            across,
-            "are in more than one split; check whether they are the same",
-        ),
+    across_text = "are in more than one split; check whether they are the same"
+    kinds: list[tuple[Severity, str, list[np.ndarray], str]] = [
+        ("warning", "near_duplicates_across_splits", across, across_text),
         ("note", "near_duplicates_within_split", within, "are in one split"),
-    )
+    ]
     for severity, code, sets, where in kinds:
         if sets:
-            texts = [" ≈ ".join(map(str, ids[positions])) for positions in sets]
+            texts = [" ≈ ".join(map(str, ids[rows])) for rows in sets]
             message = f"{len(sets)} sets of images that look nearly the same {where}: {join_limited(texts)}."
             findings.append(Finding(severity, code, message, tuple(ids[np.concatenate(sets)])))
     return findings

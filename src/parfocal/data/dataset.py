@@ -1,4 +1,4 @@
-"""ImageDataset: a `torch.utils.data.Dataset` of a data set's images, for training loops of your own.
+"""ImageDataset: a `torch.utils.data.Dataset` of a data set's images, for custom training loops.
 
 It reads, preprocesses and augments images exactly as `parfocal.train` does.
 """
@@ -19,7 +19,7 @@ from parfocal.recipe import Recipe, load_recipe
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """The images of one split, or of one submission list such as `resnet_18_test`, as float tensors with their labels.
+    """The images of a split, or of a submission list such as `resnet_18_test`, as float tensors with their labels.
 
     `mode` is `train`, `valid`, `test` or the name of a list. In `train` the images are augmented: set `epoch` before
     each pass to draw new views. In the other modes the center crop is returned. The label is -1 where it is unknown.

@@ -3,7 +3,6 @@
 import hashlib
 import stat
 import zipfile
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +16,14 @@ from parfocal.data.preprocess import choose_jpeg_reduction, preprocess
 from parfocal.errors import UnreadableImageError
 from parfocal.schema import ImagesConfig
 
-# Images are decoded in many threads at once; OpenCV's own threads would only compete with them.
+# Images are decoded in many threads at once; OpenCV's threads would only compete with them.
 cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Pixels = np.ndarray
 
 NOTES = ("gray", "16-bit", "alpha", "cmyk", "palette", "rotated", "animated", "dicom", "wrong-suffix")
-"""Every word that ImageInfo.notes can contain, in the order in which it contains them."""
+"""Every word that ImageInfo.notes can contain, in this order."""
 
 MAX_FILE_BYTES = 2 << 30
 
@@ -75,7 +74,7 @@ def read_image(source: Path | bytes, config: ImagesConfig | None = None) -> tupl
     1, or as 0 to 255 if any is above 1; images with other values are rejected, because their white is unknown.
     """
     if isinstance(source, Path) and (array := _read_array_image(source)) is not None:
-        return array, _build_image_info(array, (array.shape[1], array.shape[0]), array.nbytes, ())
+        return array, _build_image_info(array, (array.shape[1], array.shape[0]), array.nbytes, set())
     data = source if isinstance(source, bytes) else _read_bytes(source)
     suffix = "" if isinstance(source, bytes) else source.suffix.lower()
     if is_dicom(data, suffix):
@@ -89,11 +88,11 @@ def read_image(source: Path | bytes, config: ImagesConfig | None = None) -> tupl
         image_format = header.format
         size = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
     if _FORMAT_OF_SUFFIX.get(suffix, image_format) != image_format:
-        notes |= {"wrong-suffix"}
+        notes.add("wrong-suffix")
     return image, _build_image_info(image, size, len(data), notes)
 
 
-def _build_image_info(image: Pixels, size: tuple[int, int], n_bytes: int, notes: Iterable[str]) -> ImageInfo:
+def _build_image_info(image: Pixels, size: tuple[int, int], n_bytes: int, notes: set[str]) -> ImageInfo:
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return ImageInfo(*size, n_bytes, digest.hexdigest()[:32], " ".join(note for note in NOTES if note in notes))
@@ -126,7 +125,7 @@ def _read_array_image(path: Path) -> Pixels | None:
 
 @lru_cache(maxsize=4)
 def _load_member(file: str, modified: int, member: str) -> np.ndarray:
-    """Load one array of an `.npz` file; `modified` keeps a rewritten file from being served from the cache."""
+    """Load an array of an `.npz` file; `modified` keeps a rewritten file from being served from the cache."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return arrays[member]
@@ -175,7 +174,13 @@ def _decode(data: bytes, header: Header, config: ImagesConfig | None) -> Pixels:
     if image is None or image.shape[:2] != expected_shape:
         raise UnreadableImageError(f"a damaged {header.format}, or of a kind that is not supported")
     image = _to_rgb(image, header)
-    return image if is_tiff else _apply_orientation(image, header.orientation)
+    if is_tiff:
+        return image
+    if header.orientation in (5, 7):
+        image = cv2.transpose(image)
+    if header.orientation in (2, 4):
+        return cv2.flip(image, 1 if header.orientation == 2 else 0)
+    return cv2.rotate(image, _ROTATIONS[header.orientation]) if header.orientation in _ROTATIONS else image
 
 
 def _to_rgb(image: Pixels, header: Header) -> Pixels:
@@ -207,12 +212,3 @@ def _to_uint8(image: Pixels, bits: int) -> Pixels:
     if image.dtype.kind != "f" or not 0 <= low <= high <= 255:
         raise UnreadableImageError(f"values from {low:g} to {high:g}; only 0 to 1 and 0 to 255 are supported")
     return np.rint(image * (255 if high <= 1 else 1)).astype(np.uint8)
-
-
-def _apply_orientation(image: Pixels, orientation: int) -> Pixels:
-    """Rotate and mirror according to an EXIF orientation of 1 to 8."""
-    if orientation in (5, 7):
-        image = cv2.transpose(image)
-    if orientation in (2, 4):
-        return cv2.flip(image, 1 if orientation == 2 else 0)
-    return cv2.rotate(image, _ROTATIONS[orientation]) if orientation in _ROTATIONS else image

@@ -29,7 +29,7 @@ def is_dicom(data: bytes, suffix: str) -> bool:
     return suffix in SUFFIXES["DICOM"] and data[:2] in (b"\x02\0", b"\x08\0")
 
 
-def read_dicom(data: bytes) -> tuple[np.ndarray, frozenset[str]]:
+def read_dicom(data: bytes) -> tuple[np.ndarray, set[str]]:
     """Return the RGB uint8 pixels of the first frame of a DICOM file, and its notes (see decode.NOTES).
 
     Grayscale values are rescaled and windowed by the first window of the file. Without a window, black and white are
@@ -60,11 +60,11 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, frozenset[str]]:
         "16-bit": 8 < int(dataset.BitsAllocated) <= 16,
         "animated": _count_frames(dataset) > 1,
     }
-    return image, frozenset(note for note, applies in notes.items() if applies)
+    return image, {note for note, applies in notes.items() if applies}
 
 
 def _inflate(data: bytes) -> bytes:
-    """Return a deflated file as one that is not; pydicom would inflate it to any size."""
+    """Inflate a deflated file within the memory limit; pydicom would inflate it to any size."""
     from pydicom.filereader import read_dataset, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
@@ -119,12 +119,12 @@ def _check_run_lengths(frame: bytes, n_pixels: int) -> None:
             if header < 128:  # header + 1 literal bytes follow
                 length += header + 1
                 position += header + 2
-            elif header > 128:  # one byte follows, which is repeated 257 - header times
+            elif header > 128:  # the next byte is repeated 257 - header times
                 length += 257 - header
                 position += 2
             else:
                 position += 1
-            # Zeros that pad a segment look like one or two more bytes.
+            # Zeros that pad a segment look like a byte or two more.
             if length > n_pixels + 2:
                 raise UnreadableImageError("a DICOM file whose run lengths exceed the size of its image")
 
@@ -190,10 +190,11 @@ def _to_gray(dataset: "Dataset", stored_values: np.ndarray) -> np.ndarray:
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     values = apply_modality_lut(stored_values, dataset).astype(np.float64)
-    center = _get_first_number(dataset, "WindowCenter")
-    width = _get_first_number(dataset, "WindowWidth")
-    if center is not None and width is not None and width > 0:
-        return _apply_window(values, center, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
+    windows = [dataset.get(name) for name in ("WindowCenter", "WindowWidth")]
+    if all(number is not None and number != "" for number in windows):
+        center, width = (float(number[0] if hasattr(number, "__getitem__") else number) for number in windows)
+        if width > 0:
+            return _apply_window(values, center, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
     if dataset.get("VOILUTSequence"):
         table = apply_voi(values.astype(np.int64), dataset)
         return _scale_to_uint8(table, 0, (1 << int(dataset.VOILUTSequence[0].LUTDescriptor[2])) - 1)
@@ -203,13 +204,6 @@ def _to_gray(dataset: "Dataset", stored_values: np.ndarray) -> np.ndarray:
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if stored_values.dtype.kind == "i" else (0, (1 << bits) - 1)
     limits = apply_modality_lut(np.array([low, high], stored_values.dtype), dataset)
     return _scale_to_uint8(values, float(limits.min()), float(limits.max()))
-
-
-def _get_first_number(dataset: "Dataset", name: str) -> float | None:
-    value: Any = dataset.get(name)
-    if value is None or value == "":
-        return None
-    return float(value[0] if hasattr(value, "__getitem__") else value)
 
 
 def _apply_window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:

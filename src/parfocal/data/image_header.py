@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parfocal.data import tiff
 from parfocal.errors import ImageTooLargeError, UnreadableImageError
@@ -20,6 +20,7 @@ MAX_BYTES = 1 << 30
 MAX_SCANS = 100
 """A progressive JPEG has about ten scans; each further scan costs another pass over the whole image."""
 
+# The file suffixes of each supported format.
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -29,7 +30,6 @@ SUFFIXES = {
     "WebP": (".webp",),
     "DICOM": (".dcm", ".dicom"),
 }
-"""The file suffixes of each supported format."""
 
 _OTHER_SIGNATURES = {
     b"%PDF": "a PDF document, not an image",
@@ -60,7 +60,7 @@ def get_max_bytes() -> int:
 
 
 def check_image_size(width: int, height: int, bytes_per_pixel: int) -> None:
-    """Raise UnreadableImageError for an image without pixels, ImageTooLargeError for one over the limits."""
+    """Raise UnreadableImageError for an image without pixels, ImageTooLargeError for an image over the limits."""
     max_pixels, max_bytes = _LIMITS.get()
     size = f"declares {width} × {height} pixels"
     if width <= 0 or height <= 0:
@@ -75,9 +75,9 @@ def check_image_size(width: int, height: int, bytes_per_pixel: int) -> None:
 class Header:
     """What an image file declares. Width and height are as stored, before the EXIF orientation is applied.
 
-    `bits` is the number of bits of a sample. `notes` names the properties in decode.NOTES that hold. `premultiplied`:
-    the colors are already multiplied by alpha. `white_is_zero`: the values are inverted. `transparent_gray`: pixels of
-    this value are transparent.
+    `bits` is the number of bits of a sample. `notes` are the words of decode.NOTES that apply. `premultiplied`: the
+    colors are already multiplied by alpha. `white_is_zero`: the values are inverted. `transparent_gray`: pixels of this
+    value are transparent.
     """
 
     format: str
@@ -86,7 +86,7 @@ class Header:
     bits: int = 8
     channels: int = 3
     orientation: int = 1
-    notes: frozenset[str] = frozenset()
+    notes: set[str] = field(default_factory=set[str])
     premultiplied: bool = False
     white_is_zero: bool = False
     transparent_gray: int | None = None
@@ -106,6 +106,8 @@ def read_header(data: bytes) -> Header:
     except ValueError as error:
         raise UnreadableImageError(f"damaged: {error}") from None
     check_image_size(header.width, header.height, header.channels * max(1, header.bits // 8))
+    if header.orientation != 1:
+        header.notes.add("rotated")
     return header
 
 
@@ -117,7 +119,7 @@ def _describe_other_file(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return "an AVIF, HEIC or video file, which is not supported; save it as PNG"
     start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start[:14].lower().startswith((b"<!doctype html", b"<html")):
+    if start.lower().startswith((b"<!doctype html", b"<html")):
         return "a web page, not an image"
     return "text, not an image" if start.isascii() and b"\0" not in start else "not an image of a known format"
 
@@ -146,15 +148,14 @@ def _read_jpeg_header(data: bytes) -> Header:
     process, bits, height, width, channels = frame
     # Inside the image data 0xFF is always followed by 0 or a restart marker, so this is the end marker of the file.
     end = data.rfind(b"\xff\xd9", position)
-    # Each block of 64 pixels takes at least one bit.
+    # Each block of 64 pixels takes at least a bit.
     if end < 0 or (end - position) * 8 < width * height // 64:
         raise UnreadableImageError("truncated")
     has_many_scans = process == 0xC2 or data[position + 4] < channels
     if has_many_scans and data.count(b"\xff\xda", position, end) > MAX_SCANS:
         raise UnreadableImageError(f"a JPEG with more than {MAX_SCANS} scans, which would take too long to decode")
     notes = {1: {"gray"}, 4: {"cmyk"}}.get(channels, set())
-    orientation = orientation or 1
-    return Header("JPEG", width, height, bits, 3, orientation, frozenset(notes | _note_rotation(orientation)))
+    return Header("JPEG", width, height, bits, 3, orientation or 1, notes)
 
 
 def _read_png_header(data: bytes) -> Header:
@@ -176,20 +177,18 @@ def _read_png_header(data: bytes) -> Header:
         if chunk == b"PLTE" and color_type == 3:
             notes |= _note_palette(data[body : body + length], 3)
         elif chunk == b"tRNS":
-            notes |= {"alpha"}
+            notes.add("alpha")
             if color_type == 0:
                 transparent_gray = int.from_bytes(data[body : body + 2]) * (255 // ((1 << min(8, bits)) - 1))
         elif chunk == b"acTL":
-            notes |= {"animated"}
+            notes.add("animated")
         elif chunk == b"eXIf" and not orientation:
             orientation = tiff.read_exif_orientation(data[body : body + length])
-    orientation = orientation or 1
-    notes |= _note_rotation(orientation)
     if bits == 16:
-        notes |= {"16-bit"}
+        notes.add("16-bit")
     channels = 4 if "alpha" in notes else 3
     return Header(
-        "PNG", width, height, max(8, bits), channels, orientation, frozenset(notes), transparent_gray=transparent_gray
+        "PNG", width, height, max(8, bits), channels, orientation or 1, notes, transparent_gray=transparent_gray
     )
 
 
@@ -215,7 +214,7 @@ def _read_bmp_header(data: bytes) -> Header:
         notes = _note_palette(data[palette : palette + color_bytes * (n_colors or 1 << bits)], color_bytes)
     elif bits == 32 and masks and header_size >= 56 and struct.unpack_from("<I", data, 66) != (0,):
         notes = {"alpha"}
-    return Header("BMP", width, abs(height), 8, 4 if bits == 32 else 3, 1, frozenset(notes))
+    return Header("BMP", width, abs(height), 8, 4 if bits == 32 else 3, 1, notes)
 
 
 def _read_gif_header(data: bytes) -> Header:
@@ -248,7 +247,7 @@ def _read_gif_header(data: bytes) -> Header:
         raise ValueError("no frame")
     if n_frames > 1:
         notes.add("animated")
-    return Header("GIF", width, height, 8, 4, 1, frozenset(notes))
+    return Header("GIF", width, height, 8, 4, 1, notes)
 
 
 def _read_webp_header(data: bytes) -> Header:
@@ -272,21 +271,16 @@ def _read_webp_header(data: bytes) -> Header:
             notes.add("alpha")
         if flags & 0x02:
             notes.add("animated")
-        if flags & 0x08:
-            orientation = _read_webp_orientation(data, size + 8)
+        position = 12
+        while flags & 0x08 and position <= size:
+            chunk, length = struct.unpack_from("<4sI", data, position)
+            if chunk == b"EXIF":
+                orientation = tiff.read_exif_orientation(data[position + 8 : position + 8 + length])
+                break
+            position += 8 + length + length % 2
     else:
         raise ValueError("the first chunk is not an image")
-    return Header("WebP", width, height, 8, 4, orientation, frozenset(notes | _note_rotation(orientation)))
-
-
-def _read_webp_orientation(data: bytes, end: int) -> int:
-    position = 12
-    while position + 8 <= end:
-        chunk, length = struct.unpack_from("<4sI", data, position)
-        if chunk == b"EXIF":
-            return tiff.read_exif_orientation(data[position + 8 : position + 8 + length])
-        position += 8 + length + length % 2
-    return 1
+    return Header("WebP", width, height, 8, 4, orientation, notes)
 
 
 def _read_tiff_header(data: bytes) -> Header:
@@ -299,32 +293,26 @@ def _read_tiff_header(data: bytes) -> Header:
     channels = tiff.get_value(tags, tiff.CHANNELS, 1)
     photometric = tiff.get_value(tags, tiff.PHOTOMETRIC, 1)
     extra = tags.get(tiff.EXTRA_CHANNELS)
-    orientation = tiff.get_orientation(tags)
     notes = {0: {"gray"}, 1: {"gray"}, 3: {"palette"}, 5: {"cmyk"}}.get(photometric, set())
-    notes |= _note_rotation(orientation)
     if has_more_pages:
-        notes |= {"animated"}
+        notes.add("animated")
     if 8 < bits <= 16:
-        notes |= {"16-bit"}
+        notes.add("16-bit")
     if photometric == 2 and channels == 4 and (extra is None or extra[0] in (1, 2)):
-        notes |= {"alpha"}
+        notes.add("alpha")
     return Header(
         "TIFF",
         tiff.get_value(tags, tiff.WIDTH, 0),
         tiff.get_value(tags, tiff.HEIGHT, 0),
         max(8, bits),
         4,
-        orientation,
-        frozenset(notes),
+        tiff.get_orientation(tags),
+        notes,
         # The decoder itself multiplies 8-bit colors by a declared alpha channel.
         premultiplied=extra is not None and (extra[0] == 1 or bits <= 8),
         # The decoder inverts the values only up to 8 bits.
         white_is_zero=photometric == 0 and bits > 8,
     )
-
-
-def _note_rotation(orientation: int) -> set[str]:
-    return set() if orientation == 1 else {"rotated"}
 
 
 def _note_palette(palette: bytes, color_bytes: int) -> set[str]:

@@ -32,12 +32,12 @@ def count_cpu_cores() -> int:
 
 @dataclass
 class BatchLoader:
-    """Iterate over the batches of one split: the images at `indices` of the Store's `pixels`, and their `labels`.
+    """Iterate over the batches of a split: the images at `indices` of the Store's `pixels`, and their `labels`.
 
-    Batch sizes differ by at most one, so that no batch is too small for batch normalization. With several processes,
-    each renders its share of every batch. It uses as many threads as there are cores, at most 8. With `device`, all
-    pixels are copied to the memory of that device and batches are rendered there. `wait_seconds` is the time for which
-    the last pass had to wait for rendering.
+    Batch sizes differ by at most 1, so that no batch is too small for batch normalization. Each of `world_size`
+    processes renders its share of every batch. It uses as many threads as there are cores, at most 8. With `device`,
+    all pixels are copied to the memory of that device and batches are rendered there. `wait_seconds` is how long the
+    last pass waited for rendering.
     """
 
     pixels: ImageArray
@@ -92,7 +92,7 @@ class BatchLoader:
         return np.concatenate([*self._split_rank_batches(len(self.indices)), np.empty(0, np.int64)]).astype(np.int64)
 
     def batch_rows(self, epoch: int, step: int) -> np.ndarray:
-        """Return the rows of the split in one batch of a training epoch."""
+        """Return the rows of the split in a batch of a training epoch."""
         order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
         return order[self._split_batches(len(order))[step]]
 
@@ -112,11 +112,13 @@ class BatchLoader:
     def _render_batches(
         self, order: np.ndarray, view_indices: np.ndarray, views: Views, batches: list[np.ndarray]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Render each batch as one task; the order of the tasks, not of the threads, is the order of the batches."""
+        """Render each batch as a task; the order of the tasks, not of the threads, is the order of the batches."""
         self.wait_seconds = 0.0
         if self.device is not None and views.custom_transform is None:
             for batch in batches:
-                yield self._render_on_device(order[batch], view_indices[batch], views)
+                rows = torch.from_numpy(order[batch]).to(self.device, non_blocking=True)
+                pixels = render_batch(self._device_pixels[rows], views, view_indices[batch])
+                yield pixels, torch.from_numpy(self.labels[order[batch]])
             return
         remaining = deque(batches)
         with ThreadPoolExecutor(self.n_threads, thread_name_prefix="views") as pool:
@@ -137,11 +139,6 @@ class BatchLoader:
         """All pixels of the split, copied to the device once."""
         return torch.from_numpy(np.asarray(self.pixels[self.indices])).to(self.device)
 
-    def _render_on_device(self, rows: np.ndarray, view_indices: np.ndarray, views: Views) -> tuple[Tensor, Tensor]:
-        device_rows = torch.from_numpy(rows).to(self.device, non_blocking=True)
-        pixels = render_batch(self._device_pixels[device_rows], views, view_indices)
-        return pixels, torch.from_numpy(self.labels[rows])
-
     def _render_on_cpu(self, rows: np.ndarray, view_indices: np.ndarray, views: Views) -> Tensor:
         out = np.empty((len(rows), views.crop_size, views.crop_size, 3), np.uint8)
         for position, (row, view_index) in enumerate(zip(rows, view_indices, strict=True)):
@@ -150,7 +147,7 @@ class BatchLoader:
 
 
 def draw_epoch_order(labels: np.ndarray, config: TrainingConfig, *, seed: int, epoch: int) -> np.ndarray:
-    """Draw the rows of one epoch in the order in which they are shown, from a generator keyed by (seed, epoch)."""
+    """Draw the rows of an epoch in the order in which they are shown, from a generator keyed by (seed, epoch)."""
     rng = np.random.default_rng([seed, epoch, 0])
     if config.sampling == "natural":
         return rng.permutation(len(labels))
@@ -193,13 +190,9 @@ def assign_view_indices(order: np.ndarray, n_images: int) -> np.ndarray:
 
     The first occurrence of row i shows view i; every repetition shows a new view, numbered from `n_images` on.
     """
-    _, first = np.unique(order, return_index=True)
     repeated = np.ones(len(order), dtype=bool)
-    repeated[first] = False
-    view_indices = np.empty(len(order), dtype=np.int64)
-    view_indices[first] = order[first]
-    view_indices[repeated] = n_images + np.arange(int(repeated.sum()))
-    return view_indices
+    repeated[np.unique(order, return_index=True)[1]] = False
+    return np.where(repeated, n_images - 1 + np.cumsum(repeated), order)
 
 
 def _repeat_rows(rows: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -218,21 +211,19 @@ def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
     return counts
 
 
-def smallest_batch_size(n_images: int, batch_size: int) -> int:
-    """Return the size of the smallest batch of an epoch; the other batches have at most one image more."""
-    return n_images // max(1, -(-n_images // batch_size))
-
-
 def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: str, remedy: str) -> None:
-    """Reject a `batch_size` with which some batch of an epoch has fewer than `min_images` images.
+    """Reject a `batch_size` that leaves fewer than `min_images` images in some batch of an epoch.
 
     The error gives the `reason` why this many images are needed, the smallest batch size that works, and the `remedy`.
     """
-    smallest = smallest_batch_size(n_images, batch_size)
+
+    def smallest_batch(size: int) -> int:
+        return n_images // max(1, -(-n_images // size))
+
+    smallest = smallest_batch(batch_size)
     if smallest >= min_images:
         return
-    candidates = range(min_images, n_images + 1)
-    works = next((size for size in candidates if smallest_batch_size(n_images, size) >= min_images), None)
+    works = next((size for size in range(min_images, n_images + 1) if smallest_batch(size) >= min_images), None)
     advice = f"The smallest batch that works is batch_size={works}; or {remedy}." if works else f"Instead, {remedy}."
     raise UsageError(
         f"batch_size={batch_size} splits {n_images:,} images into batches of {smallest} and more; {reason}. {advice}"
@@ -240,6 +231,6 @@ def check_batch_size(n_images: int, batch_size: int, min_images: int, reason: st
 
 
 def check_batch_covers_processes(n_images: int, batch_size: int, n_processes: int) -> None:
-    """Reject a `batch_size` with which some process has no image of some batch and takes fewer steps than the rest."""
+    """Reject a `batch_size` that leaves some process without an image of some batch, so that it takes fewer steps."""
     reason = f"each of {n_processes} processes needs an image of every batch"
     check_batch_size(n_images, batch_size, n_processes, reason, "use fewer devices")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from parfocal.data.augment import eval_views
-from parfocal.data.decode import Pixels, read_image
+from parfocal.data.decode import read_image
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES
 from parfocal.data.preprocess import crop_and_resize
 from parfocal.data.render import render_one
@@ -50,7 +50,7 @@ class MaskFolder:
     def render_regions(self, mask_path: Path, image_path: Path, recipe: Recipe) -> dict[str, np.ndarray]:
         """Return by name which share of each pixel belongs to a region, (crop_size, crop_size), as the network sees it.
 
-        Raise UnreadableImageError if one of the two files cannot be read.
+        Raise UnreadableImageError if either file cannot be read.
         """
         image, image_info = read_image(image_path, recipe.images)
         mask, mask_info = read_image(mask_path)
@@ -60,16 +60,14 @@ class MaskFolder:
         values = [int(value) for value in np.unique(mask[..., 0]) if value]
         if len(values) > _MAX_REGIONS:
             raise ParfocalError(f"{mask_path} has {len(values)} values: not a mask, or it was saved as JPEG.")
-        return {
-            self.region_names.get(value, f"value {value}"): _render_region(mask[..., 0] == value, image, recipe)
-            for value in values
-        }
-
-
-def _render_region(region: np.ndarray, image: Pixels, recipe: Recipe) -> np.ndarray:
-    """Resize a region to the scale at which its image was decoded, then preprocess and crop it as the image."""
-    height, width = image.shape[:2]
-    resized = cv2.resize(region.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
-    preprocessed = crop_and_resize(resized, image, recipe.images)
-    views = eval_views(1, recipe.images.size, recipe.views)
-    return render_one(np.repeat(preprocessed[..., None], 3, axis=2), views, 0)[..., 0] / np.float32(255)
+        height, width = image.shape[:2]
+        views = eval_views(1, recipe.images.size, recipe.views)
+        regions: dict[str, np.ndarray] = {}
+        for value in values:
+            region = np.uint8(255) * (mask[..., 0] == value)
+            # The image may be decoded at reduced scale.
+            region = cv2.resize(region, (width, height), interpolation=cv2.INTER_AREA)
+            region = crop_and_resize(region, image, recipe.images)
+            rendered = render_one(np.repeat(region[..., None], 3, axis=2), views, 0)
+            regions[self.region_names.get(value, f"value {value}")] = rendered[..., 0] / np.float32(255)
+        return regions

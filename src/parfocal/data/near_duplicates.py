@@ -54,7 +54,7 @@ def find_near_duplicates(hashes: np.ndarray, max_distance: int = 3) -> list[np.n
     values, inverse = np.unique(np.asarray(hashes, dtype=np.uint64), return_inverse=True)
     sets = _UnionFind(len(values))
     if max_distance and len(values) > 1:
-        _join_near(values, np.flatnonzero(values), np.arange(_N_BITS), max_distance, sets)
+        _unite_near(values, np.flatnonzero(values), np.arange(_N_BITS), max_distance, sets)
     labels = np.where(values == 0, -1, sets.labels())[inverse]
     order = np.argsort(labels, kind="stable")
     order = order[np.searchsorted(labels[order], 0) :]
@@ -66,7 +66,7 @@ def find_near_duplicates(hashes: np.ndarray, max_distance: int = 3) -> list[np.n
 def perceptual_hash(image: np.ndarray) -> int:
     """Return 64 bits that change little when an RGB image is recompressed, resized or made slightly brighter.
 
-    Each bit is the sign of one low-frequency cosine coefficient. Before, the brightness and contrast around every pixel
+    Each bit is the sign of a low-frequency cosine coefficient. Before, the brightness and contrast around every pixel
     are normalized, and the cosines are fitted to the foreground. An image that is too uniform, or smaller than 16
     pixels, has hash 0. Rotated, mirrored and cropped copies have different hashes.
     """
@@ -78,7 +78,11 @@ def perceptual_hash(image: np.ndarray) -> int:
     columns = (np.arange(gray.shape[1], dtype=np.float32) + 0.5) * (reduction / width)
     row_window, column_window = _find_foreground_windows(gray, rows, columns)
     foreground = float(np.sqrt((row_window[1] - row_window[0]) * (column_window[1] - column_window[0])))
-    normalized = _normalize_contrast(gray, _NEIGHBORHOOD * foreground)
+    # Subtract from every pixel the mean around it, and divide by the standard deviation there.
+    sigma_y, sigma_x = (max(0.5, _NEIGHBORHOOD * foreground * side) for side in gray.shape)
+    contrast = gray - cv2.GaussianBlur(gray, (0, 0), sigma_x, sigmaY=sigma_y)
+    deviation = cv2.sqrt(cv2.GaussianBlur(contrast * contrast, (0, 0), sigma_x, sigmaY=sigma_y))
+    normalized = contrast / (deviation + _SOFTNESS)
     waves = _cosine_basis(rows, *row_window) @ normalized @ _cosine_basis(columns, *column_window).T
     coefficients = waves[_ROW_FREQUENCIES, _COLUMN_FREQUENCIES]
     if np.count_nonzero(np.abs(coefficients) < _MIN_COEFFICIENT) > _N_BITS // 2:
@@ -113,14 +117,6 @@ def _find_foreground_windows(gray: np.ndarray, rows: np.ndarray, columns: np.nda
     return windows
 
 
-def _normalize_contrast(gray: np.ndarray, sigma: float) -> np.ndarray:
-    """Subtract from every pixel the mean around it, and divide by the standard deviation there."""
-    sigma_y, sigma_x = (max(0.5, sigma * side) for side in gray.shape)
-    contrast = gray - cv2.GaussianBlur(gray, (0, 0), sigma_x, sigmaY=sigma_y)
-    deviation = cv2.sqrt(cv2.GaussianBlur(contrast * contrast, (0, 0), sigma_x, sigmaY=sigma_y))
-    return contrast / (deviation + _SOFTNESS)
-
-
 def _cosine_basis(positions: np.ndarray, start: float, end: float) -> np.ndarray:
     """Return cosines of 0, 1, 2, … half-periods between start and end, 0 outside, weighted so that weights sum to 1."""
     half = 0.5 * (positions[1] - positions[0])
@@ -129,7 +125,7 @@ def _cosine_basis(positions: np.ndarray, start: float, end: float) -> np.ndarray
 
 
 class _UnionFind:
-    """The sets of values that have been joined so far."""
+    """The sets of values that have been united so far."""
 
     def __init__(self, n_values: int) -> None:
         self._labels = np.arange(n_values)
@@ -150,16 +146,16 @@ class _UnionFind:
         """Return for each pair whether it is not yet known to be in the same set."""
         return self._labels[first] != self._labels[second]
 
-    def join(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Join the two values of each pair."""
+    def unite(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Unite the sets of the two values of each pair."""
         self._pairs.append((first, second))
         self._n_pending += len(first)
         if self._n_pending > len(self._labels):
             self.labels()
 
 
-def _join_near(values: np.ndarray, rows: np.ndarray, bits: np.ndarray, max_distance: int, sets: _UnionFind) -> None:
-    """Join the rows whose values differ in at most `max_distance` of these bits; they agree in all other bits."""
+def _unite_near(values: np.ndarray, rows: np.ndarray, bits: np.ndarray, max_distance: int, sets: _UnionFind) -> None:
+    """Unite the rows whose values differ in at most `max_distance` of these bits; they agree in all other bits."""
     means = np.array([np.mean(values[rows] >> np.uint64(bit) & np.uint64(1)) for bit in bits])
     most_varied_first = bits[np.argsort(np.abs(means - 0.5), kind="stable")]
     crowds: list[tuple[np.ndarray, np.ndarray]] = []
@@ -178,27 +174,24 @@ def _join_near(values: np.ndarray, rows: np.ndarray, bits: np.ndarray, max_dista
         _compare_neighbors(values, rows[order], np.minimum(np.repeat(ends, sizes), lookahead), max_distance, sets)
     for crowd, other_bits in crowds:
         if np.ptp(sets.labels()[crowd]):
-            _join_near(values, crowd, other_bits, max_distance, sets)
+            _unite_near(values, crowd, other_bits, max_distance, sets)
 
 
 def _compare_neighbors(
     values: np.ndarray, rows: np.ndarray, ends: np.ndarray, max_distance: int, sets: _UnionFind
 ) -> None:
-    """Compare each row with all rows that follow it, up to its end, and join those that are near."""
+    """Compare each row with all rows that follow it, up to its end, and unite those that are near."""
     remaining = np.flatnonzero(ends > np.arange(len(rows)) + 1)
     step = 1
     while len(remaining):
         first = rows[remaining]
         second = rows[remaining + step]
-        near = _has_few_bits(values[first] ^ values[second], max_distance) & sets.are_separate(first, second)
+        different_bits = values[first] ^ values[second]
+        for _ in range(max_distance):
+            # Clear the lowest bit.
+            different_bits &= different_bits - np.uint64(1)
+        near = (different_bits == 0) & sets.are_separate(first, second)
         if near.any():
-            sets.join(first[near], second[near])
+            sets.unite(first[near], second[near])
         step += 1
         remaining = remaining[ends[remaining] > remaining + step]
-
-
-def _has_few_bits(values: np.ndarray, max_bits: int) -> np.ndarray:
-    """Return for each number whether at most `max_bits` of its bits are set."""
-    for _ in range(max_bits):
-        values = values & (values - np.uint64(1))
-    return values == 0

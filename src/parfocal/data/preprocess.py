@@ -48,7 +48,7 @@ def crop_and_resize(image: np.ndarray, reference: np.ndarray, config: ImagesConf
 
 
 def choose_jpeg_reduction(width: int, height: int, config: ImagesConfig) -> int:
-    """Return the factor (1, 2, 4 or 8) by which a JPEG can be reduced in decoding without losing stored resolution."""
+    """Return the largest factor (1, 2, 4 or 8) of a reduced JPEG decoding that loses no stored resolution."""
     if config.resize_mode == "none" or config.center_crop:
         return 1
     # The disc can be as small as half of the image.
@@ -83,17 +83,13 @@ def _center_crop(image: np.ndarray, side: int) -> np.ndarray:
     top = max(0, (height - side) // 2)
     left = max(0, (width - side) // 2)
     image = image[top : top + side, left : left + side]
-    missing_height = side - image.shape[0]
-    missing_width = side - image.shape[1]
-    if not missing_height and not missing_width:
-        return image
-    border = (
-        missing_height // 2,
-        missing_height - missing_height // 2,
-        missing_width // 2,
-        missing_width - missing_width // 2,
-    )
-    return cv2.copyMakeBorder(image, *border, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    missing_height, missing_width = (side - length for length in image.shape[:2])
+    if missing_height or missing_width:
+        top = missing_height // 2
+        left = missing_width // 2
+        edges = (top, missing_height - top, left, missing_width - left)
+        image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    return image
 
 
 def enhance(image: np.ndarray, config: ImagesConfig) -> np.ndarray:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from parfocal.data.augment import draw_views, eval_views
@@ -20,8 +21,13 @@ _GAP = 4
 
 
 def draw_preview(table: Table, store: Store, recipe: Recipe) -> Figure:
-    """Draw images of the train split, class by class: one row for evaluation and one for each of three epochs."""
-    rows = _select_rows(table)
+    """Draw images of the train split, class by class: a row for evaluation and a row for each of three epochs."""
+    labels = table.get_labels("train")
+    # As many images of each class as possible.
+    order = draw_epoch_order(labels, Recipe().training, seed=0, epoch=0)
+    turn = pd.Series(order).groupby(labels[order]).cumcount()
+    selected = order[np.argsort(turn, kind="stable")][:_N_IMAGES]
+    rows = sorted(selected.tolist(), key=lambda row: (labels[row], row))
     indices = store.get_positions(table)[table.get_positions("train")]
     size = recipe.images.size
     tile = recipe.views.crop_size + _GAP
@@ -40,7 +46,6 @@ def draw_preview(table: Table, store: Store, recipe: Recipe) -> Figure:
     axes.imshow(canvas)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    labels = table.get_labels("train")
     axes.set_xticks(tile * (np.arange(len(rows)) + 0.5), [table.classes[labels[row]] for row in rows])
     axes.set_yticks(tile * (np.arange(len(lines)) + 0.5), list(lines))
     return figure
@@ -56,15 +61,3 @@ def write_preview(path: Path, table: Table, store: Store, recipe: Recipe) -> Non
             engine.execute(figure)
         figure.set_layout_engine(None)
         figure.savefig(temporary, format="png", dpi=110)
-
-
-def _select_rows(table: Table) -> list[int]:
-    """Return a few rows of the train split, as many of each class as possible, sorted by class."""
-    labels = table.get_labels("train")
-    order = draw_epoch_order(labels, Recipe().training, seed=0, epoch=0)
-    turn = np.zeros(len(order), dtype=int)
-    for label in np.unique(labels):
-        of_class = labels[order] == label
-        turn[of_class] = np.arange(int(of_class.sum()))
-    selected = order[np.argsort(turn, kind="stable")][:_N_IMAGES]
-    return sorted(selected.tolist(), key=lambda row: (labels[row], row))

@@ -1,4 +1,4 @@
-"""Rendering views: an affine warp and a color matrix, one image at a time on the CPU, or a whole batch on the GPU."""
+"""Rendering views: an affine warp and a color matrix, image by image on the CPU, or a whole batch on the GPU."""
 
 import cv2
 import numpy as np

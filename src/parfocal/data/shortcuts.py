@@ -1,12 +1,13 @@
 """Shortcut detection: does anything other than the content of an image, such as the file size, predict the label?
 
-Such a confounder (a scale bar in a corner, the brightness of one laboratory) lets a network learn the wrong thing.
+Such a confounder (a scale bar in a corner, the brightness of a laboratory) lets a network learn the wrong thing.
 """
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
@@ -45,11 +46,11 @@ _CORNER_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one kind of feature predicts the label of patients that the model has not seen.
+    """How well a kind of feature predicts the label of patients that the model has not seen.
 
     Compare `accuracy` with `majority_accuracy`, that of the majority-class baseline, and `balanced_accuracy` with
     `chance_level`, 1 divided by the number of classes. `standard_error` is the standard error of the balanced accuracy
-    of random guessing, with one guess for each group.
+    of random guessing, with a guess for each group.
     """
 
     kind: str
@@ -71,13 +72,24 @@ def compute_shortcut_features(image: np.ndarray, n_bytes: int, width: int, heigh
 
     `n_bytes` is the size of its file; `width` and `height` are those of the file, before any reduction.
     """
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    brightness, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(gray))
+    brightness, deviation = cv2.meanStdDev(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    rows, columns = image.shape[:2]
+    margin_y = max(1, round(_BORDER_SHARE * rows))
+    margin_x = max(1, round(_BORDER_SHARE * columns))
+    inner = image[margin_y : rows - margin_y, margin_x : columns - margin_x]
+    border_sum = np.array(cv2.sumElems(image)[:3]) - (cv2.sumElems(inner)[:3] if inner.size else 0)
+    corner_y, corner_x = (max(1, round(_CORNER_SHARE * side)) for side in (rows, columns))
+    corners = [
+        cv2.resize(image[y, x], (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA).ravel()
+        for y in (slice(corner_y), slice(-corner_y, None))
+        for x in (slice(corner_x), slice(-corner_x, None))
+    ]
     width = max(1, width)
     height = max(1, height)
-    numbers = [np.log(max(1, n_bytes)), np.log(width), np.log(height), np.log(width / height)]
-    numbers += [*cv2.mean(image)[:3], brightness, deviation, *_mean_border_color(image)]
-    return np.concatenate((numbers, *_corner_thumbnails(image))).astype(np.float32)
+    sizes = np.log([max(1, n_bytes), width, height, width / height])
+    border_color = border_sum / (rows * columns - inner.shape[0] * inner.shape[1])
+    colors = [*cv2.mean(image)[:3], brightness[0, 0], deviation[0, 0], *border_color]
+    return np.concatenate((sizes, colors, *corners)).astype(np.float32)
 
 
 def find_shortcuts(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[Shortcut]:
@@ -87,18 +99,23 @@ def find_shortcuts(features: np.ndarray, labels: np.ndarray, groups: np.ndarray,
     groups, as long as two other classes have more. Of more than 5,000 rows a sample is taken: few rows of each of many
     groups rather than many rows of few. The result is empty where fewer than two classes have two groups.
     """
-    usable = (np.asarray(labels) >= 0) & np.isfinite(features).all(axis=1)
+    usable = (labels >= 0) & np.isfinite(features).all(axis=1)
     if not usable.any():
         return []
     rows = np.flatnonzero(usable)
-    rows = rows[_sample_rows(_to_integers(np.asarray(groups)[rows]), seed)]
-    foldable, n_folds = _select_foldable(np.asarray(labels)[rows], np.asarray(groups)[rows])
+    # A sample of few rows of each group: first a row of every group, then a second row, and so on.
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    turn = pd.Series(shuffled).groupby(_to_integers(groups[shuffled])).cumcount()
+    rows = np.sort(shuffled[np.argsort(turn, kind="stable")][:_MAX_ROWS])
+    classes = np.unique(labels[rows])
+    n_groups = _count_groups(labels[rows], groups[rows], classes)
+    n_folds = min(_MAX_FOLDS, int(np.sort(n_groups)[-2])) if len(classes) > 1 else 0
     if n_folds < 2:
         return []
-    rows = rows[foldable]
-    features = np.asarray(features)[rows].astype(np.float64)
-    labels = _to_integers(np.asarray(labels)[rows])
-    groups = _to_integers(np.asarray(groups)[rows])
+    rows = rows[np.isin(labels[rows], classes[n_groups >= n_folds])]
+    features = features[rows].astype(np.float64)
+    labels = _to_integers(labels[rows])
+    groups = _to_integers(groups[rows])
     folds = list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(features, labels, groups))
     kinds = np.repeat(list(SHORTCUT_FEATURES), [len(names) for names in SHORTCUT_FEATURES.values()])
     columns = {kind: np.flatnonzero(kinds == kind) for kind in SHORTCUT_FEATURES}
@@ -108,50 +125,9 @@ def find_shortcuts(features: np.ndarray, labels: np.ndarray, groups: np.ndarray,
         return [_evaluate_kind(kind, features[:, columns[kind]], labels, groups, folds) for kind in columns]
 
 
-def _mean_border_color(image: np.ndarray) -> np.ndarray:
-    """Return the mean color of the outer 3 % of the image."""
-    height, width = image.shape[:2]
-    margin_y = max(1, round(_BORDER_SHARE * height))
-    margin_x = max(1, round(_BORDER_SHARE * width))
-    inner = image[margin_y : height - margin_y, margin_x : width - margin_x]
-    inner_area = inner.shape[0] * inner.shape[1]
-    total = np.array(cv2.sumElems(image)[:3])
-    inner_total = np.array(cv2.sumElems(inner)[:3]) if inner_area else 0
-    return (total - inner_total) / (height * width - inner_area)
-
-
-def _corner_thumbnails(image: np.ndarray) -> list[np.ndarray]:
-    """Return a small thumbnail of each of the four corners."""
-    height, width = (max(1, round(_CORNER_SHARE * side)) for side in image.shape[:2])
-    size = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
-    return [
-        cv2.resize(image[rows, columns], size, interpolation=cv2.INTER_AREA).ravel()
-        for rows in (slice(height), slice(-height, None))
-        for columns in (slice(width), slice(-width, None))
-    ]
-
-
 def _to_integers(values: np.ndarray) -> np.ndarray:
     """Number the different values from 0 on."""
     return np.unique(values, return_inverse=True)[1]
-
-
-def _sample_rows(groups: np.ndarray, seed: int) -> np.ndarray:
-    """Return the positions of at most 5,000 rows, from as many groups as possible."""
-    shuffled = np.random.default_rng(seed).permutation(len(groups))
-    by_group = shuffled[np.argsort(groups[shuffled], kind="stable")]
-    starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
-    turn = np.empty(len(groups), dtype=np.int64)
-    turn[by_group] = np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
-    return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:_MAX_ROWS])
-
-
-def _select_foldable(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return which rows are of classes with enough groups for cross-validation, and the number of folds."""
-    classes = np.unique(labels)
-    n_groups = _count_groups(labels, groups, classes)
-    n_folds = min(_MAX_FOLDS, int(np.sort(n_groups)[-2])) if len(classes) > 1 else 0
-    return np.isin(labels, classes[n_groups >= n_folds]), n_folds
 
 
 def _count_groups(labels: np.ndarray, groups: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Split a table into train, valid and test by patient: as in the data, as in an earlier run, at random, or in folds."""
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from parfocal.data.layouts import read
-from parfocal.data.layouts.classes import natural_sort_key
-from parfocal.data.table import SPLITS, UNKNOWN, Table
+from parfocal.data.table import SPLITS, UNKNOWN, Table, natural_sort_key
 from parfocal.errors import ParfocalError, UsageError, join_limited
 from parfocal.recipe import Recipe
 from parfocal.schema import SplitConfig
@@ -25,7 +23,7 @@ def read_and_split(source: Path | str, recipe: Recipe) -> Table:
 
 
 def split_table(table: Table, config: SplitConfig, seed: int) -> Table:
-    """Return the table with the splits train, valid and, if the config has one, test; the same for the same seed."""
+    """Return the table with the splits train, valid and, if the config says so, test; the same for the same seed."""
     if config.file:
         return _copy_splits(table, Path(config.file))
     if not config.keep:
@@ -106,26 +104,20 @@ def _assign_folds(table: Table, config: SplitConfig, seed: int) -> Table:
     n_groups = table.get_rows("train")["group"].nunique()
     if n_groups < config.folds:
         raise ParfocalError(f"{table.source} has {n_groups} groups (patients), too few for folds={config.folds}.")
-    folds = table.rows["fold"].to_numpy(object, copy=True)
-    folds[:] = ""
-    for number, positions in enumerate(_split_into_folds(table, config.folds, seed)):
-        folds[positions] = f"fold_{number}"
-    table = replace(table, rows=table.rows.assign(fold=folds))
-    positions = np.flatnonzero(folds == f"fold_{config.fold}")
-    return _move_rows(table, positions, "valid", f"fold {config.fold} of {config.folds}, by group, is valid")
-
-
-def _split_into_folds(table: Table, n_folds: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the row numbers of each fold of train."""
+    folds = np.full(len(table), "", dtype=object)
     train = table.get_positions("train")
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(config.folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
-            for _, fold in splitter.split(train, table.get_labels("train"), table.rows["group"].to_numpy()[train]):
-                yield train[fold]
+            groups = table.rows["group"].to_numpy()[train]
+            for number, (_, fold) in enumerate(splitter.split(train, table.get_labels("train"), groups)):
+                folds[train[fold]] = f"fold_{number}"
         except ValueError as error:
-            raise ParfocalError(f"{table.source} cannot be split into {n_folds} folds: {error}.") from None
+            raise ParfocalError(f"{table.source} cannot be split into {config.folds} folds: {error}.") from None
+    table = replace(table, rows=table.rows.assign(fold=folds))
+    positions = np.flatnonzero(folds == f"fold_{config.fold}")
+    return _move_rows(table, positions, "valid", f"fold {config.fold} of {config.folds}, by group, is valid")
 
 
 def _move_rows(table: Table, positions: np.ndarray, split: str, note: str) -> Table:

@@ -1,7 +1,7 @@
 """Store: the preprocessed pixels of a table on disk, a memory-mapped uint8 array (N, H, W, 3), and its index.
 
 A Store's key is a hash of the files and of the recipe's `images` section, so changing either gives another Store. The
-pixels are one `.npy` array, or JPEGs of high quality one after another.
+pixels are a `.npy` array, or JPEGs of high quality in sequence.
 """
 
 import json
@@ -47,7 +47,7 @@ class JpegArray:
         self._lengths = index["length"].to_numpy(np.int64)
 
     def __getitem__(self, position: Any) -> np.ndarray:
-        if not np.isscalar(position) and not isinstance(position, np.integer):
+        if not np.isscalar(position):
             return np.stack([self[row] for row in np.arange(self.shape[0])[position]])
         start = int(self._starts[position])
         data = self._encoded[start : start + int(self._lengths[position])]
@@ -55,14 +55,14 @@ class JpegArray:
 
 
 ImageArray = np.ndarray | JpegArray
-"""An array of images, or an object that can be indexed like one."""
+"""An array of images, or an object that is indexed in the same way."""
 
 
 @dataclass(frozen=True)
 class Store:
     """Preprocessed pixels on disk.
 
-    `index` has one row for each file: path, width, height, bytes, digest, notes, error (the reason if the file cannot
+    `index` has a row for each file: path, width, height, bytes, digest, notes, error (the reason if the file cannot
     be read), and the start, length and crc32 of its pixels in the pixel file.
     """
 
@@ -91,8 +91,8 @@ def get_stores_folder() -> Path:
 def prepare(table: Table, config: ImagesConfig, *, workers: int | None = None) -> Store:
     """Decode and preprocess every file of the table once, or open the Store that already holds these images.
 
-    After an interruption, it resumes where it stopped. If two processes need the same Store, one of them builds it. A
-    damaged Store is built again.
+    After an interruption, it resumes where it stopped. If two processes need the same Store, only the first builds it.
+    A damaged Store is built again.
     """
     paths = table.paths
     folder = _get_folder(paths, config)
@@ -101,11 +101,11 @@ def prepare(table: Table, config: ImagesConfig, *, workers: int | None = None) -
     with explain_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            # Another process may have built it while this one was waiting.
+            # Another process may have built it in the meantime.
             store = _open_if_complete(folder, config)
             if store is None:
                 shutil.rmtree(folder, ignore_errors=True)
-                _build_store(folder, paths, config, workers or os.cpu_count() or 1)
+                _build_store(folder, paths, config, workers)
                 store = _open_if_complete(folder, config)
     if store is None:
         raise ParfocalError(f"{folder} was damaged right after it was written. Check the disk.")
@@ -118,16 +118,14 @@ def find_store(table: Table, config: ImagesConfig) -> Store | None:
 
 
 def _get_folder(paths: list[str], config: ImagesConfig) -> Path:
-    stamps = [_read_file_stamp(path) for path in paths]
+    stamps: list[list[object]] = []
+    for path in paths:
+        try:
+            status = get_container_file(path).stat()
+            stamps.append([path, status.st_size, status.st_mtime_ns])
+        except OSError:
+            stamps.append([path, None])
     return get_stores_folder() / hash_content({"format": FORMAT, "images": config.model_dump(), "files": stamps})
-
-
-def _read_file_stamp(path: str) -> list[object]:
-    try:
-        status = get_container_file(path).stat()
-    except OSError:
-        return [path, None]
-    return [path, status.st_size, status.st_mtime_ns]
 
 
 def _get_pixels_path(folder: Path, config: ImagesConfig) -> Path:
@@ -143,8 +141,13 @@ def _open_if_complete(folder: Path, config: ImagesConfig) -> Store | None:
         pixels_path = _get_pixels_path(folder, config)
         status = pixels_path.stat()
         is_complete = index_crc32 == header["index_crc32"] and status.st_size == header["bytes"]
-        is_unmodified = status.st_mtime_ns == header["modified_ns"]
-        if is_complete and (is_unmodified or _verify_checksums(pixels_path, index)):
+        if is_complete and status.st_mtime_ns != header["modified_ns"]:
+            data = np.memmap(pixels_path, np.uint8, mode="r")
+            images = zip(index["start"], index["length"], index["crc32"], strict=True)
+            is_complete = all(
+                zlib.crc32(data[start : start + length].tobytes()) == crc32 for start, length, crc32 in images
+            )
+        if is_complete:
             return Store(folder, config, index)
     except FileNotFoundError:
         return None
@@ -154,18 +157,21 @@ def _open_if_complete(folder: Path, config: ImagesConfig) -> Store | None:
     return None
 
 
-def _verify_checksums(pixels_path: Path, index: pd.DataFrame) -> bool:
-    data = np.memmap(pixels_path, np.uint8, mode="r")
-    images = zip(index["start"], index["length"], index["crc32"], strict=True)
-    return all(zlib.crc32(data[start : start + length].tobytes()) == crc32 for start, length, crc32 in images)
-
-
-def _build_store(folder: Path, paths: list[str], config: ImagesConfig, workers: int) -> None:
-    """Fill a draft folder, or one left by an interruption, then rename it, so that a Store is complete or absent."""
+def _build_store(folder: Path, paths: list[str], config: ImagesConfig, workers: int | None) -> None:
+    """Fill a draft folder, or continue an interrupted draft, then rename it: a Store is complete or absent."""
     draft = folder.with_suffix(".part")
     draft.mkdir(exist_ok=True)
     rows = _read_draft_rows(draft, config)
-    _check_disk_space(draft, len(paths) - len(rows), config)
+    n_files = len(paths) - len(rows)
+    needed = n_files * config.size**2 * 3
+    free = shutil.disk_usage(draft).free
+    if config.store == "raw" and needed > free:
+        if not any(draft.iterdir()):
+            draft.rmdir()
+        raise ParfocalError(
+            f"{n_files:,} images of {config.size}×{config.size} need {needed / 1e9:.1f} GB, {folder.parent} has "
+            f"{free / 1e9:.1f} GB free. Free some space, set $PARFOCAL_STORES, or choose a smaller size or store=jpeg."
+        )
     try:
         _write_pixels(draft, rows, paths, config, workers)
         pd.DataFrame(rows).to_csv(draft / "index.csv", index=False)
@@ -205,32 +211,22 @@ def _read_draft_rows(draft: Path, config: ImagesConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_disk_space(draft: Path, n_files: int, config: ImagesConfig) -> None:
-    """Raise ParfocalError at the start, not after hours of work, if the disk is too small."""
-    if config.store == "jpeg":
-        return
-    needed = n_files * config.size**2 * 3
-    free = shutil.disk_usage(draft).free
-    if needed > free:
-        if not any(draft.iterdir()):
-            draft.rmdir()
-        raise ParfocalError(
-            f"{n_files:,} images of {config.size}×{config.size} need {needed / 1e9:.1f} GB, {draft.parent} has "
-            f"{free / 1e9:.1f} GB free. Free some space, set $PARFOCAL_STORES, or choose a smaller size or store=jpeg."
-        )
-
-
 def _write_pixels(
-    draft: Path, rows: list[dict[str, Any]], paths: list[str], config: ImagesConfig, workers: int
+    draft: Path, rows: list[dict[str, Any]], paths: list[str], config: ImagesConfig, workers: int | None
 ) -> None:
     """Append the pixels of every remaining file, and its row to `rows`; flush both to the disk at intervals."""
     black = np.zeros((config.size, config.size, 3), np.uint8)
-    header = _build_header(len(paths), config)
+    stream = BytesIO()
+    if config.store == "raw":
+        shape = (len(paths), config.size, config.size, 3)
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    header = stream.getvalue()
     end = rows[-1]["start"] + rows[-1]["length"] if rows else len(header)
     if rows:
         print_line(f"Resuming: {len(rows):,} of {len(paths):,} images are already prepared.")
+    jpeg_options = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _NO_SUBSAMPLING]
 
-    def prepare_file(path: str) -> tuple[Pixels, ImageInfo]:
+    def read(path: str) -> tuple[Pixels, ImageInfo]:
         return prepare_image(Path(path), config)
 
     with (
@@ -243,10 +239,10 @@ def _write_pixels(
         pixel_file.truncate(end)
         row_file.writelines(json.dumps(row) + "\n" for row in rows)
         remaining = paths[len(rows) :]
-        results = map_ordered(remaining, catch_unreadable(prepare_file), "Preparing", workers, len(rows))
+        results = map_ordered(remaining, catch_unreadable(read), "Preparing", workers, len(rows))
         for n_written, (path, result) in enumerate(zip(remaining, results, strict=True), start=1):
             pixels, info = (black, result) if isinstance(result, str) else result
-            data = _encode(pixels, config)
+            data = pixels.tobytes() if config.store == "raw" else encode_image(pixels, ".jpg", jpeg_options)
             pixel_file.write(data)
             row = {**build_index_row(path, info), "start": end, "length": len(data), "crc32": zlib.crc32(data)}
             end += len(data)
@@ -255,23 +251,6 @@ def _write_pixels(
             if n_written % _FLUSH_EVERY == 0:
                 _flush_to_disk(pixel_file, row_file)
         _flush_to_disk(pixel_file, row_file)
-
-
-def _build_header(n_images: int, config: ImagesConfig) -> bytes:
-    """Return the header of the pixel file: for raw pixels, that of a `.npy` file."""
-    if config.store == "jpeg":
-        return b""
-    header = BytesIO()
-    shape = (n_images, config.size, config.size, 3)
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return header.getvalue()
-
-
-def _encode(pixels: Pixels, config: ImagesConfig) -> bytes:
-    if config.store == "raw":
-        return pixels.tobytes()
-    options = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _NO_SUBSAMPLING]
-    return encode_image(pixels, ".jpg", options)
 
 
 def _flush_to_disk(*files: Any) -> None:

@@ -1,5 +1,7 @@
 """Table: a row for each labeled image (id, path, label, split, group, fold), and class names; a group is a patient."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -7,7 +9,8 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from parfocal.errors import ParfocalError
+from parfocal.errors import ParfocalError, UsageError
+from parfocal.groups import GroupKind
 from parfocal.io import atomic_write
 from parfocal.run import Run
 
@@ -21,9 +24,9 @@ class Table:
     """Labeled images.
 
     `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1 if
-    the data does not have one. The fold and the digest (a hash of the file) are empty if the data does not have them.
+    it is unknown. The fold and the digest (a hash of the file) are empty if the data does not have them.
     `classes` are the names of the classes; `codes` are what the data writes for them. `submission_lists` are, by name,
-    ordered lists of ids to predict, such as the test file of a competition.
+    ordered lists of ids to predict, such as the test file of a competition. `groups_are` is what a group is.
     """
 
     rows: pd.DataFrame
@@ -31,6 +34,7 @@ class Table:
     codes: tuple[str, ...]
     source: str
     submission_lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    groups_are: GroupKind = "images"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,7 +51,7 @@ class Table:
         return list(dict.fromkeys(self.rows["path"]))
 
     def find_positions_in(self, index: pd.DataFrame) -> np.ndarray:
-        """Return the position of each row's file in an index, which has one row for each file."""
+        """Return the position of each row's file in an index, which has a row for each file."""
         positions = {path: position for position, path in enumerate(index["path"])}
         return np.array([positions[path] for path in self.rows["path"]], dtype=np.int64)
 
@@ -60,7 +64,7 @@ class Table:
         return self.rows.iloc[self.get_positions(split)]
 
     def get_labels(self, split: str) -> np.ndarray:
-        """Return the labels of a split, -1 for unknown ones."""
+        """Return the labels of a split, -1 where unknown."""
         return self.rows["label"].to_numpy()[self.get_positions(split)].astype(np.int64)
 
     def is_labeled(self, split: str) -> bool:
@@ -99,14 +103,14 @@ class Table:
         data = run.read_environment()["data"]
         if not path.is_file():
             raise ParfocalError(f"{path} is missing; the run folder is incomplete.")
-        text_columns = {"id": str, "path": str, "group": str, "split": str, "fold": str, "digest": str}
-        rows = pd.read_csv(path, dtype=text_columns, keep_default_na=False)
+        text_columns = [name for name in _COLUMNS if name != "label"]
+        rows = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False)
         lists: dict[str, tuple[str, ...]] = {}
         for column in (name for name in rows.columns if name.startswith("order:")):
             listed = rows[rows[column].astype(str) != ""]
             listed = listed.iloc[listed[column].astype(int).argsort()]
             lists[column.removeprefix("order:")] = tuple(listed["id"])
-        return cls(rows[_COLUMNS], tuple(data["classes"]), tuple(data["codes"]), data["source"], lists)
+        return cls(rows[_COLUMNS], tuple(data["classes"]), tuple(data["codes"]), data["source"], lists, run.groups_are)
 
 
 def build_rows(
@@ -129,3 +133,43 @@ def build_rows(
         "digest": digests or [""] * len(ids),
     }
     return pd.DataFrame(columns)
+
+
+def natural_sort_key(text: str) -> list[tuple[int, float, str]]:
+    """Return a key that sorts numbers in a text by value: 1, 2, 10."""
+    pieces = re.split(r"(\d+)", text.casefold())
+    return [(0, float(piece), "") if piece.isdecimal() else (1, 0.0, piece) for piece in pieces if piece]
+
+
+def find_codes(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct codes in natural order; whole numbers such as 1.0 become 1."""
+    return tuple(sorted({_normalize_code(label) for label in labels if label.strip()}, key=natural_sort_key))
+
+
+def resolve_class_names(codes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the codes: `names` if there are any, else the codes."""
+    if not names:
+        return codes
+    if len(names) != len(codes):
+        raise UsageError(
+            f"classes names {len(names)} classes ({', '.join(names)}), but the data has {len(codes)} "
+            f"({', '.join(codes)})."
+        )
+    return names
+
+
+def find_class_index(label: str, codes: tuple[str, ...], classes: tuple[str, ...], file: Path, line: int) -> int:
+    """Return the index of the class of a label, which can be the code or the name of the class."""
+    code = _normalize_code(label)
+    if code in codes:
+        return codes.index(code)
+    lowercase = [name.lower() for name in classes]
+    if code.lower() in lowercase:
+        return lowercase.index(code.lower())
+    valid = ", ".join(code if code == name else f"{code} ({name})" for code, name in zip(codes, classes, strict=True))
+    shown = repr(label) if label.strip() else "empty"
+    raise ParfocalError(f"{file}, line {line}: the label is {shown}. Valid labels are {valid}.")
+
+
+def _normalize_code(label: str) -> str:
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", label.strip())

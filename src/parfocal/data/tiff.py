@@ -46,7 +46,7 @@ def read_directory(data: bytes) -> tuple[Tags, bool]:
     for _ in range(n_entries):
         tag, tag_type, n_values = struct.unpack_from(byte_order + entry_format, data, position)
         position += struct.calcsize(byte_order + entry_format)
-        # If a tag occurs twice, the first one counts.
+        # If a tag occurs twice, the first counts.
         if tag in _KNOWN_TAGS and tag not in tags and tag_type in _INTEGER_TYPES and n_values:
             if n_values > _MAX_VALUES:
                 raise ValueError("too many strips or tiles")
@@ -82,30 +82,29 @@ def get_value(tags: Tags, tag: int, default: int) -> int:
 
 def is_complete(tags: Tags, file_size: int) -> bool:
     """Return whether all pixels lie within a file of this size; ValueError if their offsets are missing."""
+    width = get_value(tags, WIDTH, 0)
+    height = get_value(tags, HEIGHT, 0)
+    if STRIP_OFFSETS in tags:
+        n_pieces = -(-height // max(1, get_value(tags, STRIP_ROWS, height)))
+    else:
+        tiles_per_row = -(-width // max(1, get_value(tags, TILE_WIDTH, width)))
+        n_pieces = tiles_per_row * -(-height // max(1, get_value(tags, TILE_HEIGHT, height)))
+    if get_value(tags, PLANES, 1) == 2:
+        n_pieces *= get_value(tags, CHANNELS, 1)
     offsets = tags.get(STRIP_OFFSETS) or tags.get(TILE_OFFSETS)
     lengths = tags.get(STRIP_BYTES) or tags.get(TILE_BYTES) or ()
-    if not offsets or len(offsets) < _count_strips_or_tiles(tags) or len(lengths) not in (0, len(offsets)):
+    if not offsets or len(offsets) < n_pieces or len(lengths) not in (0, len(offsets)):
         raise ValueError("strip or tile offsets are missing")
     ends = map(sum, zip(offsets, lengths, strict=True)) if lengths else offsets
     if max(ends) > file_size:
         return False
     if get_value(tags, COMPRESSION, 1) != 1:
         return True
-    # In YCbCr, chroma subsampling can leave little more than one byte per pixel.
+    # In YCbCr, chroma subsampling can leave little more than a byte per pixel.
     channels = 1 if get_value(tags, PHOTOMETRIC, 1) == 6 else get_value(tags, CHANNELS, 1)
-    row_bytes = (get_value(tags, WIDTH, 0) * channels * get_value(tags, BITS, 1) + 7) // 8
+    row_bytes = (width * channels * get_value(tags, BITS, 1) + 7) // 8
     available = sum(lengths) if lengths else file_size - min(offsets)
-    return available >= row_bytes * get_value(tags, HEIGHT, 0)
-
-
-def _count_strips_or_tiles(tags: Tags) -> int:
-    width = get_value(tags, WIDTH, 0)
-    height = get_value(tags, HEIGHT, 0)
-    planes = get_value(tags, CHANNELS, 1) if get_value(tags, PLANES, 1) == 2 else 1
-    if STRIP_OFFSETS in tags:
-        return planes * -(-height // max(1, get_value(tags, STRIP_ROWS, height)))
-    tiles_per_row = -(-width // max(1, get_value(tags, TILE_WIDTH, width)))
-    return planes * tiles_per_row * -(-height // max(1, get_value(tags, TILE_HEIGHT, height)))
+    return available >= row_bytes * height
 
 
 def describe_unsupported(tags: Tags) -> str:

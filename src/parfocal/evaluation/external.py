@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.data.checks import check_pixels
+from parfocal.data.checks import check_pixels, raise_errors
 from parfocal.data.decode import get_container_file
-from parfocal.data.findings import raise_errors
 from parfocal.data.layouts import read
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import UNKNOWN, Table

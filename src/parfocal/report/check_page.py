@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from parfocal.data.checks import SEVERITIES, Finding, sort_by_severity
 from parfocal.data.decode import prepare_image
 from parfocal.data.encode import encode_jpeg
-from parfocal.data.findings import SEVERITIES, Finding, sort_by_severity
 from parfocal.data.parallel import map_ordered
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import UnreadableImageError

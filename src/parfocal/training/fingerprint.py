@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from parfocal.data.decode import read_image
-from parfocal.data.layouts.classes import DR_GRADES
+from parfocal.data.layouts.medical import DR_GRADES
 from parfocal.data.parallel import map_ordered
 from parfocal.data.preprocess import find_disc
 from parfocal.data.table import Table

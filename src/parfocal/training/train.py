@@ -272,5 +272,6 @@ def _describe_data(prepared: PreparedData, data: Path | str) -> dict[str, Any]:
         "counts": {split: table.count_classes(split) for split in table.splits if table.is_labeled(split)},
         "rows": {split: len(table.get_positions(split)) for split in table.splits},
         "groups": {split: table.get_rows(split)["group"].nunique() for split in table.splits},
+        "groups_are": table.groups_are,
         "findings": [finding.as_dict() for finding in prepared.findings],
     }

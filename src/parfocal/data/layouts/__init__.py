@@ -1,8 +1,9 @@
-"""Label layouts: read the label files of any known layout into a Table. To add one: a module, and a row in LAYOUTS."""
+"""Label layouts: read the label files of any known layout into a Table. A new layout needs a module and a row here."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,16 @@ LAYOUTS: dict[str, Layout] = {
     "fundus-lab": Layout(
         "train_img.csv and train_label.csv without headers", medical.recognize_fundus_lab, medical.read_fundus_lab
     ),
-    "eyepacs": Layout("trainLabels.csv with image,level", medical.recognize_eyepacs, medical.read_eyepacs),
-    "aptos": Layout("train.csv with id_code,diagnosis", medical.recognize_aptos, medical.read_aptos),
+    "eyepacs": Layout(
+        "trainLabels.csv with image,level",
+        medical.recognize_eyepacs,
+        partial(medical.read_grades, "eyepacs", "trainLabels.csv", "image", "level"),
+    ),
+    "aptos": Layout(
+        "train.csv with id_code,diagnosis",
+        medical.recognize_aptos,
+        partial(medical.read_grades, "aptos", "train.csv", "id_code", "diagnosis"),
+    ),
     "leukemia-lab": Layout(
         "train.csv and valid.csv with Path,label", medical.recognize_leukemia_lab, medical.read_leukemia_lab
     ),
@@ -49,7 +58,7 @@ LAYOUTS: dict[str, Layout] = {
 def read(source: Path | str, recipe: str | Path | Recipe | None = None, **changes: Any) -> Table:
     """Read the labels of a folder or file; `Table.source` says which layout was recognized, and by what.
 
-    The recipe sections `data` and `columns` configure it; `read("sheet.csv", group="patient")` changes one key.
+    The recipe sections `data` and `columns` configure it; `read("sheet.csv", group="patient")` changes a key.
     """
     loaded = load_recipe(recipe, **changes)
     source = Path(source)

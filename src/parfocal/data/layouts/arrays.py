@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.data.layouts.classes import natural_sort_key, resolve_class_names
 from parfocal.data.store import get_stores_folder
-from parfocal.data.table import Table, build_rows
+from parfocal.data.table import Table, build_rows, natural_sort_key, resolve_class_names
 from parfocal.download import download
 from parfocal.errors import ParfocalError
 from parfocal.io import atomic_write
@@ -135,7 +134,7 @@ def _convert_to_npz(source: Path, file: Path) -> None:
 
 def _read_pickles(source: Path) -> dict[str, bytes]:
     """Return the bytes of the batches by name."""
-    names = [name for batch_names in _BATCH_NAMES.values() for name in batch_names] + ["batches.meta"]
+    names = [*_BATCH_NAMES["train"], *_BATCH_NAMES["test"], "batches.meta"]
     if source.is_dir():
         return {name: (source / name).read_bytes() for name in names}
     pickles: dict[str, bytes] = {}

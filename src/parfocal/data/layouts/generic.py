@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from parfocal.data.layouts.classes import find_class_index, find_codes, natural_sort_key, resolve_class_names
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES, ImageFinder, find_images
 from parfocal.data.layouts.sheets import SHEET_SUFFIXES, read_column_names, read_sheet
-from parfocal.data.table import SPLITS, UNKNOWN, Table, build_rows
+from parfocal.data.table import (
+    SPLITS,
+    UNKNOWN,
+    Table,
+    build_rows,
+    find_class_index,
+    find_codes,
+    natural_sort_key,
+    resolve_class_names,
+)
 from parfocal.errors import ParfocalError, did_you_mean
 from parfocal.schema import ColumnsConfig, DataConfig
 
@@ -56,10 +64,8 @@ def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
             f"{source} does not contain exactly one sheet ({', '.join(SHEET_SUFFIXES)}). Give the file itself."
         )
     rows = read_sheet(file)
-    path = _find_column(rows, file, "path", columns.path)
-    group = _find_column(rows, file, "group", columns.group)
-    split = _find_column(rows, file, "split", columns.split)
-    file_hash = _find_column(rows, file, "file_hash", columns.file_hash)
+    roles = ("path", "group", "split", "file_hash")
+    path, group, split, file_hash = (_find_column(rows, file, role, getattr(columns, role)) for role in roles)
     if path is None:
         raise ParfocalError(
             f"{file} has no column with a common name for images. Set columns.path=… {_list_columns(rows)}"
@@ -175,7 +181,7 @@ def recognize_folders(folder: Path) -> str:
 
 
 def read_folders(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `[split/]class/image`, classes in natural order; each image is its own group."""
+    """Read `[split/]class/image`, classes in natural order; each image is a group."""
     split_folders, codes = _find_split_folders(folder)
     ids: list[str] = []
     paths: list[Path] = []
@@ -200,9 +206,6 @@ def _find_split_folders(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     split_folders = [path for path in subfolders if path.name.lower() in SPLIT_ALIASES]
     split_folders.sort(key=lambda path: SPLITS.index(SPLIT_ALIASES[path.name.lower()]))
     parents = split_folders or [folder]
-    names = {path.name for parent in parents for path in parent.iterdir() if path.is_dir() and _has_images(path)}
+    folders = [path for parent in parents for path in parent.iterdir() if path.is_dir()]
+    names = {path.name for path in folders if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))}
     return parents, tuple(sorted(names, key=natural_sort_key))
-
-
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))

@@ -18,29 +18,27 @@ class ImageFinder:
         direct = self.folder / name
         if direct.suffix and direct.is_file():
             return direct
-        paths = self._by_name.get(direct.name) or self._by_stem.get(direct.name) or []
-        in_split = [path for path in paths if split and self._has_parent_named(path, split)]
-        return (in_split or paths or [direct])[0]
-
-    def _has_parent_named(self, path: Path, split: str) -> bool:
-        return any(split in parent for parent in path.relative_to(self.folder).parts[:-1])
+        paths = self._paths_by_name.get(direct.name)
+        if not paths:
+            return direct
+        in_split = [
+            path
+            for path in paths
+            if split and any(split in parent for parent in path.relative_to(self.folder).parts[:-1])
+        ]
+        return (in_split or paths)[0]
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
+    def _paths_by_name(self) -> dict[str, list[Path]]:
+        """The images of each name, and of each name without its suffix, sorted by the order of `IMAGE_SUFFIXES`."""
         by_name: dict[str, list[Path]] = defaultdict(list)
+        by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in find_images(self.folder):
             by_name[path.name].append(path)
-        return by_name
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[Path]]:
-        by_stem: dict[str, list[Path]] = defaultdict(list)
-        for paths in self._by_name.values():
-            for path in paths:
-                by_stem[path.stem].append(path)
+            by_stem[path.stem].append(path)
         for paths in by_stem.values():
             paths.sort(key=lambda path: (IMAGE_SUFFIXES.index(path.suffix.lower()), str(path)))
-        return by_stem
+        return {**by_stem, **by_name}
 
 
 def find_images(folder: Path) -> list[Path]:

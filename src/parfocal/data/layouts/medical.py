@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from parfocal.data.layouts.classes import DR_GRADES, find_class_index, resolve_class_names
 from parfocal.data.layouts.image_finder import ImageFinder
 from parfocal.data.layouts.sheets import read_column_by_path, read_column_names, read_sheet, read_single_column
-from parfocal.data.table import UNKNOWN, Table, build_rows
+from parfocal.data.table import UNKNOWN, Table, build_rows, find_class_index, resolve_class_names
 from parfocal.errors import ParfocalError
 from parfocal.schema import ColumnsConfig, DataConfig
+
+DR_GRADES = ("no DR", "mild", "moderate", "severe", "proliferative")
+"""Names of the grades 0 to 4 of diabetic retinopathy."""
 
 _GRADE_CODES = ("0", "1", "2", "3", "4")
 _PRELIMINARY_LABELS = "C-NMC_test_prelim_phase_data_labels.csv"
@@ -69,7 +71,7 @@ def recognize_fundus_lab(folder: Path) -> str:
 
 
 def read_fundus_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `{train,test}_img.csv` and `{train,test}_label.csv`: one value per line, no header, names without suffix."""
+    """Read `{train,test}_img.csv` and `{train,test}_label.csv`: a value per line, no header, names without suffix."""
     classes = resolve_class_names(_GRADE_CODES, data.classes or DR_GRADES)
     finder = ImageFinder(folder)
     ids: list[str] = []
@@ -149,20 +151,10 @@ def recognize_eyepacs(folder: Path) -> str:
     return "trainLabels.csv with image,level" if (folder / "trainLabels.csv").is_file() else ""
 
 
-def read_eyepacs(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `trainLabels.csv` (image,level); the name before `_left` or `_right` is the patient."""
-    return _read_grades(folder, "eyepacs", "trainLabels.csv", "image", "level", data)
-
-
 def recognize_aptos(folder: Path) -> str:
     """Return what identifies a folder as APTOS, or an empty string."""
     file = folder / "train.csv"
     return "train.csv with id_code,diagnosis" if file.is_file() and "id_code" in read_column_names(file) else ""
-
-
-def read_aptos(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `train.csv` (id_code,diagnosis) and the optional, unlabeled `test.csv` (id_code)."""
-    return _read_grades(folder, "aptos", "train.csv", "id_code", "diagnosis", data)
 
 
 def parse_eye_patient(name: str) -> str:
@@ -182,7 +174,13 @@ def _find_class_indices(
     return [find_class_index(label, codes, classes, file, line) for line, label in enumerate(labels, start=first_line)]
 
 
-def _read_grades(folder: Path, layout: str, name: str, id_column: str, label_column: str, data: DataConfig) -> Table:
+def read_grades(
+    layout: str, name: str, id_column: str, label_column: str, folder: Path, data: DataConfig, columns: ColumnsConfig
+) -> Table:
+    """Read the grades of EyePACS or APTOS from a sheet, and the optional, unlabeled `test.csv`.
+
+    The name before `_left` or `_right` is the patient.
+    """
     classes = resolve_class_names(_GRADE_CODES, data.classes or DR_GRADES)
     file = folder / name
     rows = read_sheet(file, (id_column, label_column))

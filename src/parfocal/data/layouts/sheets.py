@@ -10,8 +10,20 @@ SHEET_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls")
 
 
 def read_sheet(file: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read the rows of a sheet as text; raise ParfocalError if one of `columns` is missing."""
-    rows = _read_any_sheet(file)
+    """Read the rows of a sheet as text; raise ParfocalError if any of `columns` is missing."""
+    suffix = file.suffix.lower()
+    if suffix in (".parquet", ".xlsx", ".xls"):
+        try:
+            cells = pd.read_parquet(file) if suffix == ".parquet" else pd.read_excel(file, dtype=str)
+        except FileNotFoundError:
+            raise ParfocalError(f"{file} is missing.") from None
+        except ImportError:
+            raise ParfocalError(f"{file} needs a package that is not installed. Install parfocal[sheets].") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise ParfocalError(f"{file} is not a readable {suffix[1:]} file: {error}") from None
+        rows = pd.DataFrame({str(name): [_to_text(value) for value in cells[name]] for name in cells.columns})
+    else:
+        rows = _read_text_sheet(file, _get_separator(file), header_row=0)
     for column in columns:
         if column not in rows.columns:
             present = ", ".join(map(repr, rows.columns))
@@ -33,7 +45,7 @@ def read_column_names(file: Path) -> list[str]:
 
 
 def read_single_column(file: Path) -> list[str]:
-    """Read a file with one value per line and without a header."""
+    """Read a file with a value per line and without a header."""
     rows = _read_text_sheet(file, ",", header_row=None)
     if rows.shape[1] != 1:
         raise ParfocalError(f"{file} has {rows.shape[1]} columns; this layout has one value per line and no header.")
@@ -46,21 +58,6 @@ def read_column_by_path(file: Path, column: str) -> dict[str, str]:
         return {}
     rows = read_sheet(file, ("Path", column))
     return dict(zip(rows["Path"], rows[column], strict=True))
-
-
-def _read_any_sheet(file: Path) -> pd.DataFrame:
-    suffix = file.suffix.lower()
-    if suffix not in (".parquet", ".xlsx", ".xls"):
-        return _read_text_sheet(file, _get_separator(file), header_row=0)
-    try:
-        rows = pd.read_parquet(file) if suffix == ".parquet" else pd.read_excel(file, dtype=str)
-    except FileNotFoundError:
-        raise ParfocalError(f"{file} is missing.") from None
-    except ImportError:
-        raise ParfocalError(f"{file} needs a package that is not installed. Install parfocal[sheets].") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise ParfocalError(f"{file} is not a readable {suffix[1:]} file: {error}") from None
-    return pd.DataFrame({str(name): [_to_text(value) for value in rows[name]] for name in rows.columns})
 
 
 def _get_separator(file: Path) -> str:

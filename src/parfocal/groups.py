@@ -1,0 +1,18 @@
+"""What the groups of a data set are: patients, or something narrower or broader, or each image for itself."""
+
+from typing import Literal
+
+GroupKind = Literal["patients", "animals", "eyes", "studies", "slides", "lesions", "families", "groups", "images"]
+
+SINGULAR: dict[GroupKind, str] = {
+    "patients": "patient",
+    "animals": "animal",
+    "eyes": "eye",
+    "studies": "study",
+    "slides": "slide",
+    "lesions": "lesion",
+    "families": "family",
+    "groups": "group",
+    "images": "image",
+}
+"""The singular of each kind of group."""
