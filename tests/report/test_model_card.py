@@ -35,6 +35,7 @@ def _make_data(splits: tuple[str, ...]) -> dict[str, Any]:
         "source": "folders of eyes",
         "classes": CLASSES,
         "codes": ["0", "1", "2"],
+        "groups_are": "patients",
         "counts": {split: dict.fromkeys(CLASSES, 40) for split in splits},
         "rows": dict.fromkeys(splits, 120),
         "groups": dict.fromkeys(splits, 120),

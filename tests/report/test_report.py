@@ -16,8 +16,8 @@ from parfocal.commands.tables import print_results
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.fellow_eyes import FellowEyes
 from parfocal.evaluation.operating_point import OperatingPoint
+from parfocal.evaluation.patients import FellowEyes
 from parfocal.recipe import load_recipe
 from parfocal.report.report import find_best_run
 from parfocal.run import Run, open_runs

@@ -1,4 +1,4 @@
-"""Ensembles: average the predictions of several runs, and evaluate the average like a run."""
+"""Ensembles: average the predictions of runs, and evaluate the average like a run."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     with write_predictions(ensemble, averages) as written:
         decision = fit_decision(written["valid"], options, previous, config)
         metrics = {split: evaluate_split(predictions, config, decision) for split, predictions in written.items()}
-    # Each member has its own test-time augmentation.
+    # Test-time augmentation can differ between members.
     replace(decision, tta="").save(ensemble.decision_path)
     ensemble.write_metrics(metrics)
     write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
@@ -56,7 +56,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
 
 
 def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
-    """Return the mean probabilities of several runs for the same images."""
+    """Return the mean probabilities of runs for the same images."""
     mismatch = describe_mismatch(list(predictions), list(predictions.values()))
     if mismatch:
         raise ParfocalError(f"{mismatch}. An ensemble needs the same images for all runs.")
