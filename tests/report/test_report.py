@@ -60,7 +60,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_loads_nothing_from_a_server(runs: Path) -> None:
-    page = read_report(runs)
+    path = parfocal.compare(runs).report_path
+    assert path is not None
+    page = path.read_text(encoding="utf-8")
     links = _LinkCollector()
     links.feed(page)
     assert links.urls

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from parfocal.training.stopping import (
     is_better,
     plateau_reductions,
 )
-from tests.cells import SMALL_RECIPE
+from tests.cells import SMALL_RECIPE, draw_cells
 from tests.training.resuming import assert_identical_runs, call_at_step
 
 ADAM = {"optimizer": "adam", "learning_rate": 0.002, "dropout": 0.2}
@@ -190,6 +191,21 @@ def test_sampling_that_depends_on_the_epochs_is_rejected() -> None:
         load_recipe(None, minutes=5, sampling="decay")
 
 
+@pytest.fixture(scope="module")
+def train_complete(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """A function that trains a run without interruption, once for all tests with the same changes."""
+    cells = draw_cells(tmp_path_factory.mktemp("complete") / "cells")
+    runs: dict[str, Run] = {}
+
+    def train(**changes: Any) -> Run:
+        key = str(changes)
+        if key not in runs:
+            (runs[key],) = parfocal.train(cells, out=cells.parent / str(len(runs)), **changes)
+        return runs[key]
+
+    return train
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("changes", "step", "position"), [
     (ADAM, 4, "in epoch 1, after step 4 of 6"),
@@ -199,6 +215,7 @@ def test_sampling_that_depends_on_the_epochs_is_rejected() -> None:
 def test_stopped_by_a_signal_it_saves_within_the_epoch_and_resumes_bit_exactly(
     cells: Path,
     tmp_path: Path,
+    train_complete: Callable[..., Run],
     monkeypatch: pytest.MonkeyPatch,
     signal_number: signal.Signals,
     changes: Any,
@@ -206,7 +223,7 @@ def test_stopped_by_a_signal_it_saves_within_the_epoch_and_resumes_bit_exactly(
     position: str,
 ) -> None:
     changes = {**SMALL_RECIPE, **changes, "epochs": 2}
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    complete = train_complete(**changes)
     call_at_step(step, lambda: os.kill(os.getpid(), signal_number), monkeypatch)
     with pytest.raises(TrainingInterruptedError, match=rf"Stopped by {signal_number.name} {position}") as stop:
         parfocal.train(cells, out=tmp_path / "stopped", **changes)
@@ -219,7 +236,7 @@ def test_stopped_by_a_signal_it_saves_within_the_epoch_and_resumes_bit_exactly(
 
 @pytest.mark.parametrize("step", [5, 9, 16])
 def test_killed_after_a_checkpoint_within_an_epoch_it_resumes_from_there_bit_exactly(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    cells: Path, tmp_path: Path, train_complete: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     class Killed(BaseException):
         pass
@@ -228,7 +245,7 @@ def test_killed_after_a_checkpoint_within_an_epoch_it_resumes_from_there_bit_exa
         raise Killed
 
     changes = {**SMALL_RECIPE, **ADAM, "save_every": 1e-9}
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    complete = train_complete(**changes)
     call_at_step(step, kill, monkeypatch)
     with pytest.raises(Killed):
         parfocal.train(cells, out=tmp_path / "killed", **changes)
@@ -256,10 +273,10 @@ def test_the_signal_handlers_are_restored_after_training() -> None:
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint_and_is_reported(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: Path, tmp_path: Path, train_complete: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {**SMALL_RECIPE, **ADAM}
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    complete = train_complete(**changes)
     fsync = os.fsync
     n_checkpoints = 0
 
@@ -282,9 +299,9 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_is_reported(
 
 
 def test_killed_between_checkpoint_and_history_the_history_is_repaired(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: Path, tmp_path: Path, train_complete: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **SMALL_RECIPE)
+    complete = train_complete(**SMALL_RECIPE)
     write_history = Run.write_history
     n_calls = 0
 

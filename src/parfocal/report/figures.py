@@ -197,7 +197,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as SVG and PNG."""
     with mpl.rc_context(STYLE):
         # Compute the layout once instead of once per file.
-        figure.draw_without_rendering()
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
         figure.set_layout_engine(None)
         for suffix in ("svg", "png"):
             with atomic_write(folder / f"{name}.{suffix}") as temporary:
