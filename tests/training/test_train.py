@@ -17,6 +17,7 @@ from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.models.checkpoints import read_tensors
+from parfocal.training import environment as environment_module
 from parfocal.training import train as train_module
 from parfocal.training import trainer
 from tests.cells import SMALL_RECIPE
@@ -195,7 +196,7 @@ def test_a_finished_run_stays_as_it_is_and_a_resumed_one_records_its_environment
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     environment = run.read_environment()
     before = modification_times()
-    monkeypatch.setattr(train_module, "__version__", "another version")
+    monkeypatch.setattr(environment_module, "__version__", "another version")
     parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
     assert modification_times() == before
     (run.folder / "metrics.json").unlink()

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from importlib import import_module
@@ -23,6 +24,8 @@ def load_custom_transform(name: str) -> CustomTransform:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UsageError(f"custom_transform={name} is not of the form module:function.")
+    # Albumentations asks PyPI for a newer version when it is imported, unless this is set.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         transform: Any = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
