@@ -93,6 +93,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cells: Pat
     assert not other["conv1.weight"].equal(first["conv1.weight"])
 
 
+def test_drawing_the_test_curve_changes_no_weight(cells: Path, tmp_path: Path) -> None:
+    runs = [parfocal.train(cells, out=tmp_path / str(on), test_curve=on, **SMALL_RECIPE)[0] for on in (False, True)]
+    without, with_curve = (read_tensors(run.weights_path)[0] for run in runs)
+    assert all(with_curve[key].equal(value) for key, value in without.items())
+    assert runs[0].read_metrics()["best_epoch"] == runs[1].read_metrics()["best_epoch"]
+
+
 def test_networks_that_are_compared_share_everything_else(cells: Path, tmp_path: Path) -> None:
     changes = {**SMALL_RECIPE, "epochs": 1, "model": ["plain20", "resnet20"]}
     runs = parfocal.train(cells, out=tmp_path / "runs", **changes)
