@@ -20,6 +20,7 @@ from parfocal.evaluation.predictions import Predictions
 from parfocal.models.checkpoints import read_tensors
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import load_recipe
+from parfocal.training import environment as environment_module
 from parfocal.training import train as train_module
 from parfocal.training import trainer
 from parfocal.training.train import validate_feasible, validate_select
@@ -97,6 +98,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cells: Pat
     first, same, other = weights
     assert all(same[key].equal(value) for key, value in first.items())
     assert not other["conv1.weight"].equal(first["conv1.weight"])
+
+
+def test_drawing_the_test_curve_changes_no_weight(cells: Path, tmp_path: Path) -> None:
+    runs = [parfocal.train(cells, out=tmp_path / str(on), test_curve=on, **SMALL_RECIPE)[0] for on in (False, True)]
+    without, with_curve = (read_tensors(run.weights_path)[0] for run in runs)
+    assert all(with_curve[key].equal(value) for key, value in without.items())
+    assert runs[0].read_metrics()["best_epoch"] == runs[1].read_metrics()["best_epoch"]
 
 
 def test_networks_that_are_compared_share_everything_else(cells: Path, tmp_path: Path) -> None:
@@ -209,7 +217,7 @@ def test_a_finished_run_stays_as_it_is_and_a_resumed_one_records_its_environment
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     environment = run.read_environment()
     before = modification_times()
-    monkeypatch.setattr(train_module, "__version__", "another version")
+    monkeypatch.setattr(environment_module, "__version__", "another version")
     parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
     assert modification_times() == before
     (run.folder / "metrics.json").unlink()

@@ -1,16 +1,13 @@
 """Train networks on labeled images: resolve the recipe of each run, validate, prepare the data, create and fit."""
 
 import math
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from parfocal.data.checks import PreparedData, check_and_prepare
 from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
@@ -27,6 +24,7 @@ from parfocal.io import explain_write_errors, write_text
 from parfocal.models.architectures import resolve_architecture
 from parfocal.models.classifier import Classifier
 from parfocal.models.pretrained import validate_initial_weights
+from parfocal.progress import print_warning
 from parfocal.recipe import Recipe, expand_recipes, find_differences, load_recipe
 from parfocal.recipe_file import AUTO
 from parfocal.reported import find_prerequisites
@@ -34,10 +32,10 @@ from parfocal.run import Run, find_runs
 from parfocal.schema import MachineConfig
 from parfocal.training.autoconfig import Plan, plan_variants
 from parfocal.training.batch_size import resolve_batch_size
+from parfocal.training.environment import describe_changes, describe_environment
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
 from parfocal.training.trainer import fit
-from parfocal.version import __version__
 
 
 @dataclass(frozen=True)
@@ -255,8 +253,12 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
         return
     if has_checkpoint:
         environment = run.read_environment()
-        resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **_describe_environment(recipe)}
-        run.write_environment({**environment, "resumed": [*environment.get("resumed", []), resumed]})
+        earlier = environment.get("resumed", [])
+        now = describe_environment(recipe)
+        if changes := describe_changes([environment, *earlier][-1], now):
+            print_warning(f"{run.name}: {changes}")
+        resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **now}
+        run.write_environment({**environment, "resumed": [*earlier, resumed]})
     else:
         table.save(run.table_path)
         write_preview(run.folder / "views.png", table, run_plan.prepared.store, recipe)
@@ -271,26 +273,8 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
             "groups_are": table.groups_are,
             "findings": [finding.as_dict() for finding in run_plan.prepared.findings],
         }
-        run.write_environment({**_describe_environment(recipe), "data": facts})
+        run.write_environment({**describe_environment(recipe), "data": facts})
         # A run that is resumed before its first checkpoint keeps its recipe, and so its reasons.
         if run_plan.plan.reasons and not run.plan_path.exists():
             write_text(run.plan_path, run_plan.plan.to_markdown())
     recipe.save(run.folder / "recipe.yaml")
-
-
-def _describe_environment(recipe: Recipe) -> dict[str, Any]:
-    """Return the hardware and the versions that a recipe is trained with."""
-    fabric = build_fabric(recipe.training.precision)
-    is_cuda = fabric.device.type == "cuda"
-    packages = ("torch", "lightning-fabric", "opencv-python-headless", "numpy", "scikit-learn")
-    return {
-        "parfocal": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if is_cuda else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "precision": "bf16" if "bf16" in fabric._precision.precision else "float32",
-        "packages": {name: version(name) for name in packages},
-        "seed": recipe.seed,
-        "recipe_digest": recipe.compute_hash(),
-    }
