@@ -123,13 +123,13 @@ def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, 
     graded_metrics = evaluate_split(predictions, config, decision)
     metrics = run.read_metrics()
     metrics["test"]["operating_point"] = graded_metrics["operating_point"]
-    metrics["test"].pop("patients", None)
+    metrics["test"].pop("by_group", None)
     run.write_metrics(metrics)
     (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", read_report(run.folder))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
     assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
     assert cells[-2:] == ["–", "–"]
-    metrics["test"]["patients"] = {"excluded": 3}
+    metrics["test"]["by_group"] = {"excluded": 3}
     metrics["test"].pop("operating_point")
     run.write_metrics(metrics)
     page = read_report(run.folder)

@@ -138,9 +138,9 @@ def evaluate_split(
 ) -> dict[str, Any]:
     """Return every metric of a split as plain data, with confidence `intervals` and the `reliability` diagram.
 
-    `patients` holds the metrics per patient if a group has more than 1 image, and `referable` those of the referable
-    grades if the recipe names the lowest. With a decision, each kind adds its section, such as `calibration` and
-    `operating_point`; all other metrics are those of the predictions as they are.
+    `by_group` holds the metrics per patient (or what the groups are) if a group has more than 1 image, and `referable`
+    those of the referable grades if the recipe names the lowest. With a decision, each kind adds its section, such as
+    `calibration` and `operating_point`; all other metrics are those of the predictions as they are.
     """
     if not predictions.labeled:
         return compute_metrics(predictions)
@@ -149,10 +149,10 @@ def evaluate_split(
         "reliability": compute_reliability_diagram(predictions.truth, predictions.probabilities),
     }
     if metrics["groups"] < metrics["count"]:
-        by_patient, n_excluded = aggregate_by_group(predictions, config.ordered)
-        metrics["patients"] = {
+        by_group, n_excluded = aggregate_by_group(predictions, config.ordered)
+        metrics["by_group"] = {
             "excluded": n_excluded,
-            **{way: compute_metrics_with_intervals(joint) for way, joint in by_patient.items() if len(joint)},
+            **{way: compute_metrics_with_intervals(joint) for way, joint in by_group.items() if len(joint)},
         }
     if config.referable:
         metrics["referable"] = compute_metrics_with_intervals(binarize_grades(predictions, config.referable))

@@ -41,7 +41,12 @@ def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] |
     _check_unseen(run, table, store)
     fabric = build_fabric(run.recipe.training.precision)
     predictions = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
-    metadata = {"data": str(Path(data).resolve()), "source": table.source, "class_map": dict(class_map or {})}
+    metadata = {
+        "data": str(Path(data).resolve()),
+        "source": table.source,
+        "groups_are": table.groups_are,
+        "class_map": dict(class_map or {}),
+    }
     folder = _find_folder(run, metadata)
     predictions.save(folder / "predictions.csv")
     saved = Predictions.load(folder / "predictions.csv")

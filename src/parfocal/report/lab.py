@@ -58,7 +58,8 @@ def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
     for split, count in data["rows"].items():
         class_counts = data["counts"].get(split, {})
         class_cells = (class_counts.get(name, "–") for name in data["classes"])
-        split_rows.append((split, count, data["groups"][split], *class_cells))
+        group_cells = [] if data["groups_are"] == "images" else [data["groups"][split]]
+        split_rows.append((split, count, *group_cells, *class_cells))
     network_rows: list[tuple[Any, ...]] = []
     accuracy_rows: list[tuple[Any, ...]] = []
     training_rows: list[tuple[Any, ...]] = []
