@@ -81,6 +81,15 @@ def test_it_names_the_selection_and_the_majority_class_baseline(runs: Path) -> N
     assert "<b>odd" not in page
 
 
+def test_it_opens_with_the_answer(runs: Path) -> None:
+    header = read_report(runs).partition("<header>")[2].partition("</header>")[0]
+    best = find_best_run(open_runs([runs])).name
+    assert re.search(rf"<h1>.*{best}.*</h1>", header)
+    assert re.search(r"<strong>.*[01]\.\d{3}", header)
+    assert "Always predicting the largest class would score 50.0% accuracy." in header
+    assert "too few patients to test it" in header
+
+
 def test_an_alarm_that_ended_before_the_best_epoch_is_not_at_the_top(runs: Path, tmp_path: Path) -> None:
     run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
     for best_epoch, is_at_top in ((2, False), (1, True)):

@@ -25,6 +25,7 @@ from parfocal.training import train as train_module
 from parfocal.training import trainer
 from parfocal.training.train import validate_feasible, validate_select
 from tests.cells import SMALL_RECIPE
+from tests.report.read_report import read_report
 from tests.training.resuming import assert_identical_runs, call_at_step
 
 FINAL_MAP_1X1: dict[str, Any] = {"model": "resnet18", "crop_size": 32}
@@ -266,6 +267,7 @@ def test_a_bad_image_stops_training_unless_its_fault_is_waived(
     assert "./new_dataset/train/5.bmp" not in run.table_path.read_text()
     findings = {finding["code"]: finding for finding in run.read_environment()["data"]["findings"]}
     assert f"Waived by allow={code}" in findings[code]["message"]
+    assert f"Checks that the recipe waives: {code}." in read_report(run)
 
 
 @pytest.mark.parametrize("fault", ["missing", "corrupt"])
@@ -298,6 +300,25 @@ def test_training_that_diverges_names_the_images_and_what_to_change(cells: Path,
     with pytest.raises(ParfocalError, match=r"diverged in epoch 1, step \d"):
         parfocal.train(cells, out=tmp_path / "high", **{**SMALL_RECIPE, "learning_rate": 1e4})
     assert not (tmp_path / "runs" / "resnet20" / "last.ckpt").exists()
+
+
+def test_training_that_diverges_later_keeps_its_last_checkpoint(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**SMALL_RECIPE, "epochs": 2}
+    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def diverge() -> None:
+        monkeypatch.setattr(torch.nn.functional, "cross_entropy", lambda *args, **kw: cross_entropy(*args, **kw) * 1e9)
+
+    n_steps = -(-complete.read_environment()["data"]["rows"]["train"] // complete.recipe.training.batch_size)
+    call_at_step(n_steps + 2, diverge, monkeypatch)
+    with pytest.raises(ParfocalError, match="diverged in epoch 2, step 2"):
+        parfocal.train(cells, out=tmp_path / "runs", **changes)
+    monkeypatch.undo()
+    (resumed,) = parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    assert_identical_runs(resumed.folder, complete.folder)
 
 
 def test_early_stopping_ends_a_run_and_resuming_adds_nothing(cells: Path, tmp_path: Path) -> None:
