@@ -82,4 +82,5 @@ def test_at_each_point_the_band_contains_95_percent_of_the_bootstrap_samples() -
         is_inside.append((curve.low <= sample + 1e-9) & (sample <= curve.high + 1e-9))
     shares = np.mean(is_inside, axis=0)
     assert shares.min() > 0.945
-    assert np.median(shares) < 0.965
+    # Where all positive images are found, all samples are equal.
+    assert np.median(shares[curve.high < 1]) < 0.965
