@@ -15,6 +15,7 @@ from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
 from parfocal.engine.device import build_fabric, to_channels_last
 from parfocal.evaluation.alarms import alarms
+from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.calibration import compute_reliability_diagram
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.inference import predict_split
@@ -24,7 +25,6 @@ from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.patients import aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
-from parfocal.evaluation.validation_decision import compute_metrics_with_intervals
 from parfocal.io import atomic_write
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe, load_recipe

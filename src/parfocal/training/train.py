@@ -77,7 +77,8 @@ def train(
     fabric = build_fabric("float32", [*unfinished, *plans.values()][0].recipe.machine)
     launch(fabric)
     # The other processes find the runs that rank 0 has created, so they resume.
-    run_plans = rank_zero_first(fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero()))
+    with rank_zero_first(fabric):
+        run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero())
     for run_plan in run_plans:
         run = run_plan.run
         if run.is_finished:
