@@ -58,9 +58,10 @@ def test_from_synthetic_images_to_a_report(tmp_path: Path) -> None:
     assert (runs / "report.html").is_file()
     assert (runs / "resnet20" / "report.html").is_file()
     lines = parfocal("evaluate", runs).stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == ["plain20", "plain20", "resnet20", "resnet20"]
-    assert "too few" in lines[-1].lower()
+    assert [line.split()[0] for line in lines[1:5]] == ["plain20", "plain20", "resnet20", "resnet20"]
+    assert "too few" in lines[5].lower()
     output = parfocal("evaluate", runs / "resnet20", "--operating-point", "sensitivity=0.9", "--refer", "0.5").stdout
+    assert "Fitted on the validation images by resnet20: " in output
     assert "goal" in output
     assert "selective accuracy" in output
     assert f"Ensemble: {runs / 'ensemble'}" in parfocal("evaluate", runs, "--ensemble").stdout

@@ -52,7 +52,7 @@ def _write_card(folder: Path, *splits: str) -> str:
         _make_predictions(200), DecisionOptions("sensitivity=0.9", 0.9), Decision(), recipe.evaluation, None
     )
     decision.save(run.decision_path)
-    run.write_environment({"recipe_digest": "abc", "precision": "bf16", "data": _make_data(("train", *splits))})
+    run.write_environment({"recipe_hash": "abc", "precision": "bf16", "data": _make_data(("train", *splits))})
     alarm = {"code": "collapsed", "text": "It predicts none for 97 % of the images.", "since": 1, "until": 2}
     metrics = {split: evaluate_split(_make_predictions(120), recipe.evaluation, decision) for split in splits}
     training = {"parameters": 11_000_000, "epochs": 9, "best_epoch": 7, "selected_by": "kappa", "alarms": [alarm]}

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from parfocal.errors import join_limited
 from parfocal.evaluation.compare import Comparison
+from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.summary import (
     TABLE_METRICS,
     MetricValue,
@@ -157,10 +158,13 @@ def print_differences(comparison: Comparison) -> None:
 
 
 def print_decisions(runs: Sequence[Run]) -> None:
-    """Print the results at operating points, of referral, and of combining a patient's images, if they were chosen."""
+    """Print the results at operating points, of referral and of combined eyes, if chosen, and what each run fitted."""
     _print_decision_tables(
         (run.name, split, metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()
     )
+    for run in runs:
+        show()
+        show(f"Fitted on the validation images by {run.name}: {' '.join(Decision.load(run.decision_path).describe())}")
 
 
 def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:

@@ -44,7 +44,7 @@ def describe_environment(recipe: Recipe) -> dict[str, Any]:
         "precision": "bf16" if "bf16" in fabric._precision.precision else "float32",
         "packages": {name: version(name) for name in _PACKAGES},
         "seed": recipe.seed,
-        "recipe_digest": recipe.compute_hash(),
+        "recipe_hash": recipe.compute_hash(),
     }
 
 
