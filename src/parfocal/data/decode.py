@@ -12,7 +12,9 @@ import numpy as np
 
 from parfocal.data.dicom import is_dicom, read_dicom
 from parfocal.data.image_header import SUFFIXES, Header, read_header
+from parfocal.data.jpeg import decode_jpeg
 from parfocal.data.preprocess import choose_jpeg_reduction, preprocess
+from parfocal.data.tiff_strips import has_complete_strips
 from parfocal.errors import UnreadableImageError
 from parfocal.schema import ImagesConfig
 
@@ -159,7 +161,10 @@ def _decode(data: bytes, header: Header, config: ImagesConfig | None) -> Pixels:
     else:
         flags = _REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if header.structure:
+            image = decode_jpeg(data, header.structure, flags)
+        else:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except MemoryError:
         raise UnreadableImageError("too large for the available memory") from None
     except cv2.error as error:
@@ -171,7 +176,10 @@ def _decode(data: bytes, header: Header, config: ImagesConfig | None) -> Pixels:
     is_tiff = header.format == "TIFF"
     if is_tiff and header.orientation > 4:
         expected_shape = expected_shape[::-1]
-    if image is None or image.shape[:2] != expected_shape:
+    is_complete = image is not None and image.shape[:2] == expected_shape
+    if is_complete and is_tiff:
+        is_complete = has_complete_strips(data, header.tags, image, flags)
+    if image is None or not is_complete:
         raise UnreadableImageError(f"a damaged {header.format}, or of a kind that is not supported")
     image = _to_rgb(image, header)
     if is_tiff:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from parfocal.data.image_header import SUFFIXES, check_image_size, get_max_bytes, read_header
+from parfocal.data.jpeg import decode_jpeg
 from parfocal.errors import ImageTooLargeError, UnreadableImageError
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def _read_stored_values(dataset: "Dataset") -> np.ndarray:
         return pixel_array(dataset, index=0)
     # pydicom needs another package for this, the most common compression.
     encoded = get_frame(dataset.PixelData, 0, number_of_frames=_count_frames(dataset))
-    read_header(encoded)
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    structure = read_header(encoded).structure
+    image = decode_jpeg(encoded, structure, cv2.IMREAD_UNCHANGED) if structure else None
     if image is None or image.shape[:2] != (dataset.Rows, dataset.Columns):
         raise UnreadableImageError("a DICOM file whose JPEG is damaged")
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -12,13 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from parfocal.data import tiff
+from parfocal.data.jpeg import JpegStructure, read_jpeg_structure
 from parfocal.errors import ImageTooLargeError, UnreadableImageError
 
 MAX_PIXELS = 500_000_000
 MAX_BYTES = 1 << 30
 """An image that needs more memory than this once decoded is rejected."""
-MAX_SCANS = 100
-"""A progressive JPEG has about ten scans; each further scan costs another pass over the whole image."""
 
 # The file suffixes of each supported format.
 SUFFIXES = {
@@ -77,7 +76,8 @@ class Header:
 
     `bits` is the number of bits of a sample. `notes` are the words of decode.NOTES that apply. `premultiplied`: the
     colors are already multiplied by alpha. `white_is_zero`: the values are inverted. `transparent_gray`: pixels of this
-    value are transparent.
+    value are transparent. `structure`: the scans of a JPEG. `tags`: the first
+    directory of a TIFF.
     """
 
     format: str
@@ -90,6 +90,8 @@ class Header:
     premultiplied: bool = False
     white_is_zero: bool = False
     transparent_gray: int | None = None
+    structure: JpegStructure | None = None
+    tags: tiff.Tags = field(default_factory=dict[int, tuple[int, ...]])
 
 
 def read_header(data: bytes) -> Header:
@@ -125,37 +127,21 @@ def _describe_other_file(data: bytes) -> str:
 
 
 def _read_jpeg_header(data: bytes) -> Header:
-    position = 2
-    frame = None
-    orientation = 0
-    while (marker := data[position + 1]) != 0xDA:
-        if data[position] != 0xFF or marker in (0x00, 0xD9):
-            raise ValueError("no image follows the header")
-        if marker == 0xFF:
-            position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            position += 2
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame = (marker, *struct.unpack_from(">BHHB", data, position + 4))
-        elif marker == 0xE1 and not orientation and data.startswith(b"Exif\0\0", position + 4):
-            orientation = tiff.read_exif_orientation(data[position + 4 : position + 2 + length])
-        position += 2 + length
-    if frame is None:
-        raise ValueError("no image size before the image")
-    process, bits, height, width, channels = frame
-    # Inside the image data 0xFF is always followed by 0 or a restart marker, so this is the end marker of the file.
-    end = data.rfind(b"\xff\xd9", position)
+    structure = read_jpeg_structure(data)
     # Each block of 64 pixels takes at least a bit.
-    if end < 0 or (end - position) * 8 < width * height // 64:
+    if structure.scan_ends[-1] * 8 < structure.width * structure.height // 64:
         raise UnreadableImageError("truncated")
-    has_many_scans = process == 0xC2 or data[position + 4] < channels
-    if has_many_scans and data.count(b"\xff\xda", position, end) > MAX_SCANS:
-        raise UnreadableImageError(f"a JPEG with more than {MAX_SCANS} scans, which would take too long to decode")
-    notes = {1: {"gray"}, 4: {"cmyk"}}.get(channels, set())
-    return Header("JPEG", width, height, bits, 3, orientation or 1, notes)
+    notes = {1: {"gray"}, 4: {"cmyk"}}.get(len(structure.sampling), set())
+    return Header(
+        "JPEG",
+        structure.width,
+        structure.height,
+        structure.bits,
+        3,
+        structure.orientation or 1,
+        notes,
+        structure=structure,
+    )
 
 
 def _read_png_header(data: bytes) -> Header:
@@ -312,6 +298,7 @@ def _read_tiff_header(data: bytes) -> Header:
         premultiplied=extra is not None and (extra[0] == 1 or bits <= 8),
         # The decoder inverts the values only up to 8 bits.
         white_is_zero=photometric == 0 and bits > 8,
+        tags=tags,
     )
 
 
