@@ -243,7 +243,7 @@ def test_baseline_jpeg_is_read_without_another_package(photometric: str) -> None
     for damaged in (jpeg.tobytes()[:-200], jpeg.tobytes()[:-200] + b"\xff\xd9"):
         dataset.PixelData = encapsulate([damaged])
         dataset["PixelData"].is_undefined_length = True
-        with pytest.raises(UnreadableImageError, match="truncated|whose JPEG is damaged"):
+        with pytest.raises(UnreadableImageError, match=r"truncated|whose JPEG is damaged"):
             read_image(write_dicom(dataset))
 
 

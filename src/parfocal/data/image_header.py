@@ -19,6 +19,9 @@ MAX_PIXELS = 500_000_000
 MAX_BYTES = 1 << 30
 """An image that needs more memory than this once decoded is rejected."""
 
+_MAX_EXTRA_BYTES = 1 << 16
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
 # The file suffixes of each supported format.
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -94,6 +97,16 @@ class Header:
     tags: tiff.Tags = field(default_factory=dict[int, tuple[int, ...]])
 
 
+def count_decoding_bytes(header: Header, reduction: int) -> int:
+    """Return about how much memory decoding takes: for the samples as stored and for an RGB copy of them."""
+    n_pixels = header.width * header.height
+    n_bytes = n_pixels * (header.channels * max(1, header.bits // 8) + 3) // reduction**2
+    if header.structure and not header.structure.has_single_scan:
+        # All coefficients of a progressive JPEG, 2 bytes each, and two more images to compare.
+        n_bytes += n_pixels * 12
+    return n_bytes
+
+
 def read_header(data: bytes) -> Header:
     """Return the header of an image file, or raise UnreadableImageError if it is truncated, damaged or too large."""
     if not data:
@@ -150,6 +163,7 @@ def _read_png_header(data: bytes) -> Header:
     notes = {0: {"gray"}, 4: {"gray", "alpha"}, 6: {"alpha"}}.get(color_type, set())
     orientation = 0
     transparent_gray = None
+    n_data_bytes = 0
     position = 8
     chunk = b""
     while chunk != b"IEND":
@@ -160,7 +174,9 @@ def _read_png_header(data: bytes) -> Header:
         # The decoder checks the checksums of the pixels; checking them twice would take longer.
         if chunk != b"IDAT" and zlib.crc32(view[body - 4 : position - 4]) != checksum:
             raise ValueError("a checksum does not match")
-        if chunk == b"PLTE" and color_type == 3:
+        if chunk == b"IDAT":
+            n_data_bytes += length
+        elif chunk == b"PLTE" and color_type == 3:
             notes |= _note_palette(data[body : body + length], 3)
         elif chunk == b"tRNS":
             notes.add("alpha")
@@ -170,6 +186,10 @@ def _read_png_header(data: bytes) -> Header:
             notes.add("animated")
         elif chunk == b"eXIf" and not orientation:
             orientation = tiff.read_exif_orientation(data[body : body + length])
+    # Data that does not shrink grows by less than a thousandth, and rows are a byte longer than their pixels.
+    row_bytes = width * bits * _PNG_CHANNELS.get(color_type, 4) // 8 + 2
+    if n_data_bytes > 2 * row_bytes * height + _MAX_EXTRA_BYTES:
+        raise ValueError(f"more image data than {width} × {height} pixels have")
     if bits == 16:
         notes.add("16-bit")
     channels = 4 if "alpha" in notes else 3

@@ -146,7 +146,7 @@ def decode_jpeg(data: bytes, structure: JpegStructure, flags: int) -> np.ndarray
 def _has_complete_scans(data: bytes, structure: JpegStructure) -> bool:
     """Return whether each scan holds all its blocks: whether more data at the end of each scan changes nothing.
 
-    libjpeg ignores data after the last block. Pillow decodes here, because OpenCV would print a warning about that data.
+    libjpeg ignores data after the last block. OpenCV would print a warning about it, so Pillow decodes here.
     """
     starts = [0, *structure.scan_ends]
     ends = [*structure.scan_ends, len(data)]

@@ -1,4 +1,4 @@
-"""TIFF strips and tiles: whether each decodes to all of its pixels. OpenCV ignores it if one ends early or is damaged."""
+"""TIFF strips and tiles: whether each decodes to all of its pixels. OpenCV ignores it if one does not."""
 
 import hashlib
 import struct
@@ -89,7 +89,7 @@ def _is_complete_jpeg(strip: bytes, tables: bytes) -> bool:
 
 
 def _has_lzw_end(strip: bytes) -> bool:
-    """Return whether the last code of 9 to 12 bits of an LZW strip is the end code, followed only by bits that are 0."""
+    """Return whether the last code of an LZW strip, of 9 to 12 bits, is the end code, and only 0 bits follow."""
     tail = int.from_bytes(strip[-4:])
     n_unused = _count_unused_bits(tail)
     return n_unused < 8 and any((tail >> n_unused) % (1 << width) == _LZW_END for width in range(9, 13))
