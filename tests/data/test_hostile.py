@@ -62,9 +62,9 @@ def _build_long_png() -> bytes:
     return _build_png(16, 16, bytes(200_000_000))
 
 
-def _build_tile_bomb(side: int) -> bytes:
-    """Return a TIFF of 16×16 pixels in a tile that is much larger."""
-    body = zlib.compress(bytes(256))
+def _build_tile_bomb(side: int, n_bytes: int = 256) -> bytes:
+    """Return a TIFF of 16×16 pixels in a tile that is larger, or that unpacks to more bytes than it has."""
+    body = zlib.compress(bytes(n_bytes))
     tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side), (324, 8)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (325, len(body))])
     return struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + struct.pack("<H", 10) + entries + bytes(4)
@@ -155,6 +155,7 @@ BOMBS: dict[str, tuple[bytes, str]] = {
     "long.png": (_build_long_png(), "damaged: more image data than 16 × 16 pixels have"),
     "tile.tif": (_build_tile_bomb(1 << 15), "a damaged TIFF, or of a kind that is not supported"),
     "tiles.tif": (_build_tile_bomb(1 << 23), "a damaged TIFF, or of a kind that is not supported"),
+    "long.tif": (_build_tile_bomb(16, 200_000_000), "a damaged TIFF, or of a kind that is not supported"),
     "scans.jpg": (_build_jpeg_of_many_scans(), "a JPEG with more than 100 scans"),
     "flat.png": (_build_png(0, 5), "declares 0 × 5 pixels, so there is no image"),
     "flat.jpg": (_build_jpeg_of_size(46, 0), "declares 46 × 0 pixels, so there is no image"),

@@ -193,10 +193,11 @@ def _decode(data: bytes, header: Header, reduction: int) -> Pixels:
     is_tiff = header.format == "TIFF"
     if is_tiff and header.orientation > 4:
         expected_shape = expected_shape[::-1]
-    is_complete = image is not None and image.shape[:2] == expected_shape
-    if is_complete and is_tiff:
-        is_complete = has_complete_strips(data, header.tags, image, flags)
-    if image is None or not is_complete:
+    if (
+        image is None
+        or image.shape[:2] != expected_shape
+        or (is_tiff and not has_complete_strips(data, header.tags, image, flags))
+    ):
         raise UnreadableImageError(f"a damaged {header.format}, or of a kind that is not supported")
     image = _to_rgb(image, header)
     if is_tiff:

@@ -159,4 +159,4 @@ def _has_complete_scans(data: bytes, structure: JpegStructure) -> bool:
                 images.append(np.asarray(image))
         except (OSError, SyntaxError, ValueError):
             return False
-    return np.array_equal(*images)
+    return np.array_equal(images[0], images[1])
