@@ -148,14 +148,16 @@ def _read_stored_values(dataset: "Dataset") -> np.ndarray:
     from pydicom.pixels.utils import pixel_array
     from pydicom.uid import JPEGBaseline8Bit
 
-    if _get_transfer_syntax(dataset) != JPEGBaseline8Bit or str(dataset.PhotometricInterpretation) == "RGB":
+    if _get_transfer_syntax(dataset) != JPEGBaseline8Bit:
         return pixel_array(dataset, index=0)
-    # pydicom needs another package for this, the most common compression.
     encoded = get_frame(dataset.PixelData, 0, number_of_frames=_count_frames(dataset))
     structure = read_header(encoded).structure
     image = decode_jpeg(encoded, structure, cv2.IMREAD_UNCHANGED) if structure else None
     if image is None or image.shape[:2] != (dataset.Rows, dataset.Columns):
         raise UnreadableImageError("a DICOM file whose JPEG is damaged")
+    if str(dataset.PhotometricInterpretation) == "RGB":
+        return pixel_array(dataset, index=0)
+    # For YCbCr, the most common, pydicom needs another package.
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
