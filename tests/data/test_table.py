@@ -14,7 +14,14 @@ def test_a_table_is_the_same_after_saving_and_loading(cells: Path, tmp_path: Pat
     run = Run(tmp_path / "run")
     table.save(run.table_path)
     run.write_environment(
-        {"data": {"classes": list(table.classes), "codes": list(table.codes), "source": table.source}}
+        {
+            "data": {
+                "classes": list(table.classes),
+                "codes": list(table.codes),
+                "source": table.source,
+                "groups_are": table.groups_are,
+            }
+        }
     )
     loaded = Table.load(run)
     pd.testing.assert_frame_equal(loaded.rows, table.rows, check_dtype=False)

@@ -8,7 +8,7 @@ import numpy as np
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.predictions import Predictions
-from parfocal.exporters.metadata import build_metadata
+from parfocal.exporters.export import build_metadata
 from parfocal.recipe import load_recipe
 from parfocal.report.model_card import build_model_card
 from parfocal.run import Run
@@ -35,6 +35,7 @@ def _make_data(splits: tuple[str, ...]) -> dict[str, Any]:
         "source": "folders of eyes",
         "classes": CLASSES,
         "codes": ["0", "1", "2"],
+        "groups_are": "patients",
         "counts": {split: dict.fromkeys(CLASSES, 40) for split in splits},
         "rows": dict.fromkeys(splits, 120),
         "groups": dict.fromkeys(splits, 120),

@@ -78,10 +78,6 @@ class Store:
             return np.load(path, mmap_mode="r")
         return JpegArray(np.memmap(path, np.uint8, mode="r"), self.index, self.config.size)
 
-    def get_positions(self, table: Table) -> np.ndarray:
-        """Return the position in the Store of the image of each row of a table."""
-        return table.find_positions_in(self.index)
-
 
 def get_stores_folder() -> Path:
     """Return the folder of all Stores: $PARFOCAL_STORES, or a folder in the user's cache."""

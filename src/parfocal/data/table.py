@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.groups import GroupKind
 from parfocal.io import atomic_write
 from parfocal.run import Run
 
@@ -25,7 +26,7 @@ class Table:
     `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1 if
     it is unknown. The fold and the digest (a hash of the file) are empty if the data does not have them.
     `classes` are the names of the classes; `codes` are what the data writes for them. `submission_lists` are, by name,
-    ordered lists of ids to predict, such as the test file of a competition.
+    ordered lists of ids to predict, such as the test file of a competition. `groups_are` is what a group is.
     """
 
     rows: pd.DataFrame
@@ -33,6 +34,7 @@ class Table:
     codes: tuple[str, ...]
     source: str
     submission_lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    groups_are: GroupKind = "images"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,7 +110,7 @@ class Table:
             listed = rows[rows[column].astype(str) != ""]
             listed = listed.iloc[listed[column].astype(int).argsort()]
             lists[column.removeprefix("order:")] = tuple(listed["id"])
-        return cls(rows[_COLUMNS], tuple(data["classes"]), tuple(data["codes"]), data["source"], lists)
+        return cls(rows[_COLUMNS], tuple(data["classes"]), tuple(data["codes"]), data["source"], lists, run.groups_are)
 
 
 def build_rows(
