@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, read_image
+from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, open_image
 from parfocal.data.layouts.image_finder import find_images
 from parfocal.data.near_duplicates import find_near_duplicates, perceptual_hash
 from parfocal.data.parallel import catch_unreadable, map_ordered
@@ -221,9 +221,9 @@ def _decode_files(table: Table, config: ImagesConfig) -> tuple[pd.DataFrame, np.
     """
 
     def read(path: str) -> tuple[ImageInfo, int, np.ndarray]:
-        image, info = read_image(Path(path), config)
-        features = compute_shortcut_features(image, info.bytes, info.width, info.height)
-        return info, perceptual_hash(image), features
+        with open_image(Path(path), config) as (image, info):
+            features = compute_shortcut_features(image, info.bytes, info.width, info.height)
+            return info, perceptual_hash(image), features
 
     no_features = np.full(sum(map(len, SHORTCUT_FEATURES.values())), np.nan, np.float32)
     results = [

@@ -29,7 +29,7 @@ from parfocal.progress import print_line
 from parfocal.recipe import hash_content
 from parfocal.schema import ImagesConfig
 
-FORMAT = 3
+FORMAT = 4
 """Increase this number whenever the same recipe and files would give other pixels or another index."""
 
 _FLUSH_EVERY = 256

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from parfocal.data.npz import read_npz_array
 from parfocal.data.store import get_stores_folder
 from parfocal.data.table import Table, build_rows, natural_sort_key, resolve_class_names
 from parfocal.download import download
@@ -48,7 +49,8 @@ def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tab
             for key, split in _SPLIT_KEYS.items():
                 if f"{key}_labels" not in arrays.files:
                     continue
-                array = arrays[f"{key}_labels"].reshape(len(arrays[f"{key}_labels"]), -1)
+                array = read_npz_array(file, f"{key}_labels")
+                array = array.reshape(len(array), -1)
                 if array.shape[1] != 1:
                     raise ParfocalError(
                         f"{file}: {key}_labels has {array.shape[1]} columns, but an image can have only one class."
