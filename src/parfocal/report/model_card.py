@@ -5,6 +5,7 @@ from typing import Any
 
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, add_baseline, summarize
+from parfocal.markdown import Markdown
 from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics, select_point_classes
 from parfocal.report.render import render
 from parfocal.run import Run
@@ -22,8 +23,8 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
     summary = summarize([run])
     data_rows = [
         *((name, *(data["counts"][split].get(name, 0) for split in data["rows"])) for name in data["classes"]),
-        ("**images**", *data["rows"].values()),
-        ("**groups**", *(data["groups"][split] for split in data["rows"])),
+        (Markdown("**images**"), *data["rows"].values()),
+        (Markdown("**groups**"), *(data["groups"][split] for split in data["rows"])),
     ]
     class_rows = {
         row.split: [
