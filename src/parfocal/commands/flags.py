@@ -1,9 +1,9 @@
 """Name parameters as flags: the library writes `out=FILE` in its messages, and the command line `--out FILE`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
-from click import Context, Parameter
 from typer.core import TyperCommand
 
 from parfocal.errors import ParfocalError
@@ -12,19 +12,18 @@ from parfocal.errors import ParfocalError
 class FlagCommand(TyperCommand):
     """A command whose error messages name its options as they are typed."""
 
-    def invoke(self, ctx: Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
         except ParfocalError as error:
-            error.args = (name_flags(str(error), self.params), *error.args[1:])
+            flags = {str(option.name): flag for option in self.params for flag in option.opts if flag.startswith("--")}
+            error.args = (name_flags(str(error), flags), *error.args[1:])
             raise
 
 
-def name_flags(message: str, parameters: Iterable[Parameter]) -> str:
-    """Replace `name=value` by `--name value` for each option of a command."""
-    for parameter in parameters:
-        if flag := next((option for option in parameter.opts if option.startswith("--")), None):
-            # Keys of the recipe have a dot or are other words: they are typed as they are.
-            message = re.sub(rf"(?<![\w.=]){parameter.name}=(?=\S)", f"{flag} ", message)
+def name_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Replace `name=value` by `--name value` for each parameter that has a flag; recipe keys stay as they are."""
+    for name, flag in flags.items():
+        message = re.sub(rf"(?<![\w.=]){name}=(?=\S)", f"{flag} ", message)
     return message
