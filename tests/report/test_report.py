@@ -1,6 +1,7 @@
 """The report: self-contained, clear about what selected what, and built without the networks."""
 
 import base64
+import html
 import re
 import shutil
 from dataclasses import replace
@@ -19,10 +20,12 @@ from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.patients import FellowEyes
 from parfocal.recipe import load_recipe
+from parfocal.report.live import write_live_page
 from parfocal.report.report import find_best_run
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE, draw_cells
 from tests.evaluation.make_predictions import make_predictions
+from tests.report.hostile_run import CLASS_NAME, RUN_NAME, make_hostile_run
 from tests.report.read_report import read_report
 
 
@@ -225,3 +228,17 @@ def test_runs_that_cannot_be_compared_are_an_error(runs: Path, tmp_path: Path) -
     other.write_environment(environment)
     with pytest.raises(ParfocalError, match="The runs have different classes"):
         parfocal.compare([other.folder, runs / "plain20"])
+
+
+def test_names_cannot_add_markup_to_a_page_or_a_notebook(runs: Path, tmp_path: Path) -> None:
+    run = make_hostile_run(runs / "resnet20", tmp_path / "runs")
+    comparison = parfocal.compare([run], tmp_path / "report.html")
+    live = write_live_page([run], tmp_path / "live.html").read_text(encoding="utf-8")
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for page in (report, live):
+        (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="(.+?)">', page)
+        assert html.unescape(policy).startswith("default-src 'none';")
+    for text in (report, live, comparison._repr_html_(), run._repr_html_()):
+        assert html.escape(RUN_NAME) in text
+        assert not re.search(r"<script|<b>|<img src=x", text)
+    assert html.escape(CLASS_NAME) in report

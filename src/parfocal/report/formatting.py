@@ -95,15 +95,3 @@ def format_few_groups(groups_are: GroupKind, named_metrics: Iterable[tuple[str, 
     if not counts:
         return ""
     return f"Too few {groups_are} for confidence intervals: {', '.join(sorted(counts))} (minimum {MIN_GROUPS})."
-
-
-def format_markdown_table(headings: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table; each cell is escaped."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines)
-
-
-def escape_markdown(value: object) -> str:
-    """Escape text so that it cannot end a table cell, start a line or open a tag: names come from the data."""
-    text = " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")
-    return text.replace("<", "&lt;").encode("utf-8", "replace").decode("utf-8")

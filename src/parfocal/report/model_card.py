@@ -6,6 +6,7 @@ from typing import Any
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, add_baseline, summarize
 from parfocal.groups import SINGULAR
+from parfocal.markdown import Markdown
 from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics, select_point_classes
 from parfocal.report.render import render
 from parfocal.run import Run
@@ -23,10 +24,10 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
     summary = summarize([run])
     data_rows = [
         *((name, *(data["counts"][split].get(name, 0) for split in data["rows"])) for name in data["classes"]),
-        ("**images**", *data["rows"].values()),
+        (Markdown("**images**"), *data["rows"].values()),
     ]
     if run.groups_are != "images":
-        data_rows.append((f"**{run.groups_are}**", *(data["groups"][split] for split in data["rows"])))
+        data_rows.append((Markdown(f"**{run.groups_are}**"), *(data["groups"][split] for split in data["rows"])))
     class_rows = {
         row.split: [
             (name, class_row.n_images, *(class_row.metrics[metric.name] for metric in _CLASS_METRICS))

@@ -54,11 +54,11 @@ class Fingerprint:
 
     class_counts: tuple[int, ...]
     n_groups: int
-    groups_are: GroupKind
     width: int
     height: int
     appearance: Appearance = "plain"
     disc_area: float = 1.0
+    groups_are: GroupKind = "images"
     content_extent: float = 1.0
     ordinal_reason: str = ""
     rotation_reason: str = ""
