@@ -77,7 +77,7 @@ def test_its_table_explains_missing_intervals_and_shows_the_decisions(
     print_external_results({run.name: evaluate_external(run, data)})
     output = capsys.readouterr().out
     parfocal.evaluate(run.folder, operating_point="none", refer=0)
-    assert "Too few groups (patients) for confidence intervals: 16 in clinic" in output
+    assert "Too few images for confidence intervals: 16 in clinic" in output
     assert output.splitlines()[0].split() == ["run", "images", "accuracy", "majority", "balanced", "kappa", "AUC"]
     assert [f"{heading} " in output for heading in ("operating point", "referral")] == [True, True]
 
@@ -157,7 +157,7 @@ def test_many_near_copies_are_refused_unless_they_are_allowed(trained: Path, tex
 
 def test_what_cannot_be_allowed_is_a_usage_error(textures: Run, tmp_path: Path) -> None:
     message = expect_error(run_parfocal("evaluate", textures.folder, "--data", tmp_path, "--allow", "identical"), 2)
-    assert "allow=identical is not a finding that can be allowed. Valid are: near_duplicates" in message
+    assert "--allow identical is not a finding that can be allowed. Valid are: near_duplicates" in message
     assert "Pass --data too" in expect_error(run_parfocal("evaluate", textures.folder, "--allow", "near_duplicates"), 2)
 
 

@@ -70,11 +70,11 @@ def evaluate(
         print_external_results,
         print_results,
     )
-    from parfocal.errors import ParfocalError, UsageError
+    from parfocal.errors import UsageError
     from parfocal.evaluation.decision import DecisionOptions
     from parfocal.evaluation.ensemble import build_ensemble
     from parfocal.evaluation.evaluate import evaluate as evaluate_runs
-    from parfocal.evaluation.external import NearDuplicatesError, evaluate_external, parse_class_map
+    from parfocal.evaluation.external import evaluate_external, parse_class_map
     from parfocal.run import Run, open_runs
 
     has_options = any(option is not None for option in (operating_point, refer, tta, fellow_eyes))
@@ -93,11 +93,7 @@ def evaluate(
     if data:
         renamed = parse_class_map(class_map)
         opened = open_runs(runs)
-        try:
-            print_external_results({run.name: evaluate_external(run, data, renamed, allow or ()) for run in opened})
-        except NearDuplicatesError as error:
-            message = str(error).replace("allow=near_duplicates", "--allow near_duplicates")
-            raise ParfocalError(message) from None
+        print_external_results({run.name: evaluate_external(run, data, renamed, allow or ()) for run in opened})
     elif ensemble:
         members = open_runs(runs)
         folder = out or members[0].folder.parent / "ensemble"

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, read_image
+from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, open_image
 from parfocal.data.labels import MISSING_WORDS
 from parfocal.data.layouts.image_finder import find_images, is_existing_file
 from parfocal.data.near_duplicates import N_COEFFICIENTS, compute_descriptor, find_near_duplicates
@@ -231,9 +231,9 @@ def _decode_files(table: Table, config: ImagesConfig) -> tuple[pd.DataFrame, np.
     """
 
     def read(path: str) -> tuple[ImageInfo, np.ndarray, np.ndarray]:
-        image, info = read_image(Path(path), config)
-        features = compute_shortcut_features(image, info.bytes, info.width, info.height)
-        return info, compute_descriptor(image), features
+        with open_image(Path(path), config) as (image, info):
+            features = compute_shortcut_features(image, info.bytes, info.width, info.height)
+            return info, compute_descriptor(image), features
 
     no_descriptor = np.zeros(N_COEFFICIENTS, np.float32)
     no_features = np.full(sum(map(len, SHORTCUT_FEATURES.values())), np.nan, np.float32)

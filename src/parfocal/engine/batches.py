@@ -22,7 +22,7 @@ def build_batches(
 ) -> BatchLoader:
     """Return the batches of a split with the crops and augmentations of a recipe; each process has its share."""
     rows = table.get_positions(split)
-    positions = store.get_positions(table)[rows]
+    positions = table.find_positions_in(store.index)[rows]
     cache_device = None
     if torch.cuda.is_available():
         free_bytes, _ = torch.cuda.mem_get_info()
@@ -50,7 +50,7 @@ def compute_resident_bytes(n_images: int, recipe: Recipe, free_bytes: float) -> 
 
 
 def prefetch(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches on the device; each is copied from pinned memory while the previous one is used."""
+    """Yield batches on the device; each is copied from pinned memory while the batch before it is used."""
     if device.type == "cpu":
         yield from batches
         return

@@ -1,9 +1,8 @@
 """Distributed training: start processes, run work on rank 0, reduce values, and synchronize batch norm."""
 
 import atexit
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -11,8 +10,6 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from parfocal.progress import silence
-
-Result = TypeVar("Result")
 
 
 def launch(fabric: Fabric) -> None:
@@ -25,18 +22,20 @@ def launch(fabric: Fabric) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Return whether this process is rank 0, or the only process: the one that prints and writes."""
+    """Return whether this process is rank 0, or the only process, which prints and writes."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
-def rank_zero_first(fabric: Fabric, work: Callable[[], Result]) -> Result:
-    """Do work on rank 0, then on the other processes, which find it cached; a failure on rank 0 ends all processes."""
+@contextmanager
+def rank_zero_first(fabric: Fabric) -> Iterator[None]:
+    """Run the block on rank 0, then on the other processes, which find its results; a failure on rank 0 ends all."""
     if fabric.global_rank:
         with rank_zero_guard(fabric):
             pass
-        return work()
-    with rank_zero_guard(fabric):
-        return work()
+        yield
+    else:
+        with rank_zero_guard(fabric):
+            yield
 
 
 @contextmanager
@@ -77,7 +76,7 @@ def all_reduce(fabric: Fabric, values: Tensor, reduce_op: str = "sum") -> Tensor
 
 
 def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
-    """Copy the running statistics of rank 0 to all processes, which computed their own from their images."""
+    """Copy the running statistics of rank 0 to all processes, which computed others from their images."""
     if fabric.world_size == 1:
         return
     for network in networks:
@@ -86,7 +85,7 @@ def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
 
 
 def convert_sync_batchnorm(network: nn.Module, device: torch.device) -> None:
-    """Replace each batch norm with one whose statistics are those of all processes; the weights keep their names."""
+    """Make each batch norm use the statistics of all processes; the weights keep their names."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return

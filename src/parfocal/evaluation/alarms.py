@@ -6,7 +6,7 @@ from math import sqrt
 from typing import Any
 
 from parfocal.errors import UsageError
-from parfocal.models import resnet
+from parfocal.models.architectures import get_architecture, resolve_architecture
 from parfocal.models.pretrained import PRETRAINED_HASHES
 from parfocal.recipe import Recipe, load_recipe
 
@@ -162,7 +162,5 @@ def _has_pretrained_weights(recipe: Recipe) -> bool:
     network = recipe.network
     if network.model not in PRETRAINED_HASHES["imagenet"] or not _is_valid_change(recipe, init="imagenet"):
         return False
-    architecture = resnet.resolve_architecture(
-        network.model, groups=network.groups, width_per_group=network.width_per_group
-    )
-    return architecture == resnet.get_architecture(network.model)
+    architecture = resolve_architecture(network.model, groups=network.groups, width_per_group=network.width_per_group)
+    return architecture == get_architecture(network.model)

@@ -9,6 +9,7 @@ hardly count. All metrics share the same samples.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from os import cpu_count
 from typing import Any
 
@@ -16,8 +17,16 @@ import numpy as np
 from scipy import stats
 
 from parfocal.evaluation.confusion import divide
-from parfocal.evaluation.metrics import CLASS_METRICS, SPLIT_METRICS, Metric, MetricArrays, MetricKey, ResampledMetrics
-from parfocal.evaluation.predictions import index_groups
+from parfocal.evaluation.metrics import (
+    CLASS_METRICS,
+    SPLIT_METRICS,
+    Metric,
+    MetricArrays,
+    MetricKey,
+    ResampledMetrics,
+    compute_metrics,
+)
+from parfocal.evaluation.predictions import Predictions, index_groups
 
 N_SAMPLES = 2000
 CONFIDENCE_LEVEL = 0.95
@@ -156,6 +165,12 @@ def bootstrap(
     ]
 
 
+def compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
+    """Return every metric of labeled predictions, and the confidence interval of each under `intervals`."""
+    resampled = ResampledMetrics(predictions)
+    return {**compute_metrics(predictions, resampled), "intervals": compute_intervals(resampled)}
+
+
 def compute_intervals(
     resampled: ResampledMetrics, n_samples: int = N_SAMPLES, level: float = CONFIDENCE_LEVEL, seed: int = 0
 ) -> dict[str, Any]:
@@ -195,13 +210,17 @@ def split_range(stop: int, chunk_size: int) -> list[range]:
     return [range(stop)[start : start + chunk_size] for start in range(0, stop, chunk_size)]
 
 
+# Splits, patients and curves with the same groups use the same samples, and drawing them takes most of the time.
+@lru_cache(maxsize=4)
 def draw_group_weights(n_groups: int, sample_numbers: range, seed: int) -> np.ndarray:
-    """Draw bootstrap samples and return how often each group is in them (samples, groups)."""
+    """Draw bootstrap samples and return how often each group is in them (samples, groups), as a read-only array."""
     rows = [
         np.bincount(np.random.default_rng([seed, number]).integers(n_groups, size=n_groups), minlength=n_groups)
         for number in sample_numbers
     ]
-    return np.stack(rows).astype(np.uint16)
+    weights = np.stack(rows).astype(np.uint16)
+    weights.flags.writeable = False
+    return weights
 
 
 def _compute_jackknife_weights(n_groups: int) -> np.ndarray:

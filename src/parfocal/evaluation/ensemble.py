@@ -13,6 +13,7 @@ from parfocal.evaluation.compare import Comparison, choose_split, compare_predic
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split, write_predictions
 from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch
+from parfocal.groups import find_common_kind
 from parfocal.io import write_json
 from parfocal.run import Run, open_runs
 
@@ -52,7 +53,8 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
     split = choose_split([*runs, ensemble])
     compared = {name: {name: predictions} for name, predictions in by_split[split].items()}
-    return compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
+    comparison = compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
+    return replace(comparison, groups_are=find_common_kind(run.groups_are for run in runs))
 
 
 def average_predictions(predictions: dict[str, Predictions]) -> Predictions:

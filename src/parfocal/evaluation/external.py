@@ -37,10 +37,6 @@ look alike: that happens in up to three of a million pairs of fundus photographs
 _ALLOWABLE = ("near_duplicates",)
 
 
-class NearDuplicatesError(ParfocalError):
-    """Too many images look nearly like training or validation images, and they are not allowed."""
-
-
 def evaluate_external(
     run: Run, data: Path | str, class_map: Mapping[str, str] | None = None, allow: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -65,7 +61,12 @@ def evaluate_external(
     near_duplicates = _check_unseen(run, table, store, "near_duplicates" in allow)
     fabric = build_fabric(run.recipe.training.precision)
     predictions = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
-    metadata = {"data": str(Path(data).resolve()), "source": table.source, "class_map": dict(class_map or {})}
+    metadata = {
+        "data": str(Path(data).resolve()),
+        "source": table.source,
+        "groups_are": table.groups_are,
+        "class_map": dict(class_map or {}),
+    }
     folder = _find_folder(run, metadata)
     predictions.save(folder / "predictions.csv")
     saved = Predictions.load(folder / "predictions.csv")
@@ -141,7 +142,7 @@ def _check_unseen(run: Run, table: Table, store: Store, allow_near_duplicates: b
         return None
     seen_store = prepare(original, run.recipe.images)
     seen = replace(original, rows=original.rows[original.rows["split"] != "test"])
-    seen_positions = np.unique(seen_store.get_positions(seen))
+    seen_positions = np.unique(seen.find_positions_in(seen_store.index))
     digests = seen_store.index["digest"].to_numpy()[seen_positions]
     shared = store.index.loc[store.index["digest"].isin(set(digests) - {""}), "path"]
     if len(shared):
@@ -149,7 +150,7 @@ def _check_unseen(run: Run, table: Table, store: Store, allow_near_duplicates: b
             f"{len(shared)} images of {table.source} are training or validation images of {run.name}: "
             f"{join_limited(shared, 2)}. Evaluate on data that the run has not seen."
         )
-    positions = np.unique(store.get_positions(table))
+    positions = np.unique(table.find_positions_in(store.index))
     nearest = find_nearest(_compute_descriptors(store, positions), _compute_descriptors(seen_store, seen_positions))
     paths = store.index["path"].to_numpy()
     seen_paths = seen_store.index["path"].to_numpy()
@@ -160,7 +161,7 @@ def _check_unseen(run: Run, table: Table, store: Store, allow_near_duplicates: b
     ]
     share = len(pairs) / len(positions)
     if share > MAX_NEAR_DUPLICATES and not allow_near_duplicates:
-        raise NearDuplicatesError(
+        raise ParfocalError(
             f"{len(pairs)} of {len(positions)} images of {table.source} look nearly like training or validation images "
             f"of {run.name}, more than {MAX_NEAR_DUPLICATES:.0%}: {join_limited(map(' ≈ '.join, pairs))}. Remove the "
             "copies, or accept them with allow=near_duplicates."

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.metrics import METRICS
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.thresholds import apply_thresholds, compute_expected_grades, tune_thresholds
@@ -17,7 +18,6 @@ from parfocal.evaluation.validation_decision import (
     PredictedBatch,
     ValidationDecision,
     ValidationSplit,
-    compute_metrics_with_intervals,
 )
 from parfocal.schema import EvaluationConfig
 

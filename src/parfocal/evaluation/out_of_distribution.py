@@ -47,7 +47,7 @@ class OodMonitor(ValidationDecision):
         assert valid.store is not None
         assert valid.table is not None
         store = valid.store
-        positions = store.get_positions(valid.table)[valid.table.get_positions("valid")]
+        positions = valid.table.find_positions_in(store.index)[valid.table.get_positions("valid")]
         step = -(-len(positions) // MAX_IMAGES)
         chosen = positions[::step].tolist()
         features = map_ordered(chosen, lambda position: compute_features(store.pixels[position]), "Measuring valid")

@@ -7,9 +7,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
+from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.calibration import log_losses
 from parfocal.evaluation.predictions import Predictions, index_groups
-from parfocal.evaluation.validation_decision import ValidationDecision, ValidationSplit, compute_metrics_with_intervals
+from parfocal.evaluation.validation_decision import ValidationDecision, ValidationSplit
 
 # Breaks ties between votes by mean probability, and is too small to change any printed digit.
 _TIE_BREAK_WEIGHT = 1e-9

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from parfocal.data.decode import Pixels
-from parfocal.evaluation.bootstrap import compute_intervals
-from parfocal.evaluation.metrics import ResampledMetrics, compute_metrics
 from parfocal.evaluation.predictions import Predictions
 from parfocal.schema import EvaluationConfig
 
@@ -114,8 +112,3 @@ class ValidationDecision(ABC):
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Build the decision from what `as_dict` returned and JSON kept."""
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
-
-
-def compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
-    """Return every metric of labeled predictions, and the confidence interval of each under `intervals`."""
-    return {**compute_metrics(predictions), "intervals": compute_intervals(ResampledMetrics(predictions))}

@@ -1,13 +1,12 @@
-"""Predict images for many clients: their requests are collected into batches, for one network or for several.
+"""Predict images for many clients: their requests are collected into batches, for one network or more.
 
-An image takes the same way as in `predict`. A pool of threads decodes the images. Each network has two threads; each of
-them takes the images that have arrived meanwhile as one batch, so that the next batch is ready while the network
-computes. A thread waits for more images only while one is being decoded, and a few milliseconds at most.
+An image takes the same way as in `predict`. Threads decode the images. Each network has two threads; each of
+them takes the images that have arrived meanwhile as a batch, so that the next batch is ready while the network
+computes. A thread waits for more images only while any is being decoded, and a few milliseconds at most.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,13 @@ import numpy as np
 
 from parfocal.data.decode import Pixels
 from parfocal.data.encode import encode_image
-from parfocal.data.image_header import limit_image_size
 from parfocal.engine.device import trim_memory
-from parfocal.errors import ImageTooLargeError, did_you_mean
+from parfocal.errors import did_you_mean
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.predictor import Predictor, PreparedViews
 from parfocal.run import Run, open_runs, with_unique_names
 from parfocal.schema import ImagesConfig
+from parfocal.serving.decoding import DecodingThreads
 from parfocal.serving.limits import Limits, RequestError
 
 BATCH_SIZE = 32
@@ -34,13 +33,11 @@ MAX_QUEUE_DELAY = 0.003
 """Seconds that an image waits at most for others that are being decoded."""
 _IDLE_SECONDS = 5.0
 """Seconds without work after which freed memory is returned to the system."""
-_SMALL_PIXELS = 8_000_000
-"""Images up to this number of pixels are decoded in parallel, larger ones one at a time, to limit memory."""
 
 
 @dataclass(frozen=True)
 class NetworkPrediction:
-    """The prediction of one network for one image. A flag is None where the network has no such decision."""
+    """The prediction of a network for an image. A flag is None where the network has no such decision."""
 
     label: int
     probabilities: np.ndarray
@@ -50,7 +47,7 @@ class NetworkPrediction:
 
 
 ImagePredictions = Mapping[str, NetworkPrediction]
-"""The predictions for one image, by network."""
+"""The predictions for an image, by network."""
 
 
 class ServedNetwork:
@@ -63,7 +60,7 @@ class ServedNetwork:
         self.n_batches = 0
         self.n_predicted = 0
         self.n_decoding = 0
-        # Not a SimpleQueue: with several consumers, its timeout may be missed and a thread would wait forever.
+        # Not a SimpleQueue: with two consumers, its timeout may be missed and a thread would wait forever.
         self._queue: Queue[tuple[PreparedViews, Future[NetworkPrediction]] | None] = Queue()
         self._counter_lock = Lock()
         name = f"predicting {self.name}"
@@ -102,7 +99,7 @@ class ServedNetwork:
             return self._queue.get()
 
     def _next_image(self, deadline: float) -> tuple[PreparedViews, Future[NetworkPrediction]] | None:
-        """Return another image for the batch if there is one; wait until the deadline while one is being decoded."""
+        """Return another image for the batch if there is one; wait until the deadline while any is being decoded."""
         left = deadline - monotonic()
         try:
             item = self._queue.get(timeout=left) if self.n_decoding and left > 0 else self._queue.get_nowait()
@@ -122,26 +119,33 @@ class ServedNetwork:
         with self._counter_lock:
             self.n_batches += 1
             self.n_predicted += len(batch)
+        positive, referred = (
+            [None] * len(batch) if flags is None else flags.tolist()
+            for flags in (predictions.is_positive, predictions.is_referred)
+        )
         for index, (image, future) in enumerate(batch):
-            prediction = NetworkPrediction(
-                label=int(predictions.labels[index]),
-                probabilities=predictions.probabilities[index],
-                positive=_flag_at(predictions.is_positive, index),
-                referred=_flag_at(predictions.is_referred, index),
-                unusual=image.unusual_features,
+            future.set_result(
+                NetworkPrediction(
+                    label=int(predictions.labels[index]),
+                    probabilities=predictions.probabilities[index],
+                    positive=positive[index],
+                    referred=referred[index],
+                    unusual=image.unusual_features,
+                )
             )
-            future.set_result(prediction)
 
 
 class Engine:
-    """Loaded networks by name, ready to predict."""
+    """Loaded runs and ensembles under unique names, ready to predict. A folder of runs stands for all of them."""
 
     def __init__(self, runs: Sequence[Path | str], limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.networks = {run.name: ServedNetwork(run) for run in _open_all(runs)}
+        opened: list[Run] = []
+        for path in map(Path, runs):
+            opened += [Run(path)] if (path / MEMBERS_FILE).is_file() else open_runs([path])
+        self.networks = {run.name: ServedNetwork(run) for run in with_unique_names(opened)}
         self.n_waiting = 0
-        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decoding")
-        self._large_image_lock = Lock()
+        self.decoding = DecodingThreads(self.limits.max_pixels)
         self._counter_lock = Lock()
         # The first images through a network take longer than later ones, and no client should wait for that.
         for future in self.submit([encode_image(np.zeros((64, 64, 3), np.uint8), ".png")]):
@@ -170,45 +174,47 @@ class Engine:
 
     def _submit_image(self, image: bytes, networks: Sequence[ServedNetwork]) -> Future[ImagePredictions]:
         result: Future[ImagePredictions] = Future()
-        result.add_done_callback(lambda _: self._count_finished())
+        # From here on the future cannot be canceled, and setting its result cannot fail.
+        result.set_running_or_notify_cancel()
         finished: dict[str, Future[NetworkPrediction]] = {}
+
+        def count_finished(_: Future[ImagePredictions]) -> None:
+            with self._counter_lock:
+                self.n_waiting -= 1
 
         def finish(name: str, prediction: Future[NetworkPrediction]) -> None:
             with self._counter_lock:
                 finished[name] = prediction
                 if len(finished) < len(networks):
                     return
-            _resolve(result, lambda: {network.name: finished[network.name].result() for network in networks})
+            try:
+                result.set_result({network.name: finished[network.name].result() for network in networks})
+            except Exception as error:
+                result.set_exception(error)
 
-        def decode() -> None:
+        def prepare() -> list[PreparedViews]:
             # Most networks of a server need the same preprocessing, which is then done once.
             prepared: dict[ImagesConfig, Pixels] = {}
-            try:
-                views = [self.prepare(image, network, prepared) for network in networks]
-            except Exception as error:  # UnreadableImageError or any other: the client that waits must receive it.
+            return [network.predictor.prepare(image, prepared) for network in networks]
+
+        def predict(decoded: Future[list[PreparedViews]]) -> None:
+            if error := decoded.exception():
                 self._count_decoded(networks)
                 result.set_exception(error)
                 return
+            views = decoded.result()
             predictions = [network.submit(view) for network, view in zip(networks, views, strict=True)]
             self._count_decoded(networks)
             for network, prediction in zip(networks, predictions, strict=True):
                 prediction.add_done_callback(partial(finish, network.name))
 
-        self._pool.submit(decode)
+        result.add_done_callback(count_finished)
+        self.decoding.submit(prepare).add_done_callback(predict)
         return result
-
-    def prepare(self, image: bytes, network: ServedNetwork, prepared: dict[ImagesConfig, Pixels]) -> PreparedViews:
-        """Prepare an image file for a network; raise UnreadableImageError."""
-        try:
-            with limit_image_size(min(_SMALL_PIXELS, self.limits.max_pixels)):
-                return network.predictor.prepare(image, prepared)
-        except ImageTooLargeError:
-            with self._large_image_lock, limit_image_size(self.limits.max_pixels):
-                return network.predictor.prepare(image, prepared)
 
     def close(self) -> None:
         """Predict all accepted images, and stop."""
-        self._pool.shutdown()
+        self.decoding.close()
         for network in self.networks.values():
             network.close()
 
@@ -216,26 +222,3 @@ class Engine:
         with self._counter_lock:
             for network in networks:
                 network.n_decoding -= 1
-
-    def _count_finished(self) -> None:
-        with self._counter_lock:
-            self.n_waiting -= 1
-
-
-def _flag_at(flags: np.ndarray | None, index: int) -> bool | None:
-    return None if flags is None else bool(flags[index])
-
-
-def _resolve(future: Future[ImagePredictions], result: Callable[[], ImagePredictions]) -> None:
-    try:
-        future.set_result(result())
-    except Exception as error:
-        future.set_exception(error)
-
-
-def _open_all(paths: Sequence[Path | str]) -> list[Run]:
-    """Open runs and ensembles under unique names. A folder of runs stands for all of them."""
-    runs: list[Run] = []
-    for path in map(Path, paths):
-        runs += [Run(path)] if (path / MEMBERS_FILE).is_file() else open_runs([path])
-    return with_unique_names(runs)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from parfocal.data.labels import parse_labels, resolve_class_names
+from parfocal.data.npz import read_npz_array
 from parfocal.data.store import get_stores_folder
 from parfocal.data.table import Table, build_rows
 from parfocal.download import download
@@ -82,7 +83,7 @@ def _read_label_texts(arrays: Any, key: str, file: Path) -> list[str]:
         raise ParfocalError(f"{file} has {n_images} {images}, but {n_labels} {labels}. Each image needs one label.")
     if n_labels * dtype.itemsize > _MAX_LABEL_BYTES:
         raise ParfocalError(f"{file}: {labels} needs {n_labels * dtype.itemsize / 1e9:.1f} GB, too much for labels.")
-    return [str(value) for value in arrays[labels].reshape(-1).tolist()]
+    return [str(value) for value in read_npz_array(file, labels).reshape(-1).tolist()]
 
 
 def _read_header(arrays: Any, name: str) -> tuple[tuple[int, ...], np.dtype]:
