@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from parfocal.data.checks import PreparedData, check_and_prepare
+from parfocal.data.grouping import describe_groups
 from parfocal.data.preview import write_preview
 from parfocal.data.split import read_and_split
 from parfocal.data.table import Table
@@ -22,6 +23,7 @@ from parfocal.evaluation.operating_point import validate_referable_grade
 from parfocal.io import explain_write_errors, write_text
 from parfocal.models.classifier import Classifier
 from parfocal.models.pretrained import validate_initial_weights
+from parfocal.progress import print_line
 from parfocal.recipe import Recipe, expand_recipes, find_differences, load_recipe
 from parfocal.recipe_file import AUTO
 from parfocal.reported import find_prerequisites
@@ -59,6 +61,7 @@ def train(
     resume: bool = False,
     experiment: str = "",
     after_epoch: Callable[[Run], object] | None = None,
+    show_line: Callable[[str], object] = print_line,
     **changes: Any,
 ) -> list[Run]:
     """Train one run for each combination of the values in `changes`, evaluate the runs, and return them.
@@ -67,14 +70,16 @@ def train(
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
     are; without a recipe their own is used, of which only the `machine` section may change. `after_epoch` is called
-    with the run after each epoch, in the first process only.
+    with the run after each epoch, in the first process only. `show_line` shows what was read, what its groups are, and
+    warnings; in the first process only.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
     plans = _resolve_plans(data, folder, recipe, resume, experiment, changes)
     fabric = build_fabric("float32", _select_machine(folder, plans))
     launch(fabric)
     # The other processes find the runs that the first one has created, so they resume.
-    run_plans = rank_zero_first(fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero()))
+    show = show_line if is_rank_zero() else print_line
+    run_plans = rank_zero_first(fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero(), show))
     for run_plan in run_plans:
         if not run_plan.run.is_finished:
             _train_run(run_plan, after_epoch)
@@ -87,14 +92,22 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experim
     return Path("runs") / "-".join(filter(None, [Path(data).resolve().name, name, experiment]))
 
 
-def prepare_data(data: Path | str, recipe: Recipe) -> PreparedData:
+def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], object] = print_line) -> PreparedData:
     """Read, split, check and prepare a data set; reject one with faults that the recipe does not waive."""
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
-    return check_and_prepare(table, recipe)
+    show_line(f"{len(table)} rows from {table.source}.")
+    show_line(describe_groups(table))
+    return check_and_prepare(table, recipe, show_line)
 
 
-def plan_runs(data: Path | str, folder: Path, plans: dict[str, Plan], resume: bool) -> list[RunPlan]:
+def plan_runs(
+    data: Path | str,
+    folder: Path,
+    plans: dict[str, Plan],
+    resume: bool,
+    show_line: Callable[[str], object] = print_line,
+) -> list[RunPlan]:
     """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early."""
     resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
     for name, plan in resolved.items():
@@ -106,7 +119,7 @@ def plan_runs(data: Path | str, folder: Path, plans: dict[str, Plan], resume: bo
         recipe = plan.recipe
         key = (recipe.data, recipe.columns, recipe.split, recipe.images, recipe.seed)
         if key not in prepared_by_key:
-            prepared_by_key[key] = prepare_data(data, recipe)
+            prepared_by_key[key] = prepare_data(data, recipe, show_line)
         prepared = prepared_by_key[key]
         fabric = build_fabric(recipe.training.precision, recipe.machine)
         plan = replace(plan, recipe=resolve_batch_size(recipe, fabric, prepared.table))

@@ -1,15 +1,21 @@
 """Label layouts: read the label files of any known layout into a Table. A new layout needs a module and a row here."""
 
-import re
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parfocal.data.dicom import read_patient_id
+from parfocal.data.group_patterns import extract_groups, propose_patterns
+from parfocal.data.grouping import PERSONS, Groups, ignore_groups, warn_of_images, with_groups
+from parfocal.data.image_header import SUFFIXES
 from parfocal.data.layouts import arrays, generic, medical
+from parfocal.data.layouts.patients_file import PATIENTS_FILE, group_by_patients_file
+from parfocal.data.parallel import map_ordered
 from parfocal.data.table import Table
-from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
+from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.schema import ColumnsConfig, DataConfig
 
@@ -77,7 +83,7 @@ def read(source: Path | str, recipe: str | Path | Recipe | None = None, **change
     if table.rows.empty:
         raise ParfocalError(f"{source} contains no images in the layout {name} ({LAYOUTS[name].description}).")
     table = replace(table, source=f"{table.source}{note}")
-    return _extract_groups(table, loaded.columns.group_from) if loaded.columns.group_from else table
+    return _resolve_groups(table, source, loaded)
 
 
 def _recognize(source: Path, columns: ColumnsConfig) -> tuple[str, str]:
@@ -91,18 +97,42 @@ def _recognize(source: Path, columns: ColumnsConfig) -> tuple[str, str]:
     raise ParfocalError(f"{source} contains no labels in a known layout. Known layouts: {known}.")
 
 
-def _extract_groups(table: Table, pattern: str) -> Table:
-    """Extract the group of each row from its id by a regular expression."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"columns.group_from={pattern!r} is not a regular expression: {error}.") from None
-    ids = table.rows["id"]
-    matches = [expression.search(image_id) for image_id in ids]
-    unmatched = [image_id for image_id, match in zip(ids, matches, strict=True) if not match]
-    if unmatched:
-        raise ParfocalError(
-            f"columns.group_from={pattern!r} finds no group in {len(unmatched)} ids: {join_limited(unmatched)}."
-        )
-    groups = [match[1 if expression.groups else 0] for match in matches if match]
-    return replace(table, rows=table.rows.assign(group=groups))
+def _resolve_groups(table: Table, source: Path, recipe: Recipe) -> Table:
+    """Return the table with the groups that the recipe, patients.csv or DICOM name; else with those of the layout.
+
+    Where nothing says which patient an image belongs to, the table warns of it.
+    """
+    columns = recipe.columns
+    folder = Path(columns.folder) if columns.folder else source if source.is_dir() else source.parent
+    locations = [_get_location(path, folder) for path in table.rows["path"]]
+    patients_file = folder / PATIENTS_FILE
+    is_in_sheet = bool(columns.group) and table.groups_from.startswith(f"column {columns.group!r}")
+    if columns.group_from:
+        names, pattern = extract_groups(columns.group_from, table.rows["id"].tolist(), locations)
+        origin = f"columns.group_from={columns.group_from}"
+        table = with_groups(table, Groups(names, pattern.kind, origin, pattern.is_narrow))
+    elif patients_file.is_file() and patients_file != source and not is_in_sheet:
+        table = group_by_patients_file(table, patients_file, locations, columns.group)
+    elif columns.group and not is_in_sheet:
+        raise ParfocalError(f"{source} has no column {columns.group!r} (columns.group).")
+    elif table.groups_are not in PERSONS:
+        table = _group_by_dicom(table)
+    if recipe.split.by == "image":
+        return ignore_groups(table)
+    return warn_of_images(table, propose_patterns(locations)) if table.groups_are == "images" else table
+
+
+def _get_location(path: str, folder: Path) -> str:
+    """Return the path of an image below the data folder, or its whole path if it is not below."""
+    relative = os.path.relpath(path, folder)
+    return Path(path if relative.startswith("..") else relative).as_posix()
+
+
+def _group_by_dicom(table: Table) -> Table:
+    """Return the table with the patients that DICOM files name, unless all of them name the same."""
+    if not any(Path(path).suffix.lower() in SUFFIXES["DICOM"] for path in table.paths):
+        return table
+    names = dict(zip(table.paths, map_ordered(table.paths, read_patient_id, "Reading patients"), strict=True))
+    if len(set(names.values()) - {""}) < 2:
+        return table
+    return with_groups(table, Groups([names[path] for path in table.rows["path"]], "patients", "PatientID of DICOM"))
