@@ -52,6 +52,8 @@ _AFFIXES = (
     "identifier", "instance", "numero", "nummer", "number", "index", "name", "code", "uuid", "guid", "nom", "ids",
     "idx", "key", "num", "uid", "id", "no", "nr", "s",
 )  # fmt: skip
+_WHOLE_NUMBER = re.compile(r"0*(\d+?)(?:\.0+)?")
+_DECIMAL = re.compile(r"-?\d*\.\d*[1-9]\d*")
 _BOOLEANS = {"0", "1", "true", "false", "yes", "no", "y", "n", "t", "f"}
 # A column with fewer values is more likely a category, such as left and right, or dog and cat.
 _MIN_VALUES = 6
@@ -117,11 +119,14 @@ def list_repeated_columns(rows: pd.DataFrame, used: Collection[str]) -> tuple[st
     """Return the columns whose values repeat as those of patients would, the smallest groups first."""
     sizes: dict[str, float] = {}
     for name in rows.columns:
-        values = [] if name in used else list_known_values(rows[name])
-        n_distinct = len(set(values))
-        is_measurement = any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", value) for value in values)
-        if _MIN_VALUES <= n_distinct < len(values) <= _MAX_MEAN_SIZE * n_distinct and not is_measurement:
-            sizes[str(name)] = len(values) / n_distinct
+        if name in used:
+            continue
+        values = set(rows[name])
+        mean_size = len(rows) / max(len(values), 1)
+        if len(values) < _MIN_VALUES or not 1 < mean_size <= _MAX_MEAN_SIZE:
+            continue
+        if not any(_DECIMAL.fullmatch(value) for value in values):
+            sizes[str(name)] = mean_size
     return tuple(sorted(sizes, key=lambda name: sizes[name])[:_MAX_CANDIDATES])
 
 
@@ -136,8 +141,8 @@ def normalize_name(name: str) -> str:
 
     `K001`, `k001` and `K001 ` are equal, and so are `1`, `1.0` and `001`: sheet programs change them.
     """
-    text = unicodedata.normalize("NFKC", name).strip().casefold()
+    text = (name if name.isascii() else unicodedata.normalize("NFKC", name)).strip().casefold()
     if text in MISSING:
         return ""
-    number = re.fullmatch(r"0*(\d+?)(?:\.0+)?", text)
+    number = _WHOLE_NUMBER.fullmatch(text)
     return number[1] if number else text

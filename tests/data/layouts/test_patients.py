@@ -141,6 +141,19 @@ def test_a_patients_file_with_two_patients_for_an_image_is_an_error(cells: Path)
         read(cells)
 
 
+def test_a_column_of_the_labels_comes_before_a_patients_file(tmp_path: Path) -> None:
+    _write_sheet(tmp_path, "labels.csv", ("file", "class"), "PatientID")
+    _write_patients_file(tmp_path, ["other.png"], ["K1"])
+    assert _split(tmp_path / "labels.csv").groups_from == "column 'PatientID'"
+
+
+def test_a_table_of_patients_without_images_is_no_patients_file(tmp_path: Path) -> None:
+    _write_sheet(tmp_path, "labels.csv", ("file", "class"), "notes")
+    (tmp_path / "patients.csv").write_text("id,patient,age\n1,K001,44\n")
+    for source in (tmp_path, tmp_path / "labels.csv"):
+        assert [finding.code for finding in read(source).findings] == ["no_patients"]
+
+
 def test_a_patients_file_works_for_class_folders(tmp_path: Path) -> None:
     _write_class_folders(tmp_path, "{label}/{number}.png")
     names = [f"{('blast', 'normal')[label]}/{name}.png" for name, label in zip(NAMES, LABELS, strict=True)]
@@ -211,6 +224,7 @@ def test_dicom_files_that_tell_no_patients_apart_are_warned_of(tmp_path: Path, p
     assert [finding.code for finding in table.findings] == ["no_patients"]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_patient_of_a_dicom_file_is_read_without_its_pixels(tmp_path: Path) -> None:
     path = _write_dicom(tmp_path, ["K1"]) / "blast" / "00000.dcm"
     assert read_patient_id(str(path)) == "K1"
@@ -218,6 +232,11 @@ def test_the_patient_of_a_dicom_file_is_read_without_its_pixels(tmp_path: Path) 
     assert read_patient_id(str(path)) == "K1"
     _write_dicom(tmp_path, ["K2"], deflated=True)
     assert read_patient_id(str(path)) == "K2"
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 500)).astype(np.uint8)
+    dataset = build_dataset(pixels, PatientID="K3")
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dcmwrite(path, dataset, enforce_file_format=True)
+    assert read_patient_id(str(path)) == "K3"
     path.write_bytes(b"\x02\0" + b"\xff" * 500)
     assert read_patient_id(str(path)) == ""
     assert read_patient_id(str(tmp_path / "missing.dcm")) == ""

@@ -1,7 +1,7 @@
 """patients.csv: the patient of each image, in a file next to the labels of any layout."""
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,10 +46,15 @@ def group_by_patients_file(table: Table, file: Path, locations: Sequence[str], c
     return table
 
 
+def find_path_column(names: Iterable[str]) -> str | None:
+    """Return the column of the paths of the images, or None."""
+    return next((name for name in names if name.strip().lower() in ("path", "image", "file", "filename")), None)
+
+
 def _read_patients(file: Path, column: str) -> tuple[Groups, dict[str, str]]:
     """Return the groups of the rows of a file, and the name of the group by path."""
     rows = read_sheet(file)
-    path_column = next((name for name in rows.columns if name.strip().lower() in ("path", "image", "id")), None)
+    path_column = find_path_column(rows.columns)
     if path_column is None:
         raise ParfocalError(f"{file} has no column 'Path'. The first line must be Path,patient.")
     if column and column not in rows.columns:
