@@ -4,8 +4,10 @@ import os
 
 # Tests run side by side; networks that also share the cores among threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where a test uses more threads, they wait without spinning, which would take the cores from the other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import settings
 
 from parfocal.recipe import Recipe, load_recipe
 from tests.cells import SMALL_RECIPE, draw_cells
+from tests.report.read_report import draw_blank_figures
 
 # How long an example takes is the machine's matter, and never what a test is about.
 settings.register_profile("patient", deadline=None)
@@ -24,6 +27,13 @@ def _stores_apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     """Keep every test's Stores in a folder of its own, and its words as wide as they are."""
     monkeypatch.setenv("PARFOCAL_STORES", str(tmp_path_factory.mktemp("stores")))
     monkeypatch.setenv("COLUMNS", "250")
+
+
+@pytest.fixture
+def blank_figures() -> Iterator[None]:
+    """Write blank figures, for tests that are not about what is drawn."""
+    with draw_blank_figures():
+        yield
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_every_public_function_can_be_imported() -> None:
     ("module", "heavy"),
     [
         ("parfocal.commands", {"torch", "cv2", "pandas", "matplotlib"}),
-        ("parfocal.commands.completion", {"torch", "cv2", "pandas", "matplotlib"}),
+        ("parfocal.commands.options", {"torch", "cv2", "pandas", "matplotlib"}),
         ("parfocal.data.store", {"torch", "sklearn", "scipy", "matplotlib"}),
         ("parfocal.report.report", {"lightning_fabric", "openvino", "sklearn"}),
         ("parfocal.evaluation.predict", {"lightning_fabric", "openvino", "matplotlib"}),

@@ -31,14 +31,13 @@ def download(url: str, path: Path, expected_hash: str = "") -> Path:
         with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(f".{path.name}.lock")):
-                # Another process may have downloaded it while this one waited for the lock.
+                # Another process may have downloaded it during the wait for the lock.
                 if not path.exists():
                     _fetch(url, path, expected_hash)
                     return path
-    if not matches_hash(path, expected_hash):
-        actual_hash = compute_file_hash(path, expected_hash.partition(":")[0])
+    if other_hash := _find_other_hash(path, expected_hash):
         raise ParfocalError(
-            f"{path} is damaged or another file: its hash is {actual_hash}, but {expected_hash} was expected. "
+            f"{path} is damaged or another file: its hash is {other_hash}, but {expected_hash} was expected. "
             "Delete it and try again."
         )
     return path
@@ -50,9 +49,12 @@ def compute_file_hash(path: Path, algorithm: str = "sha256") -> str:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def matches_hash(path: Path, expected_hash: str) -> bool:
-    """Return whether the hash of a file begins with `expected_hash`; True if that is empty."""
-    return not expected_hash or compute_file_hash(path, expected_hash.partition(":")[0]).startswith(expected_hash)
+def _find_other_hash(path: Path, expected_hash: str) -> str:
+    """Return the hash of a file if it does not begin with `expected_hash`, else an empty string."""
+    if not expected_hash:
+        return ""
+    file_hash = compute_file_hash(path, expected_hash.partition(":")[0])
+    return "" if file_hash.startswith(expected_hash) else file_hash
 
 
 def _fetch(url: str, path: Path, expected_hash: str) -> None:
@@ -61,15 +63,14 @@ def _fetch(url: str, path: Path, expected_hash: str) -> None:
         partial_path.unlink(missing_ok=True)
     resumed = partial_path.exists()
     _receive_all(url, partial_path, path, expected_hash)
-    if resumed and not matches_hash(partial_path, expected_hash):
+    if resumed and _find_other_hash(partial_path, expected_hash):
         # The earlier bytes may belong to another version of the file.
         partial_path.unlink()
         _receive_all(url, partial_path, path, expected_hash)
-    if not matches_hash(partial_path, expected_hash):
-        actual_hash = compute_file_hash(partial_path, expected_hash.partition(":")[0])
+    if other_hash := _find_other_hash(partial_path, expected_hash):
         partial_path.unlink()
         raise ParfocalError(
-            f"{url} is not the expected file: its hash is {actual_hash}, but {expected_hash} was expected. "
+            f"{url} is not the expected file: its hash is {other_hash}, but {expected_hash} was expected. "
             f"Nothing was kept. Try again, or place the file at {path}."
         )
     with partial_path.open("rb") as file:
@@ -90,9 +91,8 @@ def _receive_all(url: str, partial_path: Path, path: Path, expected_hash: str) -
             if received > size_before and expected_hash:
                 continue
             reason = f"{error.code} {error.reason}" if isinstance(error, HTTPError) else getattr(error, "reason", error)
-            kept = (
-                f" {received:,} bytes are kept; run the same command to resume." if expected_hash and received else ""
-            )
+            is_kept = expected_hash and received
+            kept = f" {received:,} bytes are kept; run the same command to resume." if is_kept else ""
             raise ParfocalError(
                 f"Cannot download {path.name} from {url}: {str(reason).rstrip('.')}.{kept} "
                 f"Without internet access, download it on another machine and place it at {path}."

@@ -27,7 +27,7 @@ class ImageTooLargeError(UnreadableImageError):
 
 
 def find_similar(name: str, valid_names: Iterable[str]) -> str | None:
-    """Return the valid name that is most similar to a misspelled one, or None if none is similar enough."""
+    """Return the valid name that is most similar to a misspelled name, or None if none is similar enough."""
     candidates = {_normalize(valid): valid for valid in valid_names}
     normalized = _normalize(name)
     for candidate, valid in candidates.items():
@@ -52,5 +52,5 @@ def did_you_mean(name: str, valid_names: Iterable[str]) -> str:
 def join_limited(items: Iterable[object], limit: int = 5) -> str:
     """Join the first items for a message and count the others: `a, b, c and 12 more`."""
     texts = [str(item) for item in items]
-    joined = ", ".join(texts[:limit])
-    return joined if len(texts) <= limit else f"{joined} and {len(texts) - limit} more"
+    first = ", ".join(texts[:limit])
+    return first if len(texts) <= limit else f"{first} and {len(texts) - limit} more"

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from parfocal.errors import ParfocalError
 
@@ -45,7 +46,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def get_cache_folder(name: str, environment_variable: str) -> Path:
-    """Return the cache folder for one kind of file. The environment variable overrides the user's cache folder."""
+    """Return the cache folder for a kind of file. The environment variable overrides the user's cache folder."""
     override = os.environ.get(environment_variable)
     user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(override) if override else Path(user_cache) / "parfocal" / name
@@ -55,6 +56,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as temporary_path:
         temporary_path.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read plain data from a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: object) -> None:

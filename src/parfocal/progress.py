@@ -1,4 +1,4 @@
-"""Progress bars and status lines on standard error, in a terminal only."""
+"""Progress bars and status lines on standard error, in a terminal only, and warnings."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +19,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def show_progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar during the block; call the yielded function with the number of items just finished.
-
-    The bar only pulses if `total` is None.
-    """
+    """Show a progress bar, which pulses if `total` is None; call the yielded function with the number of new items."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -41,6 +38,11 @@ def silence() -> None:
 
 
 def print_line(text: str) -> None:
-    """Print one line above the progress bars, in a terminal only."""
+    """Print a line above the progress bars, in a terminal only."""
     if console.is_terminal:
         console.print(text, highlight=False)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning in one line on standard error, whether or not that is a terminal."""
+    console.print(f"Warning: {text}", highlight=False, markup=False, soft_wrap=True)

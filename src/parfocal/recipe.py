@@ -4,12 +4,13 @@ A recipe is a YAML file with the sections of `schema.py`. A key is written alone
 (`training.epochs=3`), because no key occurs in two sections.
 """
 
+import functools
 import hashlib
 import itertools
 import json
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -36,7 +37,7 @@ from parfocal.schema import (
 )
 
 _RECIPE_KEY = "recipe"
-"""The key by which an experiment compares several recipes."""
+"""The key whose list of recipes an experiment compares."""
 
 _MAX_RELATED_KEYS = 4
 
@@ -45,7 +46,7 @@ _LITERAL_KEYS = ("group_from",)
 
 
 class Recipe(Config):
-    """All settings of a run; create one with `load_recipe` or `expand_recipes`."""
+    """All settings of a run; create it with `load_recipe` or `expand_recipes`."""
 
     name: str = Field(default="custom", description="name of the recipe")
     about: str = Field(default="", description="purpose of the recipe, in one sentence")
@@ -122,7 +123,7 @@ def expand_recipes(
     load: Callable[..., Recipe] = load_recipe,
     **changes: Any,
 ) -> dict[str, Recipe]:
-    """Return one recipe per combination of the values that are given as lists, by run name.
+    """Return a recipe per combination of the values that are given as lists, by run name.
 
     `model=["resnet18", "resnet50"], seed=[0, 1]` gives `resnet18-seed0`, `resnet18-seed1`, …. An `experiment` of the
     recipe file adds its lists of values; `changes` override them. `load` makes each recipe from a source and changes.
@@ -141,15 +142,12 @@ def expand_recipes(
         name = recipe.network.model
         for key, value in choice.items():
             if key != "model":
-                name += f"-{'' if key == _RECIPE_KEY else key}{_format_for_file_name(value)}"
+                text = re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
+                name += f"-{text}" if key == _RECIPE_KEY else f"-{key}{text}"
         if name in recipes:
             raise UsageError(f"{name} is listed twice. List each value once.")
         recipes[name] = recipe
     return recipes
-
-
-def _format_for_file_name(value: object) -> str:
-    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
 
 
 def _read_experiment(source: str | Path | Recipe | None, name: str) -> dict[str, Any]:
@@ -162,17 +160,13 @@ def _read_experiment(source: str | Path | Recipe | None, name: str) -> dict[str,
         )
     experiments = {} if source == AUTO else read_recipe_file(source).experiments
     if name not in experiments:
-        hint = (
-            did_you_mean(name, experiments)
-            if experiments
-            else "It has no experiments. `parfocal recipes` lists recipes that have some."
-        )
+        hint = "It has no experiments. `parfocal recipes` lists recipes that have some."
+        if experiments:
+            hint = did_you_mean(name, experiments)
         raise UsageError(f"The recipe {source} has no experiment {name!r}. {hint}")
-    compared = {key: value for key, value in experiments[name].items() if key == _RECIPE_KEY}
-    return {
-        **compared,
-        **canonicalize_changes({key: value for key, value in experiments[name].items() if key not in compared}),
-    }
+    values = dict(experiments[name])
+    compared = {_RECIPE_KEY: values.pop(_RECIPE_KEY)} if _RECIPE_KEY in values else {}
+    return {**compared, **canonicalize_changes(values)}
 
 
 def canonicalize_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +196,7 @@ def _translate_value(alias: str, value: Any) -> Any:
 
 
 # A recipe is read more than once, for example to validate it before the imports that take seconds.
-@cache
+@functools.cache
 def _print_alias(text: str) -> None:
     print_line(text)
 
@@ -246,23 +240,18 @@ def find_differences(base: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the full keys in which two recipes differ, with both values."""
     first = base.model_dump(mode="json")
     second = other.model_dump(mode="json")
-    values = {".".join(key): (_get_nested(first, key), _get_nested(second, key)) for key in list_keys().values()}
+    values = {".".join(key): (get_nested(first, key), get_nested(second, key)) for key in list_keys().values()}
     return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
 
 
-def _get_nested(content: Mapping[str, Any], key: Iterable[str]) -> Any:
-    value: Any = content
-    for name in key:
-        value = value[name]
-    return value
+def get_nested(content: Mapping[str, Any], key: Iterable[str]) -> Any:
+    """Return the value of a key, section by section, in a recipe as plain data."""
+    return functools.reduce(operator.getitem, key, content)
 
 
 def get_value(recipe: Recipe, name: str) -> Any:
     """Return a recipe's value of a key, which is written alone or in full."""
-    value: Any = recipe
-    for attribute in _resolve_key(name):
-        value = getattr(value, attribute)
-    return value
+    return functools.reduce(getattr, _resolve_key(name), recipe)
 
 
 def format_value(value: Any) -> str:
@@ -308,7 +297,7 @@ def _find_literals(annotation: Any) -> list[Any]:
 
 
 def _takes_list(name: str) -> bool:
-    """Return whether the value of a key is itself a list, so that commas in it do not start several runs."""
+    """Return whether the value of a key is itself a list, so that commas in it do not start more runs."""
     return get_origin(_find_field(_resolve_key(name)).annotation) is tuple
 
 

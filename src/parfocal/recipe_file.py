@@ -29,7 +29,7 @@ class RecipeFile(Config):
     """The content of a recipe file: `choices` are the settings of the recipe, and the other fields do not change it.
 
     `networks` holds changes for single networks, `experiments` lists of values by name, and `document` names the source
-    document (empty for Parfocal's own recipes). `run_before` lists commands to run first, `assumptions` gives the
+    document (empty for the recipes of Parfocal). `run_before` lists commands to run first, `assumptions` gives the
     reason for each key that the document does not state, and `notes` says what the document did differently.
     """
 

@@ -27,7 +27,7 @@ def find_prerequisites(recipe: Recipe) -> tuple[str, ...]:
 def find_deviations(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the keys in which a recipe deviates from its source document, with both values.
 
-    The network and the initial weights are not deviations, because a document compares several. Neither are the seed
+    The network and the initial weights are not deviations, because a document compares them. Neither are the seed
     and how labels are read.
     """
     if recipe.name not in find_packaged_recipes():
@@ -37,17 +37,14 @@ def find_deviations(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def describe_packaged_recipe(name: str) -> list[tuple[str, str, str, str, str]]:
-    """Return every key that a packaged recipe sets: full key, value, default, source and description.
-
-    The source is the source document, an assumption with its reason, or Parfocal for its own recipes.
-    """
+    """Return every key that a packaged recipe sets: full key, value, default, source or assumption, description."""
     file = read_recipe_file(name)
     recipe = load_recipe(name)
     keys = {key for section in file.choices.values() if isinstance(section, dict) for key in section}
     rows: list[tuple[str, str, str, str, str]] = []
     for full_key, default, description in describe_keys():
         key = full_key.rpartition(".")[2]
-        if key not in keys | set(file.assumptions):
+        if key not in keys and key not in file.assumptions:
             continue
         values = [format_value(get_value(recipe, key))]
         values += [

@@ -1,6 +1,5 @@
-"""Runs: a folder with the recipe, table, weights, history, predictions and metrics of one training."""
+"""Runs: a folder with the recipe, table, weights, history, predictions and metrics of a training."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ import pandas as pd
 
 from parfocal.errors import ParfocalError, UsageError, join_limited
 from parfocal.groups import GroupKind
-from parfocal.io import atomic_write, write_json
+from parfocal.io import atomic_write, read_json, write_json
 from parfocal.notebook import render_html_table
 from parfocal.recipe import Recipe, load_recipe
 
@@ -101,7 +100,7 @@ class Run:
             raise ParfocalError(f"{path} is not a recipe of this version: {error}") from None
 
     def read_history(self) -> pd.DataFrame:
-        """Return one row per finished epoch."""
+        """Return a row per finished epoch."""
         path = self.folder / "history.csv"
         if not path.is_file():
             raise ParfocalError(
@@ -119,12 +118,10 @@ class Run:
 
     def read_load_report(self) -> dict[str, Any] | None:
         """Return which initial weights were loaded, as a `LoadReport`; None if the run was trained from scratch."""
-        if not self.initial_weights_path.is_file():
-            return None
-        return self._read_json(self.initial_weights_path.name, "the run was trained from scratch.")
+        return read_json(self.initial_weights_path) if self.initial_weights_path.is_file() else None
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
-        """Write one row per finished epoch."""
+        """Write a row per finished epoch."""
         with atomic_write(self.folder / "history.csv") as temporary_path:
             pd.DataFrame(rows).to_csv(temporary_path, index=False)
 
@@ -140,13 +137,17 @@ class Run:
         path = self.folder / name
         if not path.is_file():
             raise ParfocalError(f"{self.folder} has no {name}: {reason}")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
 
 
 def find_runs(folder: Path) -> list[Run]:
     """Return the runs directly in a folder, sorted by the depth of their networks and by name."""
-    runs = [Run(path.parent) for path in folder.glob("*/recipe.yaml")]
-    return sorted(runs, key=lambda run: (_parse_depth(run.recipe.network.model), run.name))
+
+    def get_depth_and_name(run: Run) -> tuple[int, str]:
+        number = re.search(r"\d+", run.recipe.network.model)
+        return int(number[0]) if number else 0, run.name
+
+    return sorted([Run(path.parent) for path in folder.glob("*/recipe.yaml")], key=get_depth_and_name)
 
 
 def open_runs(paths: Iterable[Path | str]) -> list[Run]:
@@ -178,11 +179,6 @@ def with_unique_names(runs: Sequence[Run]) -> list[Run]:
     if depth == 1:
         return list(runs)
     return [replace(run, display_name="-".join(path[-depth:])) for run, path in zip(runs, paths, strict=True)]
-
-
-def _parse_depth(model: str) -> int:
-    number = re.search(r"\d+", model)
-    return int(number[0]) if number else 0
 
 
 def _format_metric(value: float | None) -> str:

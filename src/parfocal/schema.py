@@ -73,7 +73,7 @@ class SplitConfig(Config):
 
 
 class ImagesConfig(Config):
-    """Preprocessing: how every image is brought to one size and stored, once."""
+    """Preprocessing: how every image is brought to the same size and stored, once."""
 
     crop_disc: bool = Field(default=False, description="find the fundus disc and trim its black border")
     center_crop: int = Field(default=0, ge=0, le=8192, description="side of a center crop before resizing; 0: none")

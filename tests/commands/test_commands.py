@@ -42,6 +42,7 @@ def test_version_and_help_are_printed() -> None:
     assert "train" in parfocal("-h").stdout
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_from_synthetic_images_to_a_report(tmp_path: Path) -> None:
     smears, runs = tmp_path / "smears", tmp_path / "runs"
     assert "Data set:" in parfocal("synthesize", "smear", smears, "--images", "60").stdout
@@ -115,6 +116,8 @@ def test_a_plan_is_printed_and_written(cells: Path, tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "mine.yaml").training.epochs == 2
 
 
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.usefixtures("blank_figures")
 def test_an_experiment_is_one_command_that_ends_with_a_comparison(cells: Path, tmp_path: Path) -> None:
     first, file = tmp_path / "first", tmp_path / "small.yaml"
     assert parfocal("train", cells, *QUICK_RECIPE, "model=resnet20,plain20", "--out", first).returncode == 0
@@ -139,6 +142,8 @@ def test_an_experiment_is_one_command_that_ends_with_a_comparison(cells: Path, t
     assert lines == compared
 
 
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.usefixtures("blank_figures")
 def test_the_results_show_what_the_source_document_reports(cells: Path, tmp_path: Path) -> None:
     changes = [
         "experiment=depth",
@@ -265,6 +270,7 @@ def test_an_unwritable_folder_ends_in_one_message(cells: Path, tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the file size limit simulates a full disk on Linux")
 @pytest.mark.parametrize("max_bytes", [100, 20_000, 600_000])
+@pytest.mark.usefixtures("blank_figures")
 def test_a_full_disk_during_training_ends_in_one_message(
     draw: Callable[..., Path], tmp_path: Path, max_bytes: int
 ) -> None:
@@ -283,6 +289,8 @@ def test_a_full_disk_during_training_ends_in_one_message(
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.usefixtures("blank_figures")
 def test_predict_lists_an_unreadable_image_and_exits_with_1(cells: Path, tmp_path: Path) -> None:
     assert parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs").returncode == 0
     (tmp_path / "bad.png").write_text("no image")
@@ -293,6 +301,8 @@ def test_predict_lists_an_unreadable_image_and_exits_with_1(cells: Path, tmp_pat
     assert result.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
 
 
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.usefixtures("blank_figures")
 def test_explain_prints_peaks_and_overlaps_and_lists_unreadable_images(cells: Path, tmp_path: Path) -> None:
     assert parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs").returncode == 0
     run, out = tmp_path / "runs" / "resnet20", tmp_path / "heatmaps"

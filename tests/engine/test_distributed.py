@@ -1,5 +1,6 @@
 """Distributed training: two processes have the losses of one, predict each image once, and report errors once."""
 
+import json
 import os
 import signal
 import socket
@@ -21,8 +22,8 @@ from parfocal.models.checkpoints import read_tensors
 from parfocal.models.resnet import build_resnet
 from parfocal.run import Run
 from parfocal.schema import MachineConfig
-from parfocal.training.signals import TrainingInterruptedError
-from tests.cells import SMALL_RECIPE
+from parfocal.training.stopping import TrainingInterruptedError
+from tests.cells import SMALL_RECIPE, draw_cells
 from tests.training.resuming import assert_identical_runs, call_at_step
 
 SLOW_RECIPE = {**SMALL_RECIPE, "epochs": 2, "learning_rate": 0.002}
@@ -39,6 +40,13 @@ def _build_command(cells: Path, out: Path, *changes: str) -> list[str]:
 def _run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def _find_free_address() -> dict[str, str]:
+    """Return the environment variables with an address on which processes can meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
 
 
 def _read_probabilities(run: Run, split: str) -> pd.DataFrame:
@@ -76,9 +84,7 @@ def test_two_machines_unfreeze_one_stage_after_another(cells: Path, tmp_path: Pa
         "class_weights": "balanced",
     }
     command = _build_command(cells, tmp_path / "two", *_format_changes(changes))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    address = _find_free_address()
     environments = [{**os.environ, **address, "NODE_RANK": str(rank)} for rank in range(2)]
     machines = [
         subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for environment in environments
@@ -97,57 +103,25 @@ def test_two_machines_unfreeze_one_stage_after_another(cells: Path, tmp_path: Pa
     assert changed == {"fc", "layer3", "layer2"}
 
 
-# Runs the command line. At the step that the environment names, only the second process receives SIGTERM.
-_STOP_SCRIPT = """
-import os, signal
+# Runs command lines one after another in each of two processes, because a start takes longer than a small run. Of each
+# job, only the second process receives SIGTERM at the step `stop_at`, and the disk is full at the checkpoint `full_at`.
+_JOBS_SCRIPT = """
+import errno, io, json, os, signal, sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from parfocal.commands import main
-from parfocal.training import step
+from parfocal.io import explain_write_errors
+from parfocal.training import checkpoint, step
+from tests.report.read_report import draw_blank_figures
 
-steps, train_step = int(os.environ["STOP_AT"]), step.train_step
+train_step, write_tensors = step.train_step, checkpoint.write_tensors
+steps = saves = 0
 def count_steps(*args):
     global steps
     steps -= 1
-    if steps == 0 and os.environ.get("LOCAL_RANK") == "1":
+    if steps == 0 and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
     return train_step(*args)
-step.train_step = count_steps
-main()
-"""
-
-
-def test_a_signal_to_one_process_stops_all_and_they_resume_to_the_bit(cells: Path, tmp_path: Path) -> None:
-    script = tmp_path / "stop.py"
-    script.write_text(_STOP_SCRIPT)
-    changes = _format_changes({**SMALL_RECIPE, "batch_size": 4, "devices": 2, "optimizer": "adam", "dropout": 0.2})
-
-    def run(out: str, stop_at: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / out), *arguments]
-        return _run(command, STOP_AT=str(stop_at))
-
-    assert run("whole", -1, *changes).returncode == 0
-    stopped = run("stopped", 16, *changes)
-    assert stopped.returncode == 128 + signal.SIGTERM
-    assert "Stopped by SIGTERM in epoch 2, after step 10 of 12" in stopped.stderr
-    assert run("stopped", -1, "--resume").returncode == 0
-    assert_identical_runs(tmp_path / "whole" / "resnet20", tmp_path / "stopped" / "resnet20")
-
-
-def test_an_error_in_the_data_is_reported_once(cells: Path, tmp_path: Path) -> None:
-    (cells / "new_dataset" / "train" / "5.bmp").unlink()
-    done = _run(_build_command(cells, tmp_path / "two", *_format_changes({**SMALL_RECIPE, "devices": 2})))
-    assert done.returncode == 1
-    assert done.stderr.count("Error: ") == 1
-    assert "Traceback" not in done.stderr
-
-
-# Runs the command line. The disk is full when rank 0 saves the checkpoint whose number the environment gives.
-_FULL_DISK_SCRIPT = """
-import errno, os
-from parfocal.commands import main
-from parfocal.io import explain_write_errors
-from parfocal.training import checkpoint
-
-saves, write_tensors = int(os.environ["FULL_AT"]), checkpoint.write_tensors
 def count_saves(path, *args):
     global saves
     saves -= 1
@@ -155,31 +129,99 @@ def count_saves(path, *args):
         with explain_write_errors(path):
             raise OSError(errno.ENOSPC, "No space left on device")
     write_tensors(path, *args)
-checkpoint.write_tensors = count_saves
-main()
+step.train_step, checkpoint.write_tensors = count_steps, count_saves
+
+for name, job in json.loads(Path("jobs.json").read_text()).items():
+    steps, saves = job.get("stop_at", -1), job.get("full_at", -1)
+    sys.argv = ["parfocal", "train", *job["arguments"]]
+    errors, code = io.StringIO(), 0
+    with redirect_stdout(io.StringIO()), redirect_stderr(errors), draw_blank_figures():
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    Path(f"{name}-{os.environ['RANK']}.json").write_text(json.dumps([code, errors.getvalue()]))
 """
+_ERRORS: dict[str, tuple[dict[str, Any], str]] = {
+    "first-checkpoint": ({}, "last.ckpt: the disk is full"),
+    "checkpoint-within-an-epoch": ({"save_every": 1e-9}, "last.ckpt: the disk is full"),
+    "logger": ({"loggers": "tensorboard"}, "loggers=tensorboard cannot be opened"),
+    "submission": ({"epochs": 1}, "submission.csv"),
+}
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({}, "last.ckpt: the disk is full"),
-    ({"save_every": 1e-9}, "last.ckpt: the disk is full"),
-    ({"loggers": "tensorboard"}, "loggers=tensorboard cannot be opened"),
-    ({"epochs": 1}, "submission.csv"),
-])  # fmt: skip
-def test_an_error_of_rank_zero_is_reported_once_and_ends_all_processes(
-    cells: Path, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    script = tmp_path / "full.py"
-    script.write_text(_FULL_DISK_SCRIPT)
-    # A file is in the place of the logger's folder, and a folder in the place of the submission.
-    (tmp_path / "two" / "resnet20" / "submission.csv").mkdir(parents=True)
-    (tmp_path / "two" / "resnet20" / "tensorboard").touch()
-    arguments = _format_changes({**SMALL_RECIPE, "batch_size": 4, "devices": 2, **changes})
-    command = [sys.executable, str(script), "train", str(cells), "--out", str(tmp_path / "two"), *arguments]
-    done = _run(command, FULL_AT="1" if "ckpt" in message else "-1")
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs, exit codes and errors of jobs that the same two processes ran."""
+    folder = tmp_path_factory.mktemp("jobs")
+    cells = str(draw_cells(folder / "cells"))
+    changes = {**SMALL_RECIPE, "batch_size": 4, "devices": 2}
+    arguments = _format_changes({**changes, "optimizer": "adam", "dropout": 0.2})
+    jobs: dict[str, dict[str, Any]] = {
+        "whole": {"arguments": [cells, "--out", "whole", *arguments]},
+        "stopped": {"arguments": [cells, "--out", "stopped", *arguments], "stop_at": 16},
+        "resumed": {"arguments": [cells, "--out", "stopped", "--resume"]},
+    }
+    for name, (error_changes, message) in _ERRORS.items():
+        # A file is in the place of the logger's folder, and a folder in the place of the submission.
+        (folder / name / "resnet20" / "submission.csv").mkdir(parents=True)
+        (folder / name / "resnet20" / "tensorboard").touch()
+        arguments = _format_changes({**changes, **error_changes})
+        jobs[name] = {"arguments": [cells, "--out", name, *arguments], "full_at": 1 if "ckpt" in message else -1}
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    shared = {
+        **_find_free_address(),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PARFOCAL_STORES": str(folder / "stores"),
+        "TORCHELASTIC_RUN_ID": "jobs",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    command = [sys.executable, "-c", _JOBS_SCRIPT]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return folder
+
+
+def _read_job(folder: Path, name: str) -> tuple[list[int], str]:
+    """Return the exit codes of both processes, and all that they wrote to stderr."""
+    codes, errors = zip(*(json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)), strict=True)
+    return list(codes), "".join(errors)
+
+
+def test_a_signal_to_one_process_stops_all_and_they_resume_to_the_bit(jobs: Path) -> None:
+    assert _read_job(jobs, "whole")[0] == [0, 0]
+    codes, errors = _read_job(jobs, "stopped")
+    assert codes == [128 + signal.SIGTERM] * 2
+    assert "Stopped by SIGTERM in epoch 2, after step 10 of 12" in errors
+    assert _read_job(jobs, "resumed")[0] == [0, 0]
+    assert_identical_runs(jobs / "whole" / "resnet20", jobs / "stopped" / "resnet20")
+
+
+@pytest.mark.parametrize("name", _ERRORS)
+def test_an_error_of_rank_zero_is_reported_once_and_ends_all_processes(jobs: Path, name: str) -> None:
+    codes, errors = _read_job(jobs, name)
+    assert codes == [1, 1]
+    assert errors.count("Error: ") == 1
+    assert _ERRORS[name][1] in errors
+    assert "Traceback" not in errors
+
+
+def test_an_error_in_the_data_is_reported_once(cells: Path, tmp_path: Path) -> None:
+    (cells / "new_dataset" / "train" / "5.bmp").unlink()
+    done = _run(_build_command(cells, tmp_path / "two", *_format_changes({**SMALL_RECIPE, "devices": 2})))
     assert done.returncode == 1
     assert done.stderr.count("Error: ") == 1
-    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

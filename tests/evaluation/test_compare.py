@@ -218,6 +218,18 @@ def test_seeds_of_one_recipe_on_different_images_count_every_image_once(tmp_path
     assert expected in comparison.not_compared_reason
 
 
+def test_seeds_on_different_images_of_few_patients_have_a_mean_without_interval(tmp_path: Path) -> None:
+    predictions = _draw_predictions(0.5)
+    runs = [
+        _save_run(tmp_path / f"resnet18-seed{seed}", _select(predictions, rows), "valid", seed=seed)
+        for seed, rows in enumerate((slice(0, 60), slice(40, 160)))
+    ]
+    (result,) = compare_runs(runs).results
+    accuracies = [_compute_metrics(run, "valid")["accuracy"] for run in runs]
+    assert result.metrics["accuracy"].value == pytest.approx(np.mean(accuracies))
+    assert result.metrics["accuracy"].interval is None
+
+
 def test_duplicated_rows_stay_two_rows(tmp_path: Path) -> None:
     predictions = _draw_predictions(0.5, 1)
     ids = tuple(str(number // 2) for number in range(len(predictions)))

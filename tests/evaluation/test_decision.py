@@ -12,9 +12,9 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation import decision as decision_module
 from parfocal.evaluation.decision import DECISIONS, Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.fellow_eyes import FellowEyes
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.out_of_distribution import OodMonitor
+from parfocal.evaluation.patients import FellowEyes
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
 from parfocal.run import Run

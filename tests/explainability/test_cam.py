@@ -9,14 +9,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.explainability.cam import METHODS, SCORE, compute_class_maps, compute_split_maps
+from parfocal.explainability.cam import METHODS, SCORE, ClassMaps, compute_class_maps
+from parfocal.explainability.images import EvalImages, load_eval_images
 from parfocal.models.classifier import Classifier
-from parfocal.models.ordinal import OrdinalHeadName
 from parfocal.run import Run
 from tests.evaluation.trained_run import trained as trained
 
 
-def _make_classifier(model: str, n_classes: int, link: OrdinalHeadName = "none", seed: int = 0) -> Classifier:
+def _make_classifier(model: str, n_classes: int, link: str = "none", seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
     names = [f"class {number}" for number in range(n_classes)]
     classifier = Classifier(model, names, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3), ordinal_head=link)
@@ -38,7 +38,7 @@ def _make_pixels(n_images: int, side: int, seed: int = 0) -> np.ndarray:
     seed=st.integers(0, 1000),
 )
 def test_the_mean_of_a_map_plus_the_bias_is_the_logit(
-    model: str, classes: int, link: OrdinalHeadName, side: int, seed: int
+    model: str, classes: int, link: str, side: int, seed: int
 ) -> None:
     classifier, pixels = _make_classifier(model, classes, link, seed), _make_pixels(2, side, seed)
     maps = compute_class_maps(classifier, pixels)
@@ -66,7 +66,7 @@ def test_a_value_that_all_classes_share_is_no_evidence() -> None:
 
 
 @pytest.mark.parametrize("link", ["none", "regression"])
-def test_grad_cam_at_the_last_stage_equals_the_class_activation_map(link: OrdinalHeadName) -> None:
+def test_grad_cam_at_the_last_stage_equals_the_class_activation_map(link: str) -> None:
     classifier, pixels = _make_classifier("resnet18", 3, link), _make_pixels(3, 64)
     exact, by_gradient = compute_class_maps(classifier, pixels), compute_class_maps(classifier, pixels, "gradcam")
     np.testing.assert_allclose(by_gradient.values, exact.values, rtol=1e-4, atol=1e-5)
@@ -103,15 +103,21 @@ def test_occlusion_finds_the_decisive_area() -> None:
     assert np.abs(map_[5:, 5:]).max() < 1e-6
 
 
+def _compute_split_maps(run: Run, ids: list[str], split: str = "test") -> tuple[ClassMaps, EvalImages]:
+    classifier = Classifier.load(run.weights_path)
+    images = load_eval_images(run, split, ids)
+    return compute_class_maps(classifier, images.pixels), images
+
+
 def test_the_maps_of_a_split_are_in_the_order_of_the_ids(trained: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
     ids = [f"./new_dataset/test/{number}.bmp" for number in (5, 2)]
-    maps = compute_split_maps(run, ids)
-    assert maps.ids == tuple(ids)
+    maps, images = _compute_split_maps(run, ids)
+    assert images.ids == tuple(ids)
     assert maps.names == ("normal", "blast")
     assert maps.pixels.shape == (2, 32, 32, 3)
-    assert maps.unreadable == {}
-    np.testing.assert_allclose(maps.values[:1], compute_split_maps(run, ids[:1]).values, atol=1e-4)
+    assert images.unreadable == {}
+    np.testing.assert_allclose(maps.values[:1], _compute_split_maps(run, ids[:1])[0].values, atol=1e-4)
 
 
 def test_unreadable_images_are_listed_and_the_others_kept(trained: Path) -> None:
@@ -120,25 +126,25 @@ def test_unreadable_images_are_listed_and_the_others_kept(trained: Path) -> None
     content = missing.read_bytes()
     missing.unlink()
     try:
-        maps = compute_split_maps(run, ["./new_dataset/test/1.bmp", "./new_dataset/test/2.bmp"])
-        empty = compute_split_maps(run, ["./new_dataset/test/1.bmp"])
+        maps, images = _compute_split_maps(run, ["./new_dataset/test/1.bmp", "./new_dataset/test/2.bmp"])
+        empty, no_images = _compute_split_maps(run, ["./new_dataset/test/1.bmp"])
     finally:
         missing.write_bytes(content)
-    assert maps.ids == ("./new_dataset/test/2.bmp",)
-    assert maps.unreadable == empty.unreadable == {"./new_dataset/test/1.bmp": "the file is missing"}
+    assert images.ids == ("./new_dataset/test/2.bmp",)
+    assert images.unreadable == no_images.unreadable == {"./new_dataset/test/1.bmp": "the file is missing"}
     assert (len(maps), len(empty)) == (1, 0)
 
 
 def test_an_unknown_split_id_method_or_stage_is_an_error(trained: Path, tmp_path: Path) -> None:
     run = Run(trained / "runs" / "resnet20")
     with pytest.raises(UsageError, match=r"resnet20 has no split 'tset'\. Did you mean 'test'\?"):
-        compute_split_maps(run, [], "tset")
+        _compute_split_maps(run, [], "tset")
     with pytest.raises(
         ParfocalError, match=r"no such ids in test: 99\.bmp\. They look like \./new_dataset/test/0\.bmp"
     ):
-        compute_split_maps(run, ["./new_dataset/test/0.bmp", "99.bmp"])
+        _compute_split_maps(run, ["./new_dataset/test/0.bmp", "99.bmp"])
     with pytest.raises(ParfocalError, match="There are no weights"):
-        compute_split_maps(Run(tmp_path), ["x"])
+        _compute_split_maps(Run(tmp_path), ["x"])
     classifier = _make_classifier("resnet20", 2)
     with pytest.raises(UsageError, match="Did you mean 'gradcam'"):
         compute_class_maps(classifier, _make_pixels(1, 32), "grad-cam")

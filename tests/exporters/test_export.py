@@ -13,12 +13,13 @@ import pytest
 import parfocal
 from parfocal.data.decode import prepare_image
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.predictions import Predictions
 from parfocal.exporters import export as export_module
-from parfocal.exporters.export import VerificationError
-from parfocal.exporters.formats import FORMATS, Safetensors, load_export, read_metadata
+from parfocal.exporters.export import VerificationError, describe_decision_rule
+from parfocal.exporters.formats import FORMATS, Safetensors
 from parfocal.models.classifier import Classifier
+from parfocal.recipe import load_recipe
 from parfocal.run import Run
 from parfocal.schema import ImagesConfig
 from tests.evaluation.trained_run import trained as trained
@@ -71,8 +72,8 @@ def test_every_format_predicts_what_the_evaluation_and_predict_report(
 ) -> None:
     exported = parfocal.export(run.folder, format_name, tmp_path, precision=precision)
     assert exported.path == tmp_path / f"resnet20{FORMATS[format_name].suffix}"
-    metadata = read_metadata(exported.path, format_name)
-    probabilities = load_export(exported.path, format_name)(_prepare_test_images(trained, metadata))
+    predict, metadata = FORMATS[format_name].load(exported.path)
+    probabilities = predict(_prepare_test_images(trained, metadata))
     np.testing.assert_allclose(probabilities, _test_probabilities(run), atol=tolerance)
     parfocal.predict(run.folder, [trained / "cells" / "resnet_18_test.csv"], tmp_path / "out.csv")
     table = pd.read_csv(tmp_path / "out.csv")
@@ -105,7 +106,7 @@ def test_a_new_format_is_one_class(run: Run, tmp_path: Path, monkeypatch: pytest
 
 def test_the_metadata_says_how_to_prepare_images_and_interpret_probabilities(run: Run, tmp_path: Path) -> None:
     exported = parfocal.export(run.folder, "safetensors", tmp_path / "cells.safetensors")
-    metadata = read_metadata(exported.path, "safetensors")
+    _, metadata = FORMATS["safetensors"].load(exported.path)
     assert metadata["classes"] == ["normal", "blast"]
     assert metadata["codes"] == ["0", "1"]
     assert metadata["input"]["shape"] == ["images", 40, 40, 3]
@@ -150,7 +151,7 @@ def test_int8_is_compared_with_the_network_before_quantization(run: Run, tmp_pat
     assert list(exported.results) == ["run", "float32", "int8"]
     assert all(result.images_per_second > 0 for result in exported.results.values())
     assert all(result.accuracy is not None for result in exported.results.values())
-    assert read_metadata(exported.path, "openvino")["int8"]
+    assert FORMATS["openvino"].load(exported.path)[1]["int8"]
     assert exported.path.name.startswith("resnet20-int8")
     assert 0 < exported.verification.max_difference < 0.5
     assert exported.path.with_suffix(".bin").stat().st_size < run.weights_path.stat().st_size / 2
@@ -214,3 +215,33 @@ def test_wrong_options_are_rejected(run: Run, trained: Path, tmp_path: Path, mon
     monkeypatch.setattr("parfocal.exporters.formats.find_spec", lambda package: None)
     with pytest.raises(ParfocalError, match=r"onnx is not installed. .*parfocal\[export\]"):
         parfocal.export(run.folder, "onnx")
+
+
+def _make_predictions(n_classes: int) -> Predictions:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 200)
+    probabilities = (rng.dirichlet(np.ones(3), 200) + np.eye(3)[truth])[:, :n_classes]
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    ids = tuple(map(str, range(200)))
+    return Predictions(ids, ids, truth % n_classes, probabilities, ("a", "b", "c")[:n_classes])
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "changes", "goal", "rule"),
+    [
+        (2, {}, None, "the most probable class"),
+        (2, {}, "specificity=0.8", "b if its probability is at least "),
+        (3, {"ordered": True}, "kappa", "the expected grade (sum of each grade times its probability), cut at"),
+        (
+            3,
+            {"ordered": True, "referable": 1},
+            "cost=5",
+            "the most probable class; positive if the probabilities of b",
+        ),
+    ],
+)
+def test_the_decision_rule_is_described(n_classes: int, changes: dict[str, Any], goal: str | None, rule: str) -> None:
+    recipe = load_recipe(None, **changes)
+    predictions = _make_predictions(n_classes)
+    decision = fit_decision(predictions, DecisionOptions(goal), Decision(), recipe.evaluation, None)
+    assert describe_decision_rule(predictions.classes, recipe, decision).startswith(rule)

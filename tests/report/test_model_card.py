@@ -8,7 +8,7 @@ import numpy as np
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.predictions import Predictions
-from parfocal.exporters.metadata import build_metadata
+from parfocal.exporters.export import build_metadata
 from parfocal.recipe import load_recipe
 from parfocal.report.model_card import build_model_card
 from parfocal.run import Run

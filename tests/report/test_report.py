@@ -16,8 +16,8 @@ from parfocal.commands.tables import print_results
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.fellow_eyes import FellowEyes
 from parfocal.evaluation.operating_point import OperatingPoint
+from parfocal.evaluation.patients import FellowEyes
 from parfocal.recipe import load_recipe
 from parfocal.report.report import find_best_run
 from parfocal.run import Run, open_runs
@@ -60,7 +60,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_loads_nothing_from_a_server(runs: Path) -> None:
-    page = read_report(runs)
+    path = parfocal.compare(runs).report_path
+    assert path is not None
+    page = path.read_text(encoding="utf-8")
     links = _LinkCollector()
     links.feed(page)
     assert links.urls
@@ -77,6 +79,15 @@ def test_it_names_the_selection_and_the_majority_class_baseline(runs: Path) -> N
     assert "Test split: not used for any choice" in page
     assert "&lt;b&gt;odd &amp; name&lt;/b&gt;" in page
     assert "<b>odd" not in page
+
+
+def test_it_opens_with_the_answer(runs: Path) -> None:
+    header = read_report(runs).partition("<header>")[2].partition("</header>")[0]
+    best = find_best_run(open_runs([runs])).name
+    assert re.search(rf"<h1>.*{best}.*</h1>", header)
+    assert re.search(r"<strong>.*[01]\.\d{3}", header)
+    assert "Always predicting the largest class would score 50.0% accuracy." in header
+    assert "too few patients to test it" in header
 
 
 def test_an_alarm_that_ended_before_the_best_epoch_is_not_at_the_top(runs: Path, tmp_path: Path) -> None:
@@ -121,13 +132,13 @@ def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, 
     graded_metrics = evaluate_split(predictions, config, decision)
     metrics = run.read_metrics()
     metrics["test"]["operating_point"] = graded_metrics["operating_point"]
-    metrics["test"].pop("patients", None)
+    metrics["test"].pop("by_group", None)
     run.write_metrics(metrics)
     (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", read_report(run.folder))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
     assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
     assert cells[-2:] == ["–", "–"]
-    metrics["test"]["patients"] = {"excluded": 3}
+    metrics["test"]["by_group"] = {"excluded": 3}
     metrics["test"].pop("operating_point")
     run.write_metrics(metrics)
     page = read_report(run.folder)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.serving.examples import EXAMPLE_NAMES
+from parfocal.serving.examples import EXAMPLE_TITLES
 from parfocal.serving.limits import Limits
 from parfocal.serving.server import serve_in_background
 from tests.data.example_files import encode_with_pillow
@@ -225,9 +225,9 @@ def test_pages_load_nothing_from_other_sites_and_have_no_inline_scripts(client: 
 
 def test_the_examples_are_readable_and_all_different(client: httpx.Client) -> None:
     examples = client.get("examples").json()
-    assert [example["name"] for example in examples] == list(EXAMPLE_NAMES)
+    assert [example["name"] for example in examples] == list(EXAMPLE_TITLES)
     files = [client.get(example["file"].lstrip("/")).content for example in examples]
-    assert len(set(files)) == len(EXAMPLE_NAMES)
+    assert len(set(files)) == len(EXAMPLE_TITLES)
     assert all(client.post("v1/predict", content=file).status_code == 200 for file in files)
     assert _expect_error(client.get("examples/eye-9"), 404)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import parfocal
 from parfocal.errors import UsageError
-from parfocal.models.resnet import ARCHITECTURES
+from parfocal.models.architectures import ARCHITECTURES
 from parfocal.recipe import list_keys, load_recipe
 from parfocal.training.autoconfig import SET_BY_USER, plan_from_fingerprint, plan_variants
 from parfocal.training.fingerprint import Fingerprint

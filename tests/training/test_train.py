@@ -5,22 +5,31 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import parfocal
-from parfocal.data.table import Table
+from parfocal.data.table import Table, build_rows
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.models.checkpoints import read_tensors
+from parfocal.models.resnet import build_resnet
+from parfocal.recipe import load_recipe
+from parfocal.training import environment as environment_module
 from parfocal.training import train as train_module
 from parfocal.training import trainer
+from parfocal.training.train import validate_feasible, validate_select
 from tests.cells import SMALL_RECIPE
+from tests.report.read_report import read_report
 from tests.training.resuming import assert_identical_runs, call_at_step
+
+FINAL_MAP_1X1: dict[str, Any] = {"model": "resnet18", "crop_size": 32}
+"""A network whose last feature map is a single pixel."""
 
 
 @pytest.mark.parametrize(
@@ -92,6 +101,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cells: Pat
     assert not other["conv1.weight"].equal(first["conv1.weight"])
 
 
+def test_drawing_the_test_curve_changes_no_weight(cells: Path, tmp_path: Path) -> None:
+    runs = [parfocal.train(cells, out=tmp_path / str(on), test_curve=on, **SMALL_RECIPE)[0] for on in (False, True)]
+    without, with_curve = (read_tensors(run.weights_path)[0] for run in runs)
+    assert all(with_curve[key].equal(value) for key, value in without.items())
+    assert runs[0].read_metrics()["best_epoch"] == runs[1].read_metrics()["best_epoch"]
+
+
 def test_networks_that_are_compared_share_everything_else(cells: Path, tmp_path: Path) -> None:
     changes = {**SMALL_RECIPE, "epochs": 1, "model": ["plain20", "resnet20"]}
     runs = parfocal.train(cells, out=tmp_path / "runs", **changes)
@@ -118,28 +134,35 @@ main()
 """
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Compute with two threads."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 @pytest.mark.parametrize("kill_at", [2, 15])
+@pytest.mark.usefixtures("two_threads")
 def test_killed_and_resumed_it_ends_with_the_same_weights(cells: Path, tmp_path: Path, kill_at: int) -> None:
     changes = {
         **SMALL_RECIPE,
-        "epochs": 4,
+        "epochs": 3,
         "dropout": 0.2,
         "optimizer": "adam",
         "learning_rate": 0.002,
         "schedule": "cosine",
     }
     pairs = [f"{key}={value}" for key, value in changes.items()]
-
-    def run(out: str, *options: str, kill_at: int = -1) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", _KILLED_TRAINING, "train", str(cells), *pairs, "--out", str(tmp_path / out)]
-        environment = {**os.environ, "KILL_AT": str(kill_at), "OMP_NUM_THREADS": "2"}
-        return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
-
-    assert run("complete").returncode == 0
-    assert run("killed", kill_at=kill_at).returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", _KILLED_TRAINING, "train", str(cells), *pairs, "--out", str(tmp_path / "killed")]
+    environment = {**os.environ, "KILL_AT": str(kill_at), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert not list((tmp_path / "killed").rglob("metrics.json"))
-    assert run("killed", "--resume").returncode == 0
-    assert_identical_runs(tmp_path / "complete" / "resnet20", tmp_path / "killed" / "resnet20")
+    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    (resumed,) = parfocal.train(cells, out=tmp_path / "killed", resume=True)
+    assert_identical_runs(complete.folder, resumed.folder)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +218,7 @@ def test_a_finished_run_stays_as_it_is_and_a_resumed_one_records_its_environment
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     environment = run.read_environment()
     before = modification_times()
-    monkeypatch.setattr(train_module, "__version__", "another version")
+    monkeypatch.setattr(environment_module, "__version__", "another version")
     parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
     assert modification_times() == before
     (run.folder / "metrics.json").unlink()
@@ -244,6 +267,7 @@ def test_a_bad_image_stops_training_unless_its_fault_is_waived(
     assert "./new_dataset/train/5.bmp" not in run.table_path.read_text()
     findings = {finding["code"]: finding for finding in run.read_environment()["data"]["findings"]}
     assert f"Waived by allow={code}" in findings[code]["message"]
+    assert f"Checks that the recipe waives: {code}." in read_report(run)
 
 
 @pytest.mark.parametrize("fault", ["missing", "corrupt"])
@@ -276,6 +300,25 @@ def test_training_that_diverges_names_the_images_and_what_to_change(cells: Path,
     with pytest.raises(ParfocalError, match=r"diverged in epoch 1, step \d"):
         parfocal.train(cells, out=tmp_path / "high", **{**SMALL_RECIPE, "learning_rate": 1e4})
     assert not (tmp_path / "runs" / "resnet20" / "last.ckpt").exists()
+
+
+def test_training_that_diverges_later_keeps_its_last_checkpoint(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**SMALL_RECIPE, "epochs": 2}
+    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def diverge() -> None:
+        monkeypatch.setattr(torch.nn.functional, "cross_entropy", lambda *args, **kw: cross_entropy(*args, **kw) * 1e9)
+
+    n_steps = -(-complete.read_environment()["data"]["rows"]["train"] // complete.recipe.training.batch_size)
+    call_at_step(n_steps + 2, diverge, monkeypatch)
+    with pytest.raises(ParfocalError, match="diverged in epoch 2, step 2"):
+        parfocal.train(cells, out=tmp_path / "runs", **changes)
+    monkeypatch.undo()
+    (resumed,) = parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    assert_identical_runs(resumed.folder, complete.folder)
 
 
 def test_early_stopping_ends_a_run_and_resuming_adds_nothing(cells: Path, tmp_path: Path) -> None:
@@ -311,3 +354,81 @@ def test_every_json_file_of_a_run_is_standard_json(cells: Path, tmp_path: Path) 
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     for path in run.folder.glob("*.json"):
         json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("select", ["kappa", "quadratic_kappa", "auc"])
+def test_a_selection_metric_that_is_undefined_on_validation_is_rejected_with_the_missing_classes(select: str) -> None:
+    with pytest.raises(UsageError, match=rf"select={select} needs two classes .* no image of b, c\. Use select="):
+        validate_select(select, {"a": 5, "b": 0, "c": 0})
+    validate_select(select, {"a": 5, "b": 1, "c": 0})
+    validate_select("balanced_accuracy", {"a": 5, "b": 0, "c": 0})
+
+
+def _table(n_images: int) -> Table:
+    names = [str(index) for index in range(n_images)]
+    labels = [index % 2 for index in range(n_images)]
+    rows = build_rows(names, [Path(name) for name in names], labels, ["train"] * n_images, names)
+    return Table(rows, ("no", "yes"), ("0", "1"), "synthetic")
+
+
+@pytest.mark.parametrize(
+    ("n_images", "changes", "message"),
+    [
+        (7995, {"batch_size": 8, "devices": 8}, r"7,995 images into batches of 7 .*is batch_size=9; or use fewer"),
+        (
+            47,
+            {"batch_size": 2, "nodes": 2},
+            r"batches of 1 and more; each of 2 processes .* smallest .* is batch_size=3;",
+        ),
+        (
+            3,
+            {"batch_size": 8, "devices": 4},
+            "each of 4 processes needs an image of every batch. Instead, use fewer",
+        ),
+        (48, {"sampling": "factors", "factors": [1, 2, 3]}, "factors has 3 numbers, train has 2 classes"),
+        (
+            48,
+            {"sampling": "factors", "factors": [0.001, 0]},
+            "factors=0.001, 0.0 select no image of the training split",
+        ),
+        (
+            48,
+            {**FINAL_MAP_1X1, "batch_size": 1},
+            r"with crop_size=32 the last feature map is 1×1.*The smallest batch that works is batch_size=2; or",
+        ),
+        (
+            49,
+            {**FINAL_MAP_1X1, "batch_size": 2},
+            r"batches of 1 and more; with crop_size=32 .*batch_size=3; or choose a larger crop_size",
+        ),
+        (48, {**FINAL_MAP_1X1, "batch_size": 2, "devices": 2}, r"two images on each device.*is batch_size=4;"),
+        (1, {**FINAL_MAP_1X1, "batch_size": 1}, "Instead, choose a larger crop_size"),
+    ],
+)
+def test_a_recipe_that_cannot_train_is_rejected(n_images: int, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        validate_feasible(load_recipe(None, **changes), _table(n_images))
+
+
+@pytest.mark.parametrize(
+    ("n_images", "changes"),
+    [
+        (7995, {"batch_size": 9, "devices": 8}),
+        (7995, {"batch_size": 8, "devices": 7, "crop_size": 224}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 2}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 2, "devices": 2, "sync_batchnorm": True}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 1, "crop_size": 40}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 1, "stem": "small"}),
+        (48, {**FINAL_MAP_1X1, "batch_size": 1, "init": "imagenet", "freeze": "head"}),
+        (48, {"sampling": "factors", "factors": [1, 0]}),
+    ],
+)
+def test_a_recipe_that_can_train_is_accepted(n_images: int, changes: dict[str, Any]) -> None:
+    validate_feasible(load_recipe(None, **changes), _table(n_images))
+
+
+def test_batch_norm_cannot_train_on_a_single_image_with_a_1x1_feature_map() -> None:
+    network = build_resnet("resnet18", n_classes=2).train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        network(torch.rand(1, 3, 32, 32))
+    assert network(torch.rand(1, 3, 33, 33)).shape == (1, 2)

@@ -1,4 +1,4 @@
-"""The command line: each command has one file, which parses the arguments, calls the library, and prints the result.
+"""The command line: each command has a file, which parses the arguments, calls the library, and prints the result.
 
 Nothing heavy is imported before a command runs, so that help appears at once.
 """
@@ -67,13 +67,12 @@ COMMANDS = (
     bench,
     recipes,
 )
-
 for command in COMMANDS:
     app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 
 def main() -> None:
-    """Run the command line. A user's mistake ends in one message and exit code 1 (data, run) or 2 (usage)."""
+    """Run the command line. A user's mistake ends in a message and exit code 1 (data, run) or 2 (usage)."""
     try:
         app()
     except ParfocalError as error:

@@ -1,14 +1,11 @@
 """`parfocal bench`: find what limits the training speed on this data and this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from parfocal.commands.options import ChangesArgument, DataArgument, RecipeOption
-
-if TYPE_CHECKING:
-    from parfocal.training.diagnosis import Measurements
 
 
 def bench(
@@ -33,17 +30,7 @@ def bench(
 
     loaded = load_recipe(recipe, **parse_changes(changes or []))
     diagnosis = measure_speed(data, loaded, seconds=seconds)
-    print_table("measurement", "rate", "unit", rows=_table_rows(diagnosis.measurements))
-    typer.echo(f"\n{diagnosis.message}")
-    typer.echo("What to change, most promising first:")
-    for suggestion in diagnosis.suggestions:
-        typer.echo(f"- {suggestion}")
-    if out:
-        write_json(out, {**asdict(diagnosis), "recipe": loaded.model_dump(mode="json")})
-        typer.echo(f"Results: {out}")
-
-
-def _table_rows(measurements: "Measurements") -> list[tuple[str, str, str]]:
+    measurements = diagnosis.measurements
     step_gflops = measurements.step_rate * measurements.gflop_per_image
     rows = [
         ("data loading alone", f"{measurements.loading_rate:,.1f}", "images/s"),
@@ -52,12 +39,19 @@ def _table_rows(measurements: "Measurements") -> list[tuple[str, str, str]]:
         ("waiting for batches", f"{measurements.waiting:.1%}", "of the time"),
         ("work per image", f"{measurements.gflop_per_image:,.1f}", "GFLOP, forward and backward"),
         ("work of the step", f"{step_gflops:,.0f}", f"GFLOP/s in {measurements.precision}"),
-        *(
-            (f"matrix multiplication, {name}", f"{rate:,.0f}", "GFLOP/s")
-            for name, rate in measurements.matmul_gflops.items()
-        ),
-        ("FLOPs utilization", f"{measurements.flops_utilization:.0%}", f"of {measurements.precision}"),
     ]
+    rows += [
+        (f"matrix multiplication, {precision}", f"{rate:,.0f}", "GFLOP/s")
+        for precision, rate in measurements.matmul_gflops.items()
+    ]
+    rows.append(("FLOPs utilization", f"{measurements.flops_utilization:.0%}", f"of {measurements.precision}"))
     if measurements.gpu_memory_gb:
         rows.append(("memory", f"{measurements.gpu_used_gb:.1f}", f"of {measurements.gpu_memory_gb:.1f} GB on the GPU"))
-    return rows
+    print_table("measurement", "rate", "unit", rows=rows)
+    typer.echo(f"\n{diagnosis.message}")
+    typer.echo("What to change, most promising first:")
+    for suggestion in diagnosis.suggestions:
+        typer.echo(f"- {suggestion}")
+    if out:
+        write_json(out, {**asdict(diagnosis), "recipe": loaded.model_dump(mode="json")})
+        typer.echo(f"Results: {out}")

@@ -38,11 +38,12 @@ def explain(
 ) -> None:
     """Show which image regions support a prediction: write sheets of heat maps, the maps, and their measurements.
 
-    Several runs are shown side by side. If some images cannot be read, the command lists them with the reasons, writes
+    Runs are shown side by side. If some images cannot be read, the command lists them with the reasons, writes
     the rest, and exits with 1.
 
     Example: `parfocal explain runs/demo/resnet18 test -o heatmaps`
     """
+    from parfocal.commands.tables import print_table
     from parfocal.errors import UsageError
     from parfocal.evaluation.predict import split_runs_and_images
     from parfocal.explainability.explain import explain as explain_images
@@ -53,8 +54,35 @@ def explain(
             "List a split (valid, test) or images after the run folders, for example: `parfocal explain RUN test`"
         )
     result = explain_images(runs, images, out, method=method, stage=stage, n_per_kind=per_kind, ids=ids, masks=masks)
-    _print_peaks(result)
-    _print_region_overlap(result)
+    rows = [
+        (
+            *(str(row[name]) for name in ("run", "id", "kind", "truth", "predicted")),
+            f"{row['probability']:.3f}",
+            str(row["map"]),
+            f"{row['peak']:.2f}",
+            f"{row['peak_x']:.0f}, {row['peak_y']:.0f}",
+        )
+        for row in result.heatmaps.to_dict("records")
+    ]
+    headings = ("run", "image", "kind", "truth", "predicted", "probability", "map of", "peak", "at x, y")
+    print_table(*headings, rows=rows)
+    # How the maps of the true class overlap with the masks, and what random maps would reach.
+    rows = [
+        (
+            name,
+            region,
+            str(overlap.n_images),
+            f"{overlap.hit_rate:.1%}",
+            f"{overlap.random_hit_rate:.1%}",
+            "–" if overlap.share is None else f"{overlap.share:.1%}",
+            f"{overlap.random_share:.1%}",
+        )
+        for name, localization in result.localization.items()
+        for region, overlap in localization.mask_overlaps.items()
+    ]
+    if rows:
+        typer.echo()
+        print_table("run", "region", "images", "peak in mask", "if random", "share in mask", "if random", rows=rows)
     _print_border_swap(result)
     for path in result.sheets:
         typer.echo(f"Sheet: {path}")
@@ -65,48 +93,20 @@ def explain(
         raise typer.Exit(1)
 
 
-def _print_peaks(result: "Explanation") -> None:
-    """Print the highest value of each map that is shown."""
-    from parfocal.commands.tables import new_table, show
-
-    table = new_table("run", "image", "kind", "truth", "predicted", "probability", "map of", "peak", "at x, y")
-    for row in result.heatmaps.to_dict("records"):
-        cells = [str(row[name]) for name in ("run", "id", "kind", "truth", "predicted")]
-        position = f"{row['peak_x']:.0f}, {row['peak_y']:.0f}"
-        table.add_row(*cells, f"{row['probability']:.3f}", str(row["map"]), f"{row['peak']:.2f}", position)
-    if table.row_count:
-        show(table)
-
-
-def _print_region_overlap(result: "Explanation") -> None:
-    """Print how the maps of the true class overlap with the masks, and what random maps would reach."""
-    from parfocal.commands.tables import new_table, show
-
-    table = new_table("run", "region", "images", "peak in mask", "if random", "share in mask", "if random")
-    for name, localization in result.localization.items():
-        for region, overlap in localization.mask_overlaps.items():
-            share = "–" if overlap.share is None else f"{overlap.share:.1%}"
-            hit_rates = (f"{overlap.hit_rate:.1%}", f"{overlap.random_hit_rate:.1%}")
-            table.add_row(name, region, str(overlap.n_images), *hit_rates, share, f"{overlap.random_share:.1%}")
-    if table.row_count:
-        show()
-        show(table)
-
-
 def _print_border_swap(result: "Explanation") -> None:
     """Print how much of the maps lies on border and background, and a warning if predictions depend on the border."""
-    from parfocal.commands.tables import new_table, show
+    from parfocal.commands.tables import print_table, show
 
-    shares = ("on the border", "border area", "on background", "background area")
-    table = new_table("run", "images", *shares, "changed by border swap", "by center swap")
     swaps = {name: item.border_swap for name, item in result.localization.items() if item.border_swap is not None}
+    rows: list[tuple[str, ...]] = []
     for name, swap in swaps.items():
         values = (swap.border_share, swap.border_area, swap.background_share, swap.background_area)
         values += (swap.border_change_rate, swap.center_change_rate)
-        table.add_row(name, str(swap.n_images), *(f"{value:.1%}" for value in values))
-    if table.row_count:
-        show()
-        show(table)
+        rows.append((name, str(swap.n_images), *(f"{value:.1%}" for value in values)))
+    if rows:
+        shares = ("on the border", "border area", "on background", "background area")
+        typer.echo()
+        print_table("run", "images", *shares, "changed by border swap", "by center swap", rows=rows)
     for name, swap in swaps.items():
         if swap.warning:
             show(f"Warning: {name}: {swap.warning}")

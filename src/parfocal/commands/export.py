@@ -1,7 +1,7 @@
 """`parfocal export`: export a trained network to a format that other programs run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,9 +36,9 @@ def export(
     """Export a network that maps the pixels of prepared images to calibrated probabilities, and write its model card.
 
     The metadata of the file says how to prepare images and how to interpret the probabilities. The export is loaded in
-    its own runtime and verified against the run on up to 200 validation images. If a predicted class differs, or a
-    probability differs by more than 0.01 (0.03 for bf16 and int8), the exit code is 1 and the file is kept as
-    NAME.refused.
+    the runtime of its format and verified against the run on up to 200 validation images. If a predicted class
+    differs, or a probability differs by more than 0.01 (0.03 for bf16 and int8), the exit code is 1 and the file is
+    kept as NAME.refused.
 
     Example: `parfocal export runs/demo/resnet18 --to onnx`
     """
@@ -58,10 +58,10 @@ def export(
 def _print_verification(exported: "Exported") -> None:
     from parfocal.commands.tables import print_table
 
-    rows: list[Any] = []
-    for name, result in exported.results.items():
-        accuracy = "–" if result.accuracy is None else f"{result.accuracy:.4f}"
-        rows.append((name, f"{result.images_per_second:.1f}", accuracy))
+    rows = [
+        (name, f"{result.images_per_second:.1f}", "–" if result.accuracy is None else f"{result.accuracy:.4f}")
+        for name, result in exported.results.items()
+    ]
     n_images = len(next(iter(exported.results.values())).predicted)
     print_table(f"on {n_images} images of {exported.source}", "images/s", "accuracy", rows=rows)
     verification = exported.verification

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.commands.completion import complete_change
-from parfocal.commands.options import DataArgument
+from parfocal.commands.options import DataArgument, complete_change
 
 
 def plan(

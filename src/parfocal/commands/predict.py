@@ -24,7 +24,7 @@ def predict(
 ) -> None:
     """Predict new images and write a CSV with the class, the probabilities and the flags (positive, referred, unusual).
 
-    The probabilities of several runs are averaged. If some images cannot be read, the command lists them with the
+    The probabilities of all runs are averaged. If some images cannot be read, the command lists them with the
     reasons, writes the rest, and exits with 1.
 
     Example: `parfocal predict runs/demo/resnet18 cells/ -o cells.csv`

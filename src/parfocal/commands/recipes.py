@@ -1,11 +1,11 @@
-"""`parfocal recipes`: list the packaged recipes, explain one, or list all keys."""
+"""`parfocal recipes`: list the packaged recipes, explain a recipe, or list all keys."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from parfocal.commands.completion import complete_recipe
+from parfocal.commands.options import complete_recipe
 
 _AUTO_DESCRIPTION = "Planned from your data. See the plan and its reasons with `parfocal plan DATA`."
 
@@ -15,14 +15,14 @@ def recipes(
     keys: Annotated[bool, typer.Option("--keys", help="List all keys of a recipe, with default and meaning.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the recipe to this file, to edit it.")] = None,
 ) -> None:
-    """List the packaged recipes, explain one, or list all keys.
+    """List the packaged recipes, explain a recipe, or list all keys.
 
     Example: `parfocal recipes leukemia -o mine.yaml`
     """
     from parfocal.commands.tables import print_table
     from parfocal.errors import UsageError
     from parfocal.io import write_text
-    from parfocal.recipe import describe_keys
+    from parfocal.recipe import describe_keys, load_recipe
     from parfocal.recipe_file import AUTO, find_packaged_recipes, read_recipe_file
 
     if keys:
@@ -30,7 +30,20 @@ def recipes(
     elif name is None:
         if out:
             raise UsageError("Choose the recipe to write: `parfocal recipes NAME -o FILE`")
-        _print_list()
+        documented: list[tuple[str, ...]] = []
+        others: list[tuple[str, ...]] = [(AUTO, _AUTO_DESCRIPTION, "")]
+        for packaged in find_packaged_recipes():
+            file = read_recipe_file(packaged)
+            row = (packaged, load_recipe(packaged).about, " ".join(file.experiments))
+            if file.document:
+                documented.append((*row, file.document))
+            else:
+                others.append(row)
+        typer.echo("Experiments of the source documents (one assignment, four reports)\n")
+        print_table("recipe", "about", "experiments", "source", rows=documented)
+        typer.echo("\nParfocal's own recipes\n")
+        print_table("recipe", "about", "experiments", rows=others)
+        typer.echo("\nExplain a recipe: parfocal recipes NAME")
     elif out:
         read_recipe_file(name)
         write_text(out, find_packaged_recipes().get(name, Path(name)).read_text(encoding="utf-8"))
@@ -39,27 +52,6 @@ def recipes(
         typer.echo(f"{AUTO}: {_AUTO_DESCRIPTION}\n\nparfocal plan DATA\nparfocal train DATA --recipe {AUTO}")
     else:
         _print_recipe(name)
-
-
-def _print_list() -> None:
-    from parfocal.commands.tables import print_table
-    from parfocal.recipe import load_recipe
-    from parfocal.recipe_file import AUTO, find_packaged_recipes, read_recipe_file
-
-    documented: list[tuple[str, ...]] = []
-    ours: list[tuple[str, ...]] = [(AUTO, _AUTO_DESCRIPTION, "")]
-    for name in find_packaged_recipes():
-        file = read_recipe_file(name)
-        row = (name, load_recipe(name).about, " ".join(file.experiments))
-        if file.document:
-            documented.append((*row, file.document))
-        else:
-            ours.append(row)
-    typer.echo("Experiments of the source documents (one assignment, four reports)\n")
-    print_table("recipe", "about", "experiments", "source", rows=documented)
-    typer.echo("\nParfocal's own recipes\n")
-    print_table("recipe", "about", "experiments", rows=ours)
-    typer.echo("\nExplain a recipe: parfocal recipes NAME")
 
 
 def _print_recipe(name: str) -> None:

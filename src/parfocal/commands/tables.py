@@ -29,6 +29,7 @@ from parfocal.report.formatting import (
     format_p_value,
     format_share,
     read_labeled_metrics,
+    select_point_classes,
     select_table_metrics,
 )
 from parfocal.reported import find_reported_accuracy
@@ -39,61 +40,54 @@ _TEXT_COLUMNS = {
     "predicted", "reason", "source", "split", "trains", "tta", "unit", "value",
 }  # fmt: skip
 _FOOTNOTE = (
-    "The 95 % confidence intervals are bootstrapped over groups, which are patients if the data names them. Intervals "
-    "and p-values reflect the choice of images, not the randomness of training. Compare several seeds for that."
+    "The 95 % confidence intervals are bootstrapped over {groups}. Intervals and p-values reflect the choice of "
+    "images, not the randomness of training. Compare several seeds for that."
 )
 
 
 def print_table(*headings: str, rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text under headings."""
-    table = new_table(*headings)
+    """Print rows of text under headings. Text columns are aligned left, numbers right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index == 0 or heading in _TEXT_COLUMNS else "right")
     for row in rows:
         table.add_row(*row)
     show(table)
 
 
 def show(table: Table | str = "") -> None:
-    """Print a table or a line, fitted to the width of the terminal if there is one."""
+    """Print a table or a line, fitted to the width of the terminal if there is any."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=200)
     console.print(table, highlight=False, markup=not isinstance(table, str))
 
 
-def new_table(*headings: str) -> Table:
-    """Return an empty table. Text columns are aligned left, numbers right."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 or heading in _TEXT_COLUMNS else "right")
-    return table
-
-
 def print_results(runs: Sequence[Run]) -> None:
-    """Print the validation and test results of each run, with intervals and the majority-class baseline.
+    """Print the results of each run by split, with intervals and the majority-class baseline.
 
-    If a source document reports an accuracy, it is shown too. The highest test accuracy of all epochs, if it was
-    recorded, is marked as chosen on test.
+    The accuracy that a source document reports, and the highest test accuracy of all epochs, are shown if known.
     """
     reported = {run.name: find_reported_accuracy(run.recipe) for run in runs}
-    reported_column = ["reported"] if any(reported.values()) else []
-    ordered = any(run.recipe.evaluation.ordered for run in runs)
-    metrics = add_baseline(select_for_order(TABLE_METRICS, ordered))
-    headings = [HEADINGS[metric] for metric in metrics]
+    has_reported = any(reported.values())
     tta = find_tta_to_show(runs)
-    tta_column = ["tta"] if tta else []
-    # The reported accuracy follows the accuracy, which is the first metric.
-    headings[1:1] = reported_column
-    table = new_table("run", "best epoch", "split", "images", *tta_column, *headings)
+    metrics = add_baseline(select_for_order(TABLE_METRICS, any(run.recipe.evaluation.ordered for run in runs)))
+    metric_headings = [HEADINGS[metric] for metric in metrics]
+    if has_reported:
+        # The reported accuracy follows the accuracy, which is the first metric.
+        metric_headings.insert(1, "reported")
+    rows: list[list[str]] = []
     for run in runs:
         for row in summarize([run]):
             cells = [str(row.metrics[metric]) for metric in metrics]
-            cells[1:1] = [str(MetricValue(reported[run.name].get(row.split)))] if reported_column else []
+            if has_reported:
+                cells.insert(1, str(MetricValue(reported[run.name].get(row.split))))
             tta_cell = [tta[run.name]] if tta else []
-            table.add_row(run.name, str(row.best_epoch), row.split, str(row.n_images), *tta_cell, *cells)
+            rows.append([run.name, str(row.best_epoch), row.split, str(row.n_images), *tta_cell, *cells])
         if highest := run.read_metrics().get("chosen_on_test"):
             accuracy = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
-            table.add_row(run.name, str(highest["epoch"]), "test", "", *("" for _ in tta_column), accuracy)
-    show(table)
+            rows.append([run.name, str(highest["epoch"]), "test", "", *([""] if tta else []), accuracy])
+    print_table("run", "best epoch", "split", "images", *(["tta"] if tta else []), *metric_headings, rows=rows)
     if tta:
         show(describe_tta(runs))
     if few_groups := describe_few_groups(runs):
@@ -104,7 +98,7 @@ def print_results(runs: Sequence[Run]) -> None:
 
 
 def print_comparison(runs: Sequence[Run], comparison: Comparison) -> None:
-    """Print the results of each run, means over seeds if there are several, and the differences with p-values."""
+    """Print the results of each run, means over seeds if there are any, and the differences with p-values."""
     print_results(runs)
     if any(len(result.runs) > 1 for result in comparison.results):
         show()
@@ -114,16 +108,28 @@ def print_comparison(runs: Sequence[Run], comparison: Comparison) -> None:
 
 
 def print_compared_results(comparison: Comparison) -> None:
-    """Print the results of each group of runs: mean and standard deviation if a group has several runs."""
+    """Print the results of each group of runs: mean and standard deviation if a group has more than one run."""
     metrics = select_table_metrics(comparison)
+    has_groups = comparison.groups_are != "images"
+    rows = [
+        (
+            f"{result.name} ({len(result.runs)} runs)" if len(result.runs) > 1 else result.name,
+            str(result.n_images),
+            *([str(result.n_groups)] if has_groups else []),
+            *(str(result.metrics[metric]) for metric in metrics),
+            f"{result.majority_accuracy:.3f}",
+        )
+        for result in comparison.results
+    ]
     headings = [HEADINGS[metric] for metric in metrics]
-    table = new_table(f"on {comparison.split}", "images", "groups", *headings, "majority")
-    for result in comparison.results:
-        name = f"{result.name} ({len(result.runs)} runs)" if len(result.runs) > 1 else result.name
-        cells = [str(result.metrics[metric]) for metric in metrics]
-        majority = f"{result.majority_accuracy:.3f}"
-        table.add_row(name, str(result.n_images), str(result.n_groups), *cells, majority)
-    show(table)
+    print_table(
+        f"on {comparison.split}",
+        "images",
+        *([comparison.groups_are] if has_groups else []),
+        *headings,
+        "majority",
+        rows=rows,
+    )
 
 
 def print_differences(comparison: Comparison) -> None:
@@ -133,19 +139,21 @@ def print_differences(comparison: Comparison) -> None:
         show(f"{comparison.not_compared_reason}, so their differences are not tested.")
     if not comparison.differences:
         return
-    table = new_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significant")
-    for difference in comparison.differences:
-        if difference.metric in metrics:
-            p_values = (difference.p_value, difference.adjusted_p_value, difference.mcnemar_p_value)
-            table.add_row(
-                f"{difference.first} – {difference.second}",
-                HEADINGS[difference.metric],
-                str(difference.metric_value),
-                *map(format_p_value, p_values),
-                "yes" if difference.significant else "no",
-            )
-    show(table)
-    show(_FOOTNOTE)
+    rows = [
+        (
+            f"{difference.first} – {difference.second}",
+            HEADINGS[difference.metric],
+            str(difference.metric_value),
+            format_p_value(difference.p_value),
+            format_p_value(difference.adjusted_p_value),
+            format_p_value(difference.mcnemar_p_value),
+            "yes" if difference.significant else "no",
+        )
+        for difference in comparison.differences
+        if difference.metric in metrics
+    ]
+    print_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significant", rows=rows)
+    show(_FOOTNOTE.format(groups=comparison.groups_are))
 
 
 def print_decisions(runs: Sequence[Run]) -> None:
@@ -157,40 +165,39 @@ def print_decisions(runs: Sequence[Run]) -> None:
 
 def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
     """Print the decision results of (run, split, metrics)."""
-    points = new_table("operating point", "goal", "split", "predicted", "sensitivity", "specificity", "precision")
-    referrals = new_table("referral", "split", "target coverage", "coverage", "referral rate", "selective accuracy")
-    fused = new_table("fellow eyes", "split", "weight of the others", "accuracy", "single image")
+    points: list[list[str]] = []
+    referrals: list[list[str]] = []
+    fused: list[list[str]] = []
     for run, split, metrics in metrics_by_split:
         if point := metrics.get("operating_point"):
-            # With two classes the second is the positive one. With thresholds between grades, every grade is shown.
-            classes = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
-            for name in classes:
-                class_metrics = {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]}
+            for name, class_metrics in select_point_classes(point).items():
                 cells = [format_metric(class_metrics, metric) for metric in ("recall", "specificity", "precision")]
-                points.add_row(run, point["goal"], split, name, *cells)
+                points.append([run, point["goal"], split, name, *cells])
         if referral := metrics.get("referral"):
             cells = [format_share(referral[name]) for name in ("coverage", "referral_rate", "selective_accuracy")]
-            referrals.add_row(run, split, f"{referral['target_coverage']:g}", *cells)
+            referrals.append([run, split, f"{referral['target_coverage']:g}", *cells])
         if fusion := metrics.get("fellow_eyes"):
             cells = [f"{fusion['weight']:.2f}", format_metric(fusion, "accuracy"), format_metric(metrics, "accuracy")]
-            fused.add_row(run, split, *cells)
-    for table in (points, referrals, fused):
-        if table.row_count:
+            fused.append([run, split, *cells])
+    point_headings = ("operating point", "goal", "split", "predicted", "sensitivity", "specificity", "precision")
+    referral_headings = ("referral", "split", "target coverage", "coverage", "referral rate", "selective accuracy")
+    fused_headings = ("fellow eyes", "split", "weight of the others", "accuracy", "single image")
+    for headings, rows in ((point_headings, points), (referral_headings, referrals), (fused_headings, fused)):
+        if rows:
             show()
-            show(table)
+            print_table(*headings, rows=rows)
 
 
 def print_external_results(metrics_by_run: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the results of runs on another data set, with the majority-class baseline and the decision results."""
     names = add_baseline(select_distinct(TABLE_METRICS, list(metrics_by_run.values())))
-    table = new_table("run", "images", *(HEADINGS[name] for name in names))
-    for run, metrics in metrics_by_run.items():
-        row = SummaryRow.from_metrics(run, "external", metrics)
-        table.add_row(run, str(row.n_images), *(str(row.metrics[name]) for name in names))
-    show(table)
+    summary = [SummaryRow.from_metrics(run, "external", metrics) for run, metrics in metrics_by_run.items()]
+    rows = [(row.run, str(row.n_images), *(str(row.metrics[name]) for name in names)) for row in summary]
+    print_table("run", "images", *(HEADINGS[name] for name in names), rows=rows)
     first = next(iter(metrics_by_run.values()))
     show(f"Evaluated on {first['source']}")
     data = Path(first["data"]).name
-    if few_groups := format_few_groups((data, metrics) for metrics in metrics_by_run.values()):
+    named_metrics = [(data, metrics) for metrics in metrics_by_run.values()]
+    if few_groups := format_few_groups(first["groups_are"], named_metrics):
         show(few_groups)
     _print_decision_tables((run, data, metrics) for run, metrics in metrics_by_run.items())

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.commands.completion import complete_recipe
-from parfocal.commands.options import ChangesArgument, DataArgument
+from parfocal.commands.options import ChangesArgument, DataArgument, complete_recipe
 
 
 def train(
@@ -19,9 +18,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The folder for the runs. [default: runs/DATA-RECIPE]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the runs that were interrupted.")] = False,
 ) -> None:
-    """Train one network, or train several networks and compare them.
+    """Train a network, or train networks and compare them.
 
-    Values separated by commas train one run each; so does an experiment of the recipe (`experiment=depth`). The runs
+    Values separated by commas train a run each; so does an experiment of the recipe (`experiment=depth`). The runs
     are compared at the end. `--recipe auto` plans a recipe from the data. The file `report.html` in the run folder is
     updated after each epoch.
 

@@ -11,6 +11,7 @@ To add an augmentation, write a function that draws a matrix for each image, lis
 
 import copy
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -327,6 +328,8 @@ def _load_custom_transform(name: str) -> CustomTransform:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UsageError(f"custom_transform={name} is not of the form module:function.")
+    # Albumentations asks PyPI for a newer version when it is imported, unless this is set.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         transform: Any = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

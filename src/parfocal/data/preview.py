@@ -55,4 +55,9 @@ def write_preview(path: Path, table: Table, store: Store, recipe: Recipe) -> Non
     """Write the preview as PNG."""
     # A class name with two dollar signs is not a formula.
     with atomic_write(path) as temporary, mpl.rc_context({"text.parse_math": False}):
-        draw_preview(table, store, recipe).savefig(temporary, format="png", dpi=110)
+        figure = draw_preview(table, store, recipe)
+        # Compute the layout once; `savefig` would compute it twice.
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+        figure.set_layout_engine(None)
+        figure.savefig(temporary, format="png", dpi=110)

@@ -50,7 +50,7 @@ def compute_resident_bytes(n_images: int, recipe: Recipe, free_bytes: float) -> 
 
 
 def prefetch(batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches on the device; each is copied from pinned memory while the previous one is used."""
+    """Yield batches on the device; each is copied from pinned memory while the batch before it is used."""
     if device.type == "cpu":
         yield from batches
         return

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import openvino
 
 CHUNK_SIZE = 16
-"""Images that one core processes at a time; larger chunks are not faster and need more memory."""
+"""Images that a core processes at a time; larger chunks are not faster and need more memory."""
 
 Precision = Literal["float32", "bf16"]
 """The number format that a network computes in."""
@@ -45,7 +45,7 @@ def trace_network(network: nn.Module, image_size: int) -> torch.jit.ScriptModule
         warnings.simplefilter("ignore")
         # The check would run and trace the network once more.
         traced: Any = torch.jit.trace(network.eval(), example, check_trace=False)
-        # Freezing computes what depends on weights alone. OpenVINO would do so incorrectly with several streams.
+        # Freezing computes what depends on weights alone. OpenVINO would do so incorrectly with more than 1 stream.
         return torch.jit.freeze(traced, optimize_numerics=False)
 
 
@@ -57,7 +57,7 @@ def convert_to_openvino(network: nn.Module, image_size: int) -> "openvino.Model"
 
 
 class OpenVinoNetwork:
-    """A compiled network, from uint8 pixels to one row per image, for any number of images and threads.
+    """A compiled network, from uint8 pixels to a row for each image, for any number of images and threads.
 
     Many images are distributed over the cores in chunks, which gives the highest throughput. A single image is
     processed by all cores together, which gives the lowest latency.
@@ -73,7 +73,7 @@ class OpenVinoNetwork:
         self._pool = ThreadPoolExecutor(self._throughput_requests.qsize(), thread_name_prefix="compiled")
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return one row per image, in the same order."""
+        """Return a row for each image, in the same order."""
         if len(pixels) == 1:
             return _infer(self._latency_requests, pixels)
         chunks = [pixels[start : start + CHUNK_SIZE] for start in range(0, len(pixels), CHUNK_SIZE)]
@@ -81,7 +81,7 @@ class OpenVinoNetwork:
 
 
 def _create_requests(model: "openvino.CompiledModel") -> "SimpleQueue[openvino.InferRequest]":
-    """Return a queue of as many inference requests as may run at the same time; a thread waits for a free one."""
+    """Return a queue of as many inference requests as may run at the same time; threads wait for a free request."""
     requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
     for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
         requests.put(model.create_infer_request())

@@ -35,7 +35,7 @@ _TOP_PAD_BYTES = 256 * 2**20
 def build_fabric(precision: str, machine: MachineConfig | None = None) -> "Fabric":
     """Return the Fabric for the best device of this machine; `precision` is `auto`, `bf16` or `float32`.
 
-    Only the Fabric of a recipe's `machine` section, which is for training, may have several devices.
+    Only the Fabric of a recipe's `machine` section, which is for training, may have more than 1 device.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
@@ -56,21 +56,18 @@ def build_fabric(precision: str, machine: MachineConfig | None = None) -> "Fabri
 
 
 def resolve_precision(precision: str) -> Precision:
-    """Return the precision that `auto`, `bf16` or `float32` means on this machine."""
-    return "bf16" if precision == "bf16" or (precision == "auto" and _has_bf16()) else "float32"
+    """Return the precision that `auto`, `bf16` or `float32` means on this machine.
 
-
-def _has_bf16() -> bool:
-    """Return whether bf16 runs in hardware. Emulated bf16 is slower than float32.
-
-    PARFOCAL_CPU=avx2 makes a newer processor behave like one without bf16 instructions.
+    `auto` is bf16 only in hardware, because emulated bf16 is slower than float32. PARFOCAL_CPU=avx2 makes a processor
+    behave as if it had no bf16 instructions.
     """
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if os.environ.get("PARFOCAL_CPU") == "avx2":
-        return False
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check() for check in checks if check is not None)
+    has_bf16 = precision == "bf16"
+    if precision == "auto" and torch.cuda.is_available():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif precision == "auto" and os.environ.get("PARFOCAL_CPU") != "avx2":
+        checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        has_bf16 = any(check() for check in checks if check is not None)
+    return "bf16" if has_bf16 else "float32"
 
 
 def resolve_devices(machine: MachineConfig) -> tuple[int, int]:
@@ -100,17 +97,12 @@ def retry_out_of_memory(run: Callable[[], Result], shrink: Callable[[], None], d
         try:
             return run()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
         # Outside the `except` block, which would keep the failed pass and its tensors alive.
         shrink()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error of a network means that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def build_memory_error() -> ParfocalError:

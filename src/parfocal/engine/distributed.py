@@ -25,7 +25,7 @@ def launch(fabric: Fabric) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Return whether this process is rank 0, or the only process: the one that prints and writes."""
+    """Return whether this process is rank 0, or the only process, which prints and writes."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
@@ -77,7 +77,7 @@ def all_reduce(fabric: Fabric, values: Tensor, reduce_op: str = "sum") -> Tensor
 
 
 def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
-    """Copy the running statistics of rank 0 to all processes, which computed their own from their images."""
+    """Copy the running statistics of rank 0 to all processes, which computed others from their images."""
     if fabric.world_size == 1:
         return
     for network in networks:
@@ -86,7 +86,7 @@ def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:
 
 
 def convert_sync_batchnorm(network: nn.Module, device: torch.device) -> None:
-    """Replace each batch norm with one whose statistics are those of all processes; the weights keep their names."""
+    """Make each batch norm use the statistics of all processes; the weights keep their names."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return

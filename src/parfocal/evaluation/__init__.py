@@ -1,1 +1,1 @@
-"""From predictions to figures one can defend."""
+"""From predictions to results that can be defended."""

@@ -1,4 +1,4 @@
-"""Alarms during training: the network predicts one class for almost everything, or is no better than chance."""
+"""Alarms during training: the network predicts the same class for almost everything, or is no better than chance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from math import sqrt
 from typing import Any
 
 from parfocal.errors import UsageError
-from parfocal.models import resnet
+from parfocal.models.architectures import get_architecture, resolve_architecture
 from parfocal.models.pretrained import PRETRAINED_HASHES
 from parfocal.recipe import Recipe, load_recipe
 
@@ -18,7 +18,7 @@ _COLLAPSE_SHARE = 0.95
 _COLLAPSE_MARGIN = 0.02
 
 _Z_SCORE_95 = 1.645
-"""One-sided: chance exceeds this many standard deviations once in twenty times."""
+"""One-sided: chance exceeds this many standard deviations 1 time in 20."""
 # A kappa below the first limit is always chance; above the second it never is, even with few images.
 _MIN_KAPPA_LIMIT = 0.005
 _MAX_KAPPA_LIMIT = 0.05
@@ -40,27 +40,9 @@ def alarms(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], reci
 
     `counts` holds the number of validation images of each class.
     """
-    collapses = _find_collapses(history, counts, recipe)
-    # A network that predicts only one class has a kappa of 0 as well: one alarm is enough.
-    at_chance = [
-        alarm
-        for alarm in _find_epochs_at_chance(history, counts, recipe)
-        if not any(collapse.since <= alarm.since and alarm.until <= collapse.until for collapse in collapses)
-    ]
-    return sorted([*collapses, *at_chance], key=lambda alarm: alarm.until)
-
-
-def predicted_shares(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of each class among the predictions, as columns of the history."""
-    return {
-        PREDICTED_COLUMN_PREFIX + name: values["predicted"] / metrics["count"]
-        for name, values in metrics["per_class"].items()
-    }
-
-
-def _find_collapses(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe) -> list[Alarm]:
-    collapses: list[Alarm] = []
-    true_shares = _compute_shares(counts)
+    n_images = max(1, sum(counts.values()))
+    true_shares = {name: count / n_images for name, count in counts.items()}
+    found: list[Alarm] = []
     for name, true_share in true_shares.items():
         shares = [float(row.get(PREDICTED_COLUMN_PREFIX + name, 0)) for row in history]
         # The closer the share of the images is to 1, the less room there is above it.
@@ -71,45 +53,43 @@ def _find_collapses(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, i
                 f"{_format_epochs(since, until)}: {shares[until - 1]:.1%} of the validation images are predicted as "
                 f"{name!r}, the true class of {true_share:.1%}. {cause} {_suggest_remedies(recipe)}"
             )
-            collapses.append(Alarm("collapse", since, until, text))
-    return collapses
+            found.append(Alarm("collapse", since, until, text))
 
-
-def _find_epochs_at_chance(
-    history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], recipe: Recipe
-) -> list[Alarm]:
-    at_chance: list[Alarm] = []
+    collapses = [(alarm.since, alarm.until) for alarm in found]
     min_epochs = min(_MIN_EPOCHS_AT_CHANCE, recipe.training.epochs)
-    is_at_chance = [float(row["valid_kappa"]) < _compute_kappa_limit(row, counts) for row in history]
+    is_at_chance = [float(row["valid_kappa"]) < _compute_kappa_limit(row, true_shares, n_images) for row in history]
     for since, until in _find_stretches(is_at_chance):
-        if until - since + 1 >= min_epochs:
+        # A network that predicts only a single class has a kappa of 0 as well: one alarm is enough.
+        is_collapse = any(first <= since and until <= last for first, last in collapses)
+        if until - since + 1 >= min_epochs and not is_collapse:
             kappa = float(history[until - 1]["valid_kappa"])
             text = (
                 f"{_format_epochs(since, until)}: kappa on validation is {kappa:.3f}, no better than chance. The "
                 "network does not learn from the images: there are too few training steps, the learning rate is too "
                 f"high, or the images are too small. {_suggest_remedies(recipe)}"
             )
-            at_chance.append(Alarm("no_kappa", since, until, text))
-    return at_chance
+            found.append(Alarm("no_kappa", since, until, text))
+    return sorted(found, key=lambda alarm: alarm.until)
 
 
-def _compute_kappa_limit(row: Mapping[Any, Any], counts: Mapping[str, int]) -> float:
-    """Return the kappa that random predictions with the same class frequencies exceed only one time in twenty."""
-    shares = [
-        (true_share, float(row.get(PREDICTED_COLUMN_PREFIX + name, 0)))
-        for name, true_share in _compute_shares(counts).items()
-    ]
+def predicted_shares(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the share of each class among the predictions, as columns of the history."""
+    return {
+        PREDICTED_COLUMN_PREFIX + name: values["predicted"] / metrics["count"]
+        for name, values in metrics["per_class"].items()
+    }
+
+
+def _compute_kappa_limit(row: Mapping[Any, Any], true_shares: Mapping[str, float], n_images: int) -> float:
+    """Return the kappa that random predictions with the same class frequencies exceed only 1 time in 20."""
+    shares = [(share, float(row.get(PREDICTED_COLUMN_PREFIX + name, 0))) for name, share in true_shares.items()]
     expected = sum(true * predicted for true, predicted in shares)
     if expected >= 1:
         return _MIN_KAPPA_LIMIT
     # Standard error under independence: Fleiss, Cohen and Everitt (1969).
     variance = expected + expected**2 - sum(true * predicted * (true + predicted) for true, predicted in shares)
-    standard_error = sqrt(max(0.0, variance) / max(1, sum(counts.values()))) / (1 - expected)
+    standard_error = sqrt(max(0.0, variance) / n_images) / (1 - expected)
     return min(max(_Z_SCORE_95 * standard_error, _MIN_KAPPA_LIMIT), _MAX_KAPPA_LIMIT)
-
-
-def _compute_shares(counts: Mapping[str, int]) -> dict[str, float]:
-    return {name: count / max(1, sum(counts.values())) for name, count in counts.items()}
 
 
 def _find_stretches(flags: Sequence[bool]) -> list[tuple[int, int]]:
@@ -128,7 +108,7 @@ def _format_epochs(since: int, until: int) -> str:
 
 
 def _explain_collapse(is_largest_class: bool, recipe: Recipe) -> str:
-    """Return the likely cause of predicting one class, given whether it is the largest."""
+    """Return the likely cause of predicting a single class, given whether it is the largest."""
     training = recipe.training
     is_unweighted = (
         training.sampling == "natural" and training.class_weights == "none" and not training.logit_adjustment
@@ -182,7 +162,5 @@ def _has_pretrained_weights(recipe: Recipe) -> bool:
     network = recipe.network
     if network.model not in PRETRAINED_HASHES["imagenet"] or not _is_valid_change(recipe, init="imagenet"):
         return False
-    architecture = resnet.resolve_architecture(
-        network.model, groups=network.groups, width_per_group=network.width_per_group
-    )
-    return architecture == resnet.get_architecture(network.model)
+    architecture = resolve_architecture(network.model, groups=network.groups, width_per_group=network.width_per_group)
+    return architecture == get_architecture(network.model)

@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals and p-values over groups (patients), because images of a patient are not independent.
 
-Groups are drawn with replacement, all images of a group together, and every metric is recomputed for each sample. The
+Groups are sampled with replacement, all images of a group together, and every metric is recomputed for each sample. The
 interval lies between percentiles of the samples, corrected for bias and skewness (BCa, Efron 1987) and widened for few
 groups (Hesterberg 2015), with the degrees of freedom of Satterthwaite (1946), so that groups that contribute little
 hardly count. All metrics share the same samples.
@@ -9,6 +9,7 @@ hardly count. All metrics share the same samples.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from os import cpu_count
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from parfocal.evaluation.confusion import divide
-from parfocal.evaluation.metrics import CLASS_METRICS, SPLIT_METRICS, MetricArrays, MetricKey, ResampledMetrics
+from parfocal.evaluation.metrics import CLASS_METRICS, SPLIT_METRICS, Metric, MetricArrays, MetricKey, ResampledMetrics
 from parfocal.evaluation.predictions import index_groups
 
 N_SAMPLES = 2000
@@ -27,7 +28,7 @@ MIN_GROUPS = 40
 
 # For the skewness of a metric, this many blocks of groups are left out in turn.
 _N_JACKKNIFE_BLOCKS = 100
-# Size of the largest array of one chunk of samples: fastest if it fits in the processor's cache.
+# Size of the largest array of a chunk of samples: fastest if it fits in the processor's cache.
 _MAX_ELEMENTS = 500_000
 
 
@@ -136,12 +137,12 @@ def bootstrap(
     def compute(weights: np.ndarray) -> list[MetricArrays]:
         return [metrics.compute_weighted(weights) for metrics in resampled_metrics]
 
-    def compute_chunk(start: int) -> list[MetricArrays]:
-        return compute(draw_group_weights(n_groups, range(start, min(start + chunk_size, n_samples)), seed))
+    def compute_chunk(sample_numbers: range) -> list[MetricArrays]:
+        return compute(draw_group_weights(n_groups, sample_numbers, seed))
 
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
         values, jackknife = pool.map(compute, [np.ones((1, n_groups), np.uint16), _compute_jackknife_weights(n_groups)])
-        chunks = list(pool.map(compute_chunk, range(0, n_samples, chunk_size)))
+        chunks = list(pool.map(compute_chunk, split_range(n_samples, chunk_size)))
     return [
         {
             key: BootstrapResult(
@@ -161,27 +162,21 @@ def compute_intervals(
 ) -> dict[str, Any]:
     """Return the confidence interval of every metric as plain data, with the number of samples and groups."""
     results = bootstrap([resampled], n_samples, seed)[0]
+
+    def compute(metrics: Sequence[Metric], label: str | None = None) -> dict[str, list[float] | None]:
+        names = [metric.name for metric in metrics if metric.has_interval]
+        return {name: results[(name,) if label is None else (label, name)].compute_interval(level) for name in names}
+
     return {
         "level": level,
         "n_samples": n_samples,
         "groups": len(resampled.group_names),
-        **{
-            metric.name: results[metric.name,].compute_interval(level)
-            for metric in SPLIT_METRICS
-            if metric.has_interval
-        },
-        "per_class": {
-            label: {
-                metric.name: results[label, metric.name].compute_interval(level)
-                for metric in CLASS_METRICS
-                if metric.has_interval
-            }
-            for label in resampled.classes
-        },
+        **compute(SPLIT_METRICS),
+        "per_class": {label: compute(CLASS_METRICS, label) for label in resampled.classes},
     }
 
 
-def compute_proportion(groups: Sequence[str], condition: np.ndarray, n_samples: int = N_SAMPLES) -> dict[str, Any]:
+def compute_proportion(groups: Sequence[str], condition: np.ndarray) -> dict[str, Any]:
     """Return the share of images that meet a condition, and its confidence interval over groups, as plain data."""
     names, group_index = index_groups(groups)
     n_groups = len(names)
@@ -192,21 +187,30 @@ def compute_proportion(groups: Sequence[str], condition: np.ndarray, n_samples: 
 
     value = float(compute(np.ones((1, n_groups)))[0])
     jackknife = compute(_compute_jackknife_weights(n_groups))
-    samples = compute(draw_group_weights(n_groups, range(n_samples), seed=0))
+    samples = compute(draw_group_weights(n_groups, range(N_SAMPLES), seed=0))
     return {"value": value, "interval": BootstrapResult(value, jackknife, samples, n_groups).compute_interval()}
 
 
+def split_range(stop: int, chunk_size: int) -> list[range]:
+    """Split the numbers from 0 to `stop` - 1 into consecutive chunks."""
+    return [range(stop)[start : start + chunk_size] for start in range(0, stop, chunk_size)]
+
+
+# Splits, patients and curves with the same groups use the same samples, and drawing them takes most of the time.
+@lru_cache(maxsize=4)
 def draw_group_weights(n_groups: int, sample_numbers: range, seed: int) -> np.ndarray:
-    """Draw bootstrap samples and return how often each group is in them (samples, groups)."""
+    """Draw bootstrap samples and return how often each group is in them (samples, groups), as a read-only array."""
     rows = [
         np.bincount(np.random.default_rng([seed, number]).integers(n_groups, size=n_groups), minlength=n_groups)
         for number in sample_numbers
     ]
-    return np.stack(rows).astype(np.uint16)
+    weights = np.stack(rows).astype(np.uint16)
+    weights.flags.writeable = False
+    return weights
 
 
 def _compute_jackknife_weights(n_groups: int) -> np.ndarray:
-    """Return weights that leave out one block of groups at a time (blocks, groups)."""
+    """Return weights that each leave out a block of groups (blocks, groups)."""
     n_blocks = min(n_groups, _N_JACKKNIFE_BLOCKS)
     block_of_group = np.random.default_rng(n_groups).permutation(n_groups) % n_blocks
     return (block_of_group != np.arange(n_blocks)[:, None]).astype(np.uint16)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from parfocal.evaluation.confusion import divide
 
@@ -56,14 +57,13 @@ def compute_reliability_diagram(truth: np.ndarray, probabilities: np.ndarray) ->
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Divide the logits by a temperature: above 1 lowers the confidence, below 1 raises it. The order stays."""
     logits = np.log(np.clip(probabilities, np.finfo(np.float64).tiny, None)) / temperature
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax(logits, axis=1)
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the temperature with the lowest log loss.
 
-    A weak prior at temperature 1, worth about one image, keeps a network that is correct on a handful of images from
+    A weak prior at temperature 1, worth about 1 image, keeps a network that is correct on a handful of images from
     becoming certain of everything. Among hundreds of images it has no noticeable effect.
     """
     logits = np.log(np.clip(probabilities, np.finfo(np.float64).tiny, None))
@@ -75,6 +75,5 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
         log_sum = highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
         return float((log_sum - true_logits / np.exp(log_temperature)).sum() + log_temperature**2 / 2)
 
-    low, high = np.log(_TEMPERATURE_BOUNDS)
-    result: Any = minimize_scalar(compute_loss, bounds=(low, high), method="bounded")
+    result: Any = minimize_scalar(compute_loss, bounds=tuple(np.log(_TEMPERATURE_BOUNDS)), method="bounded")
     return float(np.exp(result.x))

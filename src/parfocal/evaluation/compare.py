@@ -1,13 +1,13 @@
 """Comparison of runs on the same images: their metrics with intervals, and which differences are significant.
 
-Runs that differ only in seed or fold form a family and are compared as one, because the luck of a seed is no merit of
-a recipe. Seeds are averaged; the folds of a cross-validation are joined, each image predicted by the run that was not
-trained on it. Differences are paired: each bootstrap sample takes the same patients for both sides. Everything is
+Runs that differ only in seed or fold form a family and are compared together, because the luck of a seed is no merit
+of a recipe. Seeds are averaged; the folds of a cross-validation are combined, each image predicted by the run that was
+not trained on it. Differences are paired: each bootstrap sample takes the same patients for both sides. Everything is
 computed from the predictions files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from parfocal.evaluation.predictions import (
 )
 from parfocal.evaluation.significance import adjust_p_values, mcnemar_test, permutation_test
 from parfocal.evaluation.summary import TABLE_METRICS, MetricValue
+from parfocal.groups import GroupKind, find_common_kind
 from parfocal.notebook import render_html_table
 from parfocal.recipe import find_differences
 from parfocal.run import Run, open_runs
@@ -33,7 +34,7 @@ from parfocal.run import Run, open_runs
 COMPARED_METRICS = tuple(metric.name for metric in SPLIT_METRICS if metric.compared)
 """The metrics whose differences are tested."""
 
-# Recipes that differ only in these keys belong to one family.
+# Recipes that differ only in these keys belong to the same family.
 _IGNORED_KEYS = ("name", "about", "seed", "split.fold")
 
 BootstrapResults = dict[MetricKey, BootstrapResult]
@@ -81,34 +82,29 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results on one split and the differences between each two; or the reason why they are not compared.
+    """The results on a split and the differences between each two; or the reason why they are not compared.
 
-    `report_path` is the report that shows the comparison, if one was written.
+    `report_path` is the report that shows the comparison, if it was written.
     """
 
     split: str
     results: tuple[Result, ...]
     differences: tuple[Difference, ...]
     not_compared_reason: str = ""
+    groups_are: GroupKind = "groups"
     report_path: Path | None = None
 
     def _repr_html_(self) -> str:
         """Show the comparison in a notebook."""
         labels = [get_metric(name).label for name in TABLE_METRICS]
-        results = render_html_table(
-            f"Report: {self.report_path}" if self.report_path else "Comparison",
-            (f"on {self.split}", "images", *labels, "majority"),
-            [
-                (
-                    result.name,
-                    str(result.n_images),
-                    *(str(result.metrics[name]) for name in TABLE_METRICS),
-                    f"{result.majority_accuracy:.3f}",
-                )
-                for result in self.results
-            ],
-        )
-        differences = [
+        header = (f"on {self.split}", "images", *labels, "majority")
+        rows: list[tuple[str, ...]] = []
+        for result in self.results:
+            cells = (str(result.metrics[name]) for name in TABLE_METRICS)
+            rows.append((result.name, str(result.n_images), *cells, f"{result.majority_accuracy:.3f}"))
+        title = f"Report: {self.report_path}" if self.report_path else "Comparison"
+        results = render_html_table(title, header, rows)
+        rows = [
             (
                 f"{difference.first} – {difference.second}",
                 get_metric(difference.metric).label,
@@ -118,21 +114,19 @@ class Comparison:
             for difference in self.differences
             if difference.metric in TABLE_METRICS
         ]
-        if not differences:
-            return results
-        return results + render_html_table(
-            "Differences", ("difference", "metric", "value", "statistically significant"), differences
-        )
+        header = ("difference", "metric", "value", "statistically significant")
+        return results + render_html_table("Differences", header, rows) if rows else results
 
 
 def compare_runs(runs: Iterable[Path | str | Run], split: str = "", n_samples: int = N_SAMPLES) -> Comparison:
-    """Compare runs on one split: by default on test if all its labels are known, else on valid."""
+    """Compare runs on a split: by default on test if all its labels are known, else on valid."""
     opened = open_runs(run.folder if isinstance(run, Run) else run for run in runs)
     split = split or choose_split(opened)
     families = {
         name: {run.name: _load_labeled(run, split) for run in family} for name, family in group_runs(opened).items()
     }
-    return compare_predictions(families, split, n_samples)
+    groups_are = find_common_kind(run.groups_are for run in opened)
+    return replace(compare_predictions(families, split, n_samples), groups_are=groups_are)
 
 
 def compare_predictions(
@@ -140,16 +134,11 @@ def compare_predictions(
 ) -> Comparison:
     """Compare labeled predictions: families by name, each with the predictions of its runs by name.
 
-    Every two families are compared, or each with the `baseline` if one is named.
+    Every two families are compared, or each with the `baseline` if it is named.
     """
-    names: list[str] = []
-    labels: list[str] = []
-    predictions: list[Predictions] = []
-    for name, family in families.items():
-        for label, joined in join_folds(name, family):
-            names.append(name)
-            labels.append(label)
-            predictions.append(joined)
+    folds = {name: join_folds(name, family) for name, family in families.items()}
+    labels = [label for family in folds.values() for label, _ in family]
+    predictions = [item for family in folds.values() for _, item in family]
     mismatch = describe_mismatch(labels, predictions)
     if mismatch:
         bootstrapped = [bootstrap([ResampledMetrics(item)], n_samples)[0] for item in predictions]
@@ -157,26 +146,22 @@ def compare_predictions(
         predictions = [align_predictions(item, predictions[0]) for item in predictions]
         bootstrapped = bootstrap([ResampledMetrics(item) for item in predictions], n_samples)
 
-    by_family = {name: [position for position, family in enumerate(names) if family == name] for name in families}
-    predictions_by_family = {
-        name: [predictions[position] for position in positions] for name, positions in by_family.items()
-    }
-    bootstrapped_by_family = {
-        name: [bootstrapped[position] for position in positions] for name, positions in by_family.items()
-    }
-    results = tuple(
-        _build_result(name, family, predictions_by_family[name], bootstrapped_by_family[name], bool(mismatch))
-        for name, family in families.items()
-    )
+    results: list[Result] = []
+    predictions_by_family: dict[str, list[Predictions]] = {}
+    mean_results: dict[str, dict[str, BootstrapResult]] = {}
+    start = 0
+    for name, family in families.items():
+        rows = slice(start, start + len(folds[name]))
+        start = rows.stop
+        predictions_by_family[name] = predictions[rows]
+        results.append(_build_result(name, family, predictions[rows], bootstrapped[rows], bool(mismatch)))
+        if not mismatch:
+            mean_results[name] = {metric: _average(bootstrapped[rows], metric) for metric in COMPARED_METRICS}
     if mismatch or len(families) == 1:
-        return Comparison(split, results, (), mismatch)
-    mean_results = {
-        name: {metric: _average([item[metric,] for item in items]) for metric in COMPARED_METRICS}
-        for name, items in bootstrapped_by_family.items()
-    }
+        return Comparison(split, tuple(results), (), mismatch)
     pairs = [pair for pair in combinations(families, 2) if not baseline or baseline in pair]
     differences = _compute_differences(pairs, mean_results, predictions_by_family, n_samples)
-    return Comparison(split, results, tuple(differences))
+    return Comparison(split, tuple(results), tuple(differences))
 
 
 def choose_split(runs: Sequence[Run]) -> str:
@@ -198,7 +183,12 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
                 break
         else:
             families.append([run])
-    names = [_name_family(family) for family in families]
+    names: list[str] = []
+    for family in families:
+        # What the names of its runs share: `resnet18` for `resnet18-seed0` and `resnet18-seed1`.
+        words_by_run = [run.name.split("-") for run in family]
+        shared = [word for word in words_by_run[0] if all(word in words for words in words_by_run)]
+        names.append("-".join(shared) or family[0].name)
     for number, family in enumerate(families):
         if names.count(names[number]) > 1:
             names[number] = ", ".join(str(run.folder) for run in family)
@@ -210,13 +200,6 @@ def _same_recipe(first: Run, second: Run) -> bool:
         return False
     keys = find_differences(first.recipe, second.recipe)
     return bool(keys) and all(key in _IGNORED_KEYS or key.startswith("machine.") for key in keys)
-
-
-def _name_family(family: Sequence[Run]) -> str:
-    """Name a family after what its runs' names share: `resnet18` for `resnet18-seed0` and `resnet18-seed1`."""
-    words_by_run = [run.name.split("-") for run in family]
-    shared = [word for word in words_by_run[0] if all(word in words for words in words_by_run)]
-    return "-".join(shared) or family[0].name
 
 
 def _load_labeled(run: Run, split: str) -> Predictions:
@@ -234,24 +217,29 @@ def _build_result(
     bootstrapped: Sequence[BootstrapResults],
     has_mismatch: bool,
 ) -> Result:
-    """Return the result of a family: of its runs, and of their predictions after joining folds."""
-    is_joined = len(predictions) != len(family)
-    if is_joined:
+    """Return the result of a family: of its runs, and of their predictions after combining folds."""
+    if len(predictions) != len(family):
         run_values = [ResampledMetrics(run_predictions).compute() for run_predictions in family.values()]
     else:
         run_values = [{key: result.value for key, result in results.items()} for results in bootstrapped]
     # Intervals of means over different images would need another method.
-    averages_other_images = has_mismatch and len(predictions) > 1
+    has_intervals = not has_mismatch or len(predictions) == 1
     metrics: dict[str, MetricValue] = {}
     for metric in SPLIT_METRICS:
-        key = (metric.name,)
-        metrics[metric.name] = _build_metric_value(
-            _average([results[key] for results in bootstrapped]),
-            [values[key] for values in run_values],
-            with_interval=metric.has_interval and not averages_other_images,
+        value = float(np.mean([results[metric.name,].value for results in bootstrapped]))
+        if np.isnan(value):
+            metrics[metric.name] = MetricValue(None)
+            continue
+        has_interval = metric.has_interval and has_intervals
+        values = [of_run[metric.name,] for of_run in run_values]
+        has_std = len(values) > 1 and not np.isnan(values).any()
+        metrics[metric.name] = MetricValue(
+            value,
+            _average(bootstrapped, metric.name).compute_interval() if has_interval else None,
+            float(np.std(values, ddof=1)) if has_std else None,
         )
 
-    # An image that several runs predict counts once.
+    # An image that more than 1 run predicts counts once.
     rows = {
         image: (truth, group)
         for item in predictions
@@ -262,18 +250,8 @@ def _build_result(
     return Result(name, tuple(family), len(truths), len(set(groups)), majority_accuracy, metrics)
 
 
-def _build_metric_value(result: BootstrapResult, run_values: Sequence[float], with_interval: bool) -> MetricValue:
-    if np.isnan(result.value):
-        return MetricValue(None)
-    has_std = len(run_values) > 1 and not np.isnan(run_values).any()
-    return MetricValue(
-        result.value,
-        result.compute_interval() if with_interval else None,
-        float(np.std(run_values, ddof=1)) if has_std else None,
-    )
-
-
-def _average(results: Sequence[BootstrapResult]) -> BootstrapResult:
+def _average(bootstrapped: Sequence[BootstrapResults], metric: str) -> BootstrapResult:
+    results = [of_run[metric,] for of_run in bootstrapped]
     return BootstrapResult(
         float(np.mean([result.value for result in results])),
         np.mean([result.jackknife for result in results], axis=0),

@@ -1,7 +1,7 @@
 """Metrics of confusion matrices: accuracy, recall, precision, F1, Cohen's kappa, mean absolute error.
 
 Each function takes an array of matrices (…, K, K), with true classes as rows and predicted classes as columns, and
-returns one value per matrix: NaN where the metric is undefined. scikit-learn defines the same metrics, but takes one
+returns a value per matrix: NaN where the metric is undefined. scikit-learn defines the same metrics, but takes a
 call per matrix; the bootstrap needs thousands at once. The tests compare the two.
 """
 
@@ -67,10 +67,9 @@ def weighted_f1(matrix: Array) -> Array:
 def kappa(matrix: Array, power: int = 0) -> Array:
     """Return Cohen's kappa, with disagreements weighted by distance ** power: 0 unweighted, 1 linear, 2 quadratic.
 
-    It is 0 where truth and predictions are one and the same class throughout.
+    It is 0 where truth and predictions are the same single class throughout.
     """
-    labels = np.arange(matrix.shape[-1])
-    distance = np.abs(labels[:, None] - labels)
+    distance = _compute_distance(matrix)
     weight = (distance > 0).astype(float) if power == 0 else distance.astype(float) ** power
     observed = (matrix * weight).sum(axis=(-2, -1)) * matrix.sum(axis=(-2, -1), dtype=float)
     n_true = matrix.sum(axis=-1, dtype=float)
@@ -79,20 +78,9 @@ def kappa(matrix: Array, power: int = 0) -> Array:
     return np.where(expected > 0, 1 - divide(observed, expected), np.where(n_true.sum(axis=-1) > 0, 0.0, np.nan))
 
 
-def linear_kappa(matrix: Array) -> Array:
-    """Return Cohen's kappa with linear weights."""
-    return kappa(matrix, 1)
-
-
-def quadratic_kappa(matrix: Array) -> Array:
-    """Return Cohen's kappa with quadratic weights."""
-    return kappa(matrix, 2)
-
-
 def mean_absolute_error(matrix: Array) -> Array:
     """Return the mean distance between true and predicted class, in grades."""
-    labels = np.arange(matrix.shape[-1])
-    distance = np.abs(labels[:, None] - labels)
+    distance = _compute_distance(matrix)
     return divide((matrix * distance).sum(axis=(-2, -1)), matrix.sum(axis=(-2, -1)))
 
 
@@ -110,3 +98,8 @@ def mean_of_defined(values: Array) -> Array:
 
 def _diagonal(matrix: Array) -> Array:
     return np.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _compute_distance(matrix: Array) -> Array:
+    labels = np.arange(matrix.shape[-1])
+    return np.abs(labels[:, None] - labels)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parfocal.evaluation.bootstrap import CONFIDENCE_LEVEL, MIN_GROUPS, draw_group_weights
+from parfocal.evaluation.bootstrap import CONFIDENCE_LEVEL, MIN_GROUPS, draw_group_weights, split_range
 from parfocal.evaluation.predictions import Predictions, index_groups
 
 N_BAND_SAMPLES = 300
-"""Number of bootstrap samples of a band. Its edges are only drawn, so fewer are enough than for an interval."""
+"""Number of bootstrap samples of a band. Its edges are only plotted, so fewer are enough than for an interval."""
 
 _N_POINTS = 101
-# Size of the largest array of one chunk of samples.
+# Size of the largest array of a chunk of samples.
 _MAX_ELEMENTS = 2_000_000
 
 
@@ -26,18 +26,16 @@ class Curve:
     high: np.ndarray | None
 
 
-def compute_roc_curve(
-    predictions: Predictions, label: int, n_samples: int = N_BAND_SAMPLES, seed: int = 0
-) -> Curve | None:
+def compute_roc_curve(predictions: Predictions, label: int, n_samples: int = N_BAND_SAMPLES) -> Curve | None:
     """Return the sensitivity at each false positive rate; None without positive or without negative images."""
-    return _compute_curve(predictions, label, _interpolate_sensitivity, n_samples, seed)
+    return _compute_curve(predictions, label, _interpolate_sensitivity, n_samples)
 
 
 def compute_precision_recall_curve(
-    predictions: Predictions, label: int, n_samples: int = N_BAND_SAMPLES, seed: int = 0
+    predictions: Predictions, label: int, n_samples: int = N_BAND_SAMPLES
 ) -> Curve | None:
     """Return the precision at each recall, for the highest threshold that reaches it."""
-    return _compute_curve(predictions, label, _interpolate_precision, n_samples, seed)
+    return _compute_curve(predictions, label, _interpolate_precision, n_samples)
 
 
 def _compute_curve(
@@ -45,7 +43,6 @@ def _compute_curve(
     label: int,
     interpolate: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     n_samples: int,
-    seed: int,
 ) -> Curve | None:
     is_positive = predictions.truth == label
     if not is_positive.any() or is_positive.all():
@@ -73,19 +70,14 @@ def _compute_curve(
     y = compute_rows(np.ones((1, n_groups), np.uint16))[0]
     if n_groups < MIN_GROUPS:
         return Curve(x, y, None, None)
-    chunk_size = max(1, _MAX_ELEMENTS // len(order))
-    samples = np.concatenate(
-        [
-            compute_rows(draw_group_weights(n_groups, range(start, min(start + chunk_size, n_samples)), seed))
-            for start in range(0, n_samples, chunk_size)
-        ]
-    )
+    chunks = split_range(n_samples, max(1, _MAX_ELEMENTS // len(order)))
+    samples = np.concatenate([compute_rows(draw_group_weights(n_groups, chunk, seed=0)) for chunk in chunks])
     low, high = np.quantile(samples, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2], axis=0)
     return Curve(x, y, low, high)
 
 
 def _interpolate_sensitivity(true_positives: np.ndarray, false_positives: np.ndarray, x: np.ndarray) -> np.ndarray:
-    # Where several points have the same false positive rate, the last one counts: the highest sensitivity.
+    # Where points have the same false positive rate, the last counts: it has the highest sensitivity.
     false_positive_rate = np.append(0, false_positives / false_positives[-1])
     sensitivity = np.append(0, true_positives / true_positives[-1])
     return np.interp(x, false_positive_rate, sensitivity)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
-from parfocal.evaluation.fellow_eyes import FellowEyes
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.out_of_distribution import OodMonitor
+from parfocal.evaluation.patients import FellowEyes
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.referral import ConformalReferral
 from parfocal.evaluation.temperature import Temperature
@@ -43,7 +43,7 @@ class DecisionOptions:
     """The options of `evaluate`. None keeps what was decided before; "none", 0 and False turn a decision off.
 
     `tta` is no decision, but the name of the views for test-time augmentation; "recipe" takes those of the recipe.
-    `others` holds the options of decisions that have no parameter of their own here.
+    `others` holds the options of decisions that have no parameter here.
     """
 
     operating_point: str | None = None
@@ -59,7 +59,7 @@ class DecisionOptions:
                 raise UsageError(f"{name} is not an option of evaluate. {did_you_mean(name, [*names, 'tta'])}")
 
     def get(self, kind: type[ValidationDecision]) -> Any:
-        """Return the option of a kind of decision; None if it is to stay as it was."""
+        """Return the option of a kind of decision; None to keep what was decided before."""
         return self.others.get(kind.option, getattr(self, kind.option, None)) if kind.option else None
 
     def check(self, config: EvaluationConfig, n_classes: int) -> None:
@@ -93,17 +93,17 @@ class Decision:
 
     @property
     def operating_point(self) -> OperatingPoint | None:
-        """The operating point, if there is one."""
+        """The operating point; None if there is none."""
         return self.get(OperatingPoint)
 
     @property
     def referral(self) -> ConformalReferral | None:
-        """The referral to a human, if there is one."""
+        """The referral to a human; None if there is none."""
         return self.get(ConformalReferral)
 
     @property
     def ood(self) -> OodMonitor | None:
-        """The out-of-distribution monitor, if there is one."""
+        """The out-of-distribution monitor; None if there is none."""
         return self.get(OodMonitor)
 
     @property
@@ -137,14 +137,14 @@ class Decision:
         calibrated = self.calibrate(predictions)
         labels = self.predict_labels(calibrated.probabilities)
         sections: dict[str, Any] = {}
-        for decision in (self._calibration, *self._after_calibration):
+        for decision in self.with_fitted(self._calibration).fitted:
             metrics = decision.evaluate(predictions, calibrated, labels)
             if metrics is not None:
                 sections[decision.section] = metrics
         return sections
 
     def describe(self) -> list[str]:
-        """Return one sentence for each decision."""
+        """Return a sentence for each decision."""
         return [decision.describe() for decision in self.fitted]
 
     def as_dict(self) -> dict[str, Any]:
@@ -174,13 +174,10 @@ class Decision:
     def _calibration(self) -> Temperature:
         return self.get(Temperature) or Temperature()
 
-    @property
-    def _after_calibration(self) -> list[ValidationDecision]:
-        return [decision for decision in self.fitted if not isinstance(decision, Temperature)]
-
     def _apply_calibrated(self, batch: PredictedBatch) -> PredictedBatch:
-        for decision in self._after_calibration:
-            batch = decision.apply(batch)
+        for decision in self.fitted:
+            if not isinstance(decision, Temperature):
+                batch = decision.apply(batch)
         return batch
 
 

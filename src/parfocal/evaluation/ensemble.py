@@ -1,4 +1,4 @@
-"""Ensembles: average the predictions of several runs, and evaluate the average like a run."""
+"""Ensembles: average the predictions of runs, and evaluate the average like a run."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from parfocal.evaluation.compare import Comparison, choose_split, compare_predic
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split, write_predictions
 from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch
+from parfocal.groups import find_common_kind
 from parfocal.io import write_json
 from parfocal.run import Run, open_runs
 
@@ -46,17 +47,18 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     with write_predictions(ensemble, averages) as written:
         decision = fit_decision(written["valid"], options, previous, config)
         metrics = {split: evaluate_split(predictions, config, decision) for split, predictions in written.items()}
-    # Each member has its own test-time augmentation.
+    # Test-time augmentation can differ between members.
     replace(decision, tta="").save(ensemble.decision_path)
     ensemble.write_metrics(metrics)
     write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
     split = choose_split([*runs, ensemble])
     compared = {name: {name: predictions} for name, predictions in by_split[split].items()}
-    return compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
+    comparison = compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
+    return replace(comparison, groups_are=find_common_kind(run.groups_are for run in runs))
 
 
 def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
-    """Return the mean probabilities of several runs for the same images."""
+    """Return the mean probabilities of runs for the same images."""
     mismatch = describe_mismatch(list(predictions), list(predictions.values()))
     if mismatch:
         raise ParfocalError(f"{mismatch}. An ensemble needs the same images for all runs.")

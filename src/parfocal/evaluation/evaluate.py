@@ -9,8 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from parfocal.data.checks import check_and_prepare
 from parfocal.data.store import Store
 from parfocal.data.table import Table
@@ -53,8 +51,8 @@ def evaluate(
     of referral to a human (0 for no referral). `tta` names the views for test-time augmentation, such as "d4" ("recipe"
     for those of the recipe). `fellow_eyes` also evaluates each image combined with the others of its patient.
 
-    Errors in the data that the recipe does not allow are raised. Images that have become unreadable, and are allowed to
-    be, are left out and listed in the metrics.
+    Errors in the data that the recipe does not allow are raised. Unreadable images that it allows are left out and
+    listed in the metrics.
     """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
     options = DecisionOptions(operating_point, refer, tta, fellow_eyes, others)
@@ -104,7 +102,7 @@ def evaluate_run(
     predictions: dict[str, Predictions],
     options: DecisionOptions | None = None,
 ) -> None:
-    """Write the predictions, decision, submission and metrics of a run; call it in one process only."""
+    """Write the predictions, decision, submission and metrics of a run; call it in a single process."""
     config = run.recipe.evaluation
     training = _describe_training(run, table, classifier)
     with write_predictions(run, predictions) as written:
@@ -138,11 +136,11 @@ def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Itera
 def evaluate_split(
     predictions: Predictions, config: EvaluationConfig, decision: Decision | None = None
 ) -> dict[str, Any]:
-    """Return every metric of one split as plain data, with confidence `intervals` and the `reliability` diagram.
+    """Return every metric of a split as plain data, with confidence `intervals` and the `reliability` diagram.
 
-    `patients` holds the metrics per patient if a group has several images, and `referable` those of the referable
-    grades if the recipe names the lowest one. With a decision, each kind adds its section, such as `calibration` and
-    `operating_point`; all other metrics are those of the predictions as they are.
+    `by_group` holds the metrics per patient (or what the groups are) if a group has more than 1 image, and `referable`
+    those of the referable grades if the recipe names the lowest. With a decision, each kind adds its section, such as
+    `calibration` and `operating_point`; all other metrics are those of the predictions as they are.
     """
     if not predictions.labeled:
         return compute_metrics(predictions)
@@ -151,10 +149,10 @@ def evaluate_split(
         "reliability": compute_reliability_diagram(predictions.truth, predictions.probabilities),
     }
     if metrics["groups"] < metrics["count"]:
-        by_patient, n_excluded = aggregate_by_group(predictions, config.ordered)
-        metrics["patients"] = {
+        by_group, n_excluded = aggregate_by_group(predictions, config.ordered)
+        metrics["by_group"] = {
             "excluded": n_excluded,
-            **{way: compute_metrics_with_intervals(joint) for way, joint in by_patient.items() if len(joint)},
+            **{way: compute_metrics_with_intervals(joint) for way, joint in by_group.items() if len(joint)},
         }
     if config.referable:
         metrics["referable"] = compute_metrics_with_intervals(binarize_grades(predictions, config.referable))
@@ -165,7 +163,11 @@ def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[s
     """Return how the weights were trained, from the history, and which images are not evaluated any more."""
     history = run.read_history()
     best = int(classifier.metadata["epoch"])
-    rows = history.to_dict("records")
+    chosen_on_test: dict[str, Any] = {}
+    if "test_accuracy" in history and history["test_accuracy"].notna().any():
+        # The highest test accuracy of all epochs: optimistic, because test chose the epoch.
+        row = history.iloc[int(history["test_accuracy"].argmax())]
+        chosen_on_test = {"chosen_on_test": {"accuracy": float(row["test_accuracy"]), "epoch": int(row["epoch"])}}
     original = Table.load(run).rows
     evaluated = original["id"][original["split"] != "train"]
     unreadable = evaluated[~evaluated.isin(table.rows["id"])].tolist()
@@ -175,19 +177,12 @@ def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[s
         "selected_by": run.recipe.training.select,
         "parameters": sum(weight.numel() for weight in classifier.parameters()),
         "train_accuracy": float(history["train_accuracy"].iloc[best - 1]),
-        **_find_best_test_epoch(history),
+        **chosen_on_test,
         "images_per_second": float(history["images_per_second"].median()),
         "waiting": float(history["waiting"].median()),
         "seconds": float(history["seconds"].sum()),
         **({"unreadable_images": unreadable} if unreadable else {}),
-        "alarms": [asdict(alarm) for alarm in alarms(rows, table.count_classes("valid"), run.recipe)],
+        "alarms": [
+            asdict(alarm) for alarm in alarms(history.to_dict("records"), table.count_classes("valid"), run.recipe)
+        ],
     }
-
-
-def _find_best_test_epoch(history: pd.DataFrame) -> dict[str, Any]:
-    """Return the highest test accuracy of all epochs, if it was measured: optimistic, because test chose the epoch."""
-    if "test_accuracy" not in history or history["test_accuracy"].isna().all():
-        return {}
-    row = int(history["test_accuracy"].argmax())
-    accuracy = float(history["test_accuracy"].iloc[row])
-    return {"chosen_on_test": {"accuracy": accuracy, "epoch": int(history["epoch"].iloc[row])}}

@@ -41,7 +41,12 @@ def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] |
     _check_unseen(run, table, store)
     fabric = build_fabric(run.recipe.training.precision)
     predictions = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
-    metadata = {"data": str(Path(data).resolve()), "source": table.source, "class_map": dict(class_map or {})}
+    metadata = {
+        "data": str(Path(data).resolve()),
+        "source": table.source,
+        "groups_are": table.groups_are,
+        "class_map": dict(class_map or {}),
+    }
     folder = _find_folder(run, metadata)
     predictions.save(folder / "predictions.csv")
     saved = Predictions.load(folder / "predictions.csv")
@@ -51,8 +56,8 @@ def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] |
 
 
 def map_classes(table: Table, classes: tuple[str, ...], class_map: Mapping[str, str]) -> Table:
-    """Return the labeled rows of a table as one test split, with labels that index other classes."""
-    names = {**dict(zip(table.codes, table.classes, strict=True)), **{name: name for name in table.classes}}
+    """Return the labeled rows of a table as a test split, with labels that index other classes."""
+    names = dict(zip((*table.codes, *table.classes), (*table.classes, *table.classes), strict=True))
     for old, new in class_map.items():
         if old not in names:
             raise UsageError(
@@ -60,19 +65,20 @@ def map_classes(table: Table, classes: tuple[str, ...], class_map: Mapping[str, 
             )
         if new and new not in classes:
             raise UsageError(f"class_map {old}={new}: the run has no class {new!r}. {did_you_mean(new, classes)}")
-    new_names = {name: name for name in table.classes} | {names[old]: new for old, new in class_map.items()}
+    mapped = {names[old]: new for old, new in class_map.items()}
+    new_names = [mapped.get(name, name) for name in table.classes]
     labels = table.rows["label"].to_numpy()
     unknown = [
         name
-        for label, name in enumerate(table.classes)
-        if (labels == label).any() and new_names[name] and new_names[name] not in classes
+        for label, (name, new) in enumerate(zip(table.classes, new_names, strict=True))
+        if new and new not in classes and (labels == label).any()
     ]
     if unknown:
         raise UsageError(
             f"The classes {join_limited(unknown)} of the data are not classes of the run ({', '.join(classes)}). "
             f"Rename them with class_map, or drop them: {','.join(f'{name}=' for name in unknown)}"
         )
-    targets = [classes.index(new_names[name]) if new_names[name] in classes else UNKNOWN for name in table.classes]
+    targets = [classes.index(new) if new in classes else UNKNOWN for new in new_names]
     # The last entry is for UNKNOWN, which is -1.
     rows = table.rows.assign(label=np.array([*targets, UNKNOWN])[labels], split="test")
     rows = rows[rows["label"] != UNKNOWN].reset_index(drop=True)
@@ -95,18 +101,13 @@ def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
     name = data.name if data.is_dir() else data.stem
     folder = run.folder / "external" / name
     number = 1
-    while not _is_available(folder, metadata):
+    while (folder / "metrics.json").is_file():
+        existing = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if all(existing.get(key) == metadata[key] for key in ("data", "class_map")):
+            break
         number += 1
         folder = folder.with_name(f"{name}-{number}")
     return folder
-
-
-def _is_available(folder: Path, metadata: Mapping[str, Any]) -> bool:
-    """Return whether a folder is free, or holds results of the same data and class map."""
-    if not (folder / "metrics.json").is_file():
-        return True
-    existing = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return all(existing.get(key) == metadata[key] for key in ("data", "class_map"))
 
 
 def _check_unseen(run: Run, table: Table, store: Store) -> None:

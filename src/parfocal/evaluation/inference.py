@@ -42,7 +42,7 @@ def predict_split(fabric: "Fabric", network: nn.Module, table: Table, split: str
     probabilities = np.zeros((len(batches.indices), len(table.classes)))
     probabilities[rows] = rank_probabilities
     if fabric.world_size > 1:
-        # Each row is filled by one process and 0 in all others, so the sum is the whole.
+        # Each row is filled by a single process and 0 in all others, so the sum is the whole.
         total = fabric.all_reduce(torch.from_numpy(probabilities).to(fabric.device), reduce_op="sum")
         assert isinstance(total, Tensor)
         probabilities = total.cpu().numpy()
@@ -51,7 +51,7 @@ def predict_split(fabric: "Fabric", network: nn.Module, table: Table, split: str
 
 @torch.inference_mode()
 def predict_probabilities(fabric: "Fabric", network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
-    """Return one row of class probabilities per image, in the order of the batches of pixels.
+    """Return a row of class probabilities per image, in the order of the batches of pixels.
 
     If memory runs out, the batch size of this network is halved from then on.
     """

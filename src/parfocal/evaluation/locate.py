@@ -1,4 +1,4 @@
-"""Locate the images of a run, even from another working directory than the one where training was started."""
+"""Locate the images of a run, even from another working directory than that of its training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,10 @@ from parfocal.run import Run
 
 
 def locate_table(run: Run) -> Table:
-    """Return the table of a run with paths that lead to its images, if the data are still where they were.
+    """Return the table of a run with paths that lead to its images, if the data were not moved.
 
     The paths of a table are relative if the data folder was given as a relative path. If none of them exists from here,
-    they are tried from the data folder and from each folder above it, one of which is where training was started.
+    they are tried from the data folder and from each folder above it, where training may have been started.
     """
     table = Table.load(run)
     if any(get_container_file(path).is_file() for path in table.paths):

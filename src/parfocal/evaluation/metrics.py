@@ -1,6 +1,6 @@
 """The registry of metrics, and their computation for the predictions of a split or for many bootstrap samples of it.
 
-To add a metric, add one row to `METRICS`. All lists of metric names are filters of it.
+To add a metric, add a row to `METRICS`. All lists of metric names are filters of it.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,7 @@ from scipy import sparse
 
 from parfocal.evaluation import calibration, confusion, ranked_scores
 from parfocal.evaluation.predictions import Predictions, index_groups
-from parfocal.evaluation.ranked_scores import FIXED_RATES, RankedScores, find_averaged_labels
-
-_N_BINS = calibration.N_BINS
+from parfocal.evaluation.ranked_scores import RankedScores, find_averaged_labels
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Metric:
       metric of single classes.
     - `scores`: the true classes and the probabilities; it returns a value per image, and the metric is their mean.
     - `bins`: the sums of each confidence bin (samples, bins) of correct images, confidence and images.
-    - `ranks`: the counts of one class against the rest (`RankCounts`).
+    - `ranks`: the counts of a class against the rest (`RankCounts`).
     """
 
     name: str
@@ -48,13 +46,13 @@ class Metric:
     needs_order: bool = False
     """Whether it is for ordered classes (grades)."""
     same_as: str = ""
-    """A metric that this one equals if there are only two classes."""
+    """The metric that it equals if there are only two classes."""
     selectable: bool = False
-    """Whether it is kept per epoch and can choose the best one (`select` in the recipe, which lists the names too)."""
+    """Whether it is kept per epoch and can choose the best epoch (`select` in the recipe, which lists the names)."""
     compared: bool = False
     """Whether differences between runs are tested."""
     tables: Literal["none", "wide", "all"] = "none"
-    """Which tables of results show it: none, only the wide ones (of the report), or all."""
+    """Which tables of results show it: none, only wide tables (of the report), or all."""
     has_interval: bool = True
 
     @property
@@ -68,27 +66,6 @@ class Metric:
         return self.label[0].upper() + self.label[1:]
 
 
-def _build_fixed_rate_metrics(rate: float) -> tuple[Metric, Metric]:
-    percent = f"{rate * 100:g}"
-    return (
-        Metric(
-            f"sensitivity_at_specificity_{percent}",
-            f"sensitivity at {percent} % specificity",
-            "ranks",
-            partial(ranked_scores.sensitivity_at_specificity, specificity=rate),
-            scope="class",
-            tables="wide" if rate == 0.95 else "none",
-        ),
-        Metric(
-            f"specificity_at_sensitivity_{percent}",
-            f"specificity at {percent} % sensitivity",
-            "ranks",
-            partial(ranked_scores.specificity_at_sensitivity, sensitivity=rate),
-            scope="class",
-        ),
-    )
-
-
 METRICS = (
     Metric("accuracy", "accuracy", "confusion", confusion.accuracy, selectable=True, compared=True, tables="all"),
     Metric("balanced_accuracy", "balanced", "confusion", confusion.balanced_accuracy, full_name="balanced accuracy",
@@ -97,9 +74,9 @@ METRICS = (
     Metric("weighted_f1", "weighted F1", "confusion", confusion.weighted_f1),
     Metric("kappa", "kappa", "confusion", confusion.kappa, needs_classes=2,
            selectable=True, compared=True, tables="all"),
-    Metric("linear_kappa", "linear kappa", "confusion", confusion.linear_kappa, needs_classes=2, needs_order=True,
-           same_as="kappa"),
-    Metric("quadratic_kappa", "quadratic kappa", "confusion", confusion.quadratic_kappa, needs_classes=2,
+    Metric("linear_kappa", "linear kappa", "confusion", partial(confusion.kappa, power=1), needs_classes=2,
+           needs_order=True, same_as="kappa"),
+    Metric("quadratic_kappa", "quadratic kappa", "confusion", partial(confusion.kappa, power=2), needs_classes=2,
            needs_order=True, same_as="kappa", selectable=True, compared=True, tables="all"),
     Metric("mean_absolute_error", "MAE", "confusion", confusion.mean_absolute_error, full_name="mean absolute error",
            needs_order=True, greater_is_better=False),
@@ -111,25 +88,25 @@ METRICS = (
     Metric("auc", "AUC", "ranks", ranked_scores.auc, full_name="ROC AUC", scope="both", needs_classes=2,
            selectable=True, compared=True, tables="all"),
     Metric("average_precision", "average precision", "ranks", ranked_scores.average_precision, scope="both"),
-    *_build_fixed_rate_metrics(FIXED_RATES[0]),
-    *_build_fixed_rate_metrics(FIXED_RATES[1]),
+    Metric("sensitivity_at_specificity_90", "sensitivity at 90 % specificity", "ranks",
+           partial(ranked_scores.sensitivity_at_specificity, specificity=0.9), scope="class"),
+    Metric("specificity_at_sensitivity_90", "specificity at 90 % sensitivity", "ranks",
+           partial(ranked_scores.specificity_at_sensitivity, sensitivity=0.9), scope="class"),
+    Metric("sensitivity_at_specificity_95", "sensitivity at 95 % specificity", "ranks",
+           partial(ranked_scores.sensitivity_at_specificity, specificity=0.95), scope="class", tables="wide"),
+    Metric("specificity_at_sensitivity_95", "specificity at 95 % sensitivity", "ranks",
+           partial(ranked_scores.specificity_at_sensitivity, sensitivity=0.95), scope="class"),
     Metric("brier", "Brier", "scores", calibration.brier_scores, full_name="Brier score", greater_is_better=False,
            compared=True),
     Metric("loss", "loss", "scores", calibration.log_losses, greater_is_better=False, selectable=True, compared=True),
-    # Every bootstrap sample is less calibrated than the images it is drawn from, so an interval would be wrong.
+    # Every bootstrap sample is less calibrated than the images it is sampled from, so an interval would be wrong.
     Metric("ece", "ECE", "bins", calibration.expected_calibration_error, full_name="expected calibration error",
            greater_is_better=False, has_interval=False),
 )  # fmt: skip
 """Every metric, in the order in which files hold them."""
 
-MAJORITY_ACCURACY = Metric(
-    "majority_accuracy",
-    "majority",
-    "confusion",
-    confusion.majority_accuracy,
-    full_name="majority-class baseline",
-    has_interval=False,
-)
+MAJORITY_ACCURACY = Metric("majority_accuracy", "majority", "confusion", confusion.majority_accuracy,
+                           full_name="majority-class baseline", has_interval=False)  # fmt: skip
 """The accuracy of always predicting the largest class: a baseline of the split, not a metric of a network."""
 
 SPLIT_METRICS = tuple(metric for metric in METRICS if metric.scope != "class")
@@ -138,6 +115,8 @@ SELECTION_METRICS = tuple(metric.name for metric in METRICS if metric.selectable
 
 _METRICS_BY_NAME = {metric.name: metric for metric in (*METRICS, MAJORITY_ACCURACY)}
 _SCORE_METRICS = tuple(metric for metric in SPLIT_METRICS if metric.source == "scores")
+# The sums of the scores come first; those of each bin follow: correct images, confidence, images.
+_BIN_STARTS = [len(_SCORE_METRICS) + number * calibration.N_BINS for number in range(3)]
 
 MetricKey = tuple[str] | tuple[str, str]
 """(metric) for a metric of the split, (class, metric) for a metric of a class."""
@@ -159,11 +138,7 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     """
     if not predictions.labeled:
         return {"count": len(predictions), "labeled": False}
-    return collect_metrics(predictions, ResampledMetrics(predictions))
-
-
-def collect_metrics(predictions: Predictions, resampled: "ResampledMetrics") -> dict[str, Any]:
-    """Return what `compute_metrics` does, for labeled predictions that are already prepared for resampling."""
+    resampled = ResampledMetrics(predictions)
     matrix = confusion.confusion_matrix(predictions.truth, predictions.predicted, len(predictions.classes))
     values = {key: None if np.isnan(value) else value for key, value in resampled.compute().items()}
     return {
@@ -198,12 +173,19 @@ class ResampledMetrics:
         n_classes = len(self.classes)
         truth = predictions.truth
         self.max_elements = max(len(truth), n_classes**2)
-        self._confusion_counts = self._sum_by_group(
-            truth * n_classes + predictions.predicted, n_classes**2, np.ones(len(truth))
-        )
-        self._score_sums = self._sum_scores(truth, predictions.probabilities)
+        cells = truth * n_classes + predictions.predicted
+        self._confusion_counts = self._sum_by_group([cells], n_classes**2, [np.ones(len(truth))])
+
+        confidence = predictions.probabilities.max(axis=1)
+        bins = calibration.assign_bins(confidence)
+        rows = [np.full_like(bins, number) for number in range(len(_SCORE_METRICS))]
+        rows += [start + bins for start in _BIN_STARTS]
+        values = [metric.compute(truth, predictions.probabilities) for metric in _SCORE_METRICS]
+        values += [predictions.predicted == truth, confidence, np.ones(len(bins))]
+        self._score_sums = self._sum_by_group(rows, _BIN_STARTS[-1] + calibration.N_BINS, values)
+
         self._ranked_scores = [
-            RankedScores.from_scores(scores, truth == label) for label, scores in enumerate(predictions.probabilities.T)
+            RankedScores(scores, truth == label) for label, scores in enumerate(predictions.probabilities.T)
         ]
 
     def compute(self) -> dict[MetricKey, float]:
@@ -215,18 +197,17 @@ class ResampledMetrics:
         """Return the metrics for rows of weights (samples, groups); NaN where undefined."""
         n_classes = len(self.classes)
         matrices = (self._confusion_counts @ weights.T).T.reshape(-1, n_classes, n_classes)
-        score_sums, *bin_sums = self._split_score_sums((self._score_sums @ weights.T).T)
+        score_sums, *bin_sums = np.split((self._score_sums @ weights.T).T, _BIN_STARTS, axis=1)
         n_images = bin_sums[-1].sum(axis=1)
         image_weights = weights.take(self._group_index, axis=1)
         counts = [scores.count(image_weights) for scores in self._ranked_scores]
 
-        by_class: dict[str, np.ndarray] = {}
-        for metric in CLASS_METRICS:
-            if metric.source == "ranks":
-                by_class[metric.name] = np.stack([metric.compute(class_counts) for class_counts in counts], axis=1)
-            else:
-                by_class[metric.name] = metric.compute(matrices)
-
+        by_class = {
+            metric.name: np.stack([metric.compute(class_counts) for class_counts in counts], axis=1)
+            if metric.source == "ranks"
+            else metric.compute(matrices)
+            for metric in CLASS_METRICS
+        }
         results: MetricArrays = {}
         for metric in SPLIT_METRICS:
             if metric.source == "scores":
@@ -243,26 +224,8 @@ class ResampledMetrics:
                 results[class_name, name] = values[:, label]
         return results
 
-    def _sum_scores(self, truth: np.ndarray, probabilities: np.ndarray) -> sparse.csr_array:
-        """Sum by group the scores of each image and, for each confidence bin, what calibration metrics need."""
-        confidence = probabilities.max(axis=1)
-        correct = probabilities.argmax(axis=1) == truth
-        bins = calibration.assign_bins(confidence)
-        n_scores = len(_SCORE_METRICS)
-        rows = [np.full_like(bins, number) for number in range(n_scores)]
-        rows += [n_scores + bins, n_scores + _N_BINS + bins, n_scores + 2 * _N_BINS + bins]
-        values = [metric.compute(truth, probabilities) for metric in _SCORE_METRICS]
-        values += [correct, confidence, np.ones(len(bins))]
-        return self._sum_by_group(np.stack(rows, axis=1), n_scores + 3 * _N_BINS, np.stack(values, axis=1))
-
-    @staticmethod
-    def _split_score_sums(sums: np.ndarray) -> list[np.ndarray]:
-        """Return the sums of the scores, and for each bin those of correct images, confidence and images."""
-        n_scores = len(_SCORE_METRICS)
-        return np.split(sums, [n_scores, n_scores + _N_BINS, n_scores + 2 * _N_BINS], axis=1)
-
-    def _sum_by_group(self, rows: np.ndarray, n_rows: int, values: np.ndarray) -> sparse.csr_array:
-        """Sum the values of images by row and group: (rows, groups)."""
-        groups = np.broadcast_to(self._group_index.reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
-        positions = (rows.ravel(), groups.ravel())
-        return sparse.coo_array((values.ravel(), positions), shape=(n_rows, len(self.group_names))).tocsr()
+    def _sum_by_group(self, rows: list[np.ndarray], n_rows: int, values: list[np.ndarray]) -> sparse.csr_array:
+        """Sum values by row and group (rows, groups); each array holds the row, or the value, of every image."""
+        positions = (np.stack(rows, axis=1).ravel(), np.repeat(self._group_index, len(rows)))
+        shape = (n_rows, len(self.group_names))
+        return sparse.coo_array((np.stack(values, axis=1).ravel(), positions), shape=shape).tocsr()

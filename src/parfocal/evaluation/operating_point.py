@@ -34,9 +34,9 @@ _PROBABILITY_METRICS = {metric.name for metric in METRICS if metric.source != "c
 class OperatingPoint(ValidationDecision):
     """The goal, and the thresholds that reach it on validation.
 
-    For `kappa` the thresholds lie between grades and cut the expected grade. Otherwise there is one threshold, and an
-    image is positive if its positive probability is at least that. The positive side is the second of two classes, or
-    all grades from `referable` on.
+    For `kappa` the thresholds lie between grades and cut the expected grade. Otherwise there is a single threshold: the
+    lowest positive probability of a positive image. The positive side is the second of two classes, or all grades from
+    `referable` on.
     """
 
     name = "operating_point"
@@ -127,17 +127,14 @@ class OperatingPoint(ValidationDecision):
             decided = positive.astype(np.int64)
         metrics = compute_metrics_with_intervals(replace(binary, probabilities=np.eye(len(binary.classes))[decided]))
         # Labels have no probabilities, so that metrics of probabilities would say nothing.
-        for values in (metrics, metrics["intervals"]):
-            for name in _PROBABILITY_METRICS:
-                values.pop(name, None)
-            for of_class in values["per_class"].values():
-                for name in list(of_class):
-                    if name in _PROBABILITY_METRICS:
-                        del of_class[name]
+        for of_split in (metrics, metrics["intervals"]):
+            for values in (of_split, *of_split["per_class"].values()):
+                for name in _PROBABILITY_METRICS:
+                    values.pop(name, None)
         return {"goal": self.goal, "thresholds": list(self.thresholds), **metrics}
 
     def describe(self) -> str:
-        """Return one sentence that says what was decided."""
+        """Return a sentence that says what was decided."""
         thresholds = ", ".join(f"{threshold:.3g}" for threshold in self.thresholds)
         plural = "" if len(self.thresholds) == 1 else "s"
         return f"The operating point {self.goal} has the threshold{plural} {thresholds}."
@@ -192,8 +189,8 @@ def validate_referable_grade(config: EvaluationConfig, classes: Sequence[str]) -
 
 
 def binarize_grades(predictions: Predictions, lowest_referable_grade: int) -> Predictions:
-    """Return predictions of two classes: grades below the lowest referable one, and those from it on."""
-    positive = predictions.probabilities[:, lowest_referable_grade:].sum(axis=1)
+    """Return predictions of two classes: grades below the lowest referable grade, and those from it on."""
+    positive = compute_positive_probability(predictions.probabilities, lowest_referable_grade)
     truth = np.where(predictions.truth < 0, predictions.truth, predictions.truth >= lowest_referable_grade)
     name = predictions.classes[lowest_referable_grade]
     return replace(

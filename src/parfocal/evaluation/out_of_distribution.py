@@ -2,7 +2,7 @@
 
 The score of an image is its largest deviation in any feature, in standard deviations from the mean of validation. The
 limit is fitted by cross-validation, so that about 1 in 100 new images of the same kind is flagged (with fewer than
-100 validation images: about one in as many as there are).
+100 validation images: about 1 in as many as there are).
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class OodMonitor(ValidationDecision):
         if len(features) < MIN_IMAGES:
             return None
         rows = np.stack(features)
-        # Each image is scored by the mean of the others: its own would make it look more normal than a new image.
+        # Each image is scored by the mean of the others: with itself it would look more normal than a new image.
         fold = np.random.default_rng(len(rows)).permutation(len(rows)) % _N_FOLDS
         scores = np.zeros(len(rows))
         for number in range(_N_FOLDS):
@@ -82,11 +82,11 @@ class OodMonitor(ValidationDecision):
         )
 
     def inspect(self, pixels: Pixels) -> str:
-        """Return the unusual features of one prepared image, separated by spaces."""
+        """Return the unusual features of a prepared image, separated by spaces."""
         return " ".join(self.find_unusual_features(compute_features(pixels)))
 
     def describe(self) -> str:
-        """Return one sentence that says what was decided."""
+        """Return a sentence that says what was decided."""
         return (
             f"Images are flagged as unusual if a feature is more than {self.max_deviation:.3g} standard deviations "
             f"from the mean of {self.n_images} validation images."

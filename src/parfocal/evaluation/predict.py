@@ -1,11 +1,11 @@
-"""Predict new images with trained networks and write a CSV with one row per image, holding few images in memory."""
+"""Predict new images with trained networks and write a CSV with a row per image, holding few images in memory."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import TextIOBase
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,9 @@ def predict(
 ) -> PredictResult:
     """Predict image files, folders of images, CSV files with a column `Path`, or the paths in a text stream.
 
-    The CSV has the columns id, predicted, one probability per class, and the flags of the run: `positive`, `referred`,
-    and `unusual` with the unusual image features. Rows are in the order of the sources. The probabilities of several
-    runs are averaged. With a sample submission, the file has its columns and rows instead. Images that cannot be read
+    The CSV has the columns id, predicted, a probability per class, and the flags of the run: `positive`, `referred`,
+    and `unusual` with the unusual image features. Rows are in the order of the sources. The probabilities of runs
+    are averaged. With a sample submission, the file has its columns and rows instead. Images that cannot be read
     are left out and listed in the result.
     """
     if not isinstance(sources, TextIOBase):
@@ -107,29 +107,26 @@ def list_files(sources: Iterable[Path | str] | TextIOBase) -> Iterable[NamedFile
     if isinstance(sources, TextIOBase):
         paths = (line.rstrip("\r\n") for line in sources)
         return ((path, Path(path)) for path in paths if path)
-    return list(chain.from_iterable(_list_files_of(Path(source)) for source in sources))
-
-
-def _list_files_of(source: Path) -> list[NamedFile]:
-    if source.is_dir():
-        images = find_images(source)
-        if not images:
-            raise ParfocalError(f"{source} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
-        return [(str(path), path) for path in images]
-    if source.suffix.lower() == ".csv":
-        return [(path, source.parent / path) for path in read_sheet(source, ("Path",))["Path"]]
-    return [(str(source), source)]
+    files: list[NamedFile] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            images = find_images(source)
+            if not images:
+                raise ParfocalError(f"{source} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
+            files += [(str(path), path) for path in images]
+        elif source.suffix.lower() == ".csv":
+            files += [(path, source.parent / path) for path in read_sheet(source, ("Path",))["Path"]]
+        else:
+            files.append((str(source), source))
+    return files
 
 
 def split_runs_and_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split arguments into run folders, which come first, and images. The first argument always counts as a run."""
     n_runs = 1
-    while n_runs < len(arguments) and _contains_runs(Path(arguments[n_runs])):
+    for path in map(Path, arguments[1:]):
+        is_run = (path / MEMBERS_FILE).is_file() or (path / "recipe.yaml").is_file()
+        if not path.is_dir() or not (is_run or find_runs(path)):
+            break
         n_runs += 1
     return list(arguments[:n_runs]), list(arguments[n_runs:])
-
-
-def _contains_runs(path: Path) -> bool:
-    if not path.is_dir():
-        return False
-    return (path / MEMBERS_FILE).is_file() or (path / "recipe.yaml").is_file() or bool(find_runs(path))

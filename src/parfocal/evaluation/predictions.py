@@ -1,9 +1,8 @@
-"""Predictions of one split as a table (id, group, truth, a probability per class), the basis of every evaluation.
+"""Predictions of a split as a table (id, group, truth, a probability per class), the basis of every evaluation.
 
-They are read and written as CSV, matched image by image between runs, and joined over the folds of a cross-validation.
+They are read and written as CSV, matched by image between runs, and combined over the folds of a cross-validation.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +57,7 @@ class Predictions:
         return cls(tuple(rows["id"]), tuple(rows["group"]), table.get_labels(split), probabilities, table.classes)
 
     def save(self, path: Path) -> None:
-        """Write id, group, truth, predicted class and one probability per class as CSV."""
+        """Write id, group, truth, predicted class and a probability per class as CSV."""
         names = np.array(self.classes, dtype=object)
         truth = [self.classes[label] if label != UNKNOWN else "" for label in self.truth]
         rows = pd.DataFrame({"id": self.ids, "group": self.groups, "truth": truth, "predicted": names[self.predicted]})
@@ -72,50 +71,42 @@ class Predictions:
         """Read predictions written by `save`."""
         if not path.is_file():
             raise ParfocalError(f"{path} is missing. Create it with `parfocal evaluate {path.parent.parent}`.")
-        rows = _read_rows(path)
+        remedy = f"Recreate it with `parfocal evaluate {path.parent.parent}`."
+        try:
+            rows = pd.read_csv(path, dtype=dict.fromkeys(_REQUIRED_COLUMNS, str), keep_default_na=False)
+        except pd.errors.EmptyDataError:
+            raise ParfocalError(f"{path} is empty. {remedy}") from None
+        except (pd.errors.ParserError, UnicodeDecodeError) as error:
+            raise ParfocalError(f"{path} is not a predictions file: {error}. {remedy}") from None
         columns = [name for name in rows.columns if name.startswith(_PROBABILITY_PREFIX)]
+        missing = [name for name in _REQUIRED_COLUMNS if name not in rows.columns]
+        if not columns:
+            missing.append(f"{_PROBABILITY_PREFIX}CLASS for each class")
+        if missing:
+            raise ParfocalError(f"{path} is not a predictions file: it has no column {', '.join(missing)}. {remedy}")
+
         classes = tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in columns)
         labels = {name: label for label, name in enumerate(classes)} | {"": UNKNOWN}
-        for row in np.flatnonzero(~rows["truth"].isin(labels)):
-            allowed = f"Allowed: {', '.join(classes)}, or empty if unknown"
-            raise _build_value_error(path, int(row), "truth", rows["truth"].iloc[row], allowed)
+        is_valid = rows["truth"].isin(labels)
+        _check_values(path, rows["truth"], is_valid, f"Allowed: {', '.join(classes)}, or empty if unknown")
         truth = np.array([labels[name] for name in rows["truth"]], dtype=np.int64)
-        probabilities = np.stack([_parse_probabilities(path, rows[name]) for name in columns], axis=1)
+        values = [pd.to_numeric(rows[name], errors="coerce").to_numpy(np.float64) for name in columns]
+        probabilities = np.stack(values, axis=1)
+        is_valid = (probabilities >= 0) & (probabilities <= 1 + _ROUNDING_TOLERANCE)
+        for label, name in enumerate(columns):
+            _check_values(path, rows[name], is_valid[:, label], "Allowed: numbers from 0 to 1")
         return cls(tuple(rows["id"]), tuple(rows["group"]), truth, probabilities, classes)
 
 
-def _read_rows(path: Path) -> pd.DataFrame:
-    """Read the rows of a predictions file and check that no required column is missing."""
-    remedy = f"Recreate it with `parfocal evaluate {path.parent.parent}`."
-    try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(_REQUIRED_COLUMNS, str), keep_default_na=False)
-    except pd.errors.EmptyDataError:
-        raise ParfocalError(f"{path} is empty. {remedy}") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ParfocalError(f"{path} is not a predictions file: {error}. {remedy}") from None
-    missing = [name for name in _REQUIRED_COLUMNS if name not in rows.columns]
-    if not any(name.startswith(_PROBABILITY_PREFIX) for name in rows.columns):
-        missing.append(f"{_PROBABILITY_PREFIX}CLASS for each class")
-    if missing:
-        raise ParfocalError(f"{path} is not a predictions file: it has no column {', '.join(missing)}. {remedy}")
-    return rows
-
-
-def _parse_probabilities(path: Path, column: pd.Series) -> np.ndarray:
-    """Return the probabilities of a column; an invalid value is rejected."""
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-    for row in np.flatnonzero(~((values >= 0) & (values <= 1 + _ROUNDING_TOLERANCE))):
-        allowed = "Allowed: numbers from 0 to 1"
-        raise _build_value_error(path, int(row), str(column.name), column.iloc[row], allowed)
-    return values
-
-
-def _build_value_error(path: Path, row: int, column: str, value: object, allowed: str) -> ParfocalError:
-    # Line 1 is the header.
-    return ParfocalError(
-        f"{path}, line {row + 2}: the value in column {column!r} is {str(value)!r}. {allowed}. "
-        f"Correct the file, or recreate it with `parfocal evaluate {path.parent.parent}`."
-    )
+def _check_values(path: Path, column: pd.Series, is_valid: np.ndarray | pd.Series, allowed: str) -> None:
+    """Raise an error with the line of the first invalid value of a column, if any."""
+    invalid = np.flatnonzero(~is_valid)
+    if len(invalid):
+        # Line 1 is the header.
+        raise ParfocalError(
+            f"{path}, line {invalid[0] + 2}: the value in column {column.name!r} is {str(column.iloc[invalid[0]])!r}. "
+            f"{allowed}. Correct the file, or recreate it with `parfocal evaluate {path.parent.parent}`."
+        )
 
 
 def index_groups(groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -125,12 +116,8 @@ def index_groups(groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def number_duplicates(predictions: Predictions) -> list[tuple[str, int]]:
     """Return each image's id with the number of earlier rows of that id, so that duplicated rows stay distinct."""
-    n_earlier: Counter[str] = Counter()
-    images: list[tuple[str, int]] = []
-    for image_id in predictions.ids:
-        images.append((image_id, n_earlier[image_id]))
-        n_earlier[image_id] += 1
-    return images
+    ids = pd.Series(predictions.ids, dtype=object)
+    return list(zip(predictions.ids, ids.groupby(ids).cumcount().tolist(), strict=True))
 
 
 def align_predictions(predictions: Predictions, reference: Predictions) -> Predictions:
@@ -170,33 +157,32 @@ def describe_mismatch(names: Sequence[str], predictions: Sequence[Predictions]) 
 
 
 def join_folds(family_name: str, predictions_by_run: Mapping[str, Predictions]) -> list[tuple[str, Predictions]]:
-    """Join the predictions of runs that share no image, such as the folds of a cross-validation.
+    """Combine the predictions of runs that share no image, such as the folds of a cross-validation.
 
-    Returns the joined predictions with their names: the family's name if all its runs were joined, else the names of
-    the runs. Runs with common images, such as several seeds, stay separate.
+    Returns the combined predictions with their names: the family's name if they hold all its runs, else the names of
+    the runs. Runs with common images, such as those of different seeds, stay separate.
     """
-    joined: list[dict[str, Predictions]] = []
+    fold_sets: list[dict[str, Predictions]] = []
     for run, predictions in predictions_by_run.items():
-        for folds in joined:
-            if all(_are_disjoint(predictions, fold) for fold in folds.values()):
+        for folds in fold_sets:
+            ids = {image_id for fold in folds.values() for image_id in fold.ids}
+            has_same_classes = all(fold.classes == predictions.classes for fold in folds.values())
+            if has_same_classes and ids.isdisjoint(predictions.ids):
                 folds[run] = predictions
                 break
         else:
-            joined.append({run: predictions})
-    if len(joined) == 1 and len(predictions_by_run) > 1:
-        return [(family_name, _concatenate(list(predictions_by_run.values())))]
-    return [(join_limited(folds, 2), _concatenate(list(folds.values()))) for folds in joined]
-
-
-def _are_disjoint(first: Predictions, second: Predictions) -> bool:
-    return first.classes == second.classes and set(first.ids).isdisjoint(second.ids)
-
-
-def _concatenate(folds: Sequence[Predictions]) -> Predictions:
-    return replace(
-        folds[0],
-        ids=tuple(image_id for fold in folds for image_id in fold.ids),
-        groups=tuple(group for fold in folds for group in fold.groups),
-        truth=np.concatenate([fold.truth for fold in folds]),
-        probabilities=np.concatenate([fold.probabilities for fold in folds]),
-    )
+            fold_sets.append({run: predictions})
+    is_complete = len(fold_sets) == 1 and len(predictions_by_run) > 1
+    return [
+        (
+            family_name if is_complete else join_limited(folds, 2),
+            replace(
+                next(iter(folds.values())),
+                ids=tuple(image_id for fold in folds.values() for image_id in fold.ids),
+                groups=tuple(group for fold in folds.values() for group in fold.groups),
+                truth=np.concatenate([fold.truth for fold in folds.values()]),
+                probabilities=np.concatenate([fold.probabilities for fold in folds.values()]),
+            ),
+        )
+        for folds in fold_sets
+    ]

@@ -1,4 +1,4 @@
-"""Predictor: the trained networks of one or more runs, loaded to predict new images as validation decided."""
+"""Predictor: the trained networks of runs, loaded to predict new images as validation decided."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +19,13 @@ from parfocal.evaluation.inference import build_predict_function
 from parfocal.evaluation.operating_point import compute_positive_probability
 from parfocal.evaluation.validation_decision import PredictedBatch
 from parfocal.models.classifier import Classifier
-from parfocal.recipe import Recipe
 from parfocal.run import Run, open_runs
 from parfocal.schema import ImagesConfig
 
 
 @dataclass(frozen=True)
 class PreparedViews:
-    """One image as the input of each network, an array (TTA views, side, side, 3), and the flags from its pixels."""
+    """An image as the input of each network, an array (TTA views, side, side, 3), and the flags from its pixels."""
 
     views: tuple[Pixels, ...]
     flags: Mapping[str, str]
@@ -40,8 +39,8 @@ class PreparedViews:
 class Predictor:
     """Networks loaded from runs, and the decision that their predictions follow.
 
-    A single run, or the folder of an ensemble, predicts with its own decision. Several runs are averaged, each with its
-    own temperature, and no thresholds apply. With `long_lived`, loading may take longer so that predictions are faster.
+    A single run, or the folder of an ensemble, predicts with its decision. Runs passed together are averaged, each with
+    its temperature, and no thresholds apply. With `long_lived`, loading may take longer so that predictions are faster.
     """
 
     def __init__(self, paths: Sequence[Path | str], *, long_lived: bool = False) -> None:
@@ -90,14 +89,20 @@ class Predictor:
                 prepared[recipe.images] = prepare_image(source, recipe.images)[0]
         pixels = prepared[self._recipes[0].images]
         flags = {decision.flag: decision.inspect(pixels) for decision in self.decision.pixel_decisions}
-        return PreparedViews(tuple(_make_tta_views(prepared[recipe.images], recipe) for recipe in self._recipes), flags)
+        views_by_network: list[Pixels] = []
+        for recipe in self._recipes:
+            views = (eval_views(1, recipe.images.size, recipe.views, view) for view in tta_views(recipe.views))
+            views_by_network.append(np.stack([render_one(prepared[recipe.images], view, 0) for view in views]))
+        return PreparedViews(tuple(views_by_network), flags)
 
     def predict(self, images: Sequence[PreparedViews]) -> PredictedBatch:
         """Predict prepared images: average the networks, calibrate, and apply the decisions."""
-        by_network = [
-            self._predict_with(index, [image.views[index] for image in images])
-            for index in range(len(self.predict_functions))
-        ]
+        by_network: list[np.ndarray] = []
+        for index, predict_pixels in enumerate(self.predict_functions):
+            views = np.stack([image.views[index] for image in images])
+            rows = predict_pixels(views.reshape(-1, *views.shape[2:])).astype(np.float64)
+            mean = rows.reshape(*views.shape[:2], -1).mean(axis=1)
+            by_network.append(apply_temperature(mean, self._temperatures[index]))
         batch = self.decision.apply(np.mean(by_network, axis=0))
         flags = dict(batch.flags)
         if self.has_positive_class and "positive" not in flags:
@@ -105,12 +110,6 @@ class Predictor:
         for decision in self.decision.pixel_decisions:
             flags[decision.flag] = np.array([image.flags[decision.flag] for image in images], dtype=object)
         return replace(batch, flags=flags)
-
-    def _predict_with(self, index: int, views: Sequence[Pixels]) -> np.ndarray:
-        """Return the probabilities of one network, averaged over the TTA views."""
-        stacked = np.stack(views)
-        rows = self.predict_functions[index](stacked.reshape(-1, *stacked.shape[2:])).astype(np.float64)
-        return apply_temperature(rows.reshape(*stacked.shape[:2], -1).mean(axis=1), self._temperatures[index])
 
 
 def _open_runs(paths: Sequence[Path | str]) -> tuple[list[Run], Decision, bool]:
@@ -123,8 +122,3 @@ def _open_runs(paths: Sequence[Path | str]) -> tuple[list[Run], Decision, bool]:
     if len(runs) == 1:
         return runs, decision, False
     return runs, Decision(decision.pixel_decisions), True
-
-
-def _make_tta_views(pixels: Pixels, recipe: Recipe) -> Pixels:
-    views = (eval_views(1, recipe.images.size, recipe.views, view) for view in tta_views(recipe.views))
-    return np.stack([render_one(pixels, view, 0) for view in views])

@@ -5,14 +5,10 @@ defines the same metrics, but sorts again for each sample, which takes minutes f
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from parfocal.evaluation.confusion import divide
-
-FIXED_RATES = (0.9, 0.95)
-"""The specificities at which the sensitivity is reported, and the reverse."""
 
 
 def find_averaged_labels(n_classes: int) -> range:
@@ -35,52 +31,35 @@ class RankCounts:
     n_negative: np.ndarray
 
 
-@dataclass(frozen=True)
 class RankedScores:
-    """Images sorted from the highest to the lowest score of a class, and the positions of the positive ones.
+    """Images sorted from the highest to the lowest score of a class, and the positions of the positive images."""
 
-    Scores can be tied. `tie_starts` and `tie_ends` bound the images tied with each positive; `positive_tie_starts` and
-    `positive_tie_ends` bound the positives among them, counted among the positives only.
-    """
-
-    order: np.ndarray
-    positive_positions: np.ndarray
-    tie_starts: np.ndarray
-    tie_ends: np.ndarray
-    positive_tie_starts: np.ndarray
-    positive_tie_ends: np.ndarray
-
-    @classmethod
-    def from_scores(cls, scores: np.ndarray, is_positive: np.ndarray) -> Self:
-        """Sort images by score."""
-        order = np.argsort(-scores, kind="stable")
+    def __init__(self, scores: np.ndarray, is_positive: np.ndarray) -> None:
+        self._order = np.argsort(-scores, kind="stable")
         # Negated, so that they ascend, as `searchsorted` requires.
-        sorted_scores = -scores[order]
-        positive_positions = np.flatnonzero(is_positive[order])
-        positive_scores = sorted_scores[positive_positions]
-        return cls(
-            order,
-            positive_positions,
-            np.searchsorted(sorted_scores, positive_scores, side="left"),
-            np.searchsorted(sorted_scores, positive_scores, side="right"),
-            np.searchsorted(positive_scores, positive_scores, side="left"),
-            np.searchsorted(positive_scores, positive_scores, side="right"),
-        )
+        sorted_scores = -scores[self._order]
+        self._positive_positions = np.flatnonzero(is_positive[self._order])
+        positive_scores = sorted_scores[self._positive_positions]
+        # Scores can be tied: the bounds of the images, and of the positive images, that are tied with each positive.
+        self._tie_starts = np.searchsorted(sorted_scores, positive_scores, side="left")
+        self._tie_ends = np.searchsorted(sorted_scores, positive_scores, side="right")
+        self._positive_tie_starts = np.searchsorted(positive_scores, positive_scores, side="left")
+        self._positive_tie_ends = np.searchsorted(positive_scores, positive_scores, side="right")
 
     def count(self, weights: np.ndarray) -> RankCounts:
         """Count true and false positives for rows of image weights (samples, images)."""
-        sorted_weights = weights.take(self.order, axis=1)
-        positive_weights = sorted_weights.take(self.positive_positions, axis=1)
+        sorted_weights = weights.take(self._order, axis=1)
+        positive_weights = sorted_weights.take(self._positive_positions, axis=1)
         cumulative = _compute_cumulative_sums(sorted_weights)
         cumulative_positive = _compute_cumulative_sums(positive_weights)
-        true_positives = cumulative_positive.take(self.positive_tie_ends, axis=1)
-        true_positives_above = cumulative_positive.take(self.positive_tie_starts, axis=1)
+        true_positives = cumulative_positive.take(self._positive_tie_ends, axis=1)
+        true_positives_above = cumulative_positive.take(self._positive_tie_starts, axis=1)
         n_positive = cumulative_positive[:, -1]
         return RankCounts(
             weights=positive_weights,
             true_positives=true_positives,
-            false_positives=cumulative.take(self.tie_ends, axis=1) - true_positives,
-            false_positives_above=cumulative.take(self.tie_starts, axis=1) - true_positives_above,
+            false_positives=cumulative.take(self._tie_ends, axis=1) - true_positives,
+            false_positives_above=cumulative.take(self._tie_starts, axis=1) - true_positives_above,
             n_positive=n_positive,
             n_negative=cumulative[:, -1] - n_positive,
         )
@@ -113,9 +92,8 @@ def specificity_at_sensitivity(counts: RankCounts, sensitivity: float) -> np.nda
     """Return the highest specificity of any threshold with at least the given sensitivity."""
     n_needed = np.ceil(sensitivity * counts.n_positive - 1e-9)
     is_enough = counts.true_positives >= n_needed[:, None]
-    fewest = np.where(is_enough, counts.false_positives, counts.n_negative[:, None]).min(
-        axis=1, initial=np.iinfo(np.int32).max
-    )
+    false_positives = np.where(is_enough, counts.false_positives, counts.n_negative[:, None])
+    fewest = false_positives.min(axis=1, initial=np.iinfo(np.int32).max)
     return np.where(counts.n_positive > 0, divide(counts.n_negative - fewest, counts.n_negative), np.nan)
 
 

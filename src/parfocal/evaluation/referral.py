@@ -2,7 +2,7 @@
 
 A prediction set holds every class that is probable enough. The lowest probability is fitted on validation, so that the
 sets of new images of the same kind contain the true class as often as the target coverage says. An image is referred
-unless its set holds exactly one class.
+unless its set holds exactly 1 class.
 """
 
 from dataclasses import dataclass, replace
@@ -39,11 +39,11 @@ class ConformalReferral(ValidationDecision):
 
     @classmethod
     def fit(cls, valid: ValidationSplit, option: Any) -> Self:
-        """Find the lowest probability with which the prediction sets reach the coverage."""
+        """Find the lowest probability that lets the prediction sets reach the coverage."""
         truth = valid.calibrated.truth
         cls.check(option, valid.config, len(valid.calibrated.classes))
         true_probabilities = np.sort(valid.calibrated.probabilities[np.arange(len(truth)), truth])
-        # The new image counts as one more: this is what makes the coverage hold for it.
+        # The new image counts too: this is what makes the coverage hold for it.
         n_missed = int(np.floor((len(truth) + 1) * (1 - option) + 1e-9))
         if n_missed < 1:
             n_needed = int(np.ceil(1 / (1 - option) - 1 - 1e-9))
@@ -68,7 +68,7 @@ class ConformalReferral(ValidationDecision):
         return probabilities >= self.min_probability
 
     def is_referred(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return which images are referred: those whose set holds no class, or more than one."""
+        """Return which images are referred: those whose set holds no class, or more than 1."""
         return self.prediction_sets(probabilities).sum(axis=1) != 1
 
     def apply(self, batch: PredictedBatch) -> PredictedBatch:
@@ -90,7 +90,7 @@ class ConformalReferral(ValidationDecision):
         }
 
     def describe(self) -> str:
-        """Return one sentence that says what was decided."""
+        """Return a sentence that says what was decided."""
         return (
             f"Images are referred to a human unless exactly one class has a probability of at least "
             f"{self.min_probability:.3g} (target coverage: {self.coverage:.0%})."

@@ -14,7 +14,7 @@ from parfocal.evaluation.metrics import SPLIT_METRICS
 from parfocal.evaluation.predictions import Predictions, index_groups
 from parfocal.evaluation.ranked_scores import RankedScores, find_averaged_labels
 
-# Size of the largest array of one chunk of permutations, to limit memory.
+# Size of the largest array of a chunk of permutations, to limit memory.
 _MAX_ELEMENTS = 4_000_000
 # Equal differences can differ by rounding, but by less than this.
 _TOLERANCE = 1e-9
@@ -36,7 +36,6 @@ def permutation_test(
     with up to 500 groups.
     """
     group_index = index_groups(first_runs[0].groups)[1]
-    n_images = len(group_index)
     n_classes = len(first_runs[0].classes)
 
     def compute_confusion_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -44,34 +43,28 @@ def permutation_test(
         return {metric.name: metric.compute(matrices) for metric in _CONFUSION_METRICS}
 
     def compute_score_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-        return {metric.name: sums[:, row] / n_images for row, metric in enumerate(_SCORE_METRICS)}
+        return {metric.name: sums[:, row] / len(group_index) for row, metric in enumerate(_SCORE_METRICS)}
 
-    p_values = _test_metrics_of_sums(
-        _sum_confusion_counts(first_runs, group_index),
-        _sum_confusion_counts(second_runs, group_index),
-        compute_confusion_metrics,
-        n_permutations,
-    )
-    p_values |= _test_metrics_of_sums(
-        _sum_scores(first_runs, group_index),
-        _sum_scores(second_runs, group_index),
-        compute_score_metrics,
-        n_permutations,
-    )
+    p_values: dict[str, float] = {}
+    for sum_by_group, compute_metrics in (
+        (_sum_confusion_counts, compute_confusion_metrics),
+        (_sum_scores, compute_score_metrics),
+    ):
+        first_sums, second_sums = (sum_by_group(runs, group_index) for runs in (first_runs, second_runs))
+        p_values |= _test_metrics_of_sums(first_sums, second_sums, compute_metrics, n_permutations)
     if group_index.max() < _MAX_GROUPS_FOR_RANKS:
         p_values |= _test_rank_metrics(first_runs, second_runs, group_index, n_permutations)
     return p_values
 
 
 def mcnemar_test(first_predictions: Predictions, second_predictions: Predictions) -> float:
-    """Return the two-sided p-value of McNemar's exact (binomial) test, on the images that only one side got right."""
+    """Return the two-sided p-value of McNemar's exact (binomial) test, on images that a single side got right."""
     first_correct = first_predictions.predicted == first_predictions.truth
     second_correct = second_predictions.predicted == second_predictions.truth
-    only_first = int((first_correct & ~second_correct).sum())
-    only_second = int((second_correct & ~first_correct).sum())
-    if only_first + only_second == 0:
+    n_differing = int((first_correct != second_correct).sum())
+    if n_differing == 0:
         return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+    return float(stats.binomtest(int((first_correct & ~second_correct).sum()), n_differing).pvalue)
 
 
 def adjust_p_values(p_values: Sequence[float | None]) -> list[float | None]:
@@ -108,11 +101,11 @@ def _test_metrics_of_sums(
 def _test_rank_metrics(
     first_runs: Sequence[Predictions], second_runs: Sequence[Predictions], group_index: np.ndarray, n_permutations: int
 ) -> dict[str, float]:
-    """Test metrics of rankings. Ranks are swapped instead of probabilities, because each network has its own scale."""
+    """Test metrics of rankings. Ranks are swapped instead of probabilities, because each network has another scale."""
     truth = first_runs[0].truth
     runs = [*first_runs, *second_runs]
     ranked_scores = [
-        RankedScores.from_scores(
+        RankedScores(
             np.concatenate([stats.rankdata(run.probabilities[:, label]) for run in runs]),
             np.tile(truth == label, len(runs)),
         )
@@ -121,10 +114,9 @@ def _test_rank_metrics(
 
     def compute_metrics(in_first: np.ndarray) -> dict[str, np.ndarray]:
         # Whole numbers that give both sides the same total weight, however many runs they have.
-        weights = np.concatenate(
-            [in_first * len(second_runs)] * len(first_runs) + [(1 - in_first) * len(first_runs)] * len(second_runs),
-            axis=1,
-        )
+        first_weights = np.tile(in_first * len(second_runs), len(first_runs))
+        second_weights = np.tile((1 - in_first) * len(first_runs), len(second_runs))
+        weights = np.concatenate([first_weights, second_weights], axis=1)
         counts = [scores.count(weights) for scores in ranked_scores]
         return {
             metric.name: mean_of_defined(np.stack([metric.compute(class_counts) for class_counts in counts], axis=1))
@@ -147,7 +139,7 @@ def _compute_p_values(
     elements_per_permutation: int,
     n_permutations: int,
 ) -> dict[str, float]:
-    """Return the share of permutations in which the difference is at least as large as the observed one."""
+    """Return the share of permutations in which the difference is at least as large as observed."""
     observed: dict[str, float] = {}
     n_reached: dict[str, int] = {}
     n_done = 0
@@ -185,8 +177,7 @@ def _sum_confusion_counts(runs: Sequence[Predictions], group_index: np.ndarray) 
 
 def _sum_scores(runs: Sequence[Predictions], group_index: np.ndarray) -> sparse.csr_array:
     """Return the sum of each score over the images of each group, as the mean over runs (scores, groups)."""
-    sums: list[np.ndarray] = []
-    for metric in _SCORE_METRICS:
-        scores = np.mean([metric.compute(run.truth, run.probabilities) for run in runs], axis=0)
-        sums.append(np.bincount(group_index, scores))
-    return sparse.csr_array(np.stack(sums))
+    scores = [
+        np.mean([metric.compute(run.truth, run.probabilities) for run in runs], axis=0) for metric in _SCORE_METRICS
+    ]
+    return sparse.csr_array(np.stack([np.bincount(group_index, of_metric) for of_metric in scores]))

@@ -19,7 +19,7 @@ SPLITS = ("valid", "test")
 
 @dataclass(frozen=True)
 class MetricValue:
-    """The value of a metric with its confidence interval, if defined, and its standard deviation over several runs."""
+    """The value of a metric with its confidence interval, if defined, and its standard deviation over runs."""
 
     value: float | None
     interval: list[float] | None = None
@@ -27,7 +27,7 @@ class MetricValue:
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, Any], name: str) -> Self:
-        """Return a metric of the plain data that `evaluate_split` returns, or of one class of it."""
+        """Return a metric of the plain data that `evaluate_split` returns, or of a class of it."""
         return cls(metrics.get(name), metrics.get("intervals", {}).get(name))
 
     def __str__(self) -> str:
@@ -45,22 +45,16 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """The metrics of one class, by name, and how many images have it as true and as predicted class."""
+    """The metrics of a class, by name, and how many images have it as true and as predicted class."""
 
     n_images: int
     n_predicted: int
     metrics: dict[str, MetricValue]
 
-    @classmethod
-    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
-        """Return the row of the plain data of one class, with its `intervals`."""
-        values = {metric.name: MetricValue.from_metrics(metrics, metric.name) for metric in CLASS_METRICS}
-        return cls(metrics["support"], metrics["predicted"], values)
-
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """The metrics of one run on one split, by name, with the majority-class baseline, and those of each class."""
+    """The metrics of a run on a split, by name, with the majority-class baseline, and those of each class."""
 
     run: str
     split: str
@@ -74,19 +68,14 @@ class SummaryRow:
     def from_metrics(cls, run: str, split: str, metrics: Mapping[str, Any], best_epoch: int | None = None) -> Self:
         """Return the row of labeled metrics: the plain data that `evaluate_split` returns, or a section of it."""
         names = [MAJORITY_ACCURACY.name, *(metric.name for metric in SPLIT_METRICS)]
+        values = {name: MetricValue.from_metrics(metrics, name) for name in names}
         class_intervals = metrics.get("intervals", {}).get("per_class", {})
-        return cls(
-            run,
-            split,
-            metrics["count"],
-            metrics["groups"],
-            best_epoch,
-            {name: MetricValue.from_metrics(metrics, name) for name in names},
-            {
-                name: ClassRow.from_metrics({**values, "intervals": class_intervals.get(name, {})})
-                for name, values in metrics["per_class"].items()
-            },
-        )
+        classes: dict[str, ClassRow] = {}
+        for name, of_class in metrics["per_class"].items():
+            content = {**of_class, "intervals": class_intervals.get(name, {})}
+            class_values = {metric.name: MetricValue.from_metrics(content, metric.name) for metric in CLASS_METRICS}
+            classes[name] = ClassRow(of_class["support"], of_class["predicted"], class_values)
+        return cls(run, split, metrics["count"], metrics["groups"], best_epoch, values, classes)
 
 
 def summarize(runs: Sequence[Run]) -> list[SummaryRow]:

@@ -1,4 +1,4 @@
-"""Temperature scaling as a validation decision: probabilities of new images are calibrated by one fitted number."""
+"""Temperature scaling as a validation decision: a single fitted number calibrates the probabilities of new images."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -13,7 +13,7 @@ from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDe
 
 @dataclass(frozen=True)
 class Temperature(ValidationDecision):
-    """The temperature by which the logits are divided; 1 changes nothing."""
+    """The temperature that divides the logits; 1 changes nothing."""
 
     name = "temperature"
     section = "calibration"
@@ -40,5 +40,5 @@ class Temperature(ValidationDecision):
         }
 
     def describe(self) -> str:
-        """Return one sentence that says what was decided."""
+        """Return a sentence that says what was decided."""
         return f"Probabilities are calibrated with a temperature of {self.value:.3g}."

@@ -18,16 +18,17 @@ def apply_thresholds(grades: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 def tune_thresholds(grades: np.ndarray, truth: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the thresholds (n_classes - 1), in increasing order, with the highest quadratic weighted kappa.
 
-    Coordinate ascent moves one threshold at a time. It starts once from rounding and once from thresholds that give
-    each class its true frequency, so that the result is never below that of rounding.
+    Coordinate ascent moves a single threshold at a time, first from rounding, then from thresholds that give each class
+    its true frequency, so that the result is never below that of rounding.
     """
     order = np.argsort(grades, kind="stable")
     kappa = _KappaObjective(grades[order], truth[order])
     rounding = np.arange(n_classes - 1) + 0.5
     rounded = np.searchsorted(grades[order], rounding, side="right")
     true_counts = np.cumsum(np.bincount(truth, minlength=n_classes))[:-1]
-    starts = (rounded, kappa.find_position(true_counts))
-    best = max((_coordinate_ascent(kappa, start) for start in starts), key=kappa)
+    # The first positions, from these counts on, that do not separate equal grades.
+    true_frequencies = kappa.positions[np.searchsorted(kappa.positions, true_counts)]
+    best = max((_coordinate_ascent(kappa, start) for start in (rounded, true_frequencies)), key=kappa)
     if kappa(best) <= kappa(rounded):
         return rounding
     return np.maximum.accumulate(np.where(best == rounded, rounding, kappa.midpoints[best]))
@@ -49,10 +50,6 @@ class _KappaObjective:
         self.truth_mean = truth.mean()
         self.truth_variance = truth.var()
 
-    def find_position(self, counts: np.ndarray) -> np.ndarray:
-        """Return the first positions, from these counts of grades on, that do not separate equal grades."""
-        return self.positions[np.searchsorted(self.positions, counts)]
-
     def __call__(self, cuts: np.ndarray) -> np.ndarray:
         """Return the kappa of cuts (…, n_classes - 1)."""
         squares = 2 * np.arange(cuts.shape[-1]) + 1
@@ -64,7 +61,7 @@ class _KappaObjective:
 
 
 def _coordinate_ascent(kappa: _KappaObjective, start: np.ndarray) -> np.ndarray:
-    """Move one cut at a time to its best position between its neighbors, until no cut moves."""
+    """Move a single cut at a time to its best position between its neighbors, until no cut moves."""
     cuts = start.copy()
     for _ in range(_MAX_ROUNDS):
         previous = cuts.copy()

@@ -12,7 +12,7 @@ import numpy as np
 
 from parfocal.data.decode import Pixels
 from parfocal.evaluation.bootstrap import compute_intervals
-from parfocal.evaluation.metrics import ResampledMetrics, collect_metrics
+from parfocal.evaluation.metrics import ResampledMetrics, compute_metrics
 from parfocal.evaluation.predictions import Predictions
 from parfocal.schema import EvaluationConfig
 
@@ -38,7 +38,7 @@ class ValidationSplit:
 
 @dataclass(frozen=True)
 class PredictedBatch:
-    """The labels, probabilities and flags of some images, one row or value per image.
+    """The labels, probabilities and flags of some images, a row or value per image.
 
     A flag is a column such as `positive` (true or false) or `unusual` (the unusual image features, "" for none).
     """
@@ -78,7 +78,7 @@ class ValidationDecision(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, valid: ValidationSplit, option: Any) -> Self | None:
-        """Fit the decision on validation; return None if the split does not allow one."""
+        """Fit the decision on validation; return None if the split does not allow it."""
 
     @property
     def option_value(self) -> Any:
@@ -95,7 +95,7 @@ class ValidationDecision(ABC):
         return batch
 
     def inspect(self, pixels: Pixels) -> str:
-        """Return what the pixels of one prepared image say for the flag; only called if the decision reads pixels."""
+        """Return what the pixels of a prepared image say for the flag; only called if the decision reads pixels."""
         return ""
 
     def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any] | None:
@@ -104,7 +104,7 @@ class ValidationDecision(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return one sentence that says what was decided."""
+        """Return a sentence that says what was decided."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain data."""
@@ -118,5 +118,4 @@ class ValidationDecision(ABC):
 
 def compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
     """Return every metric of labeled predictions, and the confidence interval of each under `intervals`."""
-    resampled = ResampledMetrics(predictions)
-    return {**collect_metrics(predictions, resampled), "intervals": compute_intervals(resampled)}
+    return {**compute_metrics(predictions), "intervals": compute_intervals(ResampledMetrics(predictions))}

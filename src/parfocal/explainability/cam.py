@@ -1,13 +1,15 @@
 """Class activation maps (CAM): how much each cell of an image contributes to the logit of each class.
 
 The head is linear and sees the mean of the features over all cells. A logit is therefore the mean of its map plus the
-bias: the map is an exact decomposition of the output, not an estimate.
+bias: the map is an exact decomposition of the output, not an estimate. Grad-CAM and occlusion maps check it by other
+methods.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass
+from itertools import pairwise
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,29 +17,28 @@ from torch import Tensor
 from parfocal.data.decode import Pixels
 from parfocal.engine.device import to_channels_last
 from parfocal.errors import UsageError, did_you_mean
-from parfocal.explainability.gradcam import compute_gradcam_maps, compute_occlusion_maps
-from parfocal.explainability.images import load_eval_images
 from parfocal.models.classifier import Classifier
 from parfocal.progress import show_progress
-from parfocal.run import Run
 
-Method = Literal["cam", "gradcam", "occlusion"]
-METHODS: tuple[Method, ...] = ("cam", "gradcam", "occlusion")
+METHODS = ("cam", "gradcam", "occlusion")
 
 SCORE = "score"
-"""Name of the only map of an ordinal network, which outputs one score for all grades."""
+"""Name of the only map of an ordinal network, which outputs a single score for all grades."""
 
 _BATCH_SIZE = 32
+_GRID_SIZE = 8
+# Side of the blurred patch, in cells of the grid: neighboring patches overlap.
+_PATCH_SCALE = 1.5
 
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """The maps of several images by one network.
+    """The maps of images by a network.
 
-    `names` are the classes, or only `score` if the network outputs one score, where a higher score means a higher
-    grade. `values` is (images, names, rows, columns), `outputs` of the linear head is (images, names), and its `bias`
-    is (names). If the maps are `exact`, the mean of `values` over rows and columns plus `bias` equals `outputs`.
-    `pixels` is what the network saw, (images, side, side, 3). `unreadable` maps ids to the reason.
+    `names` are the classes, or only `score` if the network outputs a score, where a higher score means a higher grade.
+    `values` is (images, names, rows, columns), `outputs` of the linear head is (images, names), and its `bias` is
+    (names). With `cam`, the mean of `values` over rows and columns plus `bias` equals `outputs`. `pixels` is what the
+    network saw, (images, side, side, 3).
     """
 
     names: tuple[str, ...]
@@ -45,23 +46,9 @@ class ClassMaps:
     outputs: np.ndarray
     bias: np.ndarray
     pixels: Pixels
-    exact: bool = True
-    ids: tuple[str, ...] = ()
-    unreadable: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def subset(self, rows: Sequence[int]) -> "ClassMaps":
-        """Return the maps of some of the images."""
-        index = np.asarray(rows, dtype=int)
-        return replace(
-            self,
-            values=self.values[index],
-            outputs=self.outputs[index],
-            pixels=self.pixels[index],
-            ids=tuple(self.ids[row] for row in rows) if self.ids else (),
-        )
 
     @property
     def evidence(self) -> np.ndarray:
@@ -73,7 +60,7 @@ class ClassMaps:
         return self.values if self.names == (SCORE,) else self.values - self.values.mean(axis=1, keepdims=True)
 
     def for_labels(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the evidence for one class per image, (images, rows, columns); for a score, its only map."""
+        """Return the evidence for a label per image, (images, rows, columns); for a score, its only map."""
         columns = np.zeros(len(self), dtype=int) if self.names == (SCORE,) else np.asarray(labels, dtype=int)
         return self.evidence[np.arange(len(self)), columns]
 
@@ -82,7 +69,7 @@ class ClassMaps:
 def compute_class_maps(classifier: Classifier, pixels: Pixels, method: str = "cam", stage: str = "") -> ClassMaps:
     """Compute the maps of images as the network sees them: uint8, (images, side, side, 3).
 
-    `cam` is exact and costs one forward pass. `gradcam` works at any stage (the maps of `stage3` are finer than those
+    `cam` is exact and takes one forward pass. `gradcam` works at any stage (the maps of `stage3` are finer than those
     of the last stage). `occlusion` measures how much each output drops when a patch of the image is blurred.
     """
     if method not in METHODS:
@@ -97,7 +84,12 @@ def compute_class_maps(classifier: Classifier, pixels: Pixels, method: str = "ca
     with show_progress("Explaining", len(pixels)) as advance:
         for start in range(0, len(pixels), _BATCH_SIZE):
             batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + _BATCH_SIZE])).to(device)
-            batch_outputs, batch_maps = _compute_batch_maps(classifier, batch, method, stage)
+            if method == "cam":
+                batch_outputs, batch_maps = _compute_cam(classifier, batch)
+            elif method == "gradcam":
+                batch_outputs, batch_maps = _compute_gradcam_maps(classifier, batch, stage)
+            else:
+                batch_outputs, batch_maps = _compute_occlusion_maps(classifier, batch)
             outputs.append(batch_outputs.float().cpu().numpy())
             values.append(batch_maps.float().cpu().numpy())
             advance(len(batch))
@@ -107,31 +99,61 @@ def compute_class_maps(classifier: Classifier, pixels: Pixels, method: str = "ca
         np.concatenate(outputs),
         classifier.network.fc.bias.detach().float().cpu().numpy(),
         pixels,
-        exact=method == "cam",
     )
 
 
-def _compute_batch_maps(classifier: Classifier, pixels: Tensor, method: str, stage: str) -> tuple[Tensor, Tensor]:
-    """Return the outputs of the linear head and the maps of a batch."""
-    if method == "gradcam":
-        return compute_gradcam_maps(classifier, pixels, stage)
-    if method == "occlusion":
-        return compute_occlusion_maps(classifier, pixels)
-    with torch.inference_mode():
-        features = classifier.network.forward_features(classifier.normalize(pixels))
-        head = classifier.network.fc
-        maps = torch.einsum("nfhw,cf->nchw", features, head.weight)
-        return maps.mean(dim=(2, 3)) + head.bias, maps
+@torch.inference_mode()
+def _compute_cam(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs of the linear head and the exact maps."""
+    features = classifier.network.forward_features(classifier.normalize(pixels))
+    head = classifier.network.fc
+    maps = torch.einsum("nfhw,cf->nchw", features, head.weight)
+    return maps.mean(dim=(2, 3)) + head.bias, maps
 
 
-def compute_split_maps(
-    run: Run, ids: Sequence[str], split: str = "test", method: str = "cam", stage: str = ""
-) -> ClassMaps:
-    """Compute the maps of some images of a run's split.
+def _compute_gradcam_maps(classifier: Classifier, pixels: Tensor, stage: str = "") -> tuple[Tensor, Tensor]:
+    """Return the outputs of the head, and for each output the features of a stage weighted by their mean gradients.
 
-    An unknown split or id is an error. Unreadable images are left out and listed in `unreadable`.
+    Maps are multiplied by the number of cells, so that those of the last stage equal the class activation maps.
+    Negative values are kept (there is no ReLU).
     """
-    classifier = Classifier.load(run.weights_path)
-    images = load_eval_images(run, split, ids)
-    maps = compute_class_maps(classifier, images.pixels, method, stage)
-    return replace(maps, ids=images.ids, unreadable=images.unreadable)
+    network = classifier.network
+    names = {name.replace("layer", "stage"): name for name in network.stage_names}
+    stage = stage or list(names)[-1]
+    if stage not in names:
+        raise UsageError(f"There is no {stage!r} in this network. {did_you_mean(stage, names)}")
+    n_stages = network.stage_names.index(names[stage]) + 1
+    with torch.no_grad():
+        stem = network.forward_stem(classifier.normalize(pixels))
+        features = network.forward_stages(network.stage_names[:n_stages], stem)
+        with torch.enable_grad():
+            last = network.forward_stages(network.stage_names[n_stages:], features.requires_grad_())
+            outputs = network.fc(network.avgpool(last).flatten(1))
+            totals = outputs.sum(dim=0)
+            gradients = [torch.autograd.grad(total, features, retain_graph=True)[0] for total in totals]
+    weights = torch.stack([gradient.sum(dim=(2, 3)) for gradient in gradients], dim=1)
+    return outputs.detach(), torch.einsum("nfhw,ncf->nchw", features.detach(), weights)
+
+
+@torch.inference_mode()
+def _compute_occlusion_maps(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs of the head, and how much each drops when a patch around each cell is blurred.
+
+    Patches are blurred, not painted over: a gray patch on a black background would itself be a visible object.
+    """
+    network = classifier.network
+    outputs = network(classifier.normalize(pixels))
+    side = pixels.shape[1]
+    sigma = side / _GRID_SIZE
+    images = [cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for image in pixels.cpu().numpy()]
+    blurred = torch.from_numpy(np.stack(images)).to(pixels.device)
+    edges = np.linspace(0, side, _GRID_SIZE + 1)
+    overlap = side / _GRID_SIZE * (_PATCH_SCALE - 1) / 2
+    spans = [slice(max(0, round(start - overlap)), round(end + overlap)) for start, end in pairwise(edges)]
+    drops = torch.empty(*outputs.shape, _GRID_SIZE, _GRID_SIZE, device=outputs.device)
+    for row, height in enumerate(spans):
+        for column, width in enumerate(spans):
+            occluded = pixels.clone()
+            occluded[:, height, width] = blurred[:, height, width]
+            drops[:, :, row, column] = outputs - network(classifier.normalize(occluded))
+    return outputs, drops

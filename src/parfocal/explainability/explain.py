@@ -1,8 +1,8 @@
-"""Explain predictions: write heatmaps of images as sheets, as files and as a table, on one scale."""
+"""Explain predictions: write heatmaps of images as sheets, as files and as a table, on the same scale."""
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,7 +33,7 @@ from parfocal.run import Run, open_runs
 class Explanation:
     """What `explain` wrote.
 
-    `heatmaps` has one row for each heatmap on the sheets, and `scale` is the value of full strength. `localization`
+    `heatmaps` has a row for each heatmap on the sheets, and `scale` is the value of full strength. `localization`
     says for each run where its maps of the split lie. `unreadable` maps images that cannot be read to the reason.
     """
 
@@ -60,7 +60,7 @@ def explain(
 
     `images` is a split (`valid` or `test`), or image files, folders of images, and CSV files with a column `Path`. Of
     a split, the images with these `ids` are explained, or else `n_per_kind` of the first run's most confident correct
-    predictions, most confident mistakes and most uncertain predictions. All maps of all runs share one scale.
+    predictions, most confident mistakes and most uncertain predictions. All maps of all runs have the same scale.
 
     For a split, `explain` also measures where the maps lie: on the border, on the black background, and within `masks`
     (by default the folder `masks` in the data's folder, if it exists).
@@ -114,7 +114,7 @@ def explain(
         "split": split,
         "scale": scale,
         "sheets": [path.name for path in result.sheets],
-        "localization": {name: localization.as_dict() for name, localization in result.localization.items()},
+        "localization": {name: asdict(localization) for name, localization in result.localization.items()},
         "unreadable": result.unreadable,
     }
     write_json(folder / "explanation.json", summary)

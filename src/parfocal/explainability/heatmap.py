@@ -34,10 +34,8 @@ def render_heatmap(evidence: np.ndarray, scale: float, side: int) -> Pixels:
 
 
 def overlay_heatmap(image: Pixels, evidence: np.ndarray, scale: float) -> Pixels:
-    """Return RGB pixels: the image in gray, its map over it, and contour lines at one and two thirds of the scale.
-
-    Small images are enlarged, so that the lines stay thin.
-    """
+    """Return RGB pixels: the image in gray, its map over it, and contour lines at 1/3 and 2/3 of the scale."""
+    # Small images are enlarged, so that the lines stay thin.
     side = max(len(image), _MIN_SIDE)
     gray = cv2.cvtColor(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
     heatmap = render_heatmap(evidence, scale, side).astype(np.float32)

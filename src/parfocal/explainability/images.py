@@ -14,7 +14,6 @@ from parfocal.data.store import find_store
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
 from parfocal.evaluation.locate import locate_table
-from parfocal.recipe import Recipe
 from parfocal.run import Run
 
 
@@ -22,7 +21,7 @@ from parfocal.run import Run
 class EvalImages:
     """Images as the network sees them at evaluation, without test-time augmentation.
 
-    `pixels` is (images, side, side, 3) uint8. `ids`, `paths` and `truth` (-1 if unknown) have one entry per image.
+    `pixels` is (images, side, side, 3) uint8. `ids`, `paths` and `truth` (-1 if unknown) have an entry per image.
     `unreadable` maps the id of each image that cannot be read to the reason.
     """
 
@@ -46,7 +45,23 @@ def load_eval_images(
     if max_images is not None:
         step = max(1, -(-len(paths) // max_images))
         paths = dict(list(paths.items())[::step])
-    prepared = _read_from_store(table, run.recipe, paths) or _read_from_files(run.recipe, paths)
+    config = run.recipe.images
+    views = eval_views(1, config.size, run.recipe.views)
+    prepared: dict[str, Pixels | str] = {}
+    store = find_store(table, config)
+    if store is None:
+
+        def read(path: Path) -> Pixels:
+            return render_one(prepare_image(path, config)[0], views, 0)
+
+        images = map_ordered(list(paths.values()), catch_unreadable(read), "Reading")
+        prepared.update(zip(paths, images, strict=True))
+    else:
+        errors = store.index["error"]
+        row_of = {path: row for row, path in enumerate(store.index["path"])}
+        for image_id, path in paths.items():
+            row = row_of[str(path)]
+            prepared[image_id] = errors.iloc[row] or render_one(np.asarray(store.pixels[row]), views, 0)
     readable = {image_id: pixels for image_id, pixels in prepared.items() if not isinstance(pixels, str)}
     rows = table.get_rows(split)
     truth = dict(zip(rows["id"], rows["label"], strict=True))
@@ -74,31 +89,7 @@ def _find_paths(run: Run, table: Table, split: str, ids: Sequence[str] | None) -
         return paths
     missing = [image_id for image_id in ids if image_id not in paths]
     if missing:
-        example = f"They look like {next(iter(paths))}."
-        raise ParfocalError(f"{run.name} has no such ids in {split}: {join_limited(missing)}. {example}")
+        raise ParfocalError(
+            f"{run.name} has no such ids in {split}: {join_limited(missing)}. They look like {next(iter(paths))}."
+        )
     return {image_id: paths[image_id] for image_id in ids}
-
-
-def _read_from_store(table: Table, recipe: Recipe, paths: dict[str, Path]) -> dict[str, Pixels | str]:
-    """Return the evaluation view of each image, or the reason why it is unreadable; empty without a Store."""
-    store = find_store(table, recipe.images)
-    if store is None:
-        return {}
-    views = eval_views(1, recipe.images.size, recipe.views)
-    index = {path: row for row, path in enumerate(store.index["path"])}
-    rows = {image_id: index[str(path)] for image_id, path in paths.items()}
-    errors = store.index["error"]
-    return {
-        image_id: errors.iloc[row] or render_one(np.asarray(store.pixels[row]), views, 0)
-        for image_id, row in rows.items()
-    }
-
-
-def _read_from_files(recipe: Recipe, paths: dict[str, Path]) -> dict[str, Pixels | str]:
-    """Return the evaluation view of each image, or the reason why it is unreadable."""
-    views = eval_views(1, recipe.images.size, recipe.views)
-
-    def read(path: Path) -> Pixels:
-        return render_one(prepare_image(path, recipe.images)[0], views, 0)
-
-    return dict(zip(paths, map_ordered(list(paths.values()), catch_unreadable(read), "Reading"), strict=True))

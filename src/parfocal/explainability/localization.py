@@ -9,10 +9,8 @@ square of the same area. If the border changes as many predictions as the center
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +47,7 @@ _MAX_OCCLUDED_IMAGES = 24
 
 @dataclass(frozen=True)
 class RegionOverlap:
-    """How one map overlaps one region: the share of its positive evidence inside, and whether its peak lies inside.
+    """How a map overlaps a region: the share of its positive evidence inside, and whether its peak lies inside.
 
     `random_share` and `random_hit` are the expected values if the same values were in random cells. `share` is None if
     the map has no positive evidence.
@@ -63,7 +61,7 @@ class RegionOverlap:
 
 @dataclass(frozen=True)
 class MaskOverlap:
-    """How the maps of several images overlap one region of their masks.
+    """How the maps of images overlap a region of their masks.
 
     `hit_rate` is the share of maps whose peak lies in the region (the pointing game), `share` is the mean share of the
     positive evidence inside it. The `random_…` values are what maps with the same values in random cells reach.
@@ -112,10 +110,6 @@ class MapLocalization:
     border_swap: BorderSwapResult | None
     mask_overlaps: dict[str, MaskOverlap]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
 
 def measure_localization(
     run: Run,
@@ -143,10 +137,10 @@ def _load_mask_regions(
     run: Run, split: str, images: EvalImages, masks: Path | str | None
 ) -> dict[int, dict[str, np.ndarray]]:
     """Return the regions of each mask, by the image's row; masks that are empty in the network's view are left out."""
-    default_folder = Path(run.read_environment()["data"]["folder"]) / "masks"
-    if masks is None and not default_folder.is_dir():
+    path = Path(run.read_environment()["data"]["folder"]) / "masks" if masks is None else Path(masks)
+    if masks is None and not path.is_dir():
         return {}
-    folder = MaskFolder(default_folder if masks is None else Path(masks))
+    folder = MaskFolder(path)
     mask_paths = {
         row: mask_path
         for row, image_path in enumerate(images.paths)
@@ -181,28 +175,27 @@ def _measure_mask_overlaps(
     """Compare the maps of the true class with the regions of the masks."""
     rows = list(regions)
     if method == "cam":
-        maps = exact_maps.subset(rows)
+        evidence = exact_maps.for_labels(images.truth)[rows]
     else:
         if method == "occlusion":
             rows = rows[:: -(-len(rows) // _MAX_OCCLUDED_IMAGES)]
         maps = compute_class_maps(classifier, images.pixels[rows], method, stage)
-    overlaps: dict[str, list[RegionOverlap]] = defaultdict(list)
-    for row, evidence in zip(rows, maps.for_labels([images.truth[row] for row in rows]), strict=True):
+        evidence = maps.for_labels([images.truth[row] for row in rows])
+    overlaps_by_region: dict[str, list[RegionOverlap]] = defaultdict(list)
+    for row, values in zip(rows, evidence, strict=True):
         for name, region in regions[row].items():
-            overlaps[name].append(compute_region_overlap(evidence, region))
-    names = sorted(overlaps, key=lambda name: (name != ANY_REGION, name))
-    return {name: _average_overlaps(overlaps[name]) for name in names}
-
-
-def _average_overlaps(overlaps: Sequence[RegionOverlap]) -> MaskOverlap:
-    shares = [overlap.share for overlap in overlaps if overlap.share is not None]
-    return MaskOverlap(
-        n_images=len(overlaps),
-        hit_rate=float(np.mean([overlap.hit for overlap in overlaps])),
-        random_hit_rate=float(np.mean([overlap.random_hit for overlap in overlaps])),
-        share=float(np.mean(shares)) if shares else None,
-        random_share=float(np.mean([overlap.random_share for overlap in overlaps])),
-    )
+            overlaps_by_region[name].append(compute_region_overlap(values, region))
+    result: dict[str, MaskOverlap] = {}
+    for name, overlaps in sorted(overlaps_by_region.items(), key=lambda item: (item[0] != ANY_REGION, item[0])):
+        shares = [overlap.share for overlap in overlaps if overlap.share is not None]
+        result[name] = MaskOverlap(
+            n_images=len(overlaps),
+            hit_rate=float(np.mean([overlap.hit for overlap in overlaps])),
+            random_hit_rate=float(np.mean([overlap.random_hit for overlap in overlaps])),
+            share=float(np.mean(shares)) if shares else None,
+            random_share=float(np.mean([overlap.random_share for overlap in overlaps])),
+        )
+    return result
 
 
 def border_swap_test(classifier: Classifier, maps: ClassMaps) -> BorderSwapResult | None:

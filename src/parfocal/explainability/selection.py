@@ -13,19 +13,17 @@ from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predict import list_files
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.predictor import Predictor, PreparedViews
+from parfocal.evaluation.predictor import Predictor
 from parfocal.explainability.images import load_eval_images, locate_images
 from parfocal.run import Run
 
-KINDS = ("correct", "wrong", "uncertain")
-
 MAX_IMAGES = 500
-"""The most image files that one call explains."""
+"""The most image files that a call explains."""
 
 
 @dataclass(frozen=True)
 class SelectedImage:
-    """An image to explain: its id, its kind (one of KINDS, or empty), and its true class (-1 if unknown)."""
+    """An image to explain: its kind is `correct`, `wrong`, `uncertain` or empty, and its truth -1 if unknown."""
 
     id: str
     kind: str = ""
@@ -34,7 +32,7 @@ class SelectedImage:
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """The predictions of one run, as `predict` makes them, and the pixels it saw (without test-time augmentation)."""
+    """The predictions of a run, as `predict` makes them, and the pixels it saw (without test-time augmentation)."""
 
     predicted: np.ndarray
     probabilities: np.ndarray
@@ -139,9 +137,9 @@ def select_from_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Sel
     run_predictions: list[RunPredictions] = []
     for run in runs:
         predictor = Predictor([run.folder])
-        prepared = _prepare_files(predictor, files)
-        unreadable |= {name: reason for name, reason in prepared.items() if isinstance(reason, str)}
-        readable = [views for views in prepared.values() if not isinstance(views, str)]
+        prepared = list(map_ordered(list(files.values()), catch_unreadable(predictor.prepare), "Reading"))
+        unreadable |= {name: views for name, views in zip(files, prepared, strict=True) if isinstance(views, str)}
+        readable = [views for views in prepared if not isinstance(views, str)]
         if readable:
             batch = predictor.predict(readable)
             # The first TTA view is the plain evaluation view.
@@ -149,9 +147,3 @@ def select_from_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Sel
             run_predictions.append(RunPredictions(batch.labels, batch.probabilities, pixels))
     images = tuple(SelectedImage(name) for name in files if name not in unreadable)
     return Selection(images, tuple(run_predictions), unreadable)
-
-
-def _prepare_files(predictor: Predictor, files: dict[str, Path]) -> dict[str, PreparedViews | str]:
-    """Return the views of each image as the predictor takes them, or the reason why it is unreadable."""
-    prepared = map_ordered(list(files.values()), catch_unreadable(predictor.prepare), "Reading")
-    return dict(zip(files, prepared, strict=True))

@@ -1,4 +1,4 @@
-"""Draw a sheet of images with the heatmaps of one or more networks, all on one scale."""
+"""Draw a sheet of images with the heatmaps of networks, all on the same scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from parfocal.explainability.selection import SelectedImage
 
 MAX_IMAGES_PER_SHEET = 24
 
-# Sizes in inches. An image and its heatmaps are the panels of one block.
+# Sizes in inches. An image and its heatmaps are the panels of a block.
 _PANEL_SIZE = 1.55
 _PANEL_GAP = 0.08
 _BLOCK_GAP = 0.35
@@ -28,7 +28,7 @@ _MAX_NAME_LENGTH = 24
 
 @dataclass(frozen=True)
 class RunExplanation:
-    """One network's predictions, probabilities and maps of the images of a sheet."""
+    """A network's predictions, probabilities and maps of the images of a sheet."""
 
     name: str
     classes: tuple[str, ...]
@@ -38,14 +38,14 @@ class RunExplanation:
 
     @property
     def has_score(self) -> bool:
-        """Whether the network outputs one score for all grades, and so has one map per image."""
+        """Whether the network outputs a score for all grades, and so has a single map per image."""
         return self.maps.names == (SCORE,)
 
     def select_maps(self, index: int, truth: int) -> dict[str, np.ndarray]:
         """Return the maps of an image that a sheet shows, by class.
 
         These are the predicted class, and the true class, or the second most probable class if the prediction is
-        correct or the truth unknown. A network with one score has one map.
+        correct or the truth unknown. A network with a score has a single map.
         """
         if self.has_score:
             return {SCORE: self.maps.evidence[index, 0]}
@@ -60,15 +60,18 @@ class RunExplanation:
 def draw_sheet(
     images: Sequence[SelectedImage], explanations: Sequence[RunExplanation], scale: float, first: int = 0
 ) -> Figure:
-    """Draw images side by side with the heatmaps of every network.
-
-    `first` is the index of the first image in the explanations, and `scale` the value of full strength. Warm colors are
-    evidence for the class of a map, cold colors evidence against it.
-    """
+    """Draw images with the heatmaps of every network; `first` is the index of the first image in the explanations."""
     n_panels = 1 + sum(1 if explanation.has_score else 2 for explanation in explanations)
     kinds = [image.kind for image in images]
     blocks_per_row = max(1, min(_MAX_PANELS_PER_ROW // n_panels, max(map(kinds.count, kinds))))
-    rows = _layout_rows(images, blocks_per_row)
+    # Each kind starts a row with a heading.
+    rows: list[tuple[str, list[int]]] = []
+    for kind in dict.fromkeys(kinds):
+        indices = [index for index, image in enumerate(images) if image.kind == kind]
+        rows += [
+            (kind if start == 0 else "", indices[start : start + blocks_per_row])
+            for start in range(0, len(indices), blocks_per_row)
+        ]
     block_width = n_panels * (_PANEL_SIZE + _PANEL_GAP) + _BLOCK_GAP
     width = max(blocks_per_row * block_width, _MIN_WIDTH)
     heights = [(_HEADING_HEIGHT if heading else 0) + _PANEL_SIZE + _CAPTION_HEIGHT for heading, _ in rows]
@@ -82,20 +85,18 @@ def draw_sheet(
             corner = (column * block_width + _PANEL_GAP, top - row_height)
             _draw_block(figure, corner, images[index], explanations, first + index, scale)
         top -= row_height
-    _draw_scale_bar(figure, scale, any(explanation.has_score for explanation in explanations))
+    ramp = np.tile(np.linspace(-scale, scale, 512, dtype=np.float32), (2, 1))
+    axes = figure.add_axes((0.1 / width, 0.38 / height, 4.5 / width, 0.16 / height))
+    axes.imshow(
+        overlay_heatmap(np.full((512, 512, 3), 128, np.uint8), ramp, scale), aspect="auto", extent=(-scale, scale, 0, 1)
+    )
+    axes.set_yticks([])
+    axes.tick_params(labelsize=7)
+    has_score = any(explanation.has_score for explanation in explanations)
+    score_note = "; for a score: lower and higher grades" if has_score else ""
+    caption = f"evidence against the class of the map (cold) and for it (warm){score_note}"
+    axes.set_title(caption, fontsize=7, loc="left", pad=2)
     return figure
-
-
-def _layout_rows(images: Sequence[SelectedImage], blocks_per_row: int) -> list[tuple[str, list[int]]]:
-    """Return the heading and the indices of each row; each kind starts a row with a heading."""
-    rows: list[tuple[str, list[int]]] = []
-    for kind in dict.fromkeys(image.kind for image in images):
-        indices = [index for index, image in enumerate(images) if image.kind == kind]
-        rows += [
-            (kind if start == 0 else "", indices[start : start + blocks_per_row])
-            for start in range(0, len(indices), blocks_per_row)
-        ]
-    return rows
 
 
 def _draw_block(
@@ -129,21 +130,7 @@ def _draw_block(
         left += _PANEL_SIZE + _PANEL_GAP
 
 
-def _draw_scale_bar(figure: Figure, scale: float, has_score: bool) -> None:
-    """Draw the legend of the colors at the bottom."""
-    width, height = figure.get_size_inches()
-    ramp = np.tile(np.linspace(-scale, scale, 512, dtype=np.float32), (2, 1))
-    pixels = overlay_heatmap(np.full((512, 512, 3), 128, np.uint8), ramp, scale)
-    axes = figure.add_axes((0.1 / width, 0.38 / height, 4.5 / width, 0.16 / height))
-    axes.imshow(pixels, aspect="auto", extent=(-scale, scale, 0, 1))
-    axes.set_yticks([])
-    axes.tick_params(labelsize=7)
-    caption = "evidence against the class of the map (cold) and for it (warm)"
-    caption += "; for a score: lower and higher grades" if has_score else ""
-    axes.set_title(caption, fontsize=7, loc="left", pad=2)
-
-
 def _shorten(name: str) -> str:
-    """Return the last part of a path, its beginning cut off if it is too long for a caption."""
+    """Return the last component of a path, its beginning cut off if it is too long for a caption."""
     last = PurePath(name).name or name
     return last if len(last) <= _MAX_NAME_LENGTH else f"…{last[1 - _MAX_NAME_LENGTH :]}"

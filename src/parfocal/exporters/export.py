@@ -1,18 +1,17 @@
-"""Export a run: write it, load it in its own runtime, verify it against the run, and only then give it its name."""
+"""Export a run: write it, load it in its runtime, verify it against the run, and only then give it its name."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from parfocal.engine.compiled import OpenVinoNetwork, Precision, convert_to_openvino
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.evaluate import with_tta
-from parfocal.exporters.formats import FORMATS, OpenVino, load_export, staging_path
+from parfocal.exporters.formats import FORMATS, OpenVino, load_export, quantize, staging_path
 from parfocal.exporters.graph import ExportGraph
-from parfocal.exporters.metadata import build_metadata
-from parfocal.exporters.quantize import quantize
 from parfocal.exporters.verify import (
     MAX_IMAGES,
     BackendResult,
@@ -24,11 +23,15 @@ from parfocal.exporters.verify import (
 )
 from parfocal.io import write_text
 from parfocal.models.classifier import Classifier
+from parfocal.recipe import Recipe
 from parfocal.report.model_card import build_model_card
 from parfocal.run import Run, open_runs
+from parfocal.version import __version__
 
 TOLERANCES: dict[str, float] = {"float32": 0.01, "bf16": 0.03, "int8": 0.03}
 """The largest allowed difference between a probability and that of the run."""
+
+INTENDED_USE = "For research and teaching. Not a medical device."
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def export(
     classifier = Classifier.load(opened_run.weights_path).eval()
     graph = ExportGraph(classifier, recipe.images.size, recipe.views, decision.temperature)
     metadata = build_metadata(opened_run, recipe, decision, precision, int8)
-    # For int8, one half of the images calibrates the quantization, the other half verifies it.
+    # For int8, half of the images calibrates the quantization, the other half verifies it.
     available = load_sample(opened_run, recipe.images, list(images), MAX_IMAGES * (2 if int8 else 1))
     sample = available.take_every(2, 0) if int8 else available
     results: dict[str, BackendResult] = {"run": predict_with_run(classifier, recipe, decision, sample)}
@@ -116,6 +119,52 @@ def export(
     return exported
 
 
+def build_metadata(run: Run, recipe: Recipe, decision: Decision, precision: Precision, int8: bool) -> dict[str, Any]:
+    """Return what is needed to prepare the input of an export and to interpret its output, as plain data.
+
+    `recipe` has the test-time augmentation of the decision.
+    """
+    data = run.read_environment()["data"]
+    size = recipe.images.size
+    return {
+        "parfocal": __version__,
+        "run": run.name,
+        "model": recipe.network.model,
+        "use": INTENDED_USE,
+        "classes": data["classes"],
+        "codes": data["codes"],
+        "input": {"name": "pixels", "type": "uint8", "shape": ["images", size, size, 3], "channels": "RGB"},
+        "output": {"name": "probabilities", "type": "float32", "shape": ["images", len(data["classes"])]},
+        "size": size,
+        "crop_size": recipe.views.crop_size,
+        "tta": recipe.views.tta,
+        "preprocessing": recipe.images.model_dump(mode="json", exclude={"store", "quality"}),
+        "temperature": decision.temperature,
+        "ordered": recipe.evaluation.ordered,
+        "referable": recipe.evaluation.referable,
+        "decision_rule": describe_decision_rule(data["classes"], recipe, decision),
+        "operating_point": asdict(decision.operating_point) if decision.operating_point else None,
+        "referral": asdict(decision.referral) if decision.referral else None,
+        "out_of_distribution": asdict(decision.ood) if decision.ood else None,
+        "precision": precision,
+        "int8": int8,
+    }
+
+
+def describe_decision_rule(classes: Sequence[str], recipe: Recipe, decision: Decision) -> str:
+    """Describe how the predicted class follows from the probabilities."""
+    operating_point = decision.operating_point
+    if operating_point is None:
+        return "the most probable class"
+    if operating_point.criterion == "kappa":
+        return "the expected grade (sum of each grade times its probability), cut at the operating point's thresholds"
+    threshold = f"{operating_point.thresholds[0]:.6g}"
+    if len(classes) == 2:
+        return f"{classes[1]} if its probability is at least {threshold}, else {classes[0]}"
+    lowest = classes[recipe.evaluation.referable]
+    return f"the most probable class; positive if the probabilities of {lowest} and above sum to at least {threshold}"
+
+
 def _open_single_run(run: Path | str | Run) -> Run:
     if isinstance(run, Run):
         return run
@@ -125,7 +174,7 @@ def _open_single_run(run: Path | str | Run) -> Run:
     if len(runs) > 1:
         folders = ", ".join(str(each.folder) for each in runs)
         raise UsageError(f"{run} contains {len(runs)} runs. Choose one: {folders}.")
-    # Raise an error here if the run is not finished.
+    # An unfinished run is an error.
     runs[0].read_metrics()
     return runs[0]
 
@@ -144,11 +193,12 @@ def _output_path(run: Path | str | Run, to: str, out: Path | str | None, int8: b
 
 def _build_card_rows(exported: Exported, files: list[str], name: str) -> list[tuple[str, str]]:
     """Return the rows of the model card about the file and its verification."""
-    verification, result = exported.verification, exported.results[name]
+    verification = exported.verification
+    n_images = len(exported.results[name].predicted)
     rows = [
         ("file", ", ".join(files)),
         ("precision", name),
-        ("compared with the run", f"on {len(result.predicted)} images of {exported.source}"),
+        ("compared with the run", f"on {n_images} images of {exported.source}"),
         ("largest difference of a probability", f"{verification.max_difference:.6f} (allowed: {TOLERANCES[name]:g})"),
         ("predicted classes that differ", str(verification.n_changed)),
     ]

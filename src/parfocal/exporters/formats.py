@@ -1,4 +1,4 @@
-"""The export formats. To add one, write a subclass of `Format` here: the command line and the checks find it by itself.
+"""The export formats. To add a format, write a subclass of `Format` here: the command line and the checks find it.
 
 PyTorch and the libraries of the formats are imported only when a network is written or loaded.
 """
@@ -9,16 +9,19 @@ import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.io import explain_write_errors
+from parfocal.progress import show_progress
 
 if TYPE_CHECKING:
     import numpy as np
+    import openvino
 
     from parfocal.engine.compiled import Precision
     from parfocal.exporters.graph import ExportGraph
@@ -31,7 +34,7 @@ METADATA_KEY = "parfocal"
 
 
 class Format(ABC):
-    """An export format: what it supports, how a network is written, and how its own runtime loads it again."""
+    """An export format: what it supports, how a network is written, and how the runtime of the format loads it."""
 
     name: ClassVar[str]
     suffix: ClassVar[str]
@@ -47,10 +50,10 @@ class Format(ABC):
 
     @abstractmethod
     def load(self, path: Path) -> tuple[PredictFunction, dict[str, Any]]:
-        """Load a network in its own runtime; return its prediction function and its metadata."""
+        """Load a network in the runtime of the format; return its prediction function and its metadata."""
 
     def list_files(self, path: Path) -> list[Path]:
-        """Return the files of an export; the last one is the file to open."""
+        """Return the files of an export; the last is the file to open."""
         return [path]
 
     def check_options(self, precision: "Precision", int8: bool) -> None:
@@ -103,7 +106,7 @@ class Onnx(Format):
 
 
 class OpenVino(Format):
-    """OpenVINO's own format, an .xml and a .bin file, for Intel processors."""
+    """The format of OpenVINO, an .xml and a .bin file, for Intel processors."""
 
     name = "openvino"
     suffix = ".xml"
@@ -171,13 +174,8 @@ FORMATS: dict[str, Format] = {format_class.name: format_class() for format_class
 
 
 def load_export(path: Path, format_name: str) -> PredictFunction:
-    """Load an exported network in its own runtime."""
+    """Load an exported network in the runtime of its format."""
     return FORMATS[format_name].load(path)[0]
-
-
-def read_metadata(path: Path, format_name: str) -> dict[str, Any]:
-    """Return the metadata of an exported network."""
-    return FORMATS[format_name].load(path)[1]
 
 
 @contextmanager
@@ -190,6 +188,20 @@ def staging_path(path: Path, export_format: Format) -> Iterator[Path]:
             yield temporary
             for file in export_format.list_files(temporary):
                 file.replace(path.with_name(file.name))
+
+
+def quantize(model: "openvino.Model", pixels: "np.ndarray") -> "openvino.Model":
+    """Return a model that computes in int8 where possible; NNCF calibrates its activation ranges on these images."""
+    from parfocal.engine.compiled import import_openvino
+
+    import_openvino()
+    # NNCF always prints progress bars.
+    with show_progress("Calibrating int8", None), redirect_stdout(StringIO()):
+        import nncf
+
+        images = nncf.Dataset([pixels[row : row + 1] for row in range(len(pixels))])
+        # The fast bias correction doubles the difference from the original network.
+        return nncf.quantize(model, images, subset_size=len(pixels), fast_bias_correction=False)
 
 
 def _predict_in_chunks(predict: PredictFunction) -> PredictFunction:

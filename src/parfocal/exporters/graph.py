@@ -1,4 +1,4 @@
-"""One network from a prepared image to calibrated probabilities. An export needs nothing else."""
+"""A network from a prepared image to calibrated probabilities. An export needs nothing else."""
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class ExportGraph(nn.Module):
 
 
 class TTAView(nn.Module):
-    """One view of test-time augmentation: a crop, flipped or turned by index operations only."""
+    """A view of test-time augmentation: a crop, flipped or turned by index operations only."""
 
     def __init__(self, matrix: np.ndarray, size: int, crop_size: int) -> None:
         super().__init__()
@@ -60,6 +60,7 @@ class TTAView(nn.Module):
         return torch.stack(neighbors).mean(dim=0).round()
 
     def _gather(self, pixels: Tensor, down: int, across: int) -> Tensor:
-        rows, columns = self.get_buffer("rows") + down, self.get_buffer("columns") + across
+        rows = self.get_buffer("rows") + down
+        columns = self.get_buffer("columns") + across
         view = pixels.index_select(1, rows).index_select(2, columns)
         return view.transpose(1, 2) if self.transposed else view

@@ -48,7 +48,7 @@ class ImageSample:
 
 @dataclass(frozen=True)
 class BackendResult:
-    """The predictions of one backend for a sample, its speed, and its accuracy if the true classes are known."""
+    """The predictions of a backend for a sample, its speed, and its accuracy if the true classes are known."""
 
     probabilities: np.ndarray
     predicted: np.ndarray
@@ -68,44 +68,55 @@ class Verification:
         return self.n_changed == 0 and self.max_difference <= tolerance
 
 
-def load_sample(
-    run: Run, config: ImagesConfig, named_paths: Sequence[Path | str], max_images: int = MAX_IMAGES
-) -> ImageSample:
+def load_sample(run: Run, config: ImagesConfig, named_paths: Sequence[Path | str], max_images: int) -> ImageSample:
     """Prepare the named image files and folders, or else the validation images of the run."""
     if named_paths:
-        paths: list[Path] = []
-        for path in map(Path, named_paths):
-            paths += find_images(path) if path.is_dir() else [path]
-        source, truth = join_limited(named_paths), None
+        named = map(Path, named_paths)
+        paths = [file for path in named for file in (find_images(path) if path.is_dir() else [path])]
+        source = join_limited(named_paths)
+        truth = None
     else:
         table = locate_table(run)
         paths = [Path(path) for path in table.get_rows("valid")["path"]]
-        source, truth = "valid", table.get_labels("valid")
+        source = "valid"
+        truth = table.get_labels("valid")
     rows = np.unique(np.linspace(0, len(paths) - 1, min(max_images, len(paths))).round().astype(int)) if paths else []
 
     def read(path: Path) -> np.ndarray:
         return prepare_image(path, config)[0]
 
-    results = list(map_ordered([paths[row] for row in rows], catch_unreadable(read), "Reading"))
-    readable = [index for index, result in enumerate(results) if not isinstance(result, str)]
-    if not readable or (named_paths and len(readable) < len(results)):
-        reasons = [
-            f"{paths[row]} ({result})" for row, result in zip(rows, results, strict=True) if isinstance(result, str)
-        ]
+    results = map_ordered([paths[row] for row in rows], catch_unreadable(read), "Reading")
+    readable: dict[int, np.ndarray] = {}
+    reasons: list[str] = []
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, str):
+            reasons.append(f"{paths[row]} ({result})")
+        else:
+            readable[row] = result
+    if not readable or (named_paths and reasons):
         not_read = f" Not read: {join_limited(reasons)}." if reasons else ""
         raise ParfocalError(
             f"An export is verified on images, and not all images of {source} can be read.{not_read} "
             "Pass images of the same kind (images)."
         )
-    pixels = np.stack([result for result in results if not isinstance(result, str)])
-    return ImageSample(source, pixels, None if truth is None else truth[np.array(rows)[readable]])
+    return ImageSample(source, np.stack(list(readable.values())), None if truth is None else truth[list(readable)])
 
 
 def predict_with_run(classifier: Classifier, recipe: Recipe, decision: Decision, images: ImageSample) -> BackendResult:
-    """Predict a sample with the run's own network, in PyTorch and float32, with its test-time augmentation."""
+    """Predict a sample with the network of the run, in PyTorch and float32, with its test-time augmentation."""
+    all_views = [eval_views(1, recipe.images.size, recipe.views, tta_view) for tta_view in tta_views(recipe.views)]
 
+    @torch.inference_mode()
     def predict(pixels: np.ndarray) -> np.ndarray:
-        return apply_temperature(_predict_torch(classifier, recipe, pixels), decision.temperature)
+        means: list[np.ndarray] = []
+        with show_progress("Comparing", len(pixels)) as advance:
+            for start in range(0, len(pixels), CHUNK_SIZE):
+                chunk = pixels[start : start + CHUNK_SIZE]
+                rendered = [np.stack([render_one(image, views, 0) for image in chunk]) for views in all_views]
+                logits = [classifier(torch.from_numpy(view)).float() for view in rendered]
+                means.append(np.mean([torch.softmax(values, dim=1).double().numpy() for values in logits], axis=0))
+                advance(len(chunk))
+        return apply_temperature(np.concatenate(means), decision.temperature)
 
     return predict_timed(predict, images, decision)
 
@@ -127,22 +138,3 @@ def compare_results(expected: BackendResult, actual: BackendResult) -> Verificat
     # NaN counts as an infinite difference.
     max_difference = float(differences.max()) if np.isfinite(differences).all() else float("inf")
     return Verification(max_difference, int((expected.predicted != actual.predicted).sum()))
-
-
-@torch.inference_mode()
-def _predict_torch(classifier: Classifier, recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
-    """Return the mean of the network's probabilities over the views of test-time augmentation."""
-    means = []
-    with show_progress("Comparing", len(pixels)) as advance:
-        for start in range(0, len(pixels), CHUNK_SIZE):
-            chunk = pixels[start : start + CHUNK_SIZE]
-            by_view = [_predict_view(classifier, recipe, chunk, tta_view) for tta_view in tta_views(recipe.views)]
-            means.append(np.mean(by_view, axis=0))
-            advance(len(chunk))
-    return np.concatenate(means)
-
-
-def _predict_view(classifier: Classifier, recipe: Recipe, pixels: np.ndarray, tta_view: int) -> np.ndarray:
-    views = eval_views(1, recipe.images.size, recipe.views, tta_view)
-    rendered = torch.from_numpy(np.stack([render_one(image, views, 0) for image in pixels]))
-    return torch.softmax(classifier(rendered).float(), dim=1).double().numpy()

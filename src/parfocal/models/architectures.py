@@ -1,4 +1,4 @@
-"""The table of network architectures; a new network is one row. It is importable without PyTorch."""
+"""The table of network architectures; a new network is a row. It is importable without PyTorch."""
 
 from dataclasses import dataclass, replace
 from typing import Literal

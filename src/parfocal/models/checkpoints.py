@@ -25,7 +25,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         try:
             save_file(content, temporary_path, metadata={"format": "pt", "parfocal": json.dumps(metadata)})
         except SafetensorError as error:
-            # The library reports a full disk as its own error; the text contains the number of the OS error.
+            # The library reports a full disk as a SafetensorError; the text contains the number of the OS error.
             number = str(error).rpartition("os error ")[2].rstrip(")")
             raise OSError(int(number) if number.isdigit() else 5, str(error)) from error
 
@@ -73,12 +73,6 @@ def load_pth(path: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise ParfocalError(f"{path} contains no named weights. Save a network's state_dict().")
-    return _strip_prefixes(tensors)
-
-
-def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    while prefix := next(
-        (prefix for prefix in _WRAPPER_PREFIXES if all(name.startswith(prefix) for name in tensors)), None
-    ):
+    while prefix := next((each for each in _WRAPPER_PREFIXES if all(name.startswith(each) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors

@@ -1,10 +1,10 @@
-"""The classifier: a network with its normalization and class names, and the one function that builds it.
+"""The classifier: a network with its normalization and class names, and the function that builds it.
 
 It takes uint8 pixels, so training, evaluation, export and serving normalize images in the same way.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,7 @@ def build_classifier(
     return Classifier(
         config.model,
         classes,
-        mean=normalization.mean,
-        std=normalization.std,
-        whiten=normalization.whiten,
+        **asdict(normalization),
         ordinal_head=loss if loss in ORDINAL_HEADS else "none",
         **get_network_options(config),
     )
@@ -66,11 +64,11 @@ def get_network_options(config: NetworkConfig) -> dict[str, Any]:
 
 
 class Classifier(nn.Module):
-    """A residual network that takes uint8 pixels and returns one logit per class.
+    """A residual network that takes uint8 pixels and returns a logit for each class.
 
-    Pixels are (N, H, W, C) or (N, C, H, W); the last axis is checked first. `mean` and `std` have one value per channel
-    on the 0–1 scale, and `whiten` mixes the channels afterwards. With an ordinal head, `network` returns one score and
-    the head turns it into logits. `metadata` is plain data that is saved with the weights.
+    Pixels are (N, H, W, C) or (N, C, H, W); the last axis is checked first. `mean` and `std` have a value for each
+    channel on the 0–1 scale, and `whiten` mixes the channels afterwards. With an ordinal head, `network` returns a
+    score and the head turns it into logits. `metadata` is plain data that is saved with the weights.
     """
 
     mean: Tensor
@@ -147,13 +145,11 @@ class Classifier(nn.Module):
             ordinal_head=metadata.get("ordinal_head", "none"),
             **metadata["options"],
         )
-        head_weights = {
-            name.removeprefix(ORDINAL_HEAD_PREFIX): weights.pop(name)
-            for name in list(weights)
-            if name.startswith(ORDINAL_HEAD_PREFIX)
-        }
-        classifier.network.load_state_dict(weights)
-        if classifier.ordinal_head is not None:
-            classifier.ordinal_head.load_state_dict(head_weights)
+        classifier.load_state_dict(
+            {
+                name if name.startswith(ORDINAL_HEAD_PREFIX) else f"network.{name}": weight
+                for name, weight in weights.items()
+            }
+        )
         classifier.metadata = metadata
         return classifier

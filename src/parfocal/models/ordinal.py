@@ -1,12 +1,9 @@
-"""Ordinal heads: they turn one score per image into one logit per grade, for ordered classes."""
+"""Ordinal heads: they turn the score of an image into a logit for each grade, for ordered classes."""
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-OrdinalHeadName = Literal["none", "regression", "cumulative_link"]
 
 _MIN_GAP = 1e-3
 
@@ -46,7 +43,7 @@ class RegressionHead(nn.Module):
 
 
 class CumulativeLinkHead(nn.Module):
-    """A cumulative link model (proportional odds) with learned cutpoints on one score."""
+    """A cumulative link model (proportional odds) with learned cutpoints on a score."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()

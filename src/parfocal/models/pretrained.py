@@ -13,7 +13,7 @@ from torch import Tensor
 from parfocal.download import compute_file_hash, download
 from parfocal.errors import ParfocalError, UsageError, find_similar, join_limited
 from parfocal.io import get_cache_folder
-from parfocal.models.architectures import ARCHITECTURES, get_architecture, resolve_architecture
+from parfocal.models.architectures import ARCHITECTURES, resolve_architecture
 from parfocal.models.checkpoints import load_pth, read_safetensors
 from parfocal.models.classifier import ORDINAL_HEAD_PREFIX, Classifier, get_network_options
 from parfocal.models.resnet import build_resnet
@@ -38,7 +38,7 @@ PRETRAINED_HASHES: dict[str, dict[str, str]] = {
         "wide_resnet50_2": "9ba9bcbe",
     },
 }
-"""The first digits of the SHA-256 of torchvision's files, which are part of their names: `resnet18-f37072fd.pth`."""
+"""The first digits of the SHA-256 of torchvision's files, which are in their names: `resnet18-f37072fd.pth`."""
 
 _PRETRAINED_URL = "https://download.pytorch.org/models"
 _FIRST_CONV = "conv1.weight"
@@ -64,28 +64,26 @@ class LoadReport:
     unused: tuple[str, ...]
 
     def describe(self) -> str:
-        """Describe in one line what was loaded."""
+        """Describe in a line what was loaded."""
         n_loaded = len(self.loaded) + len(self.adapted)
-        parts = [
-            f"{label}: {join_limited(names, 3)}"
-            for label, names in (
-                ("adapted", self.adapted),
-                ("newly initialized", self.newly_initialized),
-                ("unused", self.unused),
-            )
-            if names
-        ]
-        total = n_loaded + len(self.newly_initialized)
-        return f"Started from {self.file}: {'; '.join([f'{n_loaded} of {total} weights', *parts])}."
+        counts = f"{n_loaded} of {n_loaded + len(self.newly_initialized)} weights"
+        lists = {"adapted": self.adapted, "newly initialized": self.newly_initialized, "unused": self.unused}
+        details = [f"{label}: {join_limited(names, 3)}" for label, names in lists.items() if names]
+        return f"Started from {self.file}: {'; '.join([counts, *details])}."
 
 
 def fetch_initial_weights(config: NetworkConfig) -> Path | None:
     """Return the file of a recipe's `init`, downloaded if necessary; None for random weights."""
-    get_architecture(config.model)
     if config.init == "scratch":
         return None
     if config.init in PRETRAINED_HASHES:
-        return _download_pretrained(config)
+        hashes = PRETRAINED_HASHES[config.init]
+        if config.model not in hashes:
+            raise UsageError(
+                f"There are no {config.init} weights for {config.model}; they are available for {', '.join(hashes)}."
+            )
+        path = _get_cached_path(config.init, config.model)
+        return download(f"{_PRETRAINED_URL}/{path.name}", path, f"sha256:{hashes[config.model]}")
     if config.init.startswith("hf:"):
         return _download_from_hub(config.init.removeprefix("hf:"))
     path = Path(config.init).expanduser()
@@ -107,9 +105,8 @@ def validate_initial_weights(config: NetworkConfig) -> None:
     path = fetch_initial_weights(config)
     if path is None:
         return
-    with torch.device("meta"):
-        network_weights = build_resnet(config.model, n_classes=2, **get_network_options(config)).state_dict()
     file_weights, metadata = _read_weights(path, config)
+    network_weights = _build_meta_weights(config.model, **get_network_options(config))
     _match_weights(config, path, network_weights, file_weights, metadata is None)
 
 
@@ -129,23 +126,16 @@ def load_initial_weights(classifier: Classifier, config: NetworkConfig) -> LoadR
         for name in report.loaded:
             network_weights[name].copy_(file_weights[name])
         for name in report.adapted:
-            network_weights[name].copy_(_adapt_channels(file_weights[name], network_weights[name].shape[1]))
+            # Spread evenly over the input channels, so that gray images keep their features.
+            in_channels = network_weights[name].shape[1]
+            total = file_weights[name].float().sum(dim=1, keepdim=True)
+            network_weights[name].copy_((total / in_channels).expand(-1, in_channels, -1, -1))
     return report
 
 
 def is_cached(init: str, model: str) -> bool:
     """Return whether the pretrained weights of a network are in the cache, so that no download is needed."""
     return _get_cached_path(init, model).is_file()
-
-
-def _download_pretrained(config: NetworkConfig) -> Path:
-    hashes = PRETRAINED_HASHES[config.init]
-    if config.model not in hashes:
-        raise UsageError(
-            f"There are no {config.init} weights for {config.model}; they are available for {', '.join(hashes)}."
-        )
-    path = _get_cached_path(config.init, config.model)
-    return download(f"{_PRETRAINED_URL}/{path.name}", path, f"sha256:{hashes[config.model]}")
 
 
 def _get_cached_path(init: str, model: str) -> Path:
@@ -220,9 +210,13 @@ def _match_weights(
         and file_weights[name].shape == weight.shape
         and (same_head or not name.startswith(_HEAD_PREFIXES))
     ]
+    # A first convolution that differs only in the number of input channels is adapted.
     adapted: list[str] = []
-    if _FIRST_CONV in file_weights and _differs_in_channels(file_weights[_FIRST_CONV], network_weights[_FIRST_CONV]):
-        adapted = [_FIRST_CONV]
+    if _FIRST_CONV in file_weights and _FIRST_CONV not in loaded:
+        shape = network_weights[_FIRST_CONV].shape
+        file_shape = file_weights[_FIRST_CONV].shape
+        if len(file_shape) == 4 and (file_shape[0], *file_shape[2:]) == (shape[0], *shape[2:]):
+            adapted = [_FIRST_CONV]
     matched = {*loaded, *adapted}
     if 2 * len(matched) < max(len(network_weights), len(file_weights)):
         raise ParfocalError(_format_mismatch(config, path, network_weights, file_weights, matched))
@@ -242,17 +236,10 @@ def _drop_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weight for name, weight in weights.items() if not name.endswith("num_batches_tracked")}
 
 
-def _differs_in_channels(file_weight: Tensor, network_weight: Tensor) -> bool:
-    """Return whether two convolutions differ in the number of input channels only."""
-    if file_weight.ndim != 4 or file_weight.shape[1] == network_weight.shape[1]:
-        return False
-    return file_weight.shape[0] == network_weight.shape[0] and file_weight.shape[2:] == network_weight.shape[2:]
-
-
-def _adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """Distribute a first convolution evenly over another number of channels; gray images keep their features."""
-    total = weight.float().sum(dim=1, keepdim=True)
-    return (total / in_channels).expand(-1, in_channels, -1, -1)
+def _build_meta_weights(model: str, **options: Any) -> dict[str, Tensor]:
+    """Return the weights of a network with names and shapes, but without values."""
+    with torch.device("meta"):
+        return build_resnet(model, n_classes=2, **options).state_dict()
 
 
 def _format_mismatch(
@@ -267,11 +254,12 @@ def _format_mismatch(
         (name, _format_shape(file_weights.get(name)), _format_shape(network_weights.get(name)))
         for name in names[:_MAX_ROWS]
     ]
-    name_width = max(len(name) for name, _, _ in rows)
-    shape_width = max(len(shape) for _, shape, _ in rows)
+    name_width, shape_width, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     table = "\n".join(f"  {name:<{name_width}}  {shape:<{shape_width}}  {other}" for name, shape, other in rows)
     more = f"\n  and {len(names) - _MAX_ROWS} more" if len(names) > _MAX_ROWS else ""
-    model = _guess_architecture(file_weights)
+    backbone = _get_backbone_shapes(file_weights)
+    candidates = (name for name in ARCHITECTURES if _get_backbone_shapes(_build_meta_weights(name)) == backbone)
+    model = next(candidates, "")
     advice = f"The file looks like model={model}." if model else "The file is of another kind of network."
     return (
         f"{path} does not fit {config.model}: {len(matched)} of its {len(file_weights)} weights match "
@@ -284,20 +272,10 @@ def _format_shape(tensor: Tensor | None) -> str:
     return "–" if tensor is None else "×".join(map(str, tensor.shape)) or "one value"
 
 
-def _guess_architecture(file_weights: Mapping[str, Tensor]) -> str:
-    """Return the network that has the same names and shapes, except for the head and the first convolution."""
-    shapes = _get_backbone_shapes(file_weights)
-    for name in ARCHITECTURES:
-        with torch.device("meta"):
-            network_weights = _drop_counters(build_resnet(name, n_classes=2).state_dict())
-        if _get_backbone_shapes(network_weights) == shapes:
-            return name
-    return ""
-
-
 def _get_backbone_shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights by name, except for the head and the first convolution."""
     return {
         name: tuple(weight.shape)
-        for name, weight in weights.items()
+        for name, weight in _drop_counters(weights).items()
         if name != _FIRST_CONV and not name.startswith(_HEAD_PREFIXES)
     }

@@ -1,4 +1,4 @@
-"""Residual networks (ResNet, ResNeXt, Wide ResNet) and plain networks; create one with `build_resnet`.
+"""Residual networks (ResNet, ResNeXt, Wide ResNet) and plain networks; `build_resnet` creates them.
 
 Parameter names and shapes are those of torchvision (`conv1`, `bn1`, `layer1.0.conv1`, …, `fc`), so its pretrained
 weights load key by key.
@@ -9,26 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parfocal.models.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    Stem,
-    StrideIn,
-    get_architecture,
-    resolve_architecture,
-)
-
-__all__ = [
-    "ARCHITECTURES",
-    "Architecture",
-    "BasicBlock",
-    "Bottleneck",
-    "ResNet",
-    "Stem",
-    "build_resnet",
-    "get_architecture",
-    "resolve_architecture",
-]
+from parfocal.models.architectures import Architecture, Stem, StrideIn, resolve_architecture
 
 
 def build_resnet(
@@ -45,7 +26,7 @@ def build_resnet(
 ) -> "ResNet":
     """Build a network from the table `ARCHITECTURES`, with random weights.
 
-    `stem` is the 7×7 convolution with stride 2 and max pooling (`imagenet`), or one 3×3 convolution (`small`, for
+    `stem` is the 7×7 convolution with stride 2 and max pooling (`imagenet`), or a 3×3 convolution (`small`, for
     images below about 64 pixels). `stride_in` is the convolution of a bottleneck that has the stride: the 3×3 (v1.5, as
     in torchvision), or the first 1×1 (as in the paper). `groups` and `width_per_group` override the table.
     `zero_init_residual` initializes every block as the identity. `dropout` acts on the pooled features.
@@ -144,12 +125,10 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, BasicBlock):
-                    nn.init.zeros_(module.bn2.weight)
-                elif isinstance(module, Bottleneck):
-                    nn.init.zeros_(module.bn3.weight)
+            elif zero_init_residual and isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
+            elif zero_init_residual and isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the feature map of the last stage for normalized pixels (N, channels, H, W)."""

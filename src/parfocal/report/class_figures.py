@@ -38,12 +38,8 @@ def _draw_matrix(axes: Axes, shares: np.ndarray, texts: list[list[str]], classes
     has_many_classes = len(classes) > 2
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, fontsize=10)
-    axes.set_xticks(
-        range(len(classes)),
-        classes,
-        rotation=30 if has_many_classes else 0,
-        ha="right" if has_many_classes else "center",
-    )
+    rotation, alignment = (30, "right") if has_many_classes else (0, "center")
+    axes.set_xticks(range(len(classes)), classes, rotation=rotation, ha=alignment)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("Predicted class")
     axes.set_ylabel("True class")
@@ -76,10 +72,7 @@ def draw_class_distribution(counts: dict[str, dict[str, int]]) -> Figure:
 def draw_score_curves(
     predictions: Mapping[str, Predictions], colors: Sequence[str], label: int, title: str
 ) -> Figure | None:
-    """Draw the ROC and the precision–recall curve of a class for each run, with 95 % bands.
-
-    Return None if all images have the class, or none has it.
-    """
+    """Draw the ROC and precision–recall curves of a class with 95 % bands; None if all or no images have the class."""
     prevalence = float((next(iter(predictions.values())).truth == label).mean())
     if prevalence in (0.0, 1.0):
         return None
@@ -110,10 +103,7 @@ def _plot_curve(axes: Axes, curve: Curve | None, color: str, name: str) -> None:
 
 
 def draw_reliability(title: str, metrics: Mapping[str, Any], color: str) -> Figure:
-    """Draw the reliability diagram: accuracy by confidence, before and after temperature scaling.
-
-    Bars below it show the number of images of each confidence.
-    """
+    """Draw the reliability diagram, before and after temperature scaling, above the number of images by confidence."""
     curves = [("uncalibrated", metrics["reliability"], "o--", 0.55)]
     if "reliability" in metrics.get("calibration", {}):
         curves.append(("temperature scaling", metrics["calibration"]["reliability"], "o-", 1.0))

@@ -1,4 +1,4 @@
-"""Figures over the epochs of runs, drawn from the run folders alone, and the style of all figures of a report."""
+"""Figures over the epochs of runs, from the run folders alone, and the style of all figures of a report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from parfocal.evaluation.compare import group_runs
 from parfocal.evaluation.metrics import get_metric
 from parfocal.io import atomic_write
 from parfocal.run import Run
-from parfocal.training.early_stopping import is_better
+from parfocal.training.stopping import is_better
 
 # The palette of Okabe and Ito: distinguishable with color blindness, and in gray by lightness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -43,7 +43,7 @@ _MARKER_STYLE: dict[str, Any] = {"markersize": 8, "markeredgecolor": "white", "z
 
 
 def assign_colors(runs: Sequence[Run]) -> list[str]:
-    """Return a color for each run: always the same for a network, unless several runs use the same network.
+    """Return a color for each run: always the same for a network, unless two runs use the same network.
 
     If there are more runs than colors, runs that differ only in their seed share a color.
     """
@@ -80,14 +80,14 @@ def draw_accuracy(runs: Sequence[Run]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.subplots()
-        drawn_splits: set[str] = set()
+        recorded_splits: set[str] = set()
         for run, color in zip(runs, assign_colors(runs), strict=True):
             history = run.read_history()
             for split, style in _LINE_STYLES.items():
                 if f"{split}_accuracy" in history:
                     width = 2 if split == "valid" else 1.2
                     axes.plot(history["epoch"], history[f"{split}_accuracy"], color=color, ls=style, lw=width)
-                    drawn_splits.add(split)
+                    recorded_splits.add(split)
             best_epoch = find_best_epoch(run)
             best_accuracy = history.loc[history["epoch"] == best_epoch, "valid_accuracy"]
             axes.plot([best_epoch], best_accuracy, "o", color=color, **_MARKER_STYLE)
@@ -99,7 +99,7 @@ def draw_accuracy(runs: Sequence[Run]) -> Figure:
         lines += [
             Line2D([], [], color="#555", linestyle=style, label=_LINE_LABELS[split])
             for split, style in _LINE_STYLES.items()
-            if split in drawn_splits
+            if split in recorded_splits
         ]
         lines.append(Line2D([], [], color="#555", marker="o", linestyle="none", label="best epoch"))
         lines.append(Line2D([], [], color="#999", linewidth=1, label="majority class"))
@@ -108,10 +108,7 @@ def draw_accuracy(runs: Sequence[Run]) -> Figure:
 
 
 def draw_learning_curves(runs: Sequence[Run]) -> Figure:
-    """Draw the loss of all runs (train dashed, validation solid) and the learning rate.
-
-    If all runs select the epoch by the same metric, and it is neither loss nor accuracy, draw that metric too.
-    """
+    """Draw the loss and the learning rate of all runs, and the metric that selects the epoch if it is another."""
     select_metrics = {run.recipe.training.select for run in runs}
     select = select_metrics.pop() if len(select_metrics) == 1 and not select_metrics & {"loss", "accuracy"} else ""
     with mpl.rc_context(STYLE):
@@ -167,21 +164,15 @@ def draw_predicted_shares(run: Run) -> Figure:
 
 
 def draw_error(runs: Sequence[Run]) -> Figure:
-    """Draw the training error on the left and the test error on the right, as in the paper on residual networks.
-
-    If the test accuracy per epoch was not recorded, the right side is the validation error. Networks without shortcuts
-    are dashed.
-    """
+    """Draw training and test (else validation) error as in the paper on residual networks, plain networks dashed."""
     histories = [run.read_history() for run in runs]
     has_test = all("test_accuracy" in history for history in histories)
-    panels = {
-        "Training error": "train_accuracy",
-        **({"Test error": "test_accuracy"} if has_test else {"Validation error": "valid_accuracy"}),
-    }
+    held_out = ("Test error", "test_accuracy") if has_test else ("Validation error", "valid_accuracy")
+    panels = [("Training error", "train_accuracy"), held_out]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for axes, (title, column) in zip((left, right), panels.items(), strict=True):
+        for axes, (title, column) in zip((left, right), panels, strict=True):
             for run, history, color in zip(runs, histories, assign_colors(runs), strict=True):
                 style = "dashed" if is_plain(run) else "solid"
                 axes.plot(history["epoch"], 1 - history[column], color=color, linestyle=style, label=run.name)
@@ -206,7 +197,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as SVG and PNG."""
     with mpl.rc_context(STYLE):
         # Compute the layout once instead of once per file.
-        figure.draw_without_rendering()
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
         figure.set_layout_engine(None)
         for suffix in ("svg", "png"):
             with atomic_write(folder / f"{name}.{suffix}") as temporary:

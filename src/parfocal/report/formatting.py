@@ -8,6 +8,7 @@ from parfocal.evaluation.compare import Comparison
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import MAJORITY_ACCURACY, METRICS
 from parfocal.evaluation.summary import SPLITS, TABLE_METRICS, MetricValue, select_distinct
+from parfocal.groups import GroupKind, find_common_kind
 from parfocal.run import Run
 
 SPLIT_NAMES = {"valid": "validation", "test": "test"}
@@ -31,6 +32,15 @@ def format_metric(metrics: Mapping[str, Any], name: str) -> str:
 def format_share(estimate: Mapping[str, Any] | None) -> str:
     """Format an estimated share (`value` and `interval`) with its confidence interval."""
     return "–" if estimate is None else str(MetricValue(estimate["value"], estimate["interval"]))
+
+
+def select_point_classes(point: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics, with intervals, of the classes that a table of operating points shows.
+
+    The second of two classes is the positive class. With thresholds between grades, every grade is shown.
+    """
+    names = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
+    return {name: {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]} for name in names}
 
 
 def select_table_metrics(comparison: Comparison) -> list[str]:
@@ -58,24 +68,24 @@ def describe_tta(runs: Sequence[Run]) -> str:
     """Say which test-time augmentation the runs use if they differ, or if it is not that of their recipe."""
     used = read_tta_by_run(runs)
     in_recipe = {run.name: run.recipe.views.tta for run in runs}
-    if len(set(used.values())) > 1:
+    modes = set(used.values())
+    if len(modes) > 1:
         by_run = ", ".join(f"{name}: {tta}" for name, tta in used.items())
-        return f"The runs use different test-time augmentation ({by_run}), which is part of their difference."
+        return f"The runs use different test-time augmentation ({by_run}), which contributes to their difference."
     if used == in_recipe:
         return ""
-    return (
-        f"Test-time augmentation: {next(iter(used.values()))} (recipe: {', '.join(sorted(set(in_recipe.values())))})."
-    )
+    return f"Test-time augmentation: {modes.pop()} (recipe: {', '.join(sorted(set(in_recipe.values())))})."
 
 
 def describe_few_groups(runs: Sequence[Run]) -> str:
     """Say which splits have too few groups for confidence intervals; empty if all have enough."""
     return format_few_groups(
-        (SPLIT_NAMES[split], metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()
+        find_common_kind(run.groups_are for run in runs),
+        ((SPLIT_NAMES[split], metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()),
     )
 
 
-def format_few_groups(named_metrics: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+def format_few_groups(groups_are: GroupKind, named_metrics: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """Say which of these named metrics have too few groups for confidence intervals; empty if all have enough."""
     counts = {
         f"{metrics['intervals']['groups']} in {name}"
@@ -84,7 +94,7 @@ def format_few_groups(named_metrics: Iterable[tuple[str, Mapping[str, Any]]]) ->
     }
     if not counts:
         return ""
-    return f"Too few groups (patients) for confidence intervals: {', '.join(sorted(counts))} (minimum {MIN_GROUPS})."
+    return f"Too few {groups_are} for confidence intervals: {', '.join(sorted(counts))} (minimum {MIN_GROUPS})."
 
 
 def format_markdown_table(headings: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

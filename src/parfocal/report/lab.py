@@ -12,18 +12,18 @@ from typing import Any
 from parfocal.evaluation.compare import Comparison, compare_runs
 from parfocal.evaluation.metrics import get_metric
 from parfocal.io import write_text
-from parfocal.models.resnet import get_architecture
+from parfocal.models.architectures import get_architecture
 from parfocal.recipe import Recipe, describe_keys, format_value, get_value, load_recipe
 from parfocal.report.formatting import SPLIT_NAMES, format_metric, read_labeled_metrics
 from parfocal.report.render import render
 from parfocal.report.report import (
     build_headline,
-    check_comparable,
     default_report_path,
     draw_figures,
     format_rerun_commands,
+    open_comparable,
 )
-from parfocal.run import Run, open_runs
+from parfocal.run import Run
 
 _TRAINING_KEYS = (
     "batch_size",
@@ -41,65 +41,80 @@ _ALWAYS_LISTED_KEYS = ("images.resize_mode", "images.size", "views.crop_size")
 
 
 def write_lab_report(runs: Iterable[Path | str | Run], out: Path | str | None = None) -> Comparison:
-    """Write the lab report of finished runs as Markdown, and its figures next to it.
-
-    The result holds the path of the report as `report_path`.
-    """
-    opened = open_runs(run.folder if isinstance(run, Run) else run for run in runs)
-    check_comparable(opened)
+    """Write the lab report of finished runs and its figures; the result holds its path as `report_path`."""
+    opened = open_comparable(runs)
     path = Path(out) if out is not None else default_report_path(opened).with_suffix(".md")
     comparison = replace(compare_runs(opened), report_path=path)
     draw_figures(opened, comparison.split, path.parent / "figures")
-    write_text(path, build_lab_report(opened, comparison))
+    write_text(path, _build_lab_report(opened, comparison))
     return comparison
 
 
-def build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
+def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
     """Return the text of the lab report; it refers to figures in the folder `figures` next to it."""
     recipe = runs[0].recipe
     data = runs[0].read_environment()["data"]
+    split_rows: list[tuple[Any, ...]] = []
+    for split, count in data["rows"].items():
+        class_counts = data["counts"].get(split, {})
+        class_cells = (class_counts.get(name, "–") for name in data["classes"])
+        group_cells = [] if data["groups_are"] == "images" else [data["groups"][split]]
+        split_rows.append((split, count, *group_cells, *class_cells))
+    network_rows: list[tuple[Any, ...]] = []
+    accuracy_rows: list[tuple[Any, ...]] = []
+    training_rows: list[tuple[Any, ...]] = []
+    matrix_rows: dict[str, list[tuple[str, ...]]] = {}
+    for run in runs:
+        metrics = run.read_metrics()
+        metrics_by_split = read_labeled_metrics(run)
+        architecture = get_architecture(run.recipe.network.model)
+        load_report = run.read_load_report()
+        network_rows.append(
+            (
+                run.name,
+                architecture.block,
+                ", ".join(map(str, architecture.stages)),
+                "yes" if architecture.shortcut else "no",
+                f"{metrics['parameters']:,}",
+                load_report["text"] if load_report else "random weights",
+            )
+        )
+        test_metrics = metrics_by_split.get("test")
+        highest = metrics.get("chosen_on_test")
+        accuracy_rows.append(
+            (
+                run.name,
+                format_metric(test_metrics, "accuracy") if test_metrics else "no test split with labels",
+                metrics["best_epoch"],
+                f"{highest['accuracy']:.3f} (epoch {highest['epoch']})" if highest else "not recorded",
+                format_metric(metrics_by_split["valid"], "accuracy"),
+                f"{(test_metrics or metrics_by_split['valid'])['majority_accuracy']:.3f}",
+            )
+        )
+        values = {**run.recipe.training.model_dump(mode="json"), "init": run.recipe.network.init}
+        training_rows.append((run.name, *(format_value(values[key]) for key in _TRAINING_KEYS)))
+        matrix_rows[run.name] = _build_matrix_rows(metrics_by_split[comparison.split])
     return render(
         "lab.md",
         run_names=[run.name for run in runs],
         data=data,
         headline=build_headline(runs, comparison),
         batch_size=recipe.training.batch_size,
-        network_rows=[_build_network_row(run) for run in runs],
-        split_rows=_build_split_rows(data),
-        matrix_rows={run.name: _build_matrix_rows(read_labeled_metrics(run)[comparison.split]) for run in runs},
+        network_rows=network_rows,
+        split_rows=split_rows,
+        matrix_rows=matrix_rows,
         split=comparison.split,
         split_name=SPLIT_NAMES[comparison.split],
         preprocessing_rows=_build_setting_rows(recipe, ("images.", "views.", "network.normalization")),
         method_rows=_build_setting_rows(recipe, ("training.", "network.", "evaluation.")),
-        accuracy_rows=[_build_accuracy_row(run) for run in runs],
+        accuracy_rows=accuracy_rows,
         training_keys=_TRAINING_KEYS,
-        training_rows=[_build_training_row(run) for run in runs],
+        training_rows=training_rows,
         run_folders=" ".join(os.path.relpath(run.folder) for run in runs),
         submissions=[os.path.relpath(path) for run in runs if (path := run.folder / "submission.csv").is_file()],
         remarks=_build_remarks(runs, comparison),
         commands=[format_rerun_commands(run) for run in runs],
     )
-
-
-def _build_network_row(run: Run) -> tuple[Any, ...]:
-    architecture = get_architecture(run.recipe.network.model)
-    load_report = run.read_load_report()
-    return (
-        run.name,
-        architecture.block,
-        ", ".join(map(str, architecture.stages)),
-        "yes" if architecture.shortcut else "no",
-        f"{run.read_metrics()['parameters']:,}",
-        load_report["text"] if load_report else "random weights",
-    )
-
-
-def _build_split_rows(data: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
-    for split, count in data["rows"].items():
-        class_counts = data["counts"].get(split, {})
-        rows.append((split, count, data["groups"][split], *(class_counts.get(name, "–") for name in data["classes"])))
-    return rows
 
 
 def _build_matrix_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -121,27 +136,6 @@ def _build_setting_rows(recipe: Recipe, prefixes: tuple[str, ...]) -> list[tuple
         if key.startswith(prefixes) and is_listed:
             rows.append((f"`{key}`", format_value(value), meaning))
     return rows
-
-
-def _build_accuracy_row(run: Run) -> tuple[Any, ...]:
-    metrics = run.read_metrics()
-    metrics_by_split = read_labeled_metrics(run)
-    valid_metrics = metrics_by_split["valid"]
-    test_metrics = metrics_by_split.get("test")
-    highest = metrics.get("chosen_on_test")
-    return (
-        run.name,
-        format_metric(test_metrics, "accuracy") if test_metrics else "no test split with labels",
-        metrics["best_epoch"],
-        f"{highest['accuracy']:.3f} (epoch {highest['epoch']})" if highest else "not recorded",
-        format_metric(valid_metrics, "accuracy"),
-        f"{(test_metrics or valid_metrics)['majority_accuracy']:.3f}",
-    )
-
-
-def _build_training_row(run: Run) -> tuple[str, ...]:
-    values = {**run.recipe.training.model_dump(mode="json"), "init": run.recipe.network.init}
-    return (run.name, *(format_value(values[key]) for key in _TRAINING_KEYS))
 
 
 def _build_remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:

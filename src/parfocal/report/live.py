@@ -19,7 +19,7 @@ _MIN_PAUSE_FACTOR = 10
 def make_live_callback() -> Callable[[Run], Path | None]:
     """Return a callback that rewrites `report.html` in a run's folder; pass it to `train` as `after_epoch`.
 
-    If the parent folder holds several started runs, the callback also rewrites its page, which shows all of them. Each
+    If more runs have started in the parent folder, the callback also rewrites its page, which shows all of them. Each
     page asks the browser to reload it. The report of the finished run replaces the page at the end.
     """
     last_time = 0.0
@@ -42,18 +42,17 @@ def make_live_callback() -> Callable[[Run], Path | None]:
 
 
 def write_live_page(runs: Sequence[Run], page: Path) -> Path:
-    """Write the page of runs that have finished at least one epoch."""
+    """Write the page of runs that have finished an epoch or more."""
     folder = page.parent / "figures"
     save_figure(draw_accuracy(runs), folder, "accuracy")
     save_figure(draw_learning_curves(runs), folder, "learning-curves")
-    context = {
-        "runs": [
-            {"color": color, **_build_progress(run)} for run, color in zip(runs, assign_colors(runs), strict=True)
-        ],
-        "accuracy_figure": embed_image(folder / "accuracy.svg"),
-        "learning_curves_figure": embed_image(folder / "learning-curves.svg"),
-    }
-    write_text(page, render("live.html", **context))
+    text = render(
+        "live.html",
+        runs=[{"color": color, **_build_progress(run)} for run, color in zip(runs, assign_colors(runs), strict=True)],
+        accuracy_figure=embed_image(folder / "accuracy.svg"),
+        learning_curves_figure=embed_image(folder / "learning-curves.svg"),
+    )
+    write_text(page, text)
     return page
 
 

@@ -1,7 +1,6 @@
 """Images of a run's mistakes with heatmaps, kept in its folder so that its report can be rebuilt without the data."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from parfocal.data.decode import Pixels
 from parfocal.data.encode import write_image
 from parfocal.evaluation.compare import choose_split
 from parfocal.evaluation.predictions import Predictions
@@ -18,7 +16,7 @@ from parfocal.explainability.cam import compute_class_maps
 from parfocal.explainability.heatmap import compute_shared_scale, overlay_heatmap
 from parfocal.explainability.images import EvalImages, load_eval_images
 from parfocal.explainability.localization import border_swap_test
-from parfocal.io import write_json
+from parfocal.io import read_json, write_json
 from parfocal.models.classifier import Classifier
 from parfocal.report.render import embed_image
 from parfocal.run import Run
@@ -47,19 +45,15 @@ def load_mistakes(run: Run) -> dict[str, Any]:
     predictions_path = run.predictions_path(split)
     predictions_sha256 = hashlib.sha256(predictions_path.read_bytes()).hexdigest()
     path = run.folder / "mistakes" / "mistakes.json"
-    is_current = path.is_file() and _read_json(path)["predictions_sha256"] == predictions_sha256
+    is_current = path.is_file() and read_json(path)["predictions_sha256"] == predictions_sha256
     if not is_current:
         mistakes = _build_mistakes(run, Predictions.load(predictions_path), split, path.parent)
         write_json(path, {"predictions_sha256": predictions_sha256, "split": split, **mistakes})
-    content = _read_json(path)
+    content = read_json(path)
     for entry in [*content["mistakes"], *(entry for pair in content["pairs"] for entry in pair["images"])]:
         for key in ("image", "heatmap"):
             entry[key] = embed_image(path.parent / entry[key] if key in entry else None)
     return content
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def find_most_confident_mistakes(predictions: Predictions, n_images: int = MAX_MISTAKES) -> list[int]:
@@ -126,7 +120,12 @@ def _write_images(
     folder: Path,
 ) -> dict[int, dict[str, Any]]:
     """Write the image and the heatmap of each row of the predictions, and return the entry of each."""
-    thumbnails = {image_id: _resize(pixels) for image_id, pixels in zip(images.ids, images.pixels, strict=True)}
+    # Enlarged pixels stay visible as squares, so that nobody takes a small image for a sharp image.
+    interpolation = cv2.INTER_AREA if images.pixels.shape[1] > _IMAGE_SIZE else cv2.INTER_NEAREST
+    thumbnails = {
+        image_id: cv2.resize(pixels, (_IMAGE_SIZE, _IMAGE_SIZE), interpolation=interpolation)
+        for image_id, pixels in zip(images.ids, images.pixels, strict=True)
+    }
     scale = compute_shared_scale(*heatmaps.values())
     entries: dict[int, dict[str, Any]] = {}
     for row in rows:
@@ -150,9 +149,3 @@ def _write_images(
             write_image(folder / entry["heatmap"], overlay)
         entries[row] = entry
     return entries
-
-
-def _resize(pixels: Pixels) -> Pixels:
-    # Enlarged pixels stay visible as squares, so that nobody takes a small image for a sharp one.
-    interpolation = cv2.INTER_AREA if len(pixels) > _IMAGE_SIZE else cv2.INTER_NEAREST
-    return cv2.resize(pixels, (_IMAGE_SIZE, _IMAGE_SIZE), interpolation=interpolation).astype(np.uint8)

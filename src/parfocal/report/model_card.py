@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluation.metrics import get_metric
-from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, SummaryRow, add_baseline, summarize
-from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics
+from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, add_baseline, summarize
+from parfocal.groups import SINGULAR
+from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics, select_point_classes
 from parfocal.report.render import render
 from parfocal.run import Run
 
@@ -16,26 +17,50 @@ _MIN_TRAINING_IMAGES = 100
 
 
 def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequence[Sequence[object]]) -> str:
-    """Return the model card of a finished, exported run in Markdown.
-
-    `metadata` is what the export holds, and `export_rows` (name, value) say how it was written and verified.
-    """
-    metrics = run.read_metrics()
-    metrics_by_split = read_labeled_metrics(run)
+    """Return the model card in Markdown; `export_rows` (name, value) say how the export was written and verified."""
     environment = run.read_environment()
     data = environment["data"]
     summary = summarize([run])
-    small_classes = [
-        f"{name} ({count})" for name, count in data["counts"].get("train", {}).items() if count < _MIN_TRAINING_IMAGES
+    data_rows = [
+        *((name, *(data["counts"][split].get(name, 0) for split in data["rows"])) for name in data["classes"]),
+        ("**images**", *data["rows"].values()),
     ]
+    if run.groups_are != "images":
+        data_rows.append((f"**{run.groups_are}**", *(data["groups"][split] for split in data["rows"])))
+    class_rows = {
+        row.split: [
+            (name, class_row.n_images, *(class_row.metrics[metric.name] for metric in _CLASS_METRICS))
+            for name, class_row in row.classes.items()
+        ]
+        for row in summary
+    }
+    temperature = None
+    calibration_rows: list[tuple[object, ...]] = []
+    operating_point_rows: list[tuple[object, ...]] = []
+    referral_rows: list[tuple[object, ...]] = []
+    metrics_by_split = read_labeled_metrics(run)
+    for split, metrics in metrics_by_split.items():
+        if calibrated := metrics.get("calibration"):
+            temperature = temperature or calibrated["temperature"]
+            changes = (f"{metrics[name]:.3f} → {calibrated[name]:.3f}" for name in _CALIBRATION_METRICS)
+            calibration_rows.append((split, *changes))
+        if point := metrics.get("operating_point"):
+            operating_point_rows += [
+                (point["goal"], split, name, format_metric(values, "recall"), format_metric(values, "specificity"))
+                for name, values in select_point_classes(point).items()
+            ]
+        if referral := metrics.get("referral"):
+            shares = (format_share(referral[name]) for name in ("coverage", "referral_rate", "selective_accuracy"))
+            referral_rows.append((split, referral["target_coverage"], *shares))
     return render(
         "model_card.md",
         run=run,
         recipe=run.recipe,
         metadata=metadata,
-        metrics=metrics,
+        metrics=run.read_metrics(),
         data=data,
-        data_rows=_build_data_rows(data),
+        group=SINGULAR[run.groups_are],
+        data_rows=data_rows,
         environment=environment,
         is_pretrained=run.read_load_report() is not None,
         export_rows=export_rows,
@@ -44,69 +69,21 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
             finding["message"].partition(": ")[0] for finding in data["findings"] if finding["severity"] == "warning"
         ],
         splits=list(metrics_by_split),
-        result_rows=_build_result_rows(summary),
-        class_metrics=[metric.heading for metric in _CLASS_METRICS],
-        class_rows={row.split: _build_class_rows(row) for row in summary},
-        temperature=next(
-            (values["calibration"]["temperature"] for values in metrics_by_split.values() if "calibration" in values),
-            None,
-        ),
-        calibration_metrics=[get_metric(name).label for name in _CALIBRATION_METRICS],
-        calibration_rows=[
-            (split, *(f"{values[name]:.3f} → {values['calibration'][name]:.3f}" for name in _CALIBRATION_METRICS))
-            for split, values in metrics_by_split.items()
-            if "calibration" in values
+        result_rows=[
+            *((metric.label, *(row.metrics[metric.name] for row in summary)) for metric in _METRICS),
+            ("images", *(row.n_images for row in summary)),
+            *([(run.groups_are, *(row.n_groups for row in summary))] if run.groups_are != "images" else []),
         ],
-        operating_point_rows=_build_operating_point_rows(metrics_by_split),
-        referral_rows=_build_referral_rows(metrics_by_split),
-        small_classes=small_classes,
+        class_metrics=[metric.heading for metric in _CLASS_METRICS],
+        class_rows=class_rows,
+        temperature=temperature,
+        calibration_metrics=[get_metric(name).label for name in _CALIBRATION_METRICS],
+        calibration_rows=calibration_rows,
+        operating_point_rows=operating_point_rows,
+        referral_rows=referral_rows,
+        small_classes=[
+            f"{name} ({count})"
+            for name, count in data["counts"].get("train", {}).items()
+            if count < _MIN_TRAINING_IMAGES
+        ],
     )
-
-
-def _build_data_rows(data: Mapping[str, Any]) -> list[tuple[object, ...]]:
-    splits = list(data["rows"])
-    return [
-        *((name, *(data["counts"][split].get(name, 0) for split in splits)) for name in data["classes"]),
-        ("**images**", *(data["rows"][split] for split in splits)),
-        ("**groups**", *(data["groups"][split] for split in splits)),
-    ]
-
-
-def _build_result_rows(summary: Sequence[SummaryRow]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = [
-        (metric.label, *(row.metrics[metric.name] for row in summary)) for metric in _METRICS
-    ]
-    return [*rows, ("images (groups)", *(f"{row.n_images} ({row.n_groups})" for row in summary))]
-
-
-def _build_class_rows(row: SummaryRow) -> list[tuple[object, ...]]:
-    return [
-        (name, class_row.n_images, *(class_row.metrics[metric.name] for metric in _CLASS_METRICS))
-        for name, class_row in row.classes.items()
-    ]
-
-
-def _build_operating_point_rows(metrics_by_split: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for split, metrics in metrics_by_split.items():
-        if point := metrics.get("operating_point"):
-            # The second of two classes is the positive one. With thresholds between grades, each grade has a row.
-            names = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
-            for name in names:
-                values = {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]}
-                rows.append(
-                    (point["goal"], split, name, format_metric(values, "recall"), format_metric(values, "specificity"))
-                )
-    return rows
-
-
-def _build_referral_rows(metrics_by_split: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
-    return [
-        (
-            split,
-            referral["target_coverage"],
-            *(format_share(referral[name]) for name in ("coverage", "referral_rate", "selective_accuracy")),
-        )
-        for split, metrics in metrics_by_split.items()
-        if (referral := metrics.get("referral"))
-    ]

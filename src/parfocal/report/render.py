@@ -11,7 +11,7 @@ from markupsafe import Markup
 from parfocal.errors import join_limited
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import MetricValue
-from parfocal.report.formatting import escape_markdown, format_markdown_table, format_p_value
+from parfocal.report.formatting import escape_markdown, format_markdown_table, format_p_value, format_share
 from parfocal.version import __version__
 
 
@@ -33,15 +33,15 @@ def _build_environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "percent": _format_percent,
-        "number": _format_number,
+        "percent": lambda value: "–" if value is None else f"{value:.1%}",
+        "number": lambda value: "–" if value is None else f"{value:.3f}",
         "duration": _format_duration,
         "join_limited": join_limited,
         "metric": _format_metric,
         "metric_title": lambda name: get_metric(name).title,
         "p_value": format_p_value,
         "markdown": escape_markdown,
-        "share": _format_share,
+        "share": format_share,
     }
     environment.globals["table"] = format_markdown_table
     return environment
@@ -59,14 +59,6 @@ def embed_image(path: Path | None) -> str:
     return data_uri("svg+xml" if path.suffix == ".svg" else "jpeg", path.read_bytes())
 
 
-def _format_percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _format_number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
 def _format_duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -79,7 +71,3 @@ def _format_metric(value: MetricValue) -> str:
     """Format a metric for an HTML cell, with its confidence interval on a line below."""
     text, _, interval = str(value).partition(" (")
     return Markup("{}<small>{}</small>").format(text, interval.rstrip(")")) if interval else text
-
-
-def _format_share(estimate: dict[str, Any] | None) -> str:
-    return "–" if estimate is None else str(MetricValue(estimate["value"], estimate["interval"]))

@@ -1,9 +1,8 @@
-"""The report: one self-contained HTML page that compares finished runs, built from their folders."""
+"""The report: a self-contained HTML page that compares finished runs, built from their folders."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from parfocal.evaluation.summary import (
     summarize,
 )
 from parfocal.io import write_text
-from parfocal.recipe import find_differences
+from parfocal.recipe import find_differences, get_nested
 from parfocal.report.class_figures import (
     draw_class_distribution,
     draw_confusion_matrix,
@@ -68,26 +67,26 @@ def compare(runs: Iterable[Path | str | Run] | Path | str | Run, out: Path | str
     """Compare finished runs and write the report and its figures.
 
     `out` is the HTML file. By default it is `report.html` in the parent folder of the runs, or in the run's folder if
-    there is only one. The result holds its path as `report_path`.
+    there is a single run. The result holds its path as `report_path`.
     """
-    sources = [runs] if isinstance(runs, str | Path | Run) else runs
-    opened = open_runs(run.folder if isinstance(run, Run) else run for run in sources)
-    check_comparable(opened)
+    opened = open_comparable([runs] if isinstance(runs, str | Path | Run) else runs)
     page = Path(out) if out is not None else default_report_path(opened)
     comparison = replace(compare_runs(opened), report_path=page)
     figures, curve_titles = draw_figures(opened, comparison.split, page.parent / "figures")
-    write_text(page, render("report.html", **build_report_context(opened, comparison, figures, curve_titles)))
+    write_text(page, render("report.html", **_build_report_context(opened, comparison, figures, curve_titles)))
     return comparison
 
 
-def check_comparable(runs: Sequence[Run]) -> None:
-    """Raise an error if a run is not finished, or if the runs have different classes."""
+def open_comparable(sources: Iterable[Path | str | Run]) -> list[Run]:
+    """Open runs; raise an error if a run is not finished, or if the runs have different classes."""
+    runs = open_runs(run.folder if isinstance(run, Run) else run for run in sources)
     for run in runs:
         run.read_metrics()
     classes = {tuple(run.read_environment()["data"]["classes"]) for run in runs}
     if len(classes) > 1:
         listed = "; ".join(", ".join(names) for names in classes)
         raise ParfocalError(f"The runs have different classes: {listed}. Compare runs with the same classes.")
+    return runs
 
 
 def default_report_path(runs: Sequence[Run]) -> Path:
@@ -96,55 +95,44 @@ def default_report_path(runs: Sequence[Run]) -> Path:
 
 
 def draw_figures(runs: Sequence[Run], split: str, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Write every figure of a report as SVG and PNG.
-
-    Return the SVG file of each figure by name, because the folder may also hold figures of other runs, and the titles
-    of the figures with ROC and precision–recall curves by name.
-    """
-    curve_titles: dict[str, str] = {}
+    """Write every figure of a report as SVG and PNG; return the SVG files, and the titles of ROC figures, by name."""
     paths: dict[str, Path] = {}
-    for name, figure, title in chain(_draw_run_figures(runs, split), _draw_score_figures(runs, split)):
+    curve_titles: dict[str, str] = {}
+
+    def save(name: str, figure: Figure) -> None:
         save_figure(figure, folder, name)
         paths[name] = folder / f"{name}.svg"
-        if title:
-            curve_titles[name] = title
-    return paths, curve_titles
 
-
-def _draw_run_figures(runs: Sequence[Run], split: str) -> Iterator[tuple[str, Figure, str]]:
-    """Yield name, figure and empty title of the figures of all runs together, and of each run."""
-    yield "accuracy", draw_accuracy(runs), ""
-    yield "learning-curves", draw_learning_curves(runs), ""
-    yield "classes", draw_class_distribution(runs[0].read_environment()["data"]["counts"]), ""
+    save("accuracy", draw_accuracy(runs))
+    save("learning-curves", draw_learning_curves(runs))
+    save("classes", draw_class_distribution(runs[0].read_environment()["data"]["counts"]))
     if any(map(is_plain, runs)):
-        yield "error", draw_error(runs), ""
-    for run, color in zip(runs, assign_colors(runs), strict=True):
+        save("error", draw_error(runs))
+    colors = assign_colors(runs)
+    for run, color in zip(runs, colors, strict=True):
         metrics_by_split = read_labeled_metrics(run)
         for name, metrics in metrics_by_split.items():
-            yield f"confusion-{run.name}-{name}", draw_confusion_matrix(f"{run.name}, {name}", metrics), ""
+            save(f"confusion-{run.name}-{name}", draw_confusion_matrix(f"{run.name}, {name}", metrics))
         if "reliability" in metrics_by_split[split]:
             figure = draw_reliability(f"{run.name}, {split}", metrics_by_split[split], color)
-            yield f"reliability-{run.name}", figure, ""
+            save(f"reliability-{run.name}", figure)
         if run.read_metrics()["alarms"]:
-            yield f"predicted-shares-{run.name}", draw_predicted_shares(run), ""
+            save(f"predicted-shares-{run.name}", draw_predicted_shares(run))
 
+    def save_curves(name: str, predictions: Mapping[str, Predictions], label: int, title: str) -> None:
+        if figure := draw_score_curves(predictions, colors, label, title):
+            save(name, figure)
+            curve_titles[name] = title
 
-def _draw_score_figures(runs: Sequence[Run], split: str) -> Iterator[tuple[str, Figure, str]]:
-    """Yield name, figure and title of the ROC and precision–recall curves of referable grades and of each class."""
     predictions = {run.name: Predictions.load(run.predictions_path(split)) for run in runs}
-    colors = assign_colors(runs)
-    referable = runs[0].recipe.evaluation.referable
-    if referable:
+    if referable := runs[0].recipe.evaluation.referable:
         binary = {name: binarize_grades(grades, referable) for name, grades in predictions.items()}
-        title = f"Referable: {binary[runs[0].name].classes[1]}"
-        if figure := draw_score_curves(binary, colors, 1, title):
-            yield "scores-referable", figure, title
+        save_curves("scores-referable", binary, 1, f"Referable: {binary[runs[0].name].classes[1]}")
     classes = predictions[runs[0].name].classes
     # The curves of the first of two classes mirror those of the second, which is the positive class.
     for label in range(1 if len(classes) == 2 else 0, len(classes)):
-        title = f"{classes[label]} against the rest"
-        if figure := draw_score_curves(predictions, colors, label, title):
-            yield f"scores-{label}", figure, title
+        save_curves(f"scores-{label}", predictions, label, f"{classes[label]} against the rest")
+    return paths, curve_titles
 
 
 def find_best_run(runs: Sequence[Run]) -> Run:
@@ -154,14 +142,13 @@ def find_best_run(runs: Sequence[Run]) -> Run:
     return max(runs, key=lambda run: sign * (run.read_metrics()["valid"][select] or 0))
 
 
-def build_report_context(
+def _build_report_context(
     runs: Sequence[Run], comparison: Comparison, figures: Mapping[str, Path], curve_titles: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the values of the template `report.html`, from what `draw_figures` returns."""
     split = comparison.split
     best_run = find_best_run(runs)
-    recipes = [run.recipe for run in runs]
-    changed = {key for recipe in recipes for key in find_differences(recipes[0], recipe)}
+    changed = {key for run in runs for key in find_differences(runs[0].recipe, run.recipe)}
     changed_keys = sorted(changed - _HIDDEN_KEYS)
     contexts = {
         run.name: _build_run_context(run, color, figures, changed_keys, split)
@@ -181,7 +168,7 @@ def build_report_context(
         ),
         "class_metrics": WIDE_CLASS_TABLE_METRICS,
         "data": runs[0].read_environment()["data"],
-        "waived_checks": sorted({check for recipe in recipes for check in recipe.data.allow}),
+        "waived_checks": sorted({check for run in runs for check in run.recipe.data.allow}),
         "few_groups": describe_few_groups(runs),
         "tta": find_tta_to_show(runs),
         "has_families": any(len(result.runs) > 1 for result in comparison.results),
@@ -217,7 +204,7 @@ def _build_run_context(
         "reliability_figure": embed_image(figures.get(f"reliability-{run.name}")),
         "predicted_shares_figure": embed_image(figures.get(f"predicted-shares-{run.name}")),
         "initial_weights": run.read_load_report(),
-        "changed_values": [_get_nested(recipe, key) for key in changed_keys],
+        "changed_values": [get_nested(recipe, key.split(".")) for key in changed_keys],
         "commands": format_rerun_commands(run),
         "reported": find_reported_accuracy(run.recipe),
         "deviations": sorted(find_deviations(run.recipe)),
@@ -225,36 +212,23 @@ def _build_run_context(
 
 
 def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the table of whole patients, referable grades and the operating point.
+    """Return the results for whole groups, referable grades and the operating point; `positive` is a class row."""
+    rows: list[dict[str, Any]] = []
 
-    `positive` is the row of the positive class if there are two classes.
-    """
-    sections = {
-        f"patients, {text}": metrics["patients"][aggregation]
-        for aggregation, text in _AGGREGATION_NAMES.items()
-        if aggregation in metrics.get("patients", {})
-    }
-    rows = [
-        {"question": question, "summary": SummaryRow.from_metrics(run.name, split, section), "positive": None}
-        for question, section in sections.items()
-    ]
+    def add_row(question: str, section: Mapping[str, Any], *, is_binary: bool) -> None:
+        summary = SummaryRow.from_metrics(run.name, split, section)
+        positive = summary.classes[section["classes"][1]] if is_binary else None
+        rows.append({"question": question, "summary": summary, "positive": positive})
+
+    for aggregation, text in _AGGREGATION_NAMES.items():
+        if aggregation in metrics.get("by_group", {}):
+            add_row(f"{run.groups_are}, {text}", metrics["by_group"][aggregation], is_binary=False)
     if referable := metrics.get("referable"):
-        rows.append(_build_binary_row(run, split, f"referable: {referable['classes'][1]}", referable))
+        add_row(f"referable: {referable['classes'][1]}", referable, is_binary=True)
     if point := metrics.get("operating_point"):
-        rows.append(_build_binary_row(run, split, f"operating point {point['goal']}, chosen on validation", point))
+        question = f"operating point {point['goal']}, chosen on validation"
+        add_row(question, point, is_binary=len(point["classes"]) == 2)
     return rows
-
-
-def _build_binary_row(run: Run, split: str, question: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    summary = SummaryRow.from_metrics(run.name, split, metrics)
-    positive = summary.classes[metrics["classes"][1]] if len(metrics["classes"]) == 2 else None
-    return {"question": question, "summary": summary, "positive": positive}
-
-
-def _get_nested(config: dict[str, Any], key: str) -> Any:
-    for name in key.split("."):
-        config = config[name]
-    return config
 
 
 def _embed_mosaic(path: Path) -> str:
@@ -279,6 +253,12 @@ def build_headline(runs: Sequence[Run], comparison: Comparison) -> dict[str, str
     selected = f", selected from {len(runs)} runs" if len(runs) > 1 else ""
     interval = metrics.get("intervals", {}).get("accuracy")
     ci = f" (95 % CI {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+    lower = "" if get_metric(select).greater_is_better else " (lower is better)"
+    selection = f"The best epoch was selected on validation by {get_metric(select).label}{lower}"
+    if split == "test":
+        selection += "; the test split was not used for any choice."
+    else:
+        selection += ", so the validation metrics are slightly optimistic."
     return {
         "title": f"{best_run.name}{selected}: {get_metric(metric).label} {format_metric(metrics, metric)} on "
         f"{SPLIT_NAMES[split]}",
@@ -288,7 +268,7 @@ def build_headline(runs: Sequence[Run], comparison: Comparison) -> dict[str, str
             best_run, comparison, metric if metric in COMPARED_METRICS else "accuracy"
         ),
         "tta": describe_tta(runs),
-        "selection": _describe_model_selection(select, split),
+        "selection": selection,
     }
 
 
@@ -311,7 +291,7 @@ def _describe_differences(best_run: Run, comparison: Comparison, metric: str) ->
             low, high = sorted(sign * end + 0.0 for end in difference.interval)
             ci = f" (95 % CI of the difference {low:+.3f} to {high:+.3f})"
         if difference.adjusted_p_value is None:
-            significance = "too few groups (patients) to test it"
+            significance = f"too few {best_run.groups_are} to test it"
         else:
             significance = "statistically significant" if difference.significant else "not statistically significant"
         sentences.append(
@@ -319,15 +299,6 @@ def _describe_differences(best_run: Run, comparison: Comparison, metric: str) ->
             f"{other}{ci}: {significance}."
         )
     return " ".join(sentences)
-
-
-def _describe_model_selection(select: str, split: str) -> str:
-    metric = get_metric(select)
-    lower = "" if metric.greater_is_better else " (lower is better)"
-    selection = f"The best epoch was selected on validation by {metric.label}{lower}"
-    if split == "test":
-        return f"{selection}; the test split was not used for any choice."
-    return f"{selection}, so the validation metrics are slightly optimistic."
 
 
 def format_rerun_commands(run: Run) -> str:

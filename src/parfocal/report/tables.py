@@ -15,10 +15,7 @@ Format = Literal["csv", "json", "latex"]
 
 
 def format_comparison(comparison: Comparison, file_format: Format, tta: Mapping[str, str]) -> str:
-    """Return a comparison as text: CSV and JSON hold every metric, LaTeX the compared ones.
-
-    `tta` is the test-time augmentation of each run, which CSV and JSON hold too.
-    """
+    """Return a comparison as text: CSV and JSON hold every metric and the `tta` of each run, LaTeX less."""
     if file_format == "json":
         content = asdict(comparison)
         del content["report_path"]
@@ -27,7 +24,7 @@ def format_comparison(comparison: Comparison, file_format: Format, tta: Mapping[
 
 
 def _build_rows(comparison: Comparison, tta: Mapping[str, str]) -> pd.DataFrame:
-    """Return a row for each metric of a run, then one for each difference between `run` and `compared_with`."""
+    """Return a row for each metric of a run, then a row for each difference between `run` and `compared_with`."""
     rows: list[dict[str, object]] = []
     for result in comparison.results:
         shared = {
@@ -42,22 +39,11 @@ def _build_rows(comparison: Comparison, tta: Mapping[str, str]) -> pd.DataFrame:
             low, high = value.interval or (None, None)
             rows.append({**shared, "metric": metric, "value": value.value, "low": low, "high": high, "std": value.std})
     for difference in comparison.differences:
-        low, high = difference.interval or (None, None)
-        rows.append(
-            {
-                "run": difference.first,
-                "compared_with": difference.second,
-                "split": comparison.split,
-                "metric": difference.metric,
-                "value": difference.value,
-                "low": low,
-                "high": high,
-                "p_value": difference.p_value,
-                "adjusted_p_value": difference.adjusted_p_value,
-                "mcnemar_p_value": difference.mcnemar_p_value,
-                "significant": difference.significant,
-            }
-        )
+        values = asdict(difference)
+        low, high = values.pop("interval") or (None, None)
+        names = {"run": values.pop("first"), "compared_with": values.pop("second"), "split": comparison.split}
+        significant = values.pop("significant")
+        rows.append({**names, **values, "low": low, "high": high, "significant": significant})
     return pd.DataFrame(rows).astype({"runs": "Int64"})
 
 

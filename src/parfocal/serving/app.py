@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from parfocal.errors import UnreadableImageError, did_you_mean
 from parfocal.serving.engine import Engine, ImagePredictions
-from parfocal.serving.examples import EXAMPLE_NAMES, EXAMPLE_TITLES, draw_example
+from parfocal.serving.examples import EXAMPLE_TITLES, draw_example
 from parfocal.serving.heatmaps import Explainer, build_explanation, render_overlay
 from parfocal.serving.limits import RequestError
 from parfocal.serving.schemas import (
@@ -35,20 +35,15 @@ from parfocal.version import __version__
 STATIC = files("parfocal") / "serving" / "static"
 
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+_FILE_SCHEMA = {"type": "string", "format": "binary"}
+_FORM_SCHEMA = {
+    "type": "object",
+    "properties": {"image": {"type": "array", "items": _FILE_SCHEMA, "minItems": 1}},
+    "required": ["image"],
+}
 _REQUEST_BODY = {
     "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
-                },
-                "required": ["image"],
-            }
-        },
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
+    "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}, "application/octet-stream": {"schema": _FILE_SCHEMA}},
 }
 _ERROR_DESCRIPTIONS: dict[int, str] = {
     400: "The form is damaged.",
@@ -63,7 +58,7 @@ _ERROR_DESCRIPTIONS: dict[int, str] = {
 
 _EXPLAIN_RESPONSE: dict[str, Any] = {
     "description": "The image with the heat map over it; with `as=values` the maps of all classes.",
-    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {"image/png": {"schema": _FILE_SCHEMA}},
 }
 
 NetworksQuery = Annotated[
@@ -87,8 +82,16 @@ def create_app(engine: Engine, token: str = "") -> ASGIApp:
     )
     uploads = Uploads(engine.limits)
     telemetry = Telemetry(engine, uploads)
-    app.add_exception_handler(RequestError, _handle_request_error)
-    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+
+    @app.exception_handler(RequestError)
+    async def handle_request_error(_: Request, error: RequestError) -> Response:
+        return JSONResponse({"detail": error.reason}, error.status)
+
+    @app.exception_handler(RequestValidationError)
+    async def handle_validation_error(_: Request, error: RequestValidationError) -> Response:
+        messages = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}" for problem in error.errors()]
+        return JSONResponse({"detail": "; ".join(messages)}, 422)
+
     app.mount("/static", StaticFiles(directory=str(STATIC)), name="static")
     _add_predict_route(app, engine, uploads, telemetry)
     _add_explain_route(app, engine, uploads)
@@ -105,10 +108,10 @@ def _add_predict_route(app: FastAPI, engine: Engine, uploads: Uploads, telemetry
         openapi_extra={"requestBody": _REQUEST_BODY},
     )
     async def predict(request: Request, network: NetworksQuery = None) -> Any:
-        """Predict one image, sent as the body, or several, sent as the files of a form.
+        """Predict an image, sent as the body, or images, sent as the files of a form.
 
-        The bytes decide the image format, never the name. If some of several images cannot be read, the response gives
-        the reason for each of them. If none can be read, the request is rejected.
+        The bytes decide the image format, never the name. If some of the images cannot be read, the response gives the
+        reason for each of them. If none can be read, the request is rejected.
         """
         networks = engine.select_networks(network or ())
         async with uploads.receive(request) as sent:
@@ -132,7 +135,7 @@ def _add_explain_route(app: FastAPI, engine: Engine, uploads: Uploads) -> None:
     async def explain(
         request: Request, network: NetworkQuery = None, class_name: ClassQuery = None, output: FormatQuery = "png"
     ) -> Response:
-        """Compute the exact class activation map of one image: the evidence for and against a class.
+        """Compute the exact class activation map of an image: the evidence for and against a class.
 
         The map can be computed for any class. The default is the predicted class.
         """
@@ -192,13 +195,12 @@ def _add_page_routes(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/examples", include_in_schema=False)
     async def examples() -> Response:
-        return JSONResponse(
-            [{"name": name, "title": EXAMPLE_TITLES[name], "file": f"/examples/{name}"} for name in EXAMPLE_NAMES]
-        )
+        titles = EXAMPLE_TITLES.items()
+        return JSONResponse([{"name": name, "title": title, "file": f"/examples/{name}"} for name, title in titles])
 
     @app.get("/examples/{name}", include_in_schema=False)
     def example(name: str) -> Response:
-        if name not in EXAMPLE_NAMES:
+        if name not in EXAMPLE_TITLES:
             raise RequestError(404, f"There is no example {name!r}.")
         return Response(draw_example(name), media_type="image/jpeg")
 
@@ -226,14 +228,3 @@ async def _gather_predictions(
 def _error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {"application/json": {"schema": ErrorResponse.model_json_schema()}}
     return {status: {"description": _ERROR_DESCRIPTIONS[status], "content": content} for status in statuses}
-
-
-async def _handle_request_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return JSONResponse({"detail": error.reason}, error.status)
-
-
-async def _handle_validation_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    messages = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}" for problem in error.errors()]
-    return JSONResponse({"detail": "; ".join(messages)}, 422)

@@ -1,12 +1,12 @@
-"""Predict images for many clients: their requests are collected into batches, for one network or for several.
+"""Predict images for many clients: their requests are collected into batches, for one network or more.
 
 An image takes the same way as in `predict`. A pool of threads decodes the images. Each network has two threads; each of
-them takes the images that have arrived meanwhile as one batch, so that the next batch is ready while the network
-computes. A thread waits for more images only while one is being decoded, and a few milliseconds at most.
+them takes the images that have arrived meanwhile as a batch, so that the next batch is ready while the network
+computes. A thread waits for more images only while any is being decoded, and a few milliseconds at most.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +35,12 @@ MAX_QUEUE_DELAY = 0.003
 _IDLE_SECONDS = 5.0
 """Seconds without work after which freed memory is returned to the system."""
 _SMALL_PIXELS = 8_000_000
-"""Images up to this number of pixels are decoded in parallel, larger ones one at a time, to limit memory."""
+"""Images up to this number of pixels are decoded in parallel, larger images in turn, to limit memory."""
 
 
 @dataclass(frozen=True)
 class NetworkPrediction:
-    """The prediction of one network for one image. A flag is None where the network has no such decision."""
+    """The prediction of a network for an image. A flag is None where the network has no such decision."""
 
     label: int
     probabilities: np.ndarray
@@ -50,7 +50,7 @@ class NetworkPrediction:
 
 
 ImagePredictions = Mapping[str, NetworkPrediction]
-"""The predictions for one image, by network."""
+"""The predictions for an image, by network."""
 
 
 class ServedNetwork:
@@ -63,7 +63,7 @@ class ServedNetwork:
         self.n_batches = 0
         self.n_predicted = 0
         self.n_decoding = 0
-        # Not a SimpleQueue: with several consumers, its timeout may be missed and a thread would wait forever.
+        # Not a SimpleQueue: with two consumers, its timeout may be missed and a thread would wait forever.
         self._queue: Queue[tuple[PreparedViews, Future[NetworkPrediction]] | None] = Queue()
         self._counter_lock = Lock()
         name = f"predicting {self.name}"
@@ -102,7 +102,7 @@ class ServedNetwork:
             return self._queue.get()
 
     def _next_image(self, deadline: float) -> tuple[PreparedViews, Future[NetworkPrediction]] | None:
-        """Return another image for the batch if there is one; wait until the deadline while one is being decoded."""
+        """Return another image for the batch if there is one; wait until the deadline while any is being decoded."""
         left = deadline - monotonic()
         try:
             item = self._queue.get(timeout=left) if self.n_decoding and left > 0 else self._queue.get_nowait()
@@ -122,23 +122,31 @@ class ServedNetwork:
         with self._counter_lock:
             self.n_batches += 1
             self.n_predicted += len(batch)
+        positive, referred = (
+            [None] * len(batch) if flags is None else flags.tolist()
+            for flags in (predictions.is_positive, predictions.is_referred)
+        )
         for index, (image, future) in enumerate(batch):
-            prediction = NetworkPrediction(
-                label=int(predictions.labels[index]),
-                probabilities=predictions.probabilities[index],
-                positive=_flag_at(predictions.is_positive, index),
-                referred=_flag_at(predictions.is_referred, index),
-                unusual=image.unusual_features,
+            future.set_result(
+                NetworkPrediction(
+                    label=int(predictions.labels[index]),
+                    probabilities=predictions.probabilities[index],
+                    positive=positive[index],
+                    referred=referred[index],
+                    unusual=image.unusual_features,
+                )
             )
-            future.set_result(prediction)
 
 
 class Engine:
-    """Loaded networks by name, ready to predict."""
+    """Loaded runs and ensembles under unique names, ready to predict. A folder of runs stands for all of them."""
 
     def __init__(self, runs: Sequence[Path | str], limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.networks = {run.name: ServedNetwork(run) for run in _open_all(runs)}
+        opened: list[Run] = []
+        for path in map(Path, runs):
+            opened += [Run(path)] if (path / MEMBERS_FILE).is_file() else open_runs([path])
+        self.networks = {run.name: ServedNetwork(run) for run in with_unique_names(opened)}
         self.n_waiting = 0
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decoding")
         self._large_image_lock = Lock()
@@ -170,15 +178,21 @@ class Engine:
 
     def _submit_image(self, image: bytes, networks: Sequence[ServedNetwork]) -> Future[ImagePredictions]:
         result: Future[ImagePredictions] = Future()
-        result.add_done_callback(lambda _: self._count_finished())
         finished: dict[str, Future[NetworkPrediction]] = {}
+
+        def count_finished(_: Future[ImagePredictions]) -> None:
+            with self._counter_lock:
+                self.n_waiting -= 1
 
         def finish(name: str, prediction: Future[NetworkPrediction]) -> None:
             with self._counter_lock:
                 finished[name] = prediction
                 if len(finished) < len(networks):
                     return
-            _resolve(result, lambda: {network.name: finished[network.name].result() for network in networks})
+            try:
+                result.set_result({network.name: finished[network.name].result() for network in networks})
+            except Exception as error:
+                result.set_exception(error)
 
         def decode() -> None:
             # Most networks of a server need the same preprocessing, which is then done once.
@@ -194,6 +208,7 @@ class Engine:
             for network, prediction in zip(networks, predictions, strict=True):
                 prediction.add_done_callback(partial(finish, network.name))
 
+        result.add_done_callback(count_finished)
         self._pool.submit(decode)
         return result
 
@@ -216,26 +231,3 @@ class Engine:
         with self._counter_lock:
             for network in networks:
                 network.n_decoding -= 1
-
-    def _count_finished(self) -> None:
-        with self._counter_lock:
-            self.n_waiting -= 1
-
-
-def _flag_at(flags: np.ndarray | None, index: int) -> bool | None:
-    return None if flags is None else bool(flags[index])
-
-
-def _resolve(future: Future[ImagePredictions], result: Callable[[], ImagePredictions]) -> None:
-    try:
-        future.set_result(result())
-    except Exception as error:
-        future.set_exception(error)
-
-
-def _open_all(paths: Sequence[Path | str]) -> list[Run]:
-    """Open runs and ensembles under unique names. A folder of runs stands for all of them."""
-    runs: list[Run] = []
-    for path in map(Path, paths):
-        runs += [Run(path)] if (path / MEMBERS_FILE).is_file() else open_runs([path])
-    return with_unique_names(runs)

@@ -8,14 +8,17 @@ from parfocal.data.encode import encode_jpeg
 from parfocal.synthetic.fundus import draw_eye, draw_fundus
 from parfocal.synthetic.smears import draw_cell, draw_patient
 
-_CELL_SEVERITIES = {"Normal cell": -2.5, "Borderline cell": 0.0, "Blast": 2.5}
-_EYE_GRADES = {"Eye without disease": 0, "Eye, moderate disease": 2, "Eye, proliferative disease": 4}
+_CELL_SEVERITIES = (-2.5, 0.0, 2.5)
+_EYE_GRADES = (0, 2, 4)
 
-EXAMPLE_NAMES = tuple(
-    [f"cell-{number}" for number in range(len(_CELL_SEVERITIES))]
-    + [f"eye-{number}" for number in range(len(_EYE_GRADES))]
-)
-EXAMPLE_TITLES = dict(zip(EXAMPLE_NAMES, (*_CELL_SEVERITIES, *_EYE_GRADES), strict=True))
+EXAMPLE_TITLES = {
+    "cell-0": "Normal cell",
+    "cell-1": "Borderline cell",
+    "cell-2": "Blast",
+    "eye-0": "Eye without disease",
+    "eye-1": "Eye, moderate disease",
+    "eye-2": "Eye, proliferative disease",
+}
 """The title of each example, by its name."""
 
 
@@ -27,7 +30,7 @@ def draw_example(name: str) -> bytes:
     rng = np.random.default_rng([11, index])
     if kind == "cell":
         patient = draw_patient("drawn", has_leukemia=index > 0, rng=rng)
-        pixels, _ = draw_cell(patient, np.full(4, list(_CELL_SEVERITIES.values())[index]), 450, rng)
+        pixels, _ = draw_cell(patient, np.full(4, _CELL_SEVERITIES[index]), 450, rng)
     else:
-        pixels, _ = draw_fundus(draw_eye(rng), False, list(_EYE_GRADES.values())[index], 640, rng)
+        pixels, _ = draw_fundus(draw_eye(rng), False, _EYE_GRADES[index], 640, rng)
     return encode_jpeg(pixels, 90)

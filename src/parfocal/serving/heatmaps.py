@@ -1,4 +1,4 @@
-"""Compute heat maps on request, one image at a time. The weights for them are loaded at the first request."""
+"""Compute heat maps on request, each image by itself. The weights for them are loaded at the first request."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ class Explainer:
         self._n_waiting = 0
 
     async def compute_maps(self, image: bytes, network: ServedNetwork) -> ClassMaps:
-        """Return the exact maps of one image for every class; raise RequestError or UnreadableImageError."""
+        """Return the exact maps of an image for every class; raise RequestError or UnreadableImageError."""
         if (network.folder / MEMBERS_FILE).is_file():
             raise RequestError(422, f"{network.name} is an ensemble, and has no heat map. Serve its members.")
         if self._n_waiting >= _MAX_WAITING:
@@ -53,7 +53,7 @@ class Explainer:
 
 
 def build_explanation(maps: ClassMaps, network: ServedNetwork, label: int) -> dict[str, object]:
-    """Return the maps of one image as plain data, in the form of `Explanation`."""
+    """Return the maps of an image as plain data, in the form of `Explanation`."""
     evidence, pixels = maps.evidence[0], maps.pixels[0]
     scale = compute_shared_scale(evidence)
     return {
@@ -71,7 +71,7 @@ def build_explanation(maps: ClassMaps, network: ServedNetwork, label: int) -> di
 
 
 def render_overlay(maps: ClassMaps, label: int) -> bytes:
-    """Return the image with the map of one class over it, as a PNG file."""
+    """Return the image with the map of a class over it, as a PNG file."""
     overlay = overlay_heatmap(maps.pixels[0], maps.for_labels([label])[0], compute_shared_scale(maps.evidence))
     return encode_image(overlay, ".png")
 

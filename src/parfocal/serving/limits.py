@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a server. Those of one image and one request apply to each; the others to all clients together."""
+    """The limits of a server. Those of an image and a request apply to each; the others to all clients together."""
 
     max_upload_bytes: int = 48 << 20
-    """Size of one image file."""
+    """Size of an image file."""
     max_request_bytes: int = 96 << 20
-    """Size of one request."""
+    """Size of a request."""
     max_images: int = 64
-    """Images in one request."""
+    """Images in a request."""
     max_pixels: int = 40_000_000
-    """Pixels of one decoded image."""
+    """Pixels of a decoded image."""
     max_waiting_images: int = 256
     """Images that are accepted and not yet predicted, of all clients together."""
     max_buffered_bytes: int = 512 << 20

@@ -16,12 +16,11 @@ _TIMEOUT_RESPONSE = (
 )
 
 
-async def _reject_connection(scope: Scope, receive: Receive, send: Send) -> None:
-    await Exchange(scope, receive, send).reject(503, "Too many connections at once. Try again in a moment.")
-
-
 def build_protocol(limits: Limits) -> type[H11Protocol]:
     """Return uvicorn's HTTP protocol with timeouts for request and response, and a limit on connections."""
+
+    async def reject_connection(scope: Scope, receive: Receive, send: Send) -> None:
+        await Exchange(scope, receive, send).reject(503, "Too many connections at once. Try again in a moment.")
 
     class LimitedProtocol(H11Protocol):
         _request_timer: TimerHandle | None = None
@@ -30,7 +29,7 @@ def build_protocol(limits: Limits) -> type[H11Protocol]:
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > limits.max_connections:
-                self.app = _reject_connection
+                self.app = reject_connection
             if len(self.connections) > 2 * limits.max_connections:
                 # A process may open only a limited number of sockets. Beyond that, not even a reason can be sent.
                 transport.abort()

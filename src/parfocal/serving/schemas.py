@@ -1,12 +1,11 @@
 """The JSON responses of the server: their schemas, as in the OpenAPI description, and how they are built."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from parfocal.errors import UnreadableImageError
 from parfocal.evaluation.ensemble import MEMBERS_FILE, open_members
 from parfocal.run import Run
 from parfocal.serving.engine import ImagePredictions, NetworkPrediction, ServedNetwork
@@ -16,7 +15,7 @@ METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
 class Prediction(BaseModel):
-    """The prediction of one network for one image."""
+    """The prediction of a network for an image."""
 
     network: str
     label: str = Field(description="the predicted class")
@@ -29,7 +28,7 @@ class Prediction(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """One image of a request: the prediction of each network, or the reason why the image cannot be read."""
+    """An image of a request: the prediction of each network, or the reason why the image cannot be read."""
 
     name: str
     predictions: list[Prediction]
@@ -43,7 +42,7 @@ class PredictResponse(BaseModel):
 
 
 class Explanation(BaseModel):
-    """The class activation map of one image for each class."""
+    """The class activation map of an image for each class."""
 
     network: str
     label: str = Field(description="the requested class, or the predicted class if none was requested")
@@ -103,47 +102,14 @@ def build_response(
     networks: Sequence[ServedNetwork],
 ) -> Any:
     """Return the predictions for all uploads as plain data, in the form of `PredictResponse`."""
-    pairs = zip(uploads, predictions, strict=True)
-    return {"images": [_build_image_result(upload, result, networks) for upload, result in pairs]}
-
-
-def describe_unreadable(uploads: Sequence[Upload], errors: Sequence[ImagePredictions | BaseException]) -> str:
-    """Return a message that states why none of the uploads can be read."""
-    if len(errors) == 1:
-        return f"The image cannot be read: {errors[0]}."
-    names = [upload.name or f"image {number}" for number, upload in enumerate(uploads, 1)]
-    reasons = [f"{name}: {error}" for name, error in zip(names, errors, strict=True)]
-    return f"None of the {len(errors)} images can be read. {'; '.join(reasons[:5])}."
-
-
-def describe_network(network: ServedNetwork) -> dict[str, Any]:
-    """Return the properties of a network as plain data, in the form of `NetworkInfo`."""
-    predictor, decision = network.predictor, network.predictor.decision
-    first = open_members(network.folder)[0] if (network.folder / MEMBERS_FILE).is_file() else Run(network.folder)
-    return {
-        "name": network.name,
-        "classes": list(predictor.classes),
-        "codes": list(predictor.codes),
-        "members": list(predictor.run_names),
-        "model": first.recipe.network.model,
-        "size": first.recipe.images.size,
-        "n_calibration_images": decision.n_images,
-        "operating_point": _describe_operating_point(network),
-        "coverage": decision.referral.coverage if decision.referral else None,
-        "detects_unusual": decision.ood is not None,
-        "metrics": _read_metrics(Run(network.folder)),
-        "report": f"/runs/{quote(network.name, safe='')}",
-    }
-
-
-def _build_image_result(
-    upload: Upload, predictions: ImagePredictions | BaseException, networks: Sequence[ServedNetwork]
-) -> dict[str, Any]:
-    if isinstance(predictions, UnreadableImageError):
-        return {"name": upload.name, "predictions": [], "unreadable": str(predictions)}
-    assert isinstance(predictions, Mapping)
-    by_network = [_build_prediction(predictions[network.name], network) for network in networks]
-    return {"name": upload.name, "predictions": by_network, "unreadable": None}
+    images: list[dict[str, Any]] = []
+    for upload, result in zip(uploads, predictions, strict=True):
+        if isinstance(result, BaseException):
+            images.append({"name": upload.name, "predictions": [], "unreadable": str(result)})
+        else:
+            by_network = [_build_prediction(result[network.name], network) for network in networks]
+            images.append({"name": upload.name, "predictions": by_network, "unreadable": None})
+    return {"images": images}
 
 
 def _build_prediction(prediction: NetworkPrediction, network: ServedNetwork) -> dict[str, Any]:
@@ -162,20 +128,46 @@ def _build_prediction(prediction: NetworkPrediction, network: ServedNetwork) -> 
     }
 
 
-def _describe_operating_point(network: ServedNetwork) -> dict[str, Any] | None:
-    predictor, operating_point = network.predictor, network.predictor.decision.operating_point
-    if not predictor.has_positive_class:
-        return None
-    classes, referable = predictor.classes, predictor.config.referable
-    positive = f"{classes[referable]} or above" if referable else classes[1]
-    if operating_point is None:
-        return {"goal": "the more probable class", "positive": positive, "threshold": 0.5}
-    return {"goal": operating_point.goal, "positive": positive, "threshold": operating_point.thresholds[0]}
+def describe_unreadable(uploads: Sequence[Upload], errors: Sequence[ImagePredictions | BaseException]) -> str:
+    """Return a message that states why none of the uploads can be read."""
+    if len(errors) == 1:
+        return f"The image cannot be read: {errors[0]}."
+    names = [upload.name or f"image {number}" for number, upload in enumerate(uploads, 1)]
+    reasons = [f"{name}: {error}" for name, error in zip(names, errors, strict=True)]
+    return f"None of the {len(errors)} images can be read. {'; '.join(reasons[:5])}."
 
 
-def _read_metrics(run: Run) -> dict[str, dict[str, float | None]]:
-    """Return the main metrics of the labeled splits."""
-    if not run.is_finished:
-        return {}
-    splits = {name: split for name, split in run.read_metrics().items() if name in ("valid", "test")}
-    return {name: {key: split[key] for key in METRICS} for name, split in splits.items() if split["labeled"]}
+def describe_network(network: ServedNetwork) -> dict[str, Any]:
+    """Return the properties of a network as plain data, in the form of `NetworkInfo`."""
+    predictor, decision = network.predictor, network.predictor.decision
+    run = Run(network.folder)
+    recipe = (open_members(run.folder)[0] if (run.folder / MEMBERS_FILE).is_file() else run).recipe
+    operating_point: dict[str, Any] | None = None
+    if predictor.has_positive_class:
+        referable = predictor.config.referable
+        operating_point = {
+            "goal": "the more probable class",
+            "positive": f"{predictor.classes[referable]} or above" if referable else predictor.classes[1],
+            "threshold": 0.5,
+        }
+        if point := decision.operating_point:
+            operating_point |= {"goal": point.goal, "threshold": point.thresholds[0]}
+    splits = run.read_metrics() if run.is_finished else {}
+    return {
+        "name": network.name,
+        "classes": list(predictor.classes),
+        "codes": list(predictor.codes),
+        "members": list(predictor.run_names),
+        "model": recipe.network.model,
+        "size": recipe.images.size,
+        "n_calibration_images": decision.n_images,
+        "operating_point": operating_point,
+        "coverage": decision.referral.coverage if decision.referral else None,
+        "detects_unusual": decision.ood is not None,
+        "metrics": {
+            split: {name: metrics[name] for name in METRICS}
+            for split, metrics in splits.items()
+            if split in ("valid", "test") and metrics["labeled"]
+        },
+        "report": f"/runs/{quote(network.name, safe='')}",
+    }

@@ -1,6 +1,6 @@
 """Checks on every request (token, host, origin, number of requests at once) and headers on every response.
 
-It is a plain ASGI middleware around the application, so that every path passes it, even an unknown one.
+It is a plain ASGI middleware around the application, so that every path passes it, even if it is unknown.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 64 << 20
 class SecurityMiddleware:
     """Pass requests to an application; with a `token`, only those that have it.
 
-    Without a token, only requests to this machine's own names (localhost, 127.0.0.1) are accepted. Otherwise a page of
+    Without a token, only requests to localhost and 127.0.0.1 are accepted. Otherwise a page of
     another site whose host name resolves to 127.0.0.1 (DNS rebinding) could read the responses.
     """
 
@@ -48,7 +48,7 @@ class SecurityMiddleware:
         self._n_running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -74,7 +74,9 @@ class SecurityMiddleware:
         if headers.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET":
             return 403, "Requests from pages of other sites are not allowed."
         if not self._token:
-            if not _is_local_host_header(headers.get("host", "")):
+            host = headers.get("host", "")
+            name = host[: host.rindex("]") + 1] if "]" in host else host.partition(":")[0]
+            if name and not is_local(name.lower()):
                 return 403, "This server accepts requests to localhost only. Start it with a token to use another name."
             return None
         if path in PUBLIC_PATHS or path.startswith("/static/") or has_token(headers, self._token):
@@ -83,7 +85,7 @@ class SecurityMiddleware:
 
 
 class Exchange:
-    """One request and its response: track whether the body was read, and add the security headers."""
+    """A request and its response: track whether the body was read, and add the security headers."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -138,32 +140,21 @@ class Exchange:
 
 def has_token(headers: Mapping[str, str], token: str) -> bool:
     """Return whether a request has the token, as a bearer token or in the page's cookie."""
-    scheme, _, candidate = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and tokens_match(candidate.strip(), token):
-        return True
+    scheme, _, bearer_token = headers.get("authorization", "").partition(" ")
+    candidates = [bearer_token.strip()] if scheme.lower() == "bearer" else []
     try:
         cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
-        return False
-    return cookie is not None and tokens_match(cookie.value, token)
-
-
-def tokens_match(candidate: str, token: str) -> bool:
-    """Compare two tokens in constant time."""
-    return secrets.compare_digest(candidate.encode("utf-8", "replace"), token.encode())
+        cookie = None
+    candidates += [cookie.value] if cookie is not None else []
+    # The time of the comparison must not depend on how much of a candidate is right.
+    return any(secrets.compare_digest(text.encode("utf-8", "replace"), token.encode()) for text in candidates)
 
 
 def is_local(host: str) -> bool:
-    """Return whether a host name or address is a loopback one, which other machines cannot reach."""
+    """Return whether a host name or address is a loopback address, which other machines cannot reach."""
     name = host.strip("[]")
-    if name == "localhost":
-        return True
     try:
-        return ip_address(name).is_loopback
+        return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _is_local_host_header(host: str) -> bool:
-    name = host[: host.rindex("]") + 1] if "]" in host else host.partition(":")[0]
-    return is_local(name.lower()) or name == ""

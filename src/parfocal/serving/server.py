@@ -5,7 +5,8 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -35,10 +36,9 @@ def serve(
 
     An address that other machines can reach needs a token, and every request must send it.
     """
-    with _bind(host, port, token) as listener, _load_engine(runs, limits) as engine:
-        # The progress bars of concurrent requests would overwrite one another.
+    with _open_server(runs, host, port, token, limits) as (server, listener, engine):
+        # The progress bars of concurrent requests would overwrite each other.
         silence()
-        server = _build_server(engine, token)
         hint = "" if not token else "  (the page asks for the token)"
         print(f"Serving {', '.join(engine.networks)}: {_format_url(listener, host)}{hint}", flush=True)
         print("Press Ctrl-C to stop.", flush=True)
@@ -60,8 +60,7 @@ def serve_in_background(
     limits: Limits | None = None,
 ) -> Iterator[str]:
     """Serve in a background thread while the block runs, on a free port by default, and yield the address."""
-    with _bind(host, port, token) as listener, _load_engine(runs, limits) as engine:
-        server = _build_server(engine, token)
+    with _open_server(runs, host, port, token, limits) as (server, listener, _):
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="serving")
         thread.start()
         try:
@@ -74,41 +73,19 @@ def serve_in_background(
 
 
 @contextmanager
-def _load_engine(runs: Path | str | Sequence[Path | str], limits: Limits | None) -> "Iterator[Engine]":
-    from parfocal.serving.engine import Engine
-
-    engine = Engine([runs] if isinstance(runs, str | Path) else runs, limits)
+def _open_server(
+    runs: Path | str | Sequence[Path | str], host: str, port: int, token: str, limits: Limits | None
+) -> "Iterator[tuple[Server, socket.socket, Engine]]":
+    """Yield a server that is ready to run, the socket that it listens on, and its engine."""
     try:
-        yield engine
-    finally:
-        engine.close()
+        for package in ("fastapi", "prometheus_client", "python_multipart", "uvicorn"):
+            import_module(package)
+    except ImportError as error:
+        message = f"Serving needs the package {error.name}. Install it with: pip install 'parfocal[serve]'"
+        raise ParfocalError(message) from None
 
-
-def _build_server(engine: "Engine", token: str) -> "Server":
     from uvicorn import Config, Server
 
-    from parfocal.serving.app import create_app
-    from parfocal.serving.protocol import build_protocol
-
-    return Server(
-        Config(
-            create_app(engine, token),
-            http=build_protocol(engine.limits),
-            ws="none",
-            lifespan="off",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-        )
-    )
-
-
-@contextmanager
-def _bind(host: str, port: int, token: str) -> Iterator[socket.socket]:
-    """Listen on an address before the networks are loaded; raise an error if that is not possible."""
-    _check_packages()
     from parfocal.serving.security import is_local
 
     if token and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token):
@@ -120,42 +97,51 @@ def _bind(host: str, port: int, token: str) -> Iterator[socket.socket]:
             f"Other machines can reach {host}, so it needs a token. Use host 127.0.0.1, or create a token and run the "
             "command again: export PARFOCAL_TOKEN=$(openssl rand -hex 16); echo $PARFOCAL_TOKEN"
         )
+    # A mistake in the address is reported before the imports and the networks, which take seconds to load.
+    with _listen(host, port) as listener:
+        from parfocal.serving.app import create_app
+        from parfocal.serving.engine import Engine
+        from parfocal.serving.protocol import build_protocol
+
+        engine = Engine([runs] if isinstance(runs, str | Path) else runs, limits)
+        try:
+            config = Config(
+                create_app(engine, token),
+                http=build_protocol(engine.limits),
+                ws="none",
+                lifespan="off",
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            )
+            yield Server(config), listener, engine
+        finally:
+            engine.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
-        # asyncio sends small packets at once only if the socket names its protocol; else a response takes 40 ms more.
-        listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
-        raise _binding_error(host, port, error) from None
-    with listener:
-        try:
+        with ExitStack() as stack:
+            # asyncio sends small packets at once only if the socket names its protocol; else a response takes 40 ms
+            # more.
+            listener = stack.enter_context(socket.socket(family, kind, protocol))
             if os.name == "posix":
                 # On Windows this option would allow two servers on the same port.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(512)
-        except OSError as error:
-            raise _binding_error(host, port, error) from None
-        yield listener
-
-
-def _binding_error(host: str, port: int, error: Exception) -> ParfocalError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Choose another host or port.")
+            stack.pop_all()
+        return listener
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Choose another host or port.") from None
 
 
 def _format_url(listener: socket.socket, host: str) -> str:
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _check_packages() -> None:
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        message = f"Serving needs the package {error.name}. Install it with: pip install 'parfocal[serve]'"
-        raise ParfocalError(message) from None

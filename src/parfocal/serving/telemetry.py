@@ -35,7 +35,7 @@ class Telemetry(Collector):
         ProcessCollector(registry=self._registry)
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
-        """Count one finished request; `path` is a path of the application, never one that a client invented."""
+        """Count a finished request; `path` is a path of the application, never a path that a client invented."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.observe(seconds)
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -74,9 +75,10 @@ def synthesize_smear(
     n_test = round(n_images * SMEAR_SHARES["test"])
     counts = {"train": n_train, "valid": n_images - n_train - n_test, "test": n_test}
     splits_with_masks = ("valid", "test")
-    cells: list[_Cell] = []
-    for split_index, (split, n_cells) in enumerate(counts.items()):
-        cells += _make_cells(split, split_index, n_cells, seed)
+    cells_by_split = {
+        split: list(_make_cells(split, index, n_cells, seed)) for index, (split, n_cells) in enumerate(counts.items())
+    }
+    cells = list(chain(*cells_by_split.values()))
 
     def write(root: Path, cell: _Cell) -> None:
         rng = np.random.default_rng([seed, list(counts).index(cell.split), 1, cell.number])
@@ -92,14 +94,13 @@ def synthesize_smear(
             (root / "masks" / split).mkdir(parents=True)
         regions = ((CYTOPLASM, "cytoplasm"), (NUCLEUS, "nucleus"))
         _write_csv(root / "masks" / REGIONS_FILE, ("value", "region"), regions)
-        for _ in map_ordered(cells, lambda cell: write(root, cell), "Drawing smears", workers):
-            pass
-        by_split = {split: [cell for cell in cells if cell.split == split] for split in counts}
+        list(map_ordered(cells, lambda cell: write(root, cell), "Drawing smears", workers))
         for split, name in (("train", "train"), ("valid", "valid"), ("test", "test_truth")):
-            rows = [(cell.name, int(cell.is_blast)) for cell in by_split[split]]
+            rows = ((cell.name, int(cell.is_blast)) for cell in cells_by_split[split])
             _write_csv(root / f"{name}.csv", ("Path", "label"), rows)
         for network in (18, 50, 152):
-            _write_csv(root / f"resnet_{network}_test.csv", ("Path",), ((cell.name,) for cell in by_split["test"]))
+            rows = ((cell.name,) for cell in cells_by_split["test"])
+            _write_csv(root / f"resnet_{network}_test.csv", ("Path",), rows)
         _write_csv(root / "patients.csv", ("Path", "patient"), ((cell.name, cell.patient.name) for cell in cells))
     return Path(folder)
 
@@ -133,8 +134,7 @@ def synthesize_fundus(
         for name in ("new_train", "new_test", "masks"):
             (root / name).mkdir()
         _write_csv(root / "masks" / REGIONS_FILE, ("value", "region"), LESION_NAMES.items())
-        for _ in map_ordered(eyes, lambda eye: write(root, eye), "Drawing fundus photographs", workers):
-            pass
+        list(map_ordered(eyes, lambda eye: write(root, eye), "Drawing fundus photographs", workers))
         for split in counts:
             eyes_of_split = [eye for eye in eyes if eye.split == split]
             _write_csv(root / f"{split}_img.csv", (), ((eye.name,) for eye in eyes_of_split))
@@ -211,5 +211,5 @@ def _write_image(path: Path, image: np.ndarray, *parameters: int) -> None:
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    lines = [header, *rows] if header else list(rows)
+    lines = [header, *rows] if header else rows
     path.write_text("".join(",".join(map(str, line)) + "\n" for line in lines), encoding="utf-8")

@@ -11,17 +11,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-Pixels = np.ndarray
+from parfocal.data.decode import Pixels
 
 MICROANEURYSM, HEMORRHAGE, EXUDATE, NEW_VESSEL = 1, 2, 3, 4
 """Values of a lesion mask; 0 is no lesion."""
 
-LESION_NAMES = {
-    MICROANEURYSM: "microaneurysm",
-    HEMORRHAGE: "hemorrhage",
-    EXUDATE: "exudate",
-    NEW_VESSEL: "new vessel",
-}
+LESION_NAMES = {MICROANEURYSM: "microaneurysm", HEMORRHAGE: "hemorrhage", EXUDATE: "exudate", NEW_VESSEL: "new vessel"}
 """The names of the values of a lesion mask."""
 
 # Lowest and highest number of (microaneurysms, hemorrhages, exudate clusters, tangles of new vessels) by grade.
@@ -45,7 +40,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class _Field:
-    """Positions in one photograph, in pixels; `temporal_sign` is +1 if the macula is to the right of the optic disc."""
+    """Positions in a photograph, in pixels; `temporal_sign` is +1 if the macula is to the right of the optic disc."""
 
     width: int
     height: int
@@ -70,19 +65,21 @@ def draw_fundus(eye: Eye, is_left: bool, grade: int, size: int, rng: np.random.G
     vessels, bright, dark = np.zeros((3, field.height, field.width), np.float32)
     _draw_vessel_tree(vessels, eye, field, rng)
     counts = [int(rng.integers(low, high + 1)) for low, high in _LESION_COUNTS[grade]]
-    _draw_microaneurysms(dark, mask, field, counts[0], rng)
+    for _ in range(counts[0]):
+        radius = field.radius * rng.uniform(0.006, 0.010)
+        _draw_blob(dark, mask, _draw_point(field, rng, 0.75), (radius, radius), 0, MICROANEURYSM)
     _draw_hemorrhages(dark, mask, field, counts[1], grade, rng)
     _draw_exudates(bright, mask, field, counts[2], rng)
     _draw_new_vessels(vessels, mask, field, counts[3], rng)
     _draw_distractors(bright, dark, field, rng)
     image = _draw_retina(eye, field, rng)
     for layer, color in (
-        (vessels, np.array([0.62, 0.40, 0.42])),
-        (dark, np.array([0.55, 0.28, 0.30])),
-        (bright, np.array([1.32, 1.85, 2.1])),
+        (vessels, (0.62, 0.40, 0.42)),
+        (dark, (0.55, 0.28, 0.30)),
+        (bright, (1.32, 1.85, 2.1)),
     ):
         strength = np.clip(cv2.GaussianBlur(layer, (0, 0), 0.0008 * field.width), 0, 1)[..., None]
-        image *= 1 + strength * (color.astype(np.float32) - 1)
+        image *= 1 + strength * (np.array(color, np.float32) - 1)
     return _add_camera_effects(image, field, rng), _mask_outside_circle(mask, field)
 
 
@@ -154,9 +151,8 @@ def _draw_vessel(
         direction += bend * step / field.radius + rng.normal(0, 0.07 * eye.waviness)
         next_point = point + step * np.array([math.cos(direction), math.sin(direction)])
         _draw_stroke(layer, point, next_point, max(1.0, width), strength)
-        if np.hypot(*(next_point - field.center)) > 1.02 * field.radius:
-            return
-        if np.hypot(*(next_point - field.macula)) < 1.3 * field.disc_radius:
+        is_outside = np.hypot(*(next_point - field.center)) > 1.02 * field.radius
+        if is_outside or np.hypot(*(next_point - field.macula)) < 1.3 * field.disc_radius:
             return
         if depth < 3 and step_number > 1 and rng.random() < 0.16:
             side = -side
@@ -168,7 +164,7 @@ def _draw_vessel(
 
 
 def _draw_stroke(layer: Pixels, start: np.ndarray, end: np.ndarray, width: float, strength: float) -> None:
-    """Draw a line with a precision of 1/8 pixel; a thin line is drawn fainter instead of thinner."""
+    """Draw a line with a precision of 1/8 pixel; a thin line is fainter instead of thinner."""
     ends = [(round(8 * point[0]), round(8 * point[1])) for point in (start, end)]
     intensity = strength * min(1.0, 0.45 + width / 4)
     cv2.line(layer, ends[0], ends[1], intensity, max(1, round(width)), cv2.LINE_AA, 3)
@@ -186,20 +182,14 @@ def _draw_point(field: _Field, rng: np.random.Generator, reach: float = 0.9) -> 
 
 
 def _draw_blob(
-    layer: Pixels, mask: Pixels, point: np.ndarray, axes: tuple[float, float], angle: float, lesion: int
+    layer: Pixels, mask: Pixels | None, point: np.ndarray, axes: tuple[float, float], angle: float, lesion: int = 0
 ) -> None:
-    """Draw an ellipse, and mark it in the mask if `lesion` is not 0."""
+    """Draw an ellipse, and mark the lesion in the mask if there is any."""
     center = (int(point[0]), int(point[1]))
     size = (max(1, round(axes[0])), max(1, round(axes[1])))
     cv2.ellipse(layer, center, size, angle, 0, 360, 1.0, -1, cv2.LINE_AA)
-    if lesion:
+    if mask is not None:
         cv2.ellipse(mask, center, size, angle, 0, 360, lesion, -1)
-
-
-def _draw_microaneurysms(dark: Pixels, mask: Pixels, field: _Field, count: int, rng: np.random.Generator) -> None:
-    for _ in range(count):
-        size = field.radius * rng.uniform(0.006, 0.010)
-        _draw_blob(dark, mask, _draw_point(field, rng, 0.75), (size, size), 0, MICROANEURYSM)
 
 
 def _draw_hemorrhages(
@@ -208,7 +198,7 @@ def _draw_hemorrhages(
     """Draw blots of a few overlapping ellipses; in grade 3 the quadrants take turns."""
     for index in range(count):
         point = _draw_point(field, rng, 0.8)
-        while grade == 3 and _quadrant(point, field) != index % 4:
+        while grade == 3 and np.dot(point > field.center, (1, 2)) != index % 4:
             point = _draw_point(field, rng, 0.8)
         size = field.radius * rng.uniform(0.014, 0.038)
         for _ in range(int(rng.integers(2, 5))):
@@ -216,17 +206,12 @@ def _draw_hemorrhages(
             _draw_blob(dark, mask, near, (size, size * rng.uniform(0.4, 0.9)), rng.uniform(0, 180), HEMORRHAGE)
 
 
-def _quadrant(point: np.ndarray, field: _Field) -> int:
-    return int(point[0] > field.center[0]) + 2 * int(point[1] > field.center[1])
-
-
 def _draw_exudates(bright: Pixels, mask: Pixels, field: _Field, count: int, rng: np.random.Generator) -> None:
     """Draw clusters of small bright spots with sharp edges."""
     for _ in range(count):
         center = _draw_point(field, rng, 0.65)
         for _ in range(int(rng.integers(5, 16))):
-            point = center + rng.normal(0, 0.05 * field.radius, 2)
-            point = np.clip(point, 1, (field.width - 2, field.height - 2))
+            point = np.clip(center + rng.normal(0, 0.05 * field.radius, 2), 1, (field.width - 2, field.height - 2))
             size = field.radius * rng.uniform(0.005, 0.014)
             _draw_blob(bright, mask, point, (size, size * rng.uniform(0.6, 1)), rng.uniform(0, 180), EXUDATE)
 
@@ -253,21 +238,20 @@ def _draw_new_vessels(vessels: Pixels, mask: Pixels, field: _Field, count: int, 
 
 def _draw_distractors(bright: Pixels, dark: Pixels, field: _Field, rng: np.random.Generator) -> None:
     """Draw what any eye may show: faint drusen, dust on the lens, a crescent-shaped reflection."""
-    no_mask = np.zeros((1, 1), np.uint8)
     drusen = np.zeros_like(bright)
     dust = np.zeros_like(dark)
+    reflection = np.zeros_like(bright)
     for _ in range(int(rng.integers(0, 8))):
         size = field.radius * rng.uniform(0.006, 0.012)
-        _draw_blob(drusen, no_mask, _draw_point(field, rng, 0.5), (size, size), 0, 0)
+        _draw_blob(drusen, None, _draw_point(field, rng, 0.5), (size, size), 0)
     for _ in range(int(rng.integers(0, 4))):
         size = field.radius * rng.uniform(0.006, 0.014)
-        _draw_blob(dust, no_mask, _draw_point(field, rng), (size, size), 0, 0)
+        _draw_blob(dust, None, _draw_point(field, rng), (size, size), 0)
     bright += 0.22 * drusen
     dark += 0.30 * dust
     if rng.random() < 0.2:
         angle = float(rng.uniform(0, 360))
         center = (int(field.center[0]), int(field.center[1]))
-        reflection = np.zeros_like(bright)
         axes = (int(0.93 * field.radius),) * 2
         cv2.ellipse(reflection, center, axes, angle, 0, 50, 1.0, max(2, int(0.05 * field.radius)))
         bright += 0.25 * cv2.blur(reflection, (int(0.08 * field.radius) + 1,) * 2)

@@ -1,7 +1,7 @@
 """Synthetic blood-smear cells: a segmented lymphocyte or blast on black, like the images of the leukemia lab.
 
 Four signals distinguish a blast: a nucleus that fills more of the cell, a more irregular nucleus, finer chromatin, and
-nucleoli. Each is a normal variable whose mean depends on the class, drawn independently of the others, so that the
+nucleoli. Each is a normal variable whose mean depends on the class, independent of the others, so that the
 classes overlap by design.
 """
 
@@ -12,7 +12,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-Pixels = np.ndarray
+from parfocal.data.decode import Pixels
 
 # Distance between the class means of each signal, in standard deviations. From all four signals together, the share
 # Φ(SEPARATION) of the cells can be classified correctly.
@@ -63,14 +63,17 @@ def draw_signals(is_blast: bool, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_cell(patient: Patient, signals: np.ndarray, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Draw one cell as RGB pixels (size, size, 3) and its mask (size, size)."""
+    """Draw a cell as RGB pixels (size, size, 3) and its mask (size, size)."""
     nucleus_size, irregularity, fineness, nucleoli = (1 / (1 + np.exp(-1.1 * signals))).tolist()
     radius = float(np.clip(118 * patient.scale * rng.normal(1, 0.07), 85, 165))
     cell_outline = radius * _draw_outline(rng, waves=(2, 3, 4, 5), strength=0.035)
     angle = np.linspace(0, 2 * np.pi, _N_ANGLES, endpoint=False)
     cell_outline *= 1 + 0.08 * rng.uniform(0, 1) * np.cos(2 * (angle - rng.uniform(0, np.pi)))
     nucleus_outline = _draw_outline(rng, waves=(2, 3, 4), strength=0.012 + 0.085 * irregularity)
-    nucleus_outline *= _draw_notch(rng, 0.42 * max(0.0, irregularity - 0.25))
+    notch_depth = 0.42 * max(0.0, irregularity - 0.25)
+    notch_angle = np.linspace(-np.pi, np.pi, _N_ANGLES, endpoint=False)
+    notch = 1 - notch_depth * np.exp(-((notch_angle / rng.uniform(0.22, 0.40)) ** 2))
+    nucleus_outline *= np.roll(notch, int(rng.integers(_N_ANGLES)))
     nucleus_radius = radius * math.sqrt(0.50 + 0.45 * nucleus_size)
     nucleus_outline *= nucleus_radius / math.sqrt(np.mean(nucleus_outline**2))
     half = int(min(cell_outline.max() * 1.02 + 4, _SIDE / 2 - 6))
@@ -80,11 +83,16 @@ def draw_cell(patient: Patient, signals: np.ndarray, size: int, rng: np.random.G
     in_cell = _soft_mask(cell_outline, half, (0.0, 0.0), softness=1.2)
     in_nucleus = _soft_mask(nucleus_outline, half, offset, softness=2.0)
     in_nucleus = in_nucleus * _soft_mask(cell_outline * 0.975, half, (0, 0), softness=1.5)
-    nucleus = 1 + _draw_chromatin(rng, half, fineness) - _draw_nucleoli(rng, half, offset, nucleus_radius, nucleoli)
+    clumps = np.tanh(1.6 * _draw_texture(rng, half, 9))
+    chromatin = (0.36 * (1 - fineness)) * clumps + (0.05 + 0.07 * fineness) * _draw_texture(rng, half, 3)
+    nucleus = 1 + chromatin - _draw_nucleoli(rng, half, offset, nucleus_radius, nucleoli)
     cytoplasm = 1 + 0.12 * _draw_texture(rng, half, 5) + 0.06 * _draw_texture(rng, half, 2)
     density = (in_nucleus * np.maximum(nucleus, 0.15))[..., None] * patient.nucleus_density
     density += ((1 - 0.7 * in_nucleus) * cytoplasm)[..., None] * patient.cytoplasm_density
-    light = 245 * np.exp(-density) * _draw_illumination(rng, half)[..., None]
+    slope_y, slope_x, level = rng.normal((0, 0, 1), (0.06, 0.06, 0.04)).tolist()
+    ramp = np.linspace(-1, 1, 2 * half, dtype=np.float32)
+    illumination = level + slope_y * ramp[:, None] + slope_x * ramp[None, :]
+    light = 245 * np.exp(-density) * illumination[..., None]
     image = cv2.GaussianBlur(np.clip(light, 0, 255).astype(np.uint8), (0, 0), patient.blur)
     noise = np.stack([_draw_texture(rng, half, 0) for _ in range(3)], axis=-1)
     image = cv2.addWeighted(image, 1, noise, patient.noise, 0, dtype=cv2.CV_8U)
@@ -101,13 +109,6 @@ def _draw_outline(rng: np.random.Generator, waves: tuple[int, ...], strength: fl
     for wave in waves:
         outline += strength * rng.normal() * np.cos(wave * angle + rng.uniform(0, 2 * np.pi)) / np.sqrt(wave / 2)
     return np.clip(outline, 0.6, 1.4)
-
-
-def _draw_notch(rng: np.random.Generator, depth: float) -> np.ndarray:
-    """Return a factor for each angle that cuts a notch into the nucleus."""
-    angle = np.linspace(-np.pi, np.pi, _N_ANGLES, endpoint=False)
-    cut = 1 - depth * np.exp(-((angle / rng.uniform(0.22, 0.40)) ** 2))
-    return np.roll(cut, int(rng.integers(_N_ANGLES)))
 
 
 @cache
@@ -143,12 +144,6 @@ def _draw_texture(rng: np.random.Generator, half: int, sigma: int) -> np.ndarray
     return _noise_field(sigma)[top : top + 2 * half, left : left + 2 * half]
 
 
-def _draw_chromatin(rng: np.random.Generator, half: int, fineness: float) -> np.ndarray:
-    """Return how the stain varies over a nucleus: in clumps, or finely and evenly."""
-    clumps = np.tanh(1.6 * _draw_texture(rng, half, 9))
-    return (0.36 * (1 - fineness)) * clumps + (0.05 + 0.07 * fineness) * _draw_texture(rng, half, 3)
-
-
 def _draw_nucleoli(
     rng: np.random.Generator, half: int, offset: tuple[float, float], radius: float, strength: float
 ) -> np.ndarray:
@@ -165,15 +160,8 @@ def _draw_nucleoli(
     return 0.62 * strength * cv2.GaussianBlur(lighter, (0, 0), 3.0)
 
 
-def _draw_illumination(rng: np.random.Generator, half: int) -> np.ndarray:
-    """Return uneven light: a level and a slope in both directions."""
-    slope_y, slope_x, level = rng.normal((0, 0, 1), (0.06, 0.06, 0.04)).tolist()
-    ramp = np.linspace(-1, 1, 2 * half, dtype=np.float32)
-    return level + slope_y * ramp[:, None] + slope_x * ramp[None, :]
-
-
 def _place_in_frame(image: Pixels, mask: Pixels, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Put the drawn square near the center of the frame and resize the frame."""
+    """Put the square near the center of the frame and resize the frame."""
     frame = np.zeros((_SIDE, _SIDE, 3), np.uint8)
     frame_mask = np.zeros((_SIDE, _SIDE), np.uint8)
     side = len(mask)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.data.split import read_and_split
-from parfocal.models import resnet
+from parfocal.models.architectures import Stem, get_architecture
+from parfocal.models.resnet import build_resnet
 from parfocal.recipe import Recipe, expand_recipes, load_recipe, validate_changes
 from parfocal.recipe_file import AUTO
 from parfocal.reported import format_value
@@ -23,8 +24,6 @@ from parfocal.training.fingerprint import Fingerprint, compute_fingerprint
 
 Choice = tuple[str, Any, str]
 """A key, its value, and the reason."""
-
-Rule = Callable[[Fingerprint, dict[str, Any]], Iterator[Choice]]
 
 SET_BY_USER = "set by you"
 """The reason for a value that the user has set."""
@@ -51,13 +50,14 @@ class Plan:
 
 
 def plan(data: Path | str, **changes: Any) -> Plan:
-    """Plan a recipe for labeled images in any of the known layouts; `changes` are kept as they are."""
+    """Plan a recipe for labeled images in a known layout; `changes` are kept as they are."""
     user_values = validate_changes(changes)
-    return plan_from_fingerprint(_fingerprint_data(data, _build_data_recipe(user_values)), user_values)
+    fingerprint = compute_fingerprint(read_and_split(data, _build_data_recipe(user_values)))
+    return plan_from_fingerprint(fingerprint, user_values)
 
 
 def plan_variants(data: Path | str, experiment: str = "", **changes: Any) -> dict[str, Plan]:
-    """Return one plan for each combination of the values given as lists, by run name."""
+    """Return a plan for each combination of the values given as lists, by run name."""
     fingerprints: dict[str, Fingerprint] = {}
     plans: dict[str, Plan] = {}
 
@@ -66,7 +66,7 @@ def plan_variants(data: Path | str, experiment: str = "", **changes: Any) -> dic
         data_recipe = _build_data_recipe(user_values)
         key = data_recipe.compute_hash()
         if key not in fingerprints:
-            fingerprints[key] = _fingerprint_data(data, data_recipe)
+            fingerprints[key] = compute_fingerprint(read_and_split(data, data_recipe))
         variant = plan_from_fingerprint(fingerprints[key], user_values)
         plans[variant.recipe.compute_hash()] = variant
         return variant.recipe
@@ -89,12 +89,8 @@ def plan_from_fingerprint(fingerprint: Fingerprint, user_values: dict[str, Any])
 
 
 def _build_data_recipe(user_values: dict[str, Any]) -> Recipe:
-    """Return the recipe by which labels are read and split, before anything is measured."""
+    """Return the recipe that labels are read and split with, before anything is measured."""
     return load_recipe(None, **{key: value for key, value in user_values.items() if key in _DATA_KEYS})
-
-
-def _fingerprint_data(data: Path | str, data_recipe: Recipe) -> Fingerprint:
-    return compute_fingerprint(read_and_split(data, data_recipe))
 
 
 _DEFAULT_SIDE = 224
@@ -109,7 +105,7 @@ _FULL_DISC_AREA = 0.9
 _MANY_IMAGES = 10_000
 # The classes are imbalanced where the largest has more than this many times the images of the smallest, ...
 _IMBALANCE_RATIO = 3.0
-# ... and one dominates where it has more than this many times its even share.
+# ... and a class dominates where it has more than this many times its even share.
 _DOMINANCE_RATIO = 1.5
 # The number of grades of diabetic retinopathy.
 _RETINOPATHY_GRADES = 5
@@ -137,7 +133,13 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
         yield "resize_mode", "squash", "the images are nearly square"
     else:
         yield "resize_mode", "pad", f"padding {width}×{height} images keeps their shape and cuts nothing away"
-    max_side, reason = _largest_useful_side(fingerprint)
+    max_side = _DEFAULT_SIDE
+    reason = "the side that the networks were designed for"
+    if fingerprint.appearance == "disc" and fingerprint.device == "cuda":
+        max_side = _LARGE_SIDE
+        reason = "lesions are small, and a GPU is fast enough for 512 pixels"
+    elif fingerprint.appearance == "disc":
+        reason = "512 pixels show more but take five times as long, too long for a CPU"
     content_side = round(fingerprint.short_side * extent)
     if content_side <= max_side:
         reason = "the images have no more pixels"
@@ -162,7 +164,7 @@ def choose_network(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator
     else:
         yield "model", "resnet18", "a deeper network would overfit so few or such small images"
     model = chosen["model"]
-    default_stem = resnet.get_architecture(model).stem
+    default_stem = get_architecture(model).stem
     if is_small and default_stem != "small" and chosen.get("init", "scratch") == "scratch":
         map_side = -(-crop_size // 32)
         reason = f"the usual stem would leave a {map_side}×{map_side} feature map of {crop_size}×{crop_size} pixels"
@@ -232,15 +234,16 @@ def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any
         reason = f"at least {_MIN_STEPS_PER_EPOCH} steps per epoch"
     else:
         reason = "a larger batch would not be faster on this device"
-    yield "batch_size", min(max_batch_size, _floor_power_of_two(min(memory_limit, steps_limit))), reason
+    limit = min(memory_limit, steps_limit)
+    # At least 2 images, which batch norm needs.
+    power_of_two = max(2, 1 << max(0, limit.bit_length() - 1))
+    yield "batch_size", min(max_batch_size, power_of_two), reason
     steps_per_epoch = _steps_per_epoch(fingerprint, chosen)
     total_steps = _TOTAL_STEPS[fingerprint.device] // (1 if chosen["init"] == "scratch" else 2)
-    epochs = max(
-        _MIN_EPOCHS, min(_MAX_EPOCHS, round(total_steps / steps_per_epoch)), math.ceil(chosen.get("warmup", 0))
-    )
-    reason = (
-        f"{steps_per_epoch:,} steps each: about {total_steps:,} in total, but {_MIN_EPOCHS} to {_MAX_EPOCHS} epochs"
-    )
+    epochs = min(_MAX_EPOCHS, round(total_steps / steps_per_epoch))
+    epochs = max(_MIN_EPOCHS, epochs, math.ceil(chosen.get("warmup", 0)))
+    limits = f"{_MIN_EPOCHS} to {_MAX_EPOCHS} epochs"
+    reason = f"{steps_per_epoch:,} steps each: about {total_steps:,} in total, but {limits}"
     yield "epochs", epochs, "minutes decides the length of the run" if chosen.get("minutes") else reason
 
 
@@ -268,7 +271,7 @@ def choose_optimizer(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterat
     yield "ema", 0.999 if total_steps >= 5_000 else 0.99, reason
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Callable[[Fingerprint, dict[str, Any]], Iterator[Choice]], ...] = (
     choose_preprocessing,
     choose_network,
     choose_augmentation,
@@ -279,28 +282,14 @@ RULES: tuple[Rule, ...] = (
 """In this order: each rule may use what the rules before it have chosen."""
 
 
-def _largest_useful_side(fingerprint: Fingerprint) -> tuple[int, str]:
-    """Return the largest side that is worth its computing time, and why."""
-    if fingerprint.appearance == "disc" and fingerprint.device == "cuda":
-        return _LARGE_SIDE, "lesions are small, and a GPU is fast enough for 512 pixels"
-    if fingerprint.appearance == "disc":
-        return _DEFAULT_SIDE, "512 pixels show more but take five times as long, too long for a CPU"
-    return _DEFAULT_SIDE, "the side that the networks were designed for"
-
-
 def _steps_per_epoch(fingerprint: Fingerprint, chosen: dict[str, Any]) -> int:
     """Return the steps of an epoch. batch_size=auto is resolved only in training, so assume the largest."""
     return math.ceil(fingerprint.n_images / (chosen["batch_size"] or _MAX_BATCH_SIZE[fingerprint.device]))
 
 
-def _floor_power_of_two(limit: int) -> int:
-    """Return the largest power of two up to the limit, but at least 2, which batch norm needs."""
-    return max(2, 1 << max(0, limit.bit_length() - 1))
-
-
 @lru_cache
 @torch.no_grad()
-def _activations_per_pixel(model: str, stem: resnet.Stem | None) -> float:
+def _activations_per_pixel(model: str, stem: Stem | None) -> float:
     """Count the activations that a network keeps for its backward pass, for each pixel of an image."""
     total = 0
 
@@ -309,7 +298,7 @@ def _activations_per_pixel(model: str, stem: resnet.Stem | None) -> float:
         total += output.numel()
 
     with torch.device("meta"):
-        network = resnet.build_resnet(model, n_classes=2, stem=stem)
+        network = build_resnet(model, n_classes=2, stem=stem)
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.register_forward_hook(count)

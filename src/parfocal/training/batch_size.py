@@ -21,7 +21,7 @@ _MEMORY_RESERVE = 0.15
 
 
 def resolve_batch_size(recipe: Recipe, fabric: Fabric, table: Table) -> Recipe:
-    """Return the recipe with a batch size: its own, or for `auto` the largest that fits on each device of the fabric.
+    """Return the recipe with its batch size; replace `auto` by the largest that fits on each device of the fabric.
 
     The pixels of the `table` that stay in GPU memory are taken into account.
     """
@@ -33,8 +33,8 @@ def resolve_batch_size(recipe: Recipe, fabric: Fabric, table: Table) -> Recipe:
     pixel_bytes = resident_pixel_bytes(recipe, table, free_memory)
     # Measure on a single device: a distributed fabric works only after all its processes have started.
     single_fabric = build_fabric(recipe.training.precision)
-    small_peak = _measure_peak_memory(single_fabric, load_recipe(recipe, batch_size=_MULTIPLE), _MULTIPLE)
-    large_peak = _measure_peak_memory(single_fabric, load_recipe(recipe, batch_size=2 * _MULTIPLE), 2 * _MULTIPLE)
+    small_peak = _measure_peak_memory(single_fabric, load_recipe(recipe, batch_size=_MULTIPLE))
+    large_peak = _measure_peak_memory(single_fabric, load_recipe(recipe, batch_size=2 * _MULTIPLE))
     batch_size = largest_batch_size(free_memory * (1 - _MEMORY_RESERVE) - pixel_bytes, small_peak, large_peak)
     if not batch_size:
         cached = f" in addition to {pixel_bytes / 1e9:.1f} GB of cached pixels" if pixel_bytes else ""
@@ -62,7 +62,7 @@ def largest_batch_size(memory: float, small_peak: float, large_peak: float) -> i
     return min(_MAX_BATCH_SIZE, n_images // _MULTIPLE * _MULTIPLE)
 
 
-def _measure_peak_memory(fabric: Fabric, recipe: Recipe, batch_size: int) -> float:
+def _measure_peak_memory(fabric: Fabric, recipe: Recipe) -> float:
     """Return the peak memory of two training steps; infinity if the batch does not fit at once."""
     config = recipe.training
     crop_size = recipe.views.crop_size
@@ -70,8 +70,8 @@ def _measure_peak_memory(fabric: Fabric, recipe: Recipe, batch_size: int) -> flo
     normalization = None if recipe.network.normalization in NORMALIZATIONS else Normalization((0.5,) * 3, (0.5,) * 3)
     classifier = build_classifier(recipe.network, classes, normalization, config.loss)
     learner = build_learner(fabric, classifier, recipe)
-    labels = torch.arange(batch_size, device=fabric.device) % len(classes)
-    pixels = torch.zeros(batch_size, crop_size, crop_size, 3, dtype=torch.uint8, device=fabric.device)
+    labels = torch.arange(config.batch_size, device=fabric.device) % len(classes)
+    pixels = torch.zeros(config.batch_size, crop_size, crop_size, 3, dtype=torch.uint8, device=fabric.device)
     batch = Batch(pixels, labels)
     class_counts = epoch_class_counts(labels.cpu().numpy(), len(classes), config, 0)
     loss_fn = build_loss(config, class_counts, classifier.ordinal_head, fabric.device)

@@ -3,7 +3,7 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -22,7 +22,6 @@ from parfocal.progress import print_line
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.diagnosis import Diagnosis, Measurements, diagnose
-from parfocal.training.feasibility import validate_feasible
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import freeze_stages, validate_freeze
 from parfocal.training.step import (
@@ -35,7 +34,7 @@ from parfocal.training.step import (
     start_epoch,
     train_step,
 )
-from parfocal.training.train import prepare_data
+from parfocal.training.train import prepare_data, validate_feasible
 
 # How the seconds are shared out.
 _LOADING_SHARE = 0.15
@@ -137,14 +136,9 @@ class _TrainingLoop:
     learner: Learner
     recipe: Recipe
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the network."""
-        return self.learner.fabric.device
-
     def measure_step(self, loader: BatchLoader, seconds: float) -> float:
         """Measure training steps on a batch that is already on the device."""
-        device = self.device
+        device = self.learner.fabric.device
         pixels, labels = next(iter(replace(loader, device=None).train_batches(0)))
         batch = Batch(pixels.to(device), labels.to(device))
         n_steps = _STEPS_PER_SYNC[device.type]
@@ -161,35 +155,34 @@ class _TrainingLoop:
 
     def measure_epoch(self, loader: BatchLoader, seconds: float) -> tuple[float, float]:
         """Measure whole epochs; return their speed, and the share of the time in which the step waits for a batch."""
+        device = self.learner.fabric.device
         waiting: list[float] = []
-        epochs = self._cycle_epochs()
+        epochs = cycle(range(self.recipe.training.epochs))
 
         def run() -> int:
-            state = EpochState.create(self.device, loader.steps_per_epoch)
+            state = EpochState.create(device, loader.steps_per_epoch)
             for _ in run_epoch(self.learner, loader, self.recipe, next(epochs), lambda _: _LEARNING_RATE, state):
                 pass
             waiting.append(epoch_row(self.learner, state)["waiting"])
             return state.n_images
 
-        return _measure_rate(run, self.device, seconds, min_repeats=1), statistics.median(waiting)
+        return _measure_rate(run, device, seconds, min_repeats=1), statistics.median(waiting)
 
     def measure_loading(self, loader: BatchLoader, seconds: float) -> float:
         """Measure batches that are rendered, copied to the device and dropped."""
-        epochs = self._cycle_epochs()
+        device = self.learner.fabric.device
+        epochs = cycle(range(self.recipe.training.epochs))
 
         def run() -> int:
             end_time = time.perf_counter() + seconds
             n_images = 0
-            for pixels, _ in prefetch(loader.train_batches(next(epochs)), self.device):
+            for pixels, _ in prefetch(loader.train_batches(next(epochs)), device):
                 n_images += len(pixels)
                 if time.perf_counter() > end_time:
                     break
             return n_images
 
-        return _measure_rate(run, self.device, seconds, min_repeats=1)
-
-    def _cycle_epochs(self) -> Iterator[int]:
-        return cycle(range(self.recipe.training.epochs))
+        return _measure_rate(run, device, seconds, min_repeats=1)
 
 
 def _take_subset(loader: BatchLoader, n_images: float) -> BatchLoader:
@@ -228,7 +221,7 @@ def measure_matmul(device: torch.device, precision: str, seconds: float) -> floa
         return n_products
 
     rate = _measure_rate(run, device, 0)
-    # Large matrices reach the full rate, but without bf16 instructions one product of them takes minutes on a CPU.
+    # Large matrices reach the full rate, but without bf16 instructions a product of them takes minutes on a CPU.
     while device.type == "cpu" and side < 2048 and rate > _SLOWEST_MATMUL_RATE:
         side *= 2
         matrix = torch.randn(side, side, dtype=dtype)

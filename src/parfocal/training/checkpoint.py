@@ -1,4 +1,4 @@
-"""Save and load a training checkpoint: weights, optimizer, EMA and progress in one file of tensors and plain types."""
+"""Save and load a training checkpoint: weights, optimizer, EMA and progress in a file of tensors and plain types."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -28,7 +28,7 @@ class Measurements:
     geometric augmentation only, `step_rate` of training steps on a batch in memory, `epoch_rate` of both as in
     training. `waiting` is the share of the epoch in which the step waits for a batch. `gflop_per_image` counts forward
     and backward pass; `matmul_gflops` is the speed of matrix multiplication in GFLOP/s by precision. Memory is in GB:
-    of all prepared pixels, of the machine, of the GPU (0 without one), and what a step uses of the GPU. A batch that
+    of all prepared pixels, of the machine, of the GPU (0 without a GPU), and what a step uses of the GPU. A batch that
     did not fit was split into `n_micro_batches`.
     """
 
@@ -74,19 +74,21 @@ def diagnose(measurements: Measurements, recipe: Recipe) -> Diagnosis:
     """Find the bottleneck of training."""
     speed = measurements.relative_speed
     on_cpu = measurements.device == "cpu"
-    suggestions: tuple[str, ...]
-    if measurements.n_micro_batches > 1:
+    config = recipe.training
+    is_split = measurements.n_micro_batches > 1
+    if is_split or measurements.gpu_used_gb > _GPU_FULL * measurements.gpu_memory_gb > 0:
         bottleneck: Bottleneck = "memory"
-        message = (
-            f"Memory limits training: batches of {recipe.training.batch_size} fit only when split into "
-            f"{measurements.n_micro_batches} micro-batches."
-        )
-        suggestions = _suggest_less_memory(recipe)
-    elif measurements.gpu_used_gb > _GPU_FULL * measurements.gpu_memory_gb > 0:
-        bottleneck = "memory"
-        used = measurements.gpu_used_gb / measurements.gpu_memory_gb
-        message = f"Memory limits training: a step uses {used:.0%} of the GPU memory."
-        suggestions = _suggest_less_memory(recipe)
+        if is_split:
+            split = f"{measurements.n_micro_batches} micro-batches"
+            message = f"Memory limits training: batches of {config.batch_size} fit only when split into {split}."
+        else:
+            used = measurements.gpu_used_gb / measurements.gpu_memory_gb
+            message = f"Memory limits training: a step uses {used:.0%} of the GPU memory."
+        half = max(1, config.batch_size // 2)
+        suggestions = [
+            f"batch_size={half} accumulate={2 * config.accumulate}: half the memory, the same step",
+            *_suggest_smaller_crop(recipe),
+        ]
     elif measurements.waiting > _MAX_WAITING:
         bottleneck = "loading"
         message = f"Loading limits training: the step waits for batches {measurements.waiting:.0%} of the time."
@@ -101,7 +103,7 @@ def diagnose(measurements: Measurements, recipe: Recipe) -> Diagnosis:
             f"Other processes on this machine limit training: it runs at {speed:.0%} of the speed of the step alone, "
             "and loading is too fast to explain that."
         )
-        suggestions = ("measure again when no other process runs",)
+        suggestions = ["measure again when no other process runs"]
     elif speed < _MIN_RELATIVE_SPEED:
         bottleneck = "sharing"
         shared = f"{measurements.n_cores} cores" if on_cpu else "GPU and the process that feeds it"
@@ -117,17 +119,10 @@ def diagnose(measurements: Measurements, recipe: Recipe) -> Diagnosis:
             f"{measurements.precision} matrix multiplication rate."
         )
         suggestions = _suggest_faster_step(measurements, recipe)
-    return Diagnosis(measurements, bottleneck, message, suggestions)
+    return Diagnosis(measurements, bottleneck, message, tuple(suggestions))
 
 
-def _suggest_less_memory(recipe: Recipe) -> tuple[str, ...]:
-    config = recipe.training
-    half = max(1, config.batch_size // 2)
-    suggestion = f"batch_size={half} accumulate={2 * config.accumulate}: half the memory, the same step"
-    return (suggestion, *_suggest_smaller_crop(recipe))
-
-
-def _suggest_faster_loading(measurements: Measurements, recipe: Recipe) -> tuple[str, ...]:
+def _suggest_faster_loading(measurements: Measurements, recipe: Recipe) -> list[str]:
     suggestions: list[str] = []
     pixels_gb = measurements.pixels_gb
     if measurements.gpu_memory_gb and not measurements.resident and not recipe.views.custom_transform:
@@ -152,10 +147,10 @@ def _suggest_faster_loading(measurements: Measurements, recipe: Recipe) -> tuple
         suggestions.append(f"batch_size={double}: loading alone is fast enough, so take fewer and larger steps")
     if not measurements.resident:
         suggestions.append(f"more CPU cores: loading now uses {measurements.n_cores}")
-    return (*suggestions, *_suggest_smaller_crop(recipe))
+    return suggestions + _suggest_smaller_crop(recipe)
 
 
-def _suggest_faster_step(measurements: Measurements, recipe: Recipe) -> tuple[str, ...]:
+def _suggest_faster_step(measurements: Measurements, recipe: Recipe) -> list[str]:
     suggestions: list[str] = []
     if measurements.precision == "float32":
         gain = measurements.matmul_gflops["bf16"] / measurements.matmul_gflops["float32"]
@@ -170,12 +165,12 @@ def _suggest_faster_step(measurements: Measurements, recipe: Recipe) -> tuple[st
     suggestions += _suggest_smaller_crop(recipe)
     if recipe.network.model != "resnet18":
         suggestions.append("a shallower network")
-    return tuple(suggestions)
+    return suggestions
 
 
-def _suggest_smaller_crop(recipe: Recipe) -> tuple[str, ...]:
+def _suggest_smaller_crop(recipe: Recipe) -> list[str]:
+    """Suggest a smaller crop, unless the crop is as small as it can be."""
     crop_size = recipe.views.crop_size
     smaller = max(8, round(crop_size * 0.7 / 8) * 8)
-    if smaller >= crop_size:
-        return ()
-    return (f"crop_size={smaller}: {(smaller / crop_size) ** 2:.0%} of the computation of crop_size={crop_size}",)
+    saving = f"{(smaller / crop_size) ** 2:.0%} of the computation of crop_size={crop_size}"
+    return [f"crop_size={smaller}: {saving}"] if smaller < crop_size else []

@@ -1,11 +1,10 @@
 """The fingerprint of a data set and a device: the measurements that the recipe `auto` is planned from."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from parfocal.data.preprocess import find_disc
 from parfocal.data.table import Table
 from parfocal.engine.device import get_machine_memory
 from parfocal.errors import ParfocalError, UnreadableImageError
+from parfocal.groups import GroupKind
 from parfocal.models.pretrained import PRETRAINED_HASHES, is_cached
 from parfocal.schema import ImagesConfig
 
@@ -54,6 +54,7 @@ class Fingerprint:
 
     class_counts: tuple[int, ...]
     n_groups: int
+    groups_are: GroupKind
     width: int
     height: int
     appearance: Appearance = "plain"
@@ -76,8 +77,8 @@ class Fingerprint:
         return min(self.width, self.height)
 
     def describe(self) -> str:
-        """Describe the data set and the device in one line."""
-        groups = f" of {self.n_groups:,} patients or groups" if self.n_groups < self.n_images else ""
+        """Describe the data set and the device in a line."""
+        groups = f" of {self.n_groups:,} {self.groups_are}" if self.n_groups < self.n_images else ""
         appearance = {"plain": "", "disc": ", discs on black", "cell": ", cells on black"}[self.appearance]
         counts = ", ".join(f"{count:,}" for count in self.class_counts)
         device = "a GPU" if self.device == "cuda" else "a CPU"
@@ -86,16 +87,6 @@ class Fingerprint:
             f"{len(self.class_counts)} {'grades' if self.ordinal_reason else 'classes'} ({counts}); "
             f"{device} with {self.memory_gib:.0f} GiB"
         )
-
-
-class _ImageStats(NamedTuple):
-    """Measurements of one image: its size, the share of lit pixels, how far they reach, and more."""
-
-    size: tuple[int, int]
-    lit_share: float
-    lit_extent: float
-    disc_area: float
-    has_dark_corners: bool
 
 
 def compute_fingerprint(table: Table) -> Fingerprint:
@@ -108,32 +99,38 @@ def compute_fingerprint(table: Table) -> Fingerprint:
     stats = [image_stats for image_stats in measured if image_stats is not None]
     if not stats:
         raise ParfocalError(f"None of the {len(sample)} sampled images of {table.source} can be read.")
+    widths, heights, lit_shares, lit_extents, disc_areas, have_dark_corners = np.array(stats).T
     appearance: Appearance = "plain"
-    if np.mean([image.has_dark_corners for image in stats]) > 0.5:
-        is_disc = np.median([image.lit_share for image in stats]) > _MIN_DISC_LIT
-        appearance = "disc" if is_disc else "cell"
     content_extent = 1.0
+    if have_dark_corners.mean() > 0.5:
+        appearance = "disc" if np.median(lit_shares) > _MIN_DISC_LIT else "cell"
     if appearance == "cell":
-        content_extent = min(1.0, float(np.quantile([image.lit_extent for image in stats], 0.95)))
-    width, height = np.median([image.size for image in stats], axis=0)
-    has_gpu = torch.cuda.is_available()
+        content_extent = min(1.0, float(np.quantile(lit_extents, 0.95)))
+    rotation_reason = ""
+    match = next(filter(None, map(_MICROSCOPY_PATTERN.search, (*table.classes, *sample["id"]))), None)
+    if appearance != "plain":
+        rotation_reason = "the content is round, in the middle of a black image"
+    elif match:
+        rotation_reason = f"{match[0]!r} in the names suggests microscope images"
     return Fingerprint(
         class_counts=tuple(table.count_classes("train").values()),
         n_groups=int(train["group"].nunique()),
-        width=int(width),
-        height=int(height),
+        groups_are=table.groups_are,
+        width=int(np.median(widths)),
+        height=int(np.median(heights)),
         appearance=appearance,
-        disc_area=float(np.median([image.disc_area for image in stats])),
+        disc_area=float(np.median(disc_areas)),
         content_extent=round(content_extent, 2),
         ordinal_reason=_find_ordinal_reason(table, appearance),
-        rotation_reason=_find_rotation_reason(table, appearance, list(sample["id"])),
-        device="cuda" if has_gpu else "cpu",
+        rotation_reason=rotation_reason,
+        device="cuda" if torch.cuda.is_available() else "cpu",
         memory_gib=_get_device_memory_gib(),
         cached_networks=tuple(model for model in PRETRAINED_HASHES["imagenet"] if is_cached("imagenet", model)),
     )
 
 
-def _measure_image(path: str) -> _ImageStats | None:
+def _measure_image(path: str) -> tuple[int, int, float, float, float, bool] | None:
+    """Return width, height, the share of lit pixels, how far they reach, the disc's area, and if corners are dark."""
     try:
         image, metadata = read_image(Path(path), _SAMPLE_CONFIG)
     except UnreadableImageError:
@@ -147,12 +144,13 @@ def _measure_image(path: str) -> _ImageStats | None:
     ends = (slice(edge), slice(-edge, None))
     corners = [thumbnail[vertical, horizontal] for vertical in ends for horizontal in ends]
     top, bottom, left, right = find_disc(image)
-    return _ImageStats(
-        size=(metadata.width, metadata.height),
-        lit_share=float(is_lit.mean()),
-        lit_extent=float(reach + 0.5) / (_THUMBNAIL_SIDE / 2),
-        disc_area=(bottom - top) * (right - left) / (image.shape[0] * image.shape[1]),
-        has_dark_corners=all(corner.mean() < _DARK_THRESHOLD for corner in corners),
+    return (
+        metadata.width,
+        metadata.height,
+        float(is_lit.mean()),
+        float(reach + 0.5) / (_THUMBNAIL_SIDE / 2),
+        (bottom - top) * (right - left) / (image.shape[0] * image.shape[1]),
+        all(corner.mean() < _DARK_THRESHOLD for corner in corners),
     )
 
 
@@ -161,7 +159,11 @@ def _find_ordinal_reason(table: Table, appearance: Appearance) -> str:
     names = [name.strip().lower() for name in table.classes]
     if len(names) < 3:
         return ""
-    if tuple(table.classes) == DR_GRADES or _is_ascending(names):
+    severities = [
+        next((severity for severity, synonyms in enumerate(_SEVERITY_NAMES) if name in synonyms), -1) for name in names
+    ]
+    is_ascending = -1 not in severities and all(lower < higher for lower, higher in pairwise(severities))
+    if tuple(table.classes) == DR_GRADES or is_ascending:
         return f"the class names are grades, from {names[0]} to {names[-1]}"
     if all(_NUMBERED_GRADE_PATTERN.fullmatch(name) for name in names):
         return f"the class names are numbered, from {names[0]} to {names[-1]}"
@@ -170,27 +172,8 @@ def _find_ordinal_reason(table: Table, appearance: Appearance) -> str:
     return ""
 
 
-def _is_ascending(names: Sequence[str]) -> bool:
-    """Return whether all names are degrees of severity, each worse than the one before."""
-    severities = [
-        next((severity for severity, synonyms in enumerate(_SEVERITY_NAMES) if name in synonyms), -1) for name in names
-    ]
-    return -1 not in severities and all(lower < higher for lower, higher in pairwise(severities))
-
-
-def _find_rotation_reason(table: Table, appearance: Appearance, ids: Sequence[str]) -> str:
-    """Return why the images have no fixed orientation, or an empty string."""
-    if appearance != "plain":
-        return "the content is round, in the middle of a black image"
-    for text in (*table.classes, *ids):
-        if match := _MICROSCOPY_PATTERN.search(text):
-            return f"{match[0]!r} in the names suggests microscope images"
-    return ""
-
-
 def _get_device_memory_gib() -> float:
     """Return the memory of the GPU, or else of the machine, in GiB."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
-    memory = get_machine_memory()
+    has_gpu = torch.cuda.is_available()
+    memory = torch.cuda.get_device_properties(0).total_memory if has_gpu else get_machine_memory()
     return round(memory / 2**30, 1) if memory else _DEFAULT_MEMORY_GIB

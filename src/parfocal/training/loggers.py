@@ -1,9 +1,10 @@
 """Log a run's recipe and the metrics of each epoch to TensorBoard, MLflow or Weights & Biases."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
@@ -18,19 +19,6 @@ from parfocal.schema import LoggerName
 _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
 
 
-class Logger(Protocol):
-    """What a logger must do; Fabric's TensorBoardLogger does."""
-
-    def log_hyperparams(self, params: dict[str, Any]) -> None:
-        """Log the recipe."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log the metrics of an epoch."""
-
-    def finalize(self, status: str) -> None:
-        """Close the log with the status `success` or `failed`."""
-
-
 def validate_loggers(names: tuple[LoggerName, ...]) -> None:
     """Reject loggers whose packages are not installed."""
     for name in names:
@@ -42,9 +30,9 @@ def validate_loggers(names: tuple[LoggerName, ...]) -> None:
 def open_loggers(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Open the recipe's loggers in the first process; yield a function that logs an epoch's row of the history.
 
-    A logger that cannot be opened raises an error. One that fails later is dropped with a warning.
+    A logger that cannot be opened raises an error. A logger that fails later is dropped with a warning.
     """
-    loggers: dict[str, Logger] = {}
+    loggers: dict[str, _Logger] = {}
     with rank_zero_guard(fabric):
         if fabric.is_global_zero:
             for name in run.recipe.machine.loggers:
@@ -62,22 +50,23 @@ def open_loggers(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, An
                 del loggers[name]
                 print_line(f"Warning: {run.name} is no longer logged to {name}: {_first_line(error)}")
 
+    status = "failed"
     try:
         yield log_epoch
-    except BaseException:
+        status = "success"
+    finally:
         for logger in loggers.values():
-            logger.finalize("failed")
-        raise
-    for logger in loggers.values():
-        logger.finalize("success")
+            logger.finalize(status)
 
 
-def _open_logger(name: LoggerName, run: Run) -> Logger:
+def _open_logger(name: LoggerName, run: Run) -> "_Logger":
+    """Open a logger, and log the recipe."""
     try:
-        if name == "tensorboard":
-            logger: Logger = TensorBoardLogger(run.folder, name="tensorboard", version="")
-        else:
-            logger = MlflowLogger(run) if name == "mlflow" else WandbLogger(run)
+        if name == "mlflow":
+            return _MlflowLogger(run)
+        if name == "wandb":
+            return _WandbLogger(run)
+        logger = TensorBoardLogger(run.folder, name="tensorboard", version="")
         logger.log_hyperparams(run.recipe.model_dump(mode="json"))
     except Exception as error:
         raise ParfocalError(f"loggers={name} cannot be opened: {_first_line(error)}") from error
@@ -101,10 +90,12 @@ def _run_id(run: Run) -> str:
     return f"{hash_content(choices)}-{run.folder.resolve().parent.name}-{run.name}"
 
 
-class MlflowLogger:
+class _MlflowLogger:
     """An MLflow run, in the experiment named after the folder of the runs; a resumed run continues it."""
 
     def __init__(self, run: Run) -> None:
+        # MLflow reports each use to its makers, unless this is set before the import.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
 
         self._client = mlflow.MlflowClient()
@@ -116,12 +107,9 @@ class MlflowLogger:
         mlflow_run = existing[0] if existing else self._client.create_run(experiment_id, run_name=run.name, tags=tags)
         self._id = mlflow_run.info.run_id
         self._client.update_run(self._id, "RUNNING")
-
-    def log_hyperparams(self, params: dict[str, Any]) -> None:
-        """Log the recipe, one parameter for each key; a resumed run keeps its parameters."""
-        # MLflow rejects a new value for a parameter, and the keys of `machine` may change.
+        # MLflow rejects a new value for a parameter, and the keys of `machine` may change in a resumed run.
         logged = self._client.get_run(self._id).data.params
-        for section, content in params.items():
+        for section, content in run.recipe.model_dump(mode="json").items():
             values = content.items() if isinstance(content, Mapping) else [("", content)]
             for key, value in values:
                 name = f"{section}.{key}".rstrip(".")
@@ -129,16 +117,14 @@ class MlflowLogger:
                     self._client.log_param(self._id, name, value)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log the metrics of an epoch."""
         for key, value in metrics.items():
             self._client.log_metric(self._id, key, value, step=step)
 
     def finalize(self, status: str) -> None:
-        """Close the run."""
         self._client.set_terminated(self._id, "FINISHED" if status == "success" else "FAILED")
 
 
-class WandbLogger:
+class _WandbLogger:
     """A Weights & Biases run, in the project named after the folder of the runs; a resumed run continues it."""
 
     def __init__(self, run: Run) -> None:
@@ -146,15 +132,13 @@ class WandbLogger:
 
         project = run.folder.resolve().parent.name
         self._run = wandb.init(project=project, name=run.name, id=_run_id(run), dir=run.folder, resume="allow")
-
-    def log_hyperparams(self, params: dict[str, Any]) -> None:
-        """Log the recipe."""
-        self._run.config.update(params, allow_val_change=True)
+        self._run.config.update(run.recipe.model_dump(mode="json"), allow_val_change=True)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log the metrics of an epoch."""
         self._run.log(metrics, step=step)
 
     def finalize(self, status: str) -> None:
-        """Close the run."""
         self._run.finish(exit_code=0 if status == "success" else 1)
+
+
+_Logger: TypeAlias = TensorBoardLogger | _MlflowLogger | _WandbLogger

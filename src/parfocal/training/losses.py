@@ -164,7 +164,7 @@ def mix_batch(
 
 
 def mixed_loss(loss_fn: LossFunction, logits: Tensor, labels: Tensor, mixed_targets: MixedTargets | None) -> Tensor:
-    """Return the mean loss of a batch; of a mixed one, the losses for both labels weighted by `lam` and 1 - `lam`."""
+    """Return the mean loss of a batch; for a mixed batch, the losses of both labels weighted by `lam` and 1 - `lam`."""
     loss = loss_fn(logits, labels).mean()
     if mixed_targets is None:
         return loss

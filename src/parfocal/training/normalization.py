@@ -15,17 +15,6 @@ def compute_normalization(config: NetworkConfig, train: BatchLoader) -> Normaliz
     """Compute the recipe's normalization from up to 2,000 images of the training split; None where it is fixed."""
     if config.normalization in NORMALIZATIONS:
         return None
-    mean, covariance = _compute_moments(train)
-    if config.normalization == "dataset":
-        std = np.sqrt(np.diag(covariance).clip(_MIN_VARIANCE))
-        return Normalization(tuple(mean.tolist()), tuple(std.tolist()))
-    values, vectors = np.linalg.eigh(covariance)
-    whiten = vectors @ np.diag(1 / np.sqrt(values.clip(_MIN_VARIANCE))) @ vectors.T
-    return Normalization(tuple(mean.tolist()), (1.0,) * len(mean), tuple(tuple(row) for row in whiten.tolist()))
-
-
-def _compute_moments(train: BatchLoader) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and covariance of the pixels' colors, in the 0–1 scale."""
     sample = np.unique(np.linspace(0, len(train.indices) - 1, _MAX_IMAGES).astype(int))
     total = np.zeros(3)
     products = np.zeros((3, 3))
@@ -36,4 +25,10 @@ def _compute_moments(train: BatchLoader) -> tuple[np.ndarray, np.ndarray]:
         products += pixels.T @ pixels
         n_pixels += len(pixels)
     mean = total / n_pixels
-    return mean, products / n_pixels - np.outer(mean, mean)
+    covariance = products / n_pixels - np.outer(mean, mean)
+    if config.normalization == "dataset":
+        std = np.sqrt(np.diag(covariance).clip(_MIN_VARIANCE))
+        return Normalization(tuple(mean.tolist()), tuple(std.tolist()))
+    values, vectors = np.linalg.eigh(covariance)
+    whiten = vectors @ np.diag(1 / np.sqrt(values.clip(_MIN_VARIANCE))) @ vectors.T
+    return Normalization(tuple(mean.tolist()), (1.0,) * len(mean), tuple(tuple(row) for row in whiten.tolist()))

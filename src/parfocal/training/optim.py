@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from parfocal.errors import UsageError
-from parfocal.models import resnet
+from parfocal.models.architectures import get_architecture
+from parfocal.models.resnet import ResNet
 from parfocal.recipe import Recipe
 from parfocal.schema import TrainingConfig
 
@@ -23,7 +24,12 @@ def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.O
     """Build the recipe's optimizer over the parameters of the network."""
     param_groups = build_param_groups(network, config)
     if config.no_decay_norm_bias:
-        param_groups = [group for both in map(_split_weight_decay, param_groups) for group in both]
+        groups: list[dict[str, Any]] = []
+        for group in param_groups:
+            weights = [parameter for parameter in group["params"] if parameter.ndim > 1]
+            norms_and_biases = [parameter for parameter in group["params"] if parameter.ndim <= 1]
+            groups += [{**group, "params": weights}, {**group, "params": norms_and_biases, "weight_decay": 0.0}]
+        param_groups = groups
     lr = peak_learning_rate(config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(
@@ -50,13 +56,6 @@ def build_param_groups(network: nn.Module, config: TrainingConfig) -> list[dict[
     return groups
 
 
-def _split_weight_decay(group: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a group into weights, which decay, and the parameters of batch norm and biases, which do not."""
-    weights = [parameter for parameter in group["params"] if parameter.ndim > 1]
-    norms_and_biases = [parameter for parameter in group["params"] if parameter.ndim <= 1]
-    return {**group, "params": weights}, {**group, "params": norms_and_biases, "weight_decay": 0.0}
-
-
 def peak_learning_rate(config: TrainingConfig) -> float:
     """Return the recipe's learning rate, scaled by the images of a step if the recipe asks for that."""
     ratio = config.batch_size * config.accumulate / _REFERENCE_BATCH_SIZE
@@ -75,8 +74,13 @@ def compute_learning_rate(
     peak = peak_learning_rate(config)
     total_steps = total_steps or config.epochs * steps_per_epoch
     if config.schedule == "one_cycle":
-        cycle_warmup = config.warmup * steps_per_epoch or _CYCLE_WARMUP * total_steps
-        return peak * _one_cycle_factor(step, total_steps, cycle_warmup)
+        # Up along half a cosine, then down along another.
+        peak_step = max(0.0, (config.warmup * steps_per_epoch or _CYCLE_WARMUP * total_steps) - 1)
+        if step < peak_step:
+            return peak * (1 - (1 - _CYCLE_START) * _cosine_factor(step / peak_step))
+        end = _CYCLE_START * _CYCLE_END
+        fraction = min(1.0, (step - peak_step) / max(1.0, total_steps - 1 - peak_step))
+        return peak * (end + (1 - end) * _cosine_factor(fraction))
     warmup_steps = round(config.warmup * steps_per_epoch)
     if config.schedule == "plateau":
         peak *= config.lr_gamma**n_reductions
@@ -89,16 +93,6 @@ def compute_learning_rate(
     return peak
 
 
-def _one_cycle_factor(step: int, total_steps: float, warmup_steps: float) -> float:
-    """Return the factor of the peak learning rate: up along half a cosine, then down along another."""
-    peak_step = max(0.0, warmup_steps - 1)
-    last_step = total_steps - 1
-    if step < peak_step:
-        return 1 - (1 - _CYCLE_START) * _cosine_factor(step / peak_step)
-    end = _CYCLE_START * _CYCLE_END
-    return end + (1 - end) * _cosine_factor(min(1.0, (step - peak_step) / max(1.0, last_step - peak_step)))
-
-
 def _cosine_factor(fraction: float) -> float:
     return (1 + math.cos(math.pi * fraction)) / 2
 
@@ -107,14 +101,14 @@ def validate_freeze(recipe: Recipe) -> None:
     """Reject a recipe whose `freeze` names a stage that its network does not have."""
     freeze = recipe.training.freeze
     model = recipe.network.model
-    n_stages = len(resnet.get_architecture(model).stages)
+    n_stages = len(get_architecture(model).stages)
     if freeze.startswith("stage") and _parse_stage(freeze) > n_stages:
         raise UsageError(f"freeze={freeze}: {model} has the stages 1 to {n_stages}.")
 
 
 def find_stages(network: nn.Module) -> list[list[nn.Module]]:
     """Return the network's stages from the head down to the stem, also where the network is wrapped."""
-    backbone = next(module for module in network.modules() if isinstance(module, resnet.ResNet))
+    backbone = next(module for module in network.modules() if isinstance(module, ResNet))
     stages = [[backbone.get_submodule(name)] for name in reversed(backbone.stage_names)]
     return [[backbone.fc], *stages, [backbone.conv1, backbone.bn1]]
 

@@ -1,4 +1,4 @@
-"""The training step: the learner (network, optimizer, EMA), one epoch of batches, and gradient accumulation."""
+"""The training step: the learner (network, optimizer, EMA), an epoch of batches, and gradient accumulation."""
 
 import copy
 import time
@@ -44,7 +44,7 @@ class Learner:
 
     @property
     def eval_model(self) -> Classifier:
-        """The network that is evaluated and saved: the EMA of the weights where there is one."""
+        """The network that is evaluated and saved: the EMA of the weights if the recipe has it."""
         return self.ema_model or self.classifier
 
 
@@ -110,7 +110,7 @@ class Batch:
         return len(self.labels)
 
     def split(self, n_micro_batches: int) -> list["Batch"]:
-        """Split the batch into micro-batches of at least one image."""
+        """Split the batch into micro-batches, each with an image at least."""
         if n_micro_batches == 1:
             return [self]
         micro_batches: list[Batch] = []
@@ -154,7 +154,8 @@ def run_epoch(
                 pixels, mixed_targets = mix_batch(pixels, labels, config, seed=(recipe.seed, epoch, index))
                 batches.append(Batch(pixels, labels, mixed_targets))
             # All randomness depends on (seed, epoch, batch) only, so resuming needs no saved generator states.
-            _seed_step(recipe.seed, epoch, first_batch, fabric.global_rank)
+            rng = np.random.default_rng([recipe.seed, epoch, first_batch, fabric.global_rank, 2])
+            torch.manual_seed(int(rng.integers(2**63)))
             state.n_batches += len(batches)
             state.learning_rate = learning_rate_at(state.n_batches - 1)
             n_images = int(batch_sizes[first_batch : state.n_batches].sum())
@@ -162,7 +163,13 @@ def run_epoch(
             if learner.ema_model is not None:
                 step = epoch * steps_per_epoch + first_batch // config.accumulate
                 update_ema(learner.ema_model, learner.classifier, config.ema, step)
-            _update_state(state, batches, outputs, first_batch)
+            for index, (batch, (loss, logits)) in enumerate(zip(batches, outputs, strict=True), start=first_batch):
+                state.loss_sum = state.loss_sum + loss
+                # False for NaN as well.
+                is_sane = loss / len(batch) < _DIVERGED_LOSS
+                bad_batch = state.first_bad_batch.clamp(max=index)
+                state.first_bad_batch = torch.where(is_sane, state.first_bad_batch, bad_batch)
+                state.n_correct = state.n_correct + (logits.argmax(1) == batch.labels).sum()
             state.n_images += n_images
             state.seconds = time.perf_counter() - start_time
             state.wait_seconds = earlier_wait_seconds + loader.wait_seconds
@@ -180,7 +187,7 @@ def train_step(
     clip: float = 0,
     n_images: int | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Take one step of the optimizer on the mean loss of all images; return each batch's loss sum and logits.
+    """Take a step of the optimizer on the mean loss of all images; return each batch's loss sum and logits.
 
     `n_images` is the number of images over all processes. The norm of the gradients is limited to `clip`, unless that
     is 0. Where memory runs out, batches go through the network in more micro-batches from then on.
@@ -191,7 +198,23 @@ def train_step(
 
     def compute_gradients() -> list[tuple[Tensor, Tensor]]:
         optimizer.zero_grad(set_to_none=True)
-        return _accumulate_gradients(learner, batches, loss_fn, image_weight)
+        split_batches = [batch.split(learner.n_micro_batches) for batch in batches]
+        n_left = sum(map(len, split_batches))
+        outputs: list[tuple[Tensor, Tensor]] = []
+        for micro_batches in split_batches:
+            losses: list[Tensor] = []
+            logits: list[Tensor] = []
+            for micro_batch in micro_batches:
+                n_left -= 1
+                # Processes exchange their gradients once, with those of the last micro-batch.
+                with fabric.no_backward_sync(learner.network, enabled=n_left > 0):  # pyright: ignore[reportArgumentType]
+                    micro_logits = learner.network(micro_batch.pixels)
+                    loss = mixed_loss(loss_fn, micro_logits.float(), micro_batch.labels, micro_batch.mixed_targets)
+                    fabric.backward(loss * (len(micro_batch) * image_weight))
+                losses.append(loss.detach() * len(micro_batch))
+                logits.append(micro_logits.detach())
+            outputs.append((torch.stack(losses).sum(), torch.cat(logits)))
+        return outputs
 
     outputs = retry_out_of_memory(compute_gradients, lambda: _halve_micro_batch(learner, batches), fabric.device)
     for param_group in optimizer.param_groups:
@@ -200,41 +223,6 @@ def train_step(
         fabric.clip_gradients(learner.network, optimizer, max_norm=clip, error_if_nonfinite=False)  # pyright: ignore[reportArgumentType]
     optimizer.step()
     return outputs
-
-
-def _accumulate_gradients(
-    learner: Learner, batches: list[Batch], loss_fn: LossFunction, image_weight: float
-) -> list[tuple[Tensor, Tensor]]:
-    """Accumulate the gradients of batches, each image weighted; processes exchange them once, with the last one."""
-    fabric = learner.fabric
-    network = learner.network
-    split_batches = [batch.split(learner.n_micro_batches) for batch in batches]
-    n_left = sum(map(len, split_batches))
-    outputs: list[tuple[Tensor, Tensor]] = []
-    for micro_batches in split_batches:
-        losses: list[Tensor] = []
-        logits: list[Tensor] = []
-        for micro_batch in micro_batches:
-            n_left -= 1
-            with fabric.no_backward_sync(network, enabled=n_left > 0):  # pyright: ignore[reportArgumentType]
-                micro_logits = network(micro_batch.pixels)
-                loss = mixed_loss(loss_fn, micro_logits.float(), micro_batch.labels, micro_batch.mixed_targets)
-                fabric.backward(loss * (len(micro_batch) * image_weight))
-            losses.append(loss.detach() * len(micro_batch))
-            logits.append(micro_logits.detach())
-        outputs.append((torch.stack(losses).sum(), torch.cat(logits)))
-    return outputs
-
-
-def _update_state(
-    state: EpochState, batches: list[Batch], outputs: list[tuple[Tensor, Tensor]], first_batch: int
-) -> None:
-    for index, (batch, (loss, logits)) in enumerate(zip(batches, outputs, strict=True), start=first_batch):
-        state.loss_sum = state.loss_sum + loss
-        # False for NaN as well.
-        is_sane = loss / len(batch) < _DIVERGED_LOSS
-        state.first_bad_batch = torch.where(is_sane, state.first_bad_batch, state.first_bad_batch.clamp(max=index))
-        state.n_correct = state.n_correct + (logits.argmax(1) == batch.labels).sum()
 
 
 def epoch_row(learner: Learner, state: EpochState) -> dict[str, float]:
@@ -272,10 +260,6 @@ def check_finite(learner: Learner, state: EpochState, loader: BatchLoader, recip
         f"{state.learning_rate:g}; the images of that batch are {images}. The last checkpoint is kept. "
         "Train with a lower learning_rate, a warmup, clip_grad=1, or precision=float32."
     )
-
-
-def _seed_step(*keys: int) -> None:
-    torch.manual_seed(int(np.random.default_rng([*keys, 2]).integers(2**63)))
 
 
 def _halve_micro_batch(learner: Learner, batches: list[Batch]) -> None:

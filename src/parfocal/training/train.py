@@ -1,29 +1,31 @@
 """Train networks on labeled images: resolve the recipe of each run, validate, prepare the data, create and fit."""
 
-import platform
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from parfocal.data.checks import PreparedData, check_and_prepare
 from parfocal.data.grouping import describe_groups
+from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
 from parfocal.data.preview import write_preview
 from parfocal.data.split import read_and_split
 from parfocal.data.table import Table
-from parfocal.engine.device import build_fabric
+from parfocal.engine.device import build_fabric, resolve_devices
 from parfocal.engine.distributed import is_rank_zero, launch, rank_zero_first, rank_zero_guard
-from parfocal.errors import ParfocalError, UsageError
+from parfocal.errors import ParfocalError, UsageError, join_limited
 from parfocal.evaluation.evaluate import evaluate_run, predict_table
+from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import validate_referable_grade
 from parfocal.io import explain_write_errors, write_text
+from parfocal.models.architectures import resolve_architecture
 from parfocal.models.classifier import Classifier
 from parfocal.models.pretrained import validate_initial_weights
-from parfocal.progress import print_line
+from parfocal.progress import print_line, print_warning
 from parfocal.recipe import Recipe, expand_recipes, find_differences, load_recipe
 from parfocal.recipe_file import AUTO
 from parfocal.reported import find_prerequisites
@@ -31,12 +33,10 @@ from parfocal.run import Run, find_runs
 from parfocal.schema import MachineConfig
 from parfocal.training.autoconfig import Plan, plan_variants
 from parfocal.training.batch_size import resolve_batch_size
-from parfocal.training.early_stopping import validate_select
-from parfocal.training.feasibility import validate_feasible
+from parfocal.training.environment import describe_changes, describe_environment
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
 from parfocal.training.trainer import fit
-from parfocal.version import __version__
 
 
 @dataclass(frozen=True)
@@ -64,36 +64,49 @@ def train(
     show_line: Callable[[str], object] = print_line,
     **changes: Any,
 ) -> list[Run]:
-    """Train one run for each combination of the values in `changes`, evaluate the runs, and return them.
+    """Train a run for each combination of the values in `changes`, evaluate the runs, and return them.
 
-    `data` is a folder, sheet or `.npz` file in one of the known layouts. Each run has its own folder below `out`.
+    `data` is a folder, sheet or `.npz` file in a known layout. Each run has a folder below `out`.
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
-    are; without a recipe their own is used, of which only the `machine` section may change. `after_epoch` is called
-    with the run after each epoch, in the first process only. `show_line` shows what was read, what its groups are, and
-    warnings; in the first process only.
+    are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
+    run after each epoch, and `show_line` with what was read, what its groups are, and warnings; both in the first
+    process only.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
     plans = _resolve_plans(data, folder, recipe, resume, experiment, changes)
-    fabric = build_fabric("float32", _select_machine(folder, plans))
+    # The devices are those of the first unfinished run, or of the first run if all are finished.
+    unfinished = [plan for name, plan in plans.items() if not Run(folder / name).is_finished]
+    fabric = build_fabric("float32", [*unfinished, *plans.values()][0].recipe.machine)
     launch(fabric)
-    # The other processes find the runs that the first one has created, so they resume.
     show = show_line if is_rank_zero() else print_line
+    # The other processes find the runs that rank 0 has created, so they resume.
     run_plans = rank_zero_first(fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero(), show))
     for run_plan in run_plans:
-        if not run_plan.run.is_finished:
-            _train_run(run_plan, after_epoch)
+        run = run_plan.run
+        if run.is_finished:
+            continue
+        table = run_plan.prepared.table
+        store = run_plan.prepared.store
+        fabric = build_fabric(run_plan.recipe.training.precision, run_plan.recipe.machine)
+        launch(fabric)
+        fit(run, table, store, fabric, after_epoch)
+        classifier = Classifier.load(run.weights_path)
+        predictions = predict_table(classifier, table, store, run_plan.recipe, fabric)
+        with rank_zero_guard(fabric):
+            if is_rank_zero():
+                evaluate_run(run, classifier, table, store, predictions)
     return [run_plan.run for run_plan in run_plans]
 
 
 def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experiment: str = "") -> Path:
-    """Return the default folder of the runs: `runs/<data>-<recipe>`, followed by `-<experiment>` if there is one."""
+    """Return the default folder of the runs: `runs/<data>-<recipe>`, followed by `-<experiment>` if that is set."""
     name = recipe.name if isinstance(recipe, Recipe) else Path(recipe).stem if recipe else "custom"
     return Path("runs") / "-".join(filter(None, [Path(data).resolve().name, name, experiment]))
 
 
 def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], object] = print_line) -> PreparedData:
-    """Read, split, check and prepare a data set; reject one with faults that the recipe does not waive."""
+    """Read, split, check and prepare a data set; reject faults that the recipe does not waive."""
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
     show_line(f"{len(table)} rows from {table.source}.")
@@ -111,7 +124,7 @@ def plan_runs(
     """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early."""
     resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
     for name, plan in resolved.items():
-        _validate_recipe(Run(folder / name), plan.recipe)
+        _validate_without_data(Run(folder / name), plan.recipe)
     # Runs that agree in these sections share their rows and pixels.
     prepared_by_key: dict[tuple[Any, ...], PreparedData] = {}
     run_plans: list[RunPlan] = []
@@ -132,6 +145,38 @@ def plan_runs(
         for run_plan in run_plans:
             _create_run(run_plan, data)
     return run_plans
+
+
+def validate_select(select: str, class_counts: Mapping[str, int]) -> None:
+    """Reject a selection metric that is undefined on the validation split, given its images per class."""
+    missing = [name for name, count in class_counts.items() if not count]
+    if len(class_counts) - len(missing) < get_metric(select).needs_classes:
+        raise UsageError(
+            f"select={select} needs two classes on the validation split, which has no image of "
+            f"{join_limited(missing)}. Use select=accuracy or select=loss, or change the split."
+        )
+
+
+def validate_feasible(recipe: Recipe, table: Table) -> None:
+    """Reject sampling factors that select no image, and a batch size too small for the processes or for batch norm."""
+    config = recipe.training
+    n_images = int(compute_samples_per_class(np.bincount(table.get_labels("train")), config, epoch=0).sum())
+    if not n_images:
+        factors = ", ".join(map(str, config.factors))
+        raise UsageError(f"factors={factors} select no image of the training split. Choose larger factors.")
+    n_processes = math.prod(resolve_devices(recipe.machine))
+    check_batch_covers_processes(n_images, config.batch_size, n_processes)
+    # Batch norm cannot train on a single value for each channel: on an image whose last feature map is 1×1.
+    architecture = resolve_architecture(recipe.network.model, stem=recipe.network.stem)
+    final_map_is_1x1 = recipe.views.crop_size <= architecture.output_stride
+    batch_norm_trains = config.freeze != "head" or config.unfreeze_every
+    statistics_are_shared = config.sync_batchnorm and n_processes > 1
+    if final_map_is_1x1 and batch_norm_trains and not statistics_are_shared:
+        reason = (
+            f"with crop_size={recipe.views.crop_size} the last feature map is 1×1, "
+            "and batch norm then needs two images on each device"
+        )
+        check_batch_size(n_images, config.batch_size, 2 * n_processes, reason, "choose a larger crop_size")
 
 
 def _resolve_plans(
@@ -160,12 +205,6 @@ def _resolve_plans(
     return {name: Plan(variant) for name, variant in recipes.items()}
 
 
-def _select_machine(folder: Path, plans: dict[str, Plan]) -> MachineConfig:
-    """Return the `machine` section of the first unfinished run, or of the first run if all are finished."""
-    unfinished = [plan.recipe.machine for name, plan in plans.items() if not Run(folder / name).is_finished]
-    return unfinished[0] if unfinished else next(iter(plans.values())).recipe.machine
-
-
 def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
     """Return the plan of a new run; to resume a run, return its saved recipe after checking that the plan agrees."""
     if not (run.folder / "recipe.yaml").exists():
@@ -177,27 +216,24 @@ def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
     recipe = plan.recipe
     if not recipe.training.batch_size:
         recipe = load_recipe(recipe, batch_size=run.recipe.training.batch_size)
-    differences = {
-        key: values for key, values in find_differences(run.recipe, recipe).items() if _must_match(key, plan)
-    }
-    if differences:
-        changes = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differences.items())
+    # The machine may change, and values that were planned may differ.
+    changes = ", ".join(
+        f"{key} was {old}, now {new}"
+        for key, (old, new) in find_differences(run.recipe, recipe).items()
+        if key not in ("name", "about") and not key.startswith("machine.")
+        if not plan.reasons or _short_key(key) in plan.user_keys
+    )
+    if changes:
         raise UsageError(f"{run.folder} was started with another recipe: {changes}. Choose another out folder.")
     return replace(plan, recipe=run.recipe.model_copy(update={"machine": recipe.machine}))
-
-
-def _must_match(key: str, plan: Plan) -> bool:
-    """Return whether a run cannot be resumed with another value of the key; a value that was planned may differ."""
-    is_free = key in ("name", "about") or key.startswith("machine.")
-    return not is_free and (not plan.reasons or _short_key(key) in plan.user_keys)
 
 
 def _short_key(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _validate_recipe(run: Run, recipe: Recipe) -> None:
-    """Reject what needs no data to be rejected: frozen stages, loggers that are not installed, missing weights."""
+def _validate_without_data(run: Run, recipe: Recipe) -> None:
+    """Reject frozen stages that do not exist, loggers that are not installed, and missing weights."""
     validate_freeze(recipe)
     validate_loggers(recipe.machine.loggers)
     if run.checkpoint_path.exists():
@@ -211,17 +247,17 @@ def _validate_recipe(run: Run, recipe: Recipe) -> None:
 
 
 def _create_run(run_plan: RunPlan, data: Path | str) -> None:
-    """Write the files that describe a run; of a run with a checkpoint only update its environment and recipe.
+    """Write the files that describe a run; if it has a checkpoint, only update its environment and recipe.
 
     A finished run stays as it is.
     """
     run = run_plan.run
     recipe = run_plan.recipe
-    prepared = run_plan.prepared
+    table = run_plan.prepared.table
     with explain_write_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
     has_checkpoint = run.checkpoint_path.exists()
-    if has_checkpoint and not Table.load(run).rows.equals(prepared.table.rows):
+    if has_checkpoint and not Table.load(run).rows.equals(table.rows):
         raise ParfocalError(
             f"The rows of {data} differ from those that {run.folder} was started with. Start a new run."
         )
@@ -229,62 +265,28 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
         return
     if has_checkpoint:
         environment = run.read_environment()
-        resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **_describe_environment(recipe)}
-        run.write_environment({**environment, "resumed": [*environment.get("resumed", []), resumed]})
+        earlier = environment.get("resumed", [])
+        now = describe_environment(recipe)
+        if changes := describe_changes([environment, *earlier][-1], now):
+            print_warning(f"{run.name}: {changes}")
+        resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **now}
+        run.write_environment({**environment, "resumed": [*earlier, resumed]})
     else:
-        prepared.table.save(run.table_path)
-        write_preview(run.folder / "views.png", prepared.table, prepared.store, recipe)
-        run.write_environment({**_describe_environment(recipe), "data": _describe_data(prepared, data)})
+        table.save(run.table_path)
+        write_preview(run.folder / "views.png", table, run_plan.prepared.store, recipe)
+        facts = {
+            "folder": str(Path(data).resolve()),
+            "source": table.source,
+            "classes": list(table.classes),
+            "codes": list(table.codes),
+            "counts": {split: table.count_classes(split) for split in table.splits if table.is_labeled(split)},
+            "rows": {split: len(table.get_positions(split)) for split in table.splits},
+            "groups": {split: table.get_rows(split)["group"].nunique() for split in table.splits},
+            "groups_are": table.groups_are,
+            "findings": [finding.as_dict() for finding in run_plan.prepared.findings],
+        }
+        run.write_environment({**describe_environment(recipe), "data": facts})
         # A run that is resumed before its first checkpoint keeps its recipe, and so its reasons.
         if run_plan.plan.reasons and not run.plan_path.exists():
             write_text(run.plan_path, run_plan.plan.to_markdown())
     recipe.save(run.folder / "recipe.yaml")
-
-
-def _train_run(run_plan: RunPlan, after_epoch: Callable[[Run], object] | None) -> None:
-    """Fit the network of a run, then evaluate the best epoch."""
-    run = run_plan.run
-    table = run_plan.prepared.table
-    store = run_plan.prepared.store
-    fabric = build_fabric(run_plan.recipe.training.precision, run_plan.recipe.machine)
-    launch(fabric)
-    fit(run, table, store, fabric, after_epoch)
-    classifier = Classifier.load(run.weights_path)
-    predictions = predict_table(classifier, table, store, run_plan.recipe, fabric)
-    with rank_zero_guard(fabric):
-        if is_rank_zero():
-            evaluate_run(run, classifier, table, store, predictions)
-
-
-def _describe_environment(recipe: Recipe) -> dict[str, Any]:
-    """Return the hardware and the versions that a recipe is trained with."""
-    fabric = build_fabric(recipe.training.precision)
-    is_cuda = fabric.device.type == "cuda"
-    packages = ("torch", "lightning-fabric", "opencv-python-headless", "numpy", "scikit-learn")
-    return {
-        "parfocal": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if is_cuda else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "precision": "bf16" if "bf16" in fabric._precision.precision else "float32",
-        "packages": {name: version(name) for name in packages},
-        "seed": recipe.seed,
-        "recipe_digest": recipe.compute_hash(),
-    }
-
-
-def _describe_data(prepared: PreparedData, data: Path | str) -> dict[str, Any]:
-    """Return the facts about the data set that are saved with the run."""
-    table = prepared.table
-    return {
-        "folder": str(Path(data).resolve()),
-        "source": table.source,
-        "classes": list(table.classes),
-        "codes": list(table.codes),
-        "counts": {split: table.count_classes(split) for split in table.splits if table.is_labeled(split)},
-        "rows": {split: len(table.get_positions(split)) for split in table.splits},
-        "groups": {split: table.get_rows(split)["group"].nunique() for split in table.splits},
-        "groups_are": table.groups_are,
-        "findings": [finding.as_dict() for finding in prepared.findings],
-    }

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from scipy.optimize import minimize_scalar
 
 from parfocal.data.augment import tta_views
 from parfocal.data.loader import BatchLoader
@@ -17,6 +19,7 @@ from parfocal.engine.distributed import all_max, broadcast_buffers, rank_zero_gu
 from parfocal.evaluation.alarms import alarms, predicted_shares
 from parfocal.evaluation.inference import predict_split
 from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics
+from parfocal.evaluation.thresholds import tune_thresholds
 from parfocal.io import write_json
 from parfocal.models.classifier import build_classifier
 from parfocal.models.ordinal import RegressionHead
@@ -24,13 +27,10 @@ from parfocal.models.pretrained import load_initial_weights
 from parfocal.progress import print_line
 from parfocal.run import Run
 from parfocal.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from parfocal.training.early_stopping import early_stop, is_better, plateau_reductions
 from parfocal.training.loggers import open_loggers
 from parfocal.training.losses import build_loss, epoch_class_counts
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import compute_learning_rate
-from parfocal.training.ordinal_thresholds import fit_thresholds
-from parfocal.training.signals import Interruption, catch_signals, interrupted
 from parfocal.training.step import (
     EpochState,
     Learner,
@@ -40,10 +40,19 @@ from parfocal.training.step import (
     reduce_epoch_state,
     run_epoch,
 )
-from parfocal.training.time_budget import TimeBudget
+from parfocal.training.stopping import (
+    Interruption,
+    TimeBudget,
+    TrainingInterruptedError,
+    catch_signals,
+    early_stop,
+    is_better,
+    plateau_reductions,
+)
 
-# How often, in steps, several processes agree on whether to stop or save: they wait for each other then.
+# How often, in steps, processes agree on whether to stop or save: they wait for each other then.
 _SYNC_EVERY = 10
+_SCALE_BOUNDS = (0.05, 20.0)
 
 
 @dataclass
@@ -68,10 +77,10 @@ class TrainState:
 def fit(
     run: Run, table: Table, store: Store, fabric: Fabric, after_epoch: Callable[[Run], object] | None = None
 ) -> None:
-    """Train the run's network to the end of its recipe, resuming from its checkpoint where there is one.
+    """Train the run's network to the end of its recipe, from its checkpoint if it has been started before.
 
     Leave `model.safetensors` (the weights of the best epoch), `last.ckpt` and `history.csv` in the run folder. Each is
-    complete at any moment, so a run that is killed anywhere and resumed ends with the same weights as one that was not.
+    complete at any moment, so a run that is killed anywhere and resumed ends with the same weights as without the kill.
     """
     state = start(run, table, store, fabric)
     with catch_signals() as state.interruption, open_loggers(run, fabric) as log_epoch:
@@ -86,7 +95,7 @@ def fit(
                 if after_epoch and fabric.is_global_zero:
                     after_epoch(run)
             if signal_number := all_max(fabric, state.interruption.signal_number):
-                raise interrupted(run, int(signal_number), f"after epoch {state.progress.epoch}")
+                raise TrainingInterruptedError(run, int(signal_number), f"after epoch {state.progress.epoch}")
     fabric.barrier()
 
 
@@ -174,7 +183,7 @@ def train_epoch(state: TrainState) -> dict[str, float]:
             saved_at = time.perf_counter()
         if signal_number:
             position = f"in epoch {epoch + 1}, after step {epoch_state.n_batches} of {n_batches}"
-            raise interrupted(state.run, int(signal_number), position)
+            raise TrainingInterruptedError(state.run, int(signal_number), position)
     check_finite(learner, state.epoch_state, loader, recipe, epoch)
     broadcast_buffers(state.fabric, learner.classifier, learner.ema_model)
     return epoch_row(learner, state.epoch_state)
@@ -193,7 +202,7 @@ def validate(state: TrainState) -> dict[str, float | None]:
     if isinstance(network.ordinal_head, RegressionHead):
         probabilities = fit_thresholds(network.ordinal_head, predictions.probabilities, predictions.truth)
         predictions = replace(predictions, probabilities=probabilities)
-        # The mean over several TTA views is not that of their grades, so the network predicts again.
+        # The mean over TTA views is not that of their grades, so the network predicts again.
         if len(tta_views(state.run.recipe.views)) > 1:
             predictions = predict_split(fabric, network, state.table, "valid", valid)
     metrics = compute_metrics(predictions)
@@ -207,6 +216,28 @@ def validate(state: TrainState) -> dict[str, float | None]:
     state.time_budget.sync()
     state.progress.elapsed_seconds = state.time_budget.elapsed_seconds
     return row
+
+
+def fit_thresholds(head: RegressionHead, probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Set a head's thresholds to maximize quadratic kappa and its scale to minimize cross-entropy.
+
+    `probabilities` are the predictions of the network with this head for images of known truth. Return the
+    probabilities that the fitted network predicts for the same images.
+    """
+    log_probabilities = torch.from_numpy(probabilities).clamp_min(1e-300).log()
+    grades = head.compute_grades(log_probabilities.to(head.thresholds.device))
+    thresholds = tune_thresholds(grades.cpu().numpy(), truth, head.thresholds.numel() + 1)
+    head.thresholds.copy_(torch.from_numpy(thresholds))
+    head.scale.fill_(1)
+    logits = head.compute_logits(grades[:, None]).cpu()
+    labels = torch.from_numpy(truth)
+
+    def compute_loss(log_scale: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_scale), labels))
+
+    result: Any = minimize_scalar(compute_loss, bounds=tuple(np.log(_SCALE_BOUNDS)), method="bounded")
+    head.scale.fill_(float(np.exp(result.x)))
+    return torch.softmax(head.compute_logits(grades[:, None]), dim=1).cpu().numpy()
 
 
 def save_epoch(state: TrainState, row: dict[str, Any]) -> None:
@@ -246,11 +277,8 @@ def report_epoch(state: TrainState) -> None:
     config = state.run.recipe.training
     history = state.progress.history
     row = history[-1]
-    limit = (
-        f" {state.time_budget.elapsed_seconds / 60:.1f}/{config.minutes:g} min"
-        if config.minutes
-        else f"/{config.epochs}"
-    )
+    minutes = state.time_budget.elapsed_seconds / 60
+    limit = f" {minutes:.1f}/{config.minutes:g} min" if config.minutes else f"/{config.epochs}"
     test = f"  test {row['test_accuracy']:.3f}" if "test_accuracy" in row else ""
     print_line(
         f"epoch {row['epoch']:>3}{limit}  loss {row['train_loss']:.4f}  "

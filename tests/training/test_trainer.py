@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import cohen_kappa_score, log_loss
 
 from parfocal.models.ordinal import RegressionHead
-from parfocal.training.ordinal_thresholds import fit_thresholds
+from parfocal.training.trainer import fit_thresholds
 from tests.evaluation.make_predictions import draw_grades
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.commands.completion import complete_change, complete_recipe
+from parfocal.commands.options import complete_change, complete_recipe
 
 
 def test_recipes_and_files_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
