@@ -113,6 +113,14 @@ def test_a_column_of_categories_is_not_taken_for_groups(tmp_path: Path, heading:
     assert (table.groups_are, _codes(table)) == ("images", {"no_patients"})
 
 
+def test_hospitals_that_the_splits_of_the_data_divide_are_not_taken(tmp_path: Path) -> None:
+    splits = ["train" if row % 4 else "valid" for row in range(N_IMAGES)]
+    table = _split(_write(tmp_path, hospital_id=PATIENTS, split=splits))
+    assert (table.groups_are, _codes(table)) == ("images", {"no_patients"})
+    splits = ["train" if row < 100 else "valid" for row in range(N_IMAGES)]
+    assert _split(_write(tmp_path, hospital_id=PATIENTS, split=splits)).groups_are == "groups"
+
+
 def test_a_column_that_the_recipe_names_holds_patients(tmp_path: Path) -> None:
     source = _write(tmp_path, Mensch=PATIENTS, Alter=[str(20 + row % 50) for row in range(N_IMAGES)])
     table = _split(source)

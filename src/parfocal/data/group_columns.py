@@ -17,7 +17,7 @@ MISSING = {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-"}
 class Heading:
     """Words for one kind of group, separated by spaces.
 
-    `is_narrow`: a patient can have several of these groups. `is_broad`: such a group can have several patients.
+    `is_narrow`: a patient can have more than one of these groups. `is_broad`: such a group holds many patients.
     `is_ambiguous`: the words are also headings of categories, such as case and control.
     """
 
@@ -37,7 +37,7 @@ _HEADINGS = (
     Heading("patients", "case individual volunteer donor client anon anonymised anonymized pseudonym"),
     Heading("animals", "animal mouse rat"),
     Heading("families", "family household pedigree", is_broad=True),
-    Heading("groups", "group", is_broad=True),
+    Heading("groups", "group"),
     Heading("studies", "study examination exam encounter visit accession", is_narrow=True),
     Heading("groups", "record specimen biopsy series imagegroup", is_narrow=True),
     Heading("slides", "slide wsi", is_narrow=True),

@@ -29,7 +29,7 @@ _MAX_FOLDERS = 2
 
 @dataclass(frozen=True)
 class GroupPattern:
-    """A compiled pattern: the kind of its groups, and whether a patient can have several of them."""
+    """A compiled pattern: the kind of its groups, and whether a patient can have more than one of them."""
 
     expression: re.Pattern[str]
     group: int | str

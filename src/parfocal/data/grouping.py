@@ -23,8 +23,8 @@ PERSONS: tuple[GroupKind, ...] = ("patients", "animals")
 class Groups:
     """The name of each row's group as the data writes it, what the groups are, and where the names come from.
 
-    `column` is the column of a sheet that names them, if there is one. `is_narrow`: one patient can have several of
-    these groups.
+    `column` is the column of a sheet that names them, if there is one. `is_narrow`: a patient can have more than one of
+    these groups. `is_broad`: such a group holds many patients, as a hospital does.
     """
 
     names: Sequence[str]
@@ -32,6 +32,7 @@ class Groups:
     origin: str
     is_narrow: bool = False
     column: str = ""
+    is_broad: bool = False
 
 
 def find_groups(rows: pd.DataFrame, used: Collection[str], column: str = "") -> Groups | None:
@@ -45,27 +46,35 @@ def find_groups(rows: pd.DataFrame, used: Collection[str], column: str = "") -> 
         is_narrow = bool(heading and heading.is_narrow)
         return Groups(rows[column].tolist(), kind, f"column {column!r}", is_narrow, column)
     for found in find_group_columns(rows, used)[:1]:
-        names = rows[found.name].tolist()
-        return Groups(names, found.heading.kind, f"column {found.name!r}", found.heading.is_narrow, found.name)
+        heading = found.heading
+        origin = f"column {found.name!r}"
+        return Groups(rows[found.name].tolist(), heading.kind, origin, heading.is_narrow, found.name, heading.is_broad)
     return None
 
 
 def group_by_sheet(table: Table, rows: pd.DataFrame, used: Collection[str], column: str = "") -> Table:
     """Return the table with the groups that a column of its sheet names, if there is such a column.
 
-    Otherwise the table lists the columns of which one may be the patient's.
+    Families and hospitals are not taken if the splits of the data divide them. The table also lists the columns that
+    may be the patient's.
     """
     groups = find_groups(rows, used, column)
-    if groups:
+    if groups and not (groups.is_broad and _are_divided(groups.names, table.rows["split"])):
         table = with_groups(table, groups)
     return replace(table, repeated_columns=list_repeated_columns(rows, used))
+
+
+def _are_divided(names: Sequence[str], splits: Sequence[str]) -> bool:
+    """Return whether a group has rows in more than one split."""
+    pairs = {(normalize_name(name), split) for name, split in zip(names, splits, strict=True)}
+    return len({name for name, _ in pairs}) < len(pairs)
 
 
 def with_groups(table: Table, groups: Groups) -> Table:
     """Return the table with these groups, and with findings on what they leave unknown.
 
-    Spellings that differ in case, spaces, leading zeros or `.0` are one group. A row without a name is a group of its
-    own. Names that differ in every row say nothing about groups: each image is then a group.
+    Spellings that differ in case, spaces, leading zeros or `.0` are one group. A row without a name is a separate
+    group. Names that differ in every row say nothing about groups: each image is then a group.
     """
     keys = [normalize_name(name) for name in groups.names]
     known = [key for key in keys if key]
@@ -83,8 +92,8 @@ def with_groups(table: Table, groups: Groups) -> Table:
     taken = set(labels.values())
     ids = table.rows["id"].tolist()
     # An id can be equal to the name of a patient, of whom it may not be.
-    own = [f"image {image_id}" if image_id in taken else image_id for image_id in ids]
-    names = [labels[key] if key else own_name for key, own_name in zip(keys, own, strict=True)]
+    separate = [f"image {image_id}" if image_id in taken else image_id for image_id in ids]
+    names = [labels[key] if key else image for key, image in zip(keys, separate, strict=True)]
     missing = [image_id for image_id, key in zip(ids, keys, strict=True) if not key]
     findings += tuple(_find_faults(groups, spellings, labels, missing, len(ids)))
     return replace(
@@ -111,7 +120,7 @@ def _find_faults(
     if missing:
         message = (
             f"{len(missing)} of {n_rows} rows have no {name} ({groups.origin}): {join_limited(missing)}. Each is a "
-            f"group of its own, so images of one {name} may be on both sides of a split."
+            f"separate group, so images of one {name} can be on both sides of a split."
         )
         findings.append(Finding("warning", "missing_patients", message, tuple(missing), f"Add the {name} of each row."))
     varied = [" = ".join(map(repr, names)) for key, names in spellings.items() if key in labels and len(names) > 1]
@@ -121,8 +130,8 @@ def _find_faults(
         findings.append(Finding("warning", "patient_spelling", message, (), remedy))
     if groups.is_narrow:
         message = (
-            f"The groups are {groups.kind} ({groups.origin}), and no patient is known. One patient may have several of "
-            "them, on both sides of a split."
+            f"The groups are {groups.kind} ({groups.origin}), and no patient is known. A patient can have more than "
+            "one of them, on both sides of a split."
         )
         remedy = "Add a column of the patient, or name it with columns.group."
         findings.append(Finding("warning", "narrow_groups", message, (), remedy))

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -98,11 +98,11 @@ def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
     if columns.group:
         _find_column(rows, file, "group", columns.group)
     others = {path, label, *label.split("+"), split, file_hash} - {None}
-    groups = find_groups(rows, others, columns.group)
+    table = group_by_sheet(Table(table_rows, classes, codes, ""), rows, others, columns.group)
+    groups = find_groups(rows, others, columns.group) if table.groups_are != "images" else None
     used = {"path": path, "label": label, "group": groups and groups.column, "split": split}
     description = ", ".join(f"{role}={name}" for role, name in used.items() if name)
-    table = Table(table_rows, classes, codes, f"columns of {file} ({description})")
-    return group_by_sheet(table, rows, others, columns.group)
+    return replace(table, source=f"columns of {file} ({description})")
 
 
 def _find_sheet(source: Path) -> Path | None:

@@ -40,7 +40,7 @@ def group_by_patients_file(table: Table, file: Path, locations: Sequence[str], c
             f"{len(patients)} rows name no image ({join_limited(unused)})."
         )
         others = tuple(finding for finding in table.findings if finding.code != "missing_patients")
-        remedy = "Add the missing rows. Each image without a row is a group of its own."
+        remedy = "Add the missing rows. Each image without a row is a separate group."
         finding = Finding("warning", "missing_patients", message, tuple(unknown), remedy)
         table = replace(table, findings=(*others, finding))
     return table
