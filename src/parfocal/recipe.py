@@ -41,6 +41,9 @@ _RECIPE_KEY = "recipe"
 
 _MAX_RELATED_KEYS = 4
 
+_LITERAL_KEYS = ("group_from",)
+"""Keys whose value on the command line is taken as it is, because braces and commas are part of a pattern."""
+
 
 class Recipe(Config):
     """All settings of a run; create it with `load_recipe` or `expand_recipes`."""
@@ -222,7 +225,9 @@ def parse_changes(arguments: Iterable[str]) -> dict[str, Any]:
         if name == "experiment":
             changes[name] = text
             continue
-        _resolve_key(name)
+        if _resolve_key(name)[-1] in _LITERAL_KEYS:
+            changes[name] = text
+            continue
         try:
             value = read_yaml(f"[{text}]" if "," in text and text[0] not in "[{" else text)
         except (yaml.YAMLError, ValueError):

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from parfocal.data.finding import Finding
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.groups import GroupKind
 from parfocal.io import atomic_write
@@ -26,7 +27,9 @@ class Table:
     `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1 if
     it is unknown. The fold and the digest (a hash of the file) are empty if the data does not have them.
     `classes` are the names of the classes; `codes` are what the data writes for them. `submission_lists` are, by name,
-    ordered lists of ids to predict, such as the test file of a competition. `groups_are` is what a group is.
+    ordered lists of ids to predict, such as the test file of a competition. `groups_are` is what a group is, and
+    `groups_from` says where its name comes from. `repeated_columns` are columns of the data of which one may name the
+    patient. `findings` are what reading the labels found.
     """
 
     rows: pd.DataFrame
@@ -35,6 +38,9 @@ class Table:
     source: str
     submission_lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups_are: GroupKind = "images"
+    groups_from: str = ""
+    repeated_columns: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
