@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from pydantic import ConfigDict
 
 from parfocal.data.decode import Pixels
 from parfocal.evaluation.bootstrap import compute_intervals
@@ -60,8 +61,12 @@ class PredictedBatch:
 
 @dataclass(frozen=True)
 class ValidationDecision(ABC):
-    """A decision fitted on validation. Subclasses are frozen dataclasses whose fields are saved as JSON."""
+    """A decision fitted on validation. Subclasses are frozen dataclasses whose fields are saved as JSON.
 
+    The annotation of a field gives its bounds, which pydantic checks when a decision is read from a file.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     name: ClassVar[str]
     """Its key in decision.json."""
     section: ClassVar[str] = ""
@@ -109,11 +114,6 @@ class ValidationDecision(ABC):
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain data."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Build the decision from what `as_dict` returned and JSON kept."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
 
 
 def compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
