@@ -91,7 +91,6 @@ def test_no_other_command_believes_a_probability_that_is_not_finite(
         ("explain", overflowing, image),
         ("export", overflowing, "--to", "safetensors"),
         ("serve", overflowing, "--port", "0"),
-        ("evaluate", overflowing, "--data", trained / "cells"),
     ):
         result = run_command(*command)
         assert result.returncode == 1, command
