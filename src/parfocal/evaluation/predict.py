@@ -95,7 +95,7 @@ def _predict_rows(predictor: Predictor, files: Iterable[NamedFile], result: Pred
                 continue
             batch = predictor.predict(list(images.values()))
             names = np.array(predictor.classes, dtype=object)[batch.labels]
-            is_finite = np.isfinite(batch.probabilities).all(axis=1)
+            is_finite = batch.is_finite
             for row, index in enumerate(images):
                 if not is_finite[row]:
                     result.not_finite.append(chunk[index][0])

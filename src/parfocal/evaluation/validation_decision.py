@@ -49,6 +49,11 @@ class PredictedBatch:
     flags: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
+    def is_finite(self) -> np.ndarray:
+        """Which images have probabilities that are all finite. The others have no answer."""
+        return np.isfinite(self.probabilities.sum(axis=1))
+
+    @property
     def is_positive(self) -> np.ndarray | None:
         """Which images are positive; None if the classes have no positive side."""
         return self.flags.get("positive")

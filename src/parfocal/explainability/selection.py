@@ -142,9 +142,8 @@ def select_from_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Sel
         readable = [views for views in prepared if not isinstance(views, str)]
         if readable:
             batch = predictor.predict(readable)
-            is_finite = np.isfinite(batch.probabilities).all(axis=1)
-            if not is_finite.all():
-                names = np.array([name for name in files if name not in unreadable])[~is_finite]
+            if not batch.is_finite.all():
+                names = np.array([name for name in files if name not in unreadable])[~batch.is_finite]
                 raise ParfocalError(
                     f"{run.name} gives a probability that is not finite (NaN) for {join_limited(names)}. "
                     "Train it again."

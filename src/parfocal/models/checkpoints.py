@@ -56,7 +56,7 @@ def read_safetensors(path: Path, remedy: str = "Download it again.") -> tuple[di
 def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Raise an error that names the tensor of a file that holds NaN or infinity: a network with it answers nothing."""
     for name, tensor in tensors.items():
-        # The sum is not finite if any value is not, and takes a tenth of the time; but large values can overflow it.
+        # The sum is not finite if any value is not, and is seven times as fast; but large values can overflow it.
         if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             n_values = int((~torch.isfinite(tensor)).sum())
             raise ParfocalError(

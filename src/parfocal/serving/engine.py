@@ -126,7 +126,7 @@ class ServedNetwork:
             [None] * len(batch) if flags is None else flags.tolist()
             for flags in (predictions.is_positive, predictions.is_referred)
         )
-        is_finite = np.isfinite(predictions.probabilities).all(axis=1)
+        is_finite = predictions.is_finite
         for index, (image, future) in enumerate(batch):
             if not is_finite[index]:
                 future.set_exception(
