@@ -19,8 +19,8 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from parfocal.errors import UsageError, did_you_mean, find_similar
-from parfocal.io import write_text
 from parfocal.key_aliases import ALIASES, EXPLANATIONS, VALUE_ALIASES
+from parfocal.manifest import write_listed_file
 from parfocal.progress import print_line
 from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
 from parfocal.schema import (
@@ -80,7 +80,9 @@ class Recipe(Config):
 
     def save(self, path: Path) -> None:
         """Write all settings as YAML."""
-        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        with write_listed_file(path) as temporary_path:
+            temporary_path.write_text(text, encoding="utf-8")
 
 
 def hash_content(content: object) -> str:

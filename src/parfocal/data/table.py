@@ -12,7 +12,7 @@ import pandas as pd
 from parfocal.data.finding import Finding
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.groups import GroupKind
-from parfocal.io import atomic_write
+from parfocal.manifest import verify_file, write_listed_file
 from parfocal.run import Run
 
 SPLITS = ("train", "valid", "test")
@@ -92,14 +92,19 @@ class Table:
         }
         return replace(self, rows=rows, submission_lists=lists)
 
-    def save(self, path: Path) -> None:
-        """Write the rows as CSV; each submission list becomes a column with the positions of its ids."""
+    def save(self, path: Path, pixel_digests: pd.Series | None = None) -> None:
+        """Write the rows as CSV, with a column of digests of the decoded pixels if they are given.
+
+        Each submission list becomes a column with the positions of its ids.
+        """
         rows = self.rows[_COLUMNS].copy()
         rows.insert(3, "class", [self.classes[label] if label != UNKNOWN else "" for label in rows["label"]])
+        if pixel_digests is not None:
+            rows[pixel_digests.name] = pixel_digests.to_numpy()
         for name, listed in self.submission_lists.items():
             positions = {image_id: position for position, image_id in enumerate(listed)}
             rows[f"order:{name}"] = rows["id"].map(positions).astype("Int64")
-        with atomic_write(path) as temporary:
+        with write_listed_file(path) as temporary:
             rows.to_csv(temporary, index=False)
 
     @classmethod
@@ -107,7 +112,7 @@ class Table:
         """Read the table of a run."""
         path = run.table_path
         data = run.read_environment()["data"]
-        if not path.is_file():
+        if not verify_file(path):
             raise ParfocalError(f"{path} is missing; the run folder is incomplete.")
         text_columns = [name for name in _COLUMNS if name != "label"]
         rows = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False)

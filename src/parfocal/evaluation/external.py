@@ -35,6 +35,7 @@ def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] |
     """
     decision = Decision.load(run.decision_path)
     classifier = Classifier.load(run.weights_path)
+    decision.check_classes(len(classifier.classes), run.decision_path)
     table = map_classes(read(data), classifier.classes, class_map or {})
     store = prepare(table, run.recipe.images)
     raise_errors([finding for finding in check_pixels(table, store.index) if finding.code == "unreadable_images"])

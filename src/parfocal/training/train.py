@@ -12,6 +12,7 @@ import numpy as np
 from parfocal.data.checks import PreparedData, check_and_prepare
 from parfocal.data.grouping import describe_groups
 from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
+from parfocal.data.pixel_digests import check_same_pixels, list_pixel_digests
 from parfocal.data.preview import write_preview
 from parfocal.data.split import read_and_split
 from parfocal.data.table import Table
@@ -22,6 +23,7 @@ from parfocal.evaluation.evaluate import evaluate_run, predict_table
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import validate_referable_grade
 from parfocal.io import explain_write_errors, write_text
+from parfocal.manifest import create_manifest, file_exists
 from parfocal.models.architectures import resolve_architecture
 from parfocal.models.classifier import Classifier
 from parfocal.models.pretrained import validate_initial_weights
@@ -208,7 +210,7 @@ def _resolve_plans(
 
 def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
     """Return the plan of a new run; to resume a run, return its saved recipe after checking that the plan agrees."""
-    if not (run.folder / "recipe.yaml").exists():
+    if not file_exists(run.folder / "recipe.yaml"):
         return plan
     if not resume:
         raise ParfocalError(
@@ -237,7 +239,7 @@ def _validate_without_data(run: Run, recipe: Recipe) -> None:
     """Reject frozen stages that do not exist, loggers that are not installed, and missing weights."""
     validate_freeze(recipe)
     validate_loggers(recipe.machine.loggers)
-    if run.checkpoint_path.exists():
+    if run.has_checkpoint:
         return
     try:
         validate_initial_weights(recipe.network)
@@ -257,13 +259,17 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
     table = run_plan.prepared.table
     with explain_write_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-    has_checkpoint = run.checkpoint_path.exists()
-    if has_checkpoint and not Table.load(run).rows.equals(table.rows):
-        raise ParfocalError(
-            f"The rows of {data} differ from those that {run.folder} was started with. Start a new run."
-        )
+    has_checkpoint = run.has_checkpoint
+    pixel_digests = list_pixel_digests(table, run_plan.prepared.store)
+    if has_checkpoint:
+        if not Table.load(run).rows.equals(table.rows):
+            raise ParfocalError(
+                f"The rows of {data} differ from those that {run.folder} was started with. Start a new run."
+            )
+        check_same_pixels(run, pixel_digests)
     if run.is_finished:
         return
+    create_manifest(run.folder)
     if has_checkpoint:
         environment = run.read_environment()
         earlier = environment.get("resumed", [])
@@ -273,7 +279,7 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
         resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **now}
         run.write_environment({**environment, "resumed": [*earlier, resumed]})
     else:
-        table.save(run.table_path)
+        table.save(run.table_path, pixel_digests)
         write_preview(run.folder / "views.png", table, run_plan.prepared.store, recipe)
         facts = {
             "folder": str(Path(data).resolve()),
