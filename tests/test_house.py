@@ -15,7 +15,7 @@ SOURCE = Path(str(files("parfocal")))
 FLOORS = (
     ("errors", "version", "key_aliases", "markdown", "notebook", "groups"),
     ("io", "progress", "schema"),
-    ("recipe_file", "download"),
+    ("manifest", "recipe_file", "download"),
     ("recipe",),
     ("run", "reported"),
     ("data", "models"),

@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parfocal.evaluation.predictor import PredictedBatch, Predictor, PreparedViews
 from parfocal.serving.examples import EXAMPLE_TITLES
 from parfocal.serving.limits import Limits
 from parfocal.serving.server import serve_in_background
@@ -52,6 +54,23 @@ def test_one_image_is_sent_as_the_body(client: httpx.Client, image: bytes) -> No
     assert first["positive"] == (first["label"] == "blast")
     assert isinstance(first["referred"], bool)
     assert (second["positive"], second["referred"]) == (None, None)
+
+
+def test_a_probability_that_is_not_finite_is_an_error_that_says_so(
+    client: httpx.Client, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Predictor.predict
+
+    def predict(self: Predictor, images: list[PreparedViews]) -> PredictedBatch:
+        batch = original(self, images)
+        return replace(batch, probabilities=batch.probabilities * np.nan)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    for address in ("v1/predict", "v1/explain"):
+        reason = _expect_error(client.post(address, content=image), 500)
+        assert reason == "resnet20 gives a probability that is not finite (NaN). Train it again."
+    monkeypatch.undo()
+    assert client.post("v1/predict", content=image).status_code == 200
 
 
 def test_several_images_are_sent_as_a_form_and_names_are_returned_unchanged(client: httpx.Client, image: bytes) -> None:

@@ -42,7 +42,9 @@ def train(
     from parfocal.training.train import train as train_runs
 
     try:
-        runs = train_runs(data, recipe, out=out, resume=resume, after_epoch=make_live_callback(), **values)
+        runs = train_runs(
+            data, recipe, out=out, resume=resume, after_epoch=make_live_callback(), show_line=typer.echo, **values
+        )
     except KeyboardInterrupt:
         raise ParfocalError("Interrupted. To resume, run the same command with --resume.") from None
     if not is_rank_zero():

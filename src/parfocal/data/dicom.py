@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 # Its warnings quote the file, which can contain patient data.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 logging.getLogger("pydicom").disabled = True
+
+
+_PATIENT_ID = 0x0010_0020
+# The elements are in the order of their tags, and few precede the patient.
+_HEAD_BYTES = 1 << 17
 
 
 def is_dicom(data: bytes, suffix: str) -> bool:
@@ -65,6 +71,27 @@ def read_dicom(data: bytes, memory: MemoryReservation) -> tuple[np.ndarray, set[
         "animated": _count_frames(dataset) > 1,
     }
     return image, {note for note, applies in notes.items() if applies}
+
+
+def read_patient_id(path: str) -> str:
+    """Return the PatientID of a DICOM file; an empty string if it has none, or is not readable."""
+    try:
+        from pydicom.filereader import read_partial
+
+        with Path(path).open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if not is_dicom(head, Path(path).suffix.lower()):
+            return ""
+        try:
+            data = _inflate(head)
+        except UnreadableImageError:
+            # A deflated file can only be inflated as a whole.
+            data = _inflate(Path(path).read_bytes())
+        dataset = read_partial(BytesIO(data), lambda tag, *_: tag > _PATIENT_ID, force=True)
+        return str(dataset.get("PatientID") or "").strip()
+    # pydicom raises exceptions of many kinds for a damaged file; reading its pixels says what is wrong.
+    except Exception:
+        return ""
 
 
 def _inflate(data: bytes) -> bytes:

@@ -15,6 +15,7 @@ from parfocal.evaluation.evaluate import evaluate_split, write_predictions
 from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch
 from parfocal.groups import find_common_kind
 from parfocal.io import write_json
+from parfocal.manifest import create_manifest, file_exists, warn_without_manifest
 from parfocal.run import Run, open_runs
 
 MEMBERS_FILE = "ensemble.json"
@@ -28,7 +29,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     """
     if len(runs) < 2:
         raise UsageError(f"An ensemble needs at least two runs, and there is {len(runs)}.")
-    if (out / "recipe.yaml").is_file():
+    if file_exists(out / "recipe.yaml"):
         raise UsageError(f"{out} is a run, which the ensemble would overwrite. Choose another folder.")
     ensemble = Run(out)
     config = runs[0].recipe.evaluation
@@ -47,6 +48,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     with write_predictions(ensemble, averages) as written:
         decision = fit_decision(written["valid"], options, previous, config)
         metrics = {split: evaluate_split(predictions, config, decision) for split, predictions in written.items()}
+    create_manifest(out)
     # Test-time augmentation can differ between members.
     replace(decision, tta="").save(ensemble.decision_path)
     ensemble.write_metrics(metrics)
@@ -69,5 +71,6 @@ def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
 
 def open_members(folder: Path) -> list[Run]:
     """Open the runs of an ensemble."""
+    warn_without_manifest(folder)
     members = json.loads((folder / MEMBERS_FILE).read_text(encoding="utf-8"))["members"]
     return open_runs(Path(os.path.normpath(folder / member)) for member in members)

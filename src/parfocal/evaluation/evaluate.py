@@ -26,6 +26,7 @@ from parfocal.evaluation.patients import aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
 from parfocal.io import atomic_write
+from parfocal.manifest import create_manifest
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
@@ -68,6 +69,7 @@ def evaluate(
         recipe = with_tta(run.recipe, views)
         predictions = predict_table(classifier, prepared.table, prepared.store, recipe, fabric)
         evaluate_run(run, classifier, prepared.table, prepared.store, predictions, replace(options, tta=views))
+        create_manifest(run.folder)
     return opened
 
 

@@ -55,6 +55,7 @@ def evaluate_external(
             raise UsageError(f"allow={name} is not a finding that can be allowed. {did_you_mean(name, _ALLOWABLE)}")
     decision = Decision.load(run.decision_path)
     classifier = Classifier.load(run.weights_path)
+    decision.check_classes(len(classifier.classes), run.decision_path)
     table = map_classes(read(data), classifier.classes, class_map or {})
     store = prepare(table, run.recipe.images)
     raise_errors([finding for finding in check_pixels(table, store.index) if finding.code == "unreadable_images"])

@@ -1,9 +1,10 @@
 """Patient-level predictions: combine the images of a patient, or each image with the others (fellow-eye fusion)."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
@@ -61,7 +62,7 @@ class FellowEyes(ValidationDecision):
     section = "fellow_eyes"
     option = "fellow_eyes"
 
-    weight: float
+    weight: Annotated[float, Field(ge=0, le=1)]
 
     @classmethod
     def fit(cls, valid: ValidationSplit, option: Any = True) -> Self:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.errors import ParfocalError
-from parfocal.models.checkpoints import read_tensors, write_tensors
+from parfocal.manifest import file_exists
+from parfocal.models.checkpoints import read_tensors, require_finite, write_tensors
 from parfocal.models.ordinal import ORDINAL_HEADS, build_ordinal_head
 from parfocal.models.resnet import build_resnet
 from parfocal.schema import NetworkConfig
@@ -133,7 +134,7 @@ class Classifier(nn.Module):
     @classmethod
     def load(cls, path: Path) -> "Classifier":
         """Read a classifier from a file written by `save`; nothing in the file can run code."""
-        if not Path(path).is_file():
+        if not file_exists(Path(path)):
             raise ParfocalError(f"There are no weights at {path}. Has the run finished its first epoch?")
         weights, metadata = read_tensors(path)
         classifier = cls(
@@ -151,5 +152,6 @@ class Classifier(nn.Module):
                 for name, weight in weights.items()
             }
         )
+        require_finite(path, {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())})
         classifier.metadata = metadata
         return classifier

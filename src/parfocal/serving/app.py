@@ -54,6 +54,7 @@ _ERROR_DESCRIPTIONS: dict[int, str] = {
     408: "The upload was too slow.",
     413: "The request or an image is too large, or there are too many images.",
     422: "No image in the request can be read, or a parameter is invalid.",
+    500: "A network gives a probability that is not finite.",
     503: "The server is busy. Try again in a moment.",
 }
 

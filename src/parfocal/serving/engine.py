@@ -19,7 +19,7 @@ import numpy as np
 from parfocal.data.decode import Pixels
 from parfocal.data.encode import encode_image
 from parfocal.engine.device import trim_memory
-from parfocal.errors import did_you_mean
+from parfocal.errors import ParfocalError, did_you_mean
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.predictor import Predictor, PreparedViews
 from parfocal.run import Run, open_runs, with_unique_names
@@ -123,7 +123,13 @@ class ServedNetwork:
             [None] * len(batch) if flags is None else flags.tolist()
             for flags in (predictions.is_positive, predictions.is_referred)
         )
+        is_finite = predictions.is_finite
         for index, (image, future) in enumerate(batch):
+            if not is_finite[index]:
+                future.set_exception(
+                    RequestError(500, f"{self.name} gives a probability that is not finite (NaN). Train it again.")
+                )
+                continue
             future.set_result(
                 NetworkPrediction(
                     label=int(predictions.labels[index]),
@@ -149,7 +155,10 @@ class Engine:
         self._counter_lock = Lock()
         # The first images through a network take longer than later ones, and no client should wait for that.
         for future in self.submit([encode_image(np.zeros((64, 64, 3), np.uint8), ".png")]):
-            future.result()
+            try:
+                future.result()
+            except RequestError as error:
+                raise ParfocalError(error.reason) from None
 
     def select_networks(self, names: Sequence[str]) -> list[ServedNetwork]:
         """Return the networks with these names, or all networks if there are no names."""

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from parfocal.data.checks import PreparedData, check_and_prepare
+from parfocal.data.grouping import describe_groups
 from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
+from parfocal.data.pixel_digests import check_same_pixels, list_pixel_digests
 from parfocal.data.preview import write_preview
 from parfocal.data.split import read_and_split
 from parfocal.data.table import Table
@@ -21,10 +23,11 @@ from parfocal.evaluation.evaluate import evaluate_run, predict_table
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import validate_referable_grade
 from parfocal.io import explain_write_errors, write_text
+from parfocal.manifest import create_manifest, file_exists
 from parfocal.models.architectures import resolve_architecture
 from parfocal.models.classifier import Classifier
 from parfocal.models.pretrained import validate_initial_weights
-from parfocal.progress import print_warning
+from parfocal.progress import print_line, print_warning
 from parfocal.recipe import Recipe, expand_recipes, find_differences, load_recipe
 from parfocal.recipe_file import AUTO
 from parfocal.reported import find_prerequisites
@@ -60,6 +63,7 @@ def train(
     resume: bool = False,
     experiment: str = "",
     after_epoch: Callable[[Run], object] | None = None,
+    show_line: Callable[[str], object] = print_line,
     **changes: Any,
 ) -> list[Run]:
     """Train a run for each combination of the values in `changes`, evaluate the runs, and return them.
@@ -68,7 +72,8 @@ def train(
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
     are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
-    run after each epoch, in the first process only.
+    run after each epoch, and `show_line` with what was read, what its groups are, and warnings; both in the first
+    process only.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
     plans = _resolve_plans(data, folder, recipe, resume, experiment, changes)
@@ -76,9 +81,10 @@ def train(
     unfinished = [plan for name, plan in plans.items() if not Run(folder / name).is_finished]
     fabric = build_fabric("float32", [*unfinished, *plans.values()][0].recipe.machine)
     launch(fabric)
+    show = show_line if is_rank_zero() else print_line
     # The other processes find the runs that rank 0 has created, so they resume.
     with rank_zero_first(fabric):
-        run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero())
+        run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero(), show)
     for run_plan in run_plans:
         run = run_plan.run
         if run.is_finished:
@@ -102,14 +108,22 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experim
     return Path("runs") / "-".join(filter(None, [Path(data).resolve().name, name, experiment]))
 
 
-def prepare_data(data: Path | str, recipe: Recipe) -> PreparedData:
+def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], object] = print_line) -> PreparedData:
     """Read, split, check and prepare a data set; reject faults that the recipe does not waive."""
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
-    return check_and_prepare(table, recipe)
+    show_line(f"{len(table)} rows from {table.source}.")
+    show_line(describe_groups(table))
+    return check_and_prepare(table, recipe, show_line)
 
 
-def plan_runs(data: Path | str, folder: Path, plans: dict[str, Plan], resume: bool) -> list[RunPlan]:
+def plan_runs(
+    data: Path | str,
+    folder: Path,
+    plans: dict[str, Plan],
+    resume: bool,
+    show_line: Callable[[str], object] = print_line,
+) -> list[RunPlan]:
     """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early."""
     resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
     for name, plan in resolved.items():
@@ -121,7 +135,7 @@ def plan_runs(data: Path | str, folder: Path, plans: dict[str, Plan], resume: bo
         recipe = plan.recipe
         key = (recipe.data, recipe.columns, recipe.split, recipe.images, recipe.seed)
         if key not in prepared_by_key:
-            prepared_by_key[key] = prepare_data(data, recipe)
+            prepared_by_key[key] = prepare_data(data, recipe, show_line)
         prepared = prepared_by_key[key]
         fabric = build_fabric(recipe.training.precision, recipe.machine)
         plan = replace(plan, recipe=resolve_batch_size(recipe, fabric, prepared.table))
@@ -196,7 +210,7 @@ def _resolve_plans(
 
 def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
     """Return the plan of a new run; to resume a run, return its saved recipe after checking that the plan agrees."""
-    if not (run.folder / "recipe.yaml").exists():
+    if not file_exists(run.folder / "recipe.yaml"):
         return plan
     if not resume:
         raise ParfocalError(
@@ -225,7 +239,7 @@ def _validate_without_data(run: Run, recipe: Recipe) -> None:
     """Reject frozen stages that do not exist, loggers that are not installed, and missing weights."""
     validate_freeze(recipe)
     validate_loggers(recipe.machine.loggers)
-    if run.checkpoint_path.exists():
+    if run.has_checkpoint:
         return
     try:
         validate_initial_weights(recipe.network)
@@ -245,13 +259,17 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
     table = run_plan.prepared.table
     with explain_write_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-    has_checkpoint = run.checkpoint_path.exists()
-    if has_checkpoint and not Table.load(run).rows.equals(table.rows):
-        raise ParfocalError(
-            f"The rows of {data} differ from those that {run.folder} was started with. Start a new run."
-        )
+    has_checkpoint = run.has_checkpoint
+    pixel_digests = list_pixel_digests(table, run_plan.prepared.store)
+    if has_checkpoint:
+        if not Table.load(run).rows.equals(table.rows):
+            raise ParfocalError(
+                f"The rows of {data} differ from those that {run.folder} was started with. Start a new run."
+            )
+        check_same_pixels(run, pixel_digests)
     if run.is_finished:
         return
+    create_manifest(run.folder)
     if has_checkpoint:
         environment = run.read_environment()
         earlier = environment.get("resumed", [])
@@ -261,7 +279,7 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
         resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **now}
         run.write_environment({**environment, "resumed": [*earlier, resumed]})
     else:
-        table.save(run.table_path)
+        table.save(run.table_path, pixel_digests)
         write_preview(run.folder / "views.png", table, run_plan.prepared.store, recipe)
         facts = {
             "folder": str(Path(data).resolve()),

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from parfocal.data.group_columns import find_heading
+from parfocal.data.grouping import group_by_sheet
 from parfocal.data.labels import parse_labels, resolve_class_names
 from parfocal.data.npz import read_npz_array
 from parfocal.data.store import get_stores_folder
@@ -46,12 +49,14 @@ def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tab
     ids: list[str] = []
     texts: list[str] = []
     splits: list[str] = []
+    extra: list[pd.DataFrame] = []
     try:
         with np.load(file, allow_pickle=False) as arrays:
             for key, split in _SPLIT_KEYS.items():
                 if f"{key}_labels" in arrays.files:
                     split_texts = _read_label_texts(arrays, key, file)
                     ids += [f"{key}_images/{row}" for row in range(len(split_texts))]
+                    extra.append(_read_extra_columns(arrays, key, len(split_texts), columns.group, file))
                     texts += split_texts
                     splits += [split] * len(split_texts)
     except ParfocalError:
@@ -64,7 +69,22 @@ def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tab
     labels, codes = parse_labels(texts, lambda position: f"{file}, label of {ids[position]}")
     paths = [Path(f"{file}#{image_id}") for image_id in ids]
     rows = build_rows(ids, paths, labels, splits, ids)
-    return Table(rows, resolve_class_names(codes, data.classes), codes, f"medmnist at {file}")
+    table = Table(rows, resolve_class_names(codes, data.classes), codes, f"medmnist at {file}")
+    names = pd.concat(extra).fillna("")
+    return group_by_sheet(table, names, (), columns.group if columns.group in names.columns else "")
+
+
+def _read_extra_columns(arrays: Any, key: str, n_rows: int, column: str, file: Path) -> pd.DataFrame:
+    """Return the arrays that name the group of each image, such as `train_patients`, without the name of the split."""
+    names = [name.removeprefix(f"{key}_") for name in arrays.files if name.startswith(f"{key}_")]
+    values: dict[str, list[str]] = {}
+    for name in names:
+        if name not in ("images", "labels") and (name == column or find_heading(name)):
+            array = arrays[f"{key}_{name}"].reshape(-1)
+            if len(array) != n_rows:
+                raise ParfocalError(f"{file}: {key}_{name} has {len(array)} values for {n_rows} images.")
+            values[name] = [value.decode() if isinstance(value, bytes) else str(value) for value in array.tolist()]
+    return pd.DataFrame(values, index=range(n_rows))
 
 
 def _read_label_texts(arrays: Any, key: str, file: Path) -> list[str]:
