@@ -59,7 +59,7 @@ def group_by_sheet(table: Table, rows: pd.DataFrame, used: Collection[str], colu
     may be the patient's.
     """
     groups = find_groups(rows, used, column)
-    if groups and not (groups.is_broad and _are_divided(groups.names, table.rows["split"])):
+    if groups and not (groups.is_broad and _are_divided(groups.names, table.rows["split"].tolist())):
         table = with_groups(table, groups)
     return replace(table, repeated_columns=list_repeated_columns(rows, used))
 
