@@ -165,3 +165,19 @@ def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
     assert list(weights) == list(expected)
     for name, weight in expected.items():
         torch.testing.assert_close(weights[name], weight, atol=1e-4, rtol=1e-3)
+
+
+def test_the_sums_of_an_epoch_do_not_depend_on_their_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    losses = 10 * torch.rand(5000, generator=generator) + 0.01
+
+    def sum_in_order(order: Tensor) -> float:
+        loss_sum = EpochState.create(torch.device("cpu"), 1).loss_sum
+        for loss in losses[order]:
+            loss_sum = loss_sum + loss
+        return loss_sum.item()
+
+    forward = sum_in_order(torch.arange(5000))
+    assert {sum_in_order(torch.randperm(5000, generator=generator)) for _ in range(3)} == {forward}
+    # In float32 they would.
+    assert losses.cumsum(0)[-1] != losses.flip(0).cumsum(0)[-1]
