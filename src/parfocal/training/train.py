@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -13,6 +13,12 @@ import numpy as np
 import torch
 
 from parfocal.data.checks import PreparedData, check_and_prepare
+from parfocal.data.custom_transform import (
+    AllowedCode,
+    CustomTransform,
+    load_custom_transform,
+    separate_functions,
+)
 from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
 from parfocal.data.preview import write_preview
 from parfocal.data.split import read_and_split
@@ -47,6 +53,7 @@ class RunPlan:
     run: Run
     plan: Plan
     prepared: PreparedData
+    custom_transform: CustomTransform | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -62,6 +69,7 @@ def train(
     resume: bool = False,
     experiment: str = "",
     after_epoch: Callable[[Run], object] | None = None,
+    allow_code: Sequence[str] = (),
     **changes: Any,
 ) -> list[Run]:
     """Train a run for each combination of the values in `changes`, evaluate the runs, and return them.
@@ -71,15 +79,19 @@ def train(
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
     are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
     run after each epoch, in the first process only.
+
+    `custom_transform` may be a function; the run records its name. Code that a recipe or a resumed run names by itself
+    runs only if `allow_code` lists its module.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
-    plans = _resolve_plans(data, folder, recipe, resume, experiment, changes)
+    changes, allowed = separate_functions(changes, allow_code, recipe)
+    plans = _resolve_plans(data, folder, recipe, resume, experiment, changes, allowed)
     # The devices are those of the first unfinished run, or of the first run if all are finished.
     unfinished = [plan for name, plan in plans.items() if not Run(folder / name).is_finished]
     fabric = build_fabric("float32", [*unfinished, *plans.values()][0].recipe.machine)
     launch(fabric)
     # The other processes find the runs that rank 0 has created, so they resume.
-    run_plans = rank_zero_first(fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero()))
+    run_plans = rank_zero_first(fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed))
     for run_plan in run_plans:
         run = run_plan.run
         if run.is_finished:
@@ -88,7 +100,7 @@ def train(
         store = run_plan.prepared.store
         fabric = build_fabric(run_plan.recipe.training.precision, run_plan.recipe.machine)
         launch(fabric)
-        fit(run, table, store, fabric, after_epoch)
+        fit(run, table, store, fabric, after_epoch, run_plan.custom_transform)
         classifier = Classifier.load(run.weights_path)
         predictions = predict_table(classifier, table, store, run_plan.recipe, fabric)
         with rank_zero_guard(fabric):
@@ -110,11 +122,17 @@ def prepare_data(data: Path | str, recipe: Recipe) -> PreparedData:
     return check_and_prepare(table, recipe)
 
 
-def plan_runs(data: Path | str, folder: Path, plans: dict[str, Plan], resume: bool) -> list[RunPlan]:
+def plan_runs(
+    data: Path | str, folder: Path, plans: dict[str, Plan], resume: bool, allowed: AllowedCode
+) -> list[RunPlan]:
     """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early."""
     resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
+    custom_transforms: dict[str, CustomTransform | None] = {}
     for name, plan in resolved.items():
-        _validate_without_data(Run(folder / name), plan.recipe)
+        run = Run(folder / name)
+        _validate_without_data(run, plan.recipe)
+        if not run.is_finished:
+            custom_transforms[name] = _load_custom_transform(run, plan.recipe, allowed)
     # Runs that agree in these sections share their rows and pixels.
     prepared_by_key: dict[tuple[Any, ...], PreparedData] = {}
     run_plans: list[RunPlan] = []
@@ -126,7 +144,7 @@ def plan_runs(data: Path | str, folder: Path, plans: dict[str, Plan], resume: bo
         prepared = prepared_by_key[key]
         fabric = build_fabric(recipe.training.precision, recipe.machine)
         plan = replace(plan, recipe=resolve_batch_size(recipe, fabric, prepared.table))
-        run_plans.append(RunPlan(Run(folder / name), plan, prepared))
+        run_plans.append(RunPlan(Run(folder / name), plan, prepared, custom_transforms.get(name)))
     for run_plan in run_plans:
         if not run_plan.run.is_finished:
             validate_select(run_plan.recipe.training.select, run_plan.prepared.table.count_classes("valid"))
@@ -176,10 +194,15 @@ def _resolve_plans(
     resume: bool,
     experiment: str,
     changes: dict[str, Any],
+    allowed: AllowedCode,
 ) -> dict[str, Plan]:
     """Return the recipe of each run by name, with reasons where it was planned from the data."""
-    only_machine_changes = all(_short_key(key) in MachineConfig.model_fields for key in changes)
-    if resume and recipe in (None, AUTO) and only_machine_changes and not experiment:
+    # A function that is passed to resume a run does not change its recipe, which names it.
+    keeps_recipes = all(
+        _short_key(key) in MachineConfig.model_fields or (isinstance(value, str) and value in allowed.functions)
+        for key, value in changes.items()
+    )
+    if resume and recipe in (None, AUTO) and keeps_recipes and not experiment:
         existing = {run.name: Plan(load_recipe(run.recipe, **changes)) for run in find_runs(folder)}
         if existing:
             return existing
@@ -222,6 +245,14 @@ def _short_key(key: str) -> str:
     return key.rpartition(".")[2]
 
 
+def _load_custom_transform(run: Run, recipe: Recipe, allowed: AllowedCode) -> CustomTransform | None:
+    """Load the custom transform of a run; the recipe of a resumed run is that in its folder."""
+    saved = run.folder / "recipe.yaml"
+    if saved.exists():
+        allowed = replace(allowed, recipe_file=str(saved))
+    return load_custom_transform(recipe.views.custom_transform, allowed)
+
+
 def _validate_without_data(run: Run, recipe: Recipe) -> None:
     """Reject frozen stages that do not exist, loggers that are not installed, and missing weights."""
     validate_freeze(recipe)
@@ -259,7 +290,8 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
         run.write_environment({**environment, "resumed": [*environment.get("resumed", []), resumed]})
     else:
         table.save(run.table_path)
-        write_preview(run.folder / "views.png", table, run_plan.prepared.store, recipe)
+        preview_path = run.folder / "views.png"
+        write_preview(preview_path, table, run_plan.prepared.store, recipe, run_plan.custom_transform)
         facts = {
             "folder": str(Path(data).resolve()),
             "source": table.source,
