@@ -21,6 +21,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary_path = path.with_name(f".{path.name}.{os.getpid()}.part")
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # What a killed process of the same number left, or a link that somebody prepared.
+        temporary_path.unlink(missing_ok=True)
         try:
             yield temporary_path
             with temporary_path.open("rb") as file:
@@ -28,6 +30,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary_path.replace(path)
         finally:
             temporary_path.unlink(missing_ok=True)
+
+
+def reject_link(folder: Path) -> Path:
+    """Return a folder below a run that is about to be written; reject a link, which could lead to any other folder."""
+    if folder.is_symlink():
+        raise ParfocalError(
+            f"{folder} is a link, and nothing is written through a link in a run folder. Replace it with a folder."
+        )
+    return folder
 
 
 @contextmanager

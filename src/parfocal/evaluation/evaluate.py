@@ -25,7 +25,7 @@ from parfocal.evaluation.patients import aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
 from parfocal.evaluation.validation_decision import compute_metrics_with_intervals
-from parfocal.io import atomic_write
+from parfocal.io import atomic_write, reject_link
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
@@ -127,7 +127,9 @@ def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Itera
     with ExitStack() as files:
         written: dict[str, Predictions] = {}
         for split, of_split in predictions.items():
-            temporary = files.enter_context(atomic_write(run.predictions_path(split)))
+            path = run.predictions_path(split)
+            reject_link(path.parent)
+            temporary = files.enter_context(atomic_write(path))
             of_split.save(temporary)
             written[split] = Predictions.load(temporary)
         yield written

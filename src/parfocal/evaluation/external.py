@@ -19,7 +19,7 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.evaluate import evaluate_split, predict_table, with_tta
 from parfocal.evaluation.locate import locate_table
 from parfocal.evaluation.predictions import Predictions
-from parfocal.io import write_json
+from parfocal.io import reject_link, write_json
 from parfocal.models.classifier import Classifier
 from parfocal.progress import print_line
 from parfocal.run import Run
@@ -94,7 +94,7 @@ def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
     """Return the folder for results: named after the data, with a number if it holds results of other data or maps."""
     data = Path(metadata["data"])
     name = data.name if data.is_dir() else data.stem
-    folder = run.folder / "external" / name
+    folder = reject_link(run.folder / "external") / name
     number = 1
     while (folder / "metrics.json").is_file():
         existing = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
             break
         number += 1
         folder = folder.with_name(f"{name}-{number}")
-    return folder
+    return reject_link(folder)
 
 
 def _check_unseen(run: Run, table: Table, store: Store) -> None:

@@ -16,7 +16,7 @@ from parfocal.explainability.cam import compute_class_maps
 from parfocal.explainability.heatmap import compute_shared_scale, overlay_heatmap
 from parfocal.explainability.images import EvalImages, load_eval_images
 from parfocal.explainability.localization import border_swap_test
-from parfocal.io import read_json, write_json
+from parfocal.io import read_json, reject_link, write_json
 from parfocal.models.classifier import Classifier
 from parfocal.report.render import embed_image
 from parfocal.run import Run
@@ -44,7 +44,7 @@ def load_mistakes(run: Run) -> dict[str, Any]:
     split = choose_split([run])
     predictions_path = run.predictions_path(split)
     predictions_sha256 = hashlib.sha256(predictions_path.read_bytes()).hexdigest()
-    path = run.folder / "mistakes" / "mistakes.json"
+    path = reject_link(run.folder / "mistakes") / "mistakes.json"
     is_current = path.is_file() and read_json(path)["predictions_sha256"] == predictions_sha256
     if not is_current:
         mistakes = _build_mistakes(run, Predictions.load(predictions_path), split, path.parent)

@@ -3,6 +3,7 @@
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -42,6 +43,7 @@ from parfocal.training.autoconfig import Plan, plan_variants
 from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
+from parfocal.training.run_lock import lock_runs
 from parfocal.training.trainer import fit
 from parfocal.version import __version__
 
@@ -90,8 +92,17 @@ def train(
     unfinished = [plan for name, plan in plans.items() if not Run(folder / name).is_finished]
     fabric = build_fabric("float32", [*unfinished, *plans.values()][0].recipe.machine)
     launch(fabric)
-    # The other processes find the runs that rank 0 has created, so they resume.
-    run_plans = rank_zero_first(fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed))
+    with ExitStack() as locks:
+        # The other processes find the runs that rank 0 has created, so they resume.
+        run_plans = rank_zero_first(
+            fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed, locks)
+        )
+        _fit_runs(run_plans, after_epoch)
+    return [run_plan.run for run_plan in run_plans]
+
+
+def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object] | None) -> None:
+    """Train and evaluate the runs that are not finished."""
     for run_plan in run_plans:
         run = run_plan.run
         if run.is_finished:
@@ -106,7 +117,6 @@ def train(
         with rank_zero_guard(fabric):
             if is_rank_zero():
                 evaluate_run(run, classifier, table, store, predictions)
-    return [run_plan.run for run_plan in run_plans]
 
 
 def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experiment: str = "") -> Path:
@@ -123,9 +133,12 @@ def prepare_data(data: Path | str, recipe: Recipe) -> PreparedData:
 
 
 def plan_runs(
-    data: Path | str, folder: Path, plans: dict[str, Plan], resume: bool, allowed: AllowedCode
+    data: Path | str, folder: Path, plans: dict[str, Plan], resume: bool, allowed: AllowedCode, locks: ExitStack
 ) -> list[RunPlan]:
-    """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early."""
+    """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early.
+
+    Rank 0 locks the unfinished runs until `locks` is closed.
+    """
     resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
     custom_transforms: dict[str, CustomTransform | None] = {}
     for name, plan in resolved.items():
@@ -150,6 +163,7 @@ def plan_runs(
             validate_select(run_plan.recipe.training.select, run_plan.prepared.table.count_classes("valid"))
             validate_feasible(run_plan.recipe, run_plan.prepared.table)
     if is_rank_zero():
+        locks.enter_context(lock_runs(run_plan.run for run_plan in run_plans if not run_plan.run.is_finished))
         for run_plan in run_plans:
             _create_run(run_plan, data)
     return run_plans
