@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from parfocal.errors import ParfocalError
 
@@ -67,11 +66,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as temporary_path:
         temporary_path.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read plain data from a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: object) -> None:

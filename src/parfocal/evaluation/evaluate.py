@@ -29,6 +29,7 @@ from parfocal.io import atomic_write, reject_link
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
+from parfocal.run_files import DamagedFileError
 from parfocal.schema import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -165,6 +166,10 @@ def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[s
     """Return how the weights were trained, from the history, and which images are not evaluated any more."""
     history = run.read_history()
     best = int(classifier.metadata["epoch"])
+    if not 1 <= best <= len(history):
+        raise DamagedFileError(
+            run.folder / "history.csv", f"it has {len(history)} epochs, and the weights are those of epoch {best}"
+        )
     chosen_on_test: dict[str, Any] = {}
     if "test_accuracy" in history and history["test_accuracy"].notna().any():
         # The highest test accuracy of all epochs: optimistic, because test chose the epoch.

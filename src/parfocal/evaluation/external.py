@@ -1,6 +1,5 @@
 """External validation: evaluate a trained network on another data set, whose classes are mapped onto the run's."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from parfocal.io import reject_link, write_json
 from parfocal.models.classifier import Classifier
 from parfocal.progress import print_line
 from parfocal.run import Run
+from parfocal.run_files import ExternalMetrics, read_json_file
 
 
 def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
     folder = reject_link(run.folder / "external") / name
     number = 1
     while (folder / "metrics.json").is_file():
-        existing = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        existing = read_json_file(folder / "metrics.json", ExternalMetrics, "Delete it, and evaluate again.")
         if all(existing.get(key) == metadata[key] for key in ("data", "class_map")):
             break
         number += 1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from parfocal.errors import ParfocalError
 from parfocal.io import atomic_write, explain_write_errors
+from parfocal.run_files import DamagedFileError
 
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
@@ -46,7 +47,13 @@ def read_safetensors(path: Path, remedy: str = "Download it again.") -> tuple[di
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ParfocalError(f"{path} is not a complete safetensors file ({error}). {remedy}") from error
-    return tensors, json.loads(text) if text is not None else None
+    try:
+        metadata = json.loads(text) if text is not None else None
+    except (ValueError, RecursionError):
+        raise DamagedFileError(path, "its metadata is not JSON", remedy) from None
+    if metadata is not None and not isinstance(metadata, dict):
+        raise DamagedFileError(path, "its metadata is not a JSON object", remedy)
+    return tensors, metadata
 
 
 def load_pth(path: Path) -> dict[str, Tensor]:

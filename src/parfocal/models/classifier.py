@@ -15,6 +15,7 @@ from parfocal.errors import ParfocalError
 from parfocal.models.checkpoints import read_tensors, write_tensors
 from parfocal.models.ordinal import ORDINAL_HEADS, build_ordinal_head
 from parfocal.models.resnet import build_resnet
+from parfocal.run_files import DamagedFileError
 from parfocal.schema import NetworkConfig
 from parfocal.version import __version__
 
@@ -136,6 +137,16 @@ class Classifier(nn.Module):
         if not Path(path).is_file():
             raise ParfocalError(f"There are no weights at {path}. Has the run finished its first epoch?")
         weights, metadata = read_tensors(path)
+        try:
+            classifier = cls._from_tensors(weights, metadata)
+        # Every value is from the file, and what a wrong value raises depends on where it is used first.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DamagedFileError(path, f"its tensors and metadata are no network ({reason})") from None
+        return classifier
+
+    @classmethod
+    def _from_tensors(cls, weights: Mapping[str, Tensor], metadata: dict[str, Any]) -> "Classifier":
         classifier = cls(
             metadata["model"],
             metadata["classes"],
