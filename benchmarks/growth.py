@@ -65,7 +65,12 @@ def measure(n_images: int) -> dict[str, float]:
         # Run once beforehand, so that no measurement includes the first access to files and pages.
         store = prepare(table, IMAGES)
         batches = BatchLoader(
-            store.pixels, store.get_positions(table), table.rows["label"].to_numpy(), VIEWS, TrainingConfig(), 64
+            store.pixels,
+            table.find_positions_in(store.index),
+            table.rows["label"].to_numpy(),
+            VIEWS,
+            TrainingConfig(),
+            64,
         )
         functions: dict[str, Callable[[], int]] = {
             "epoch": lambda: sum(len(labels) for _, labels in batches.train_batches(0)),

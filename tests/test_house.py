@@ -13,9 +13,9 @@ import parfocal
 SOURCE = Path(str(files("parfocal")))
 # From the lowest floor to the highest. A module imports only from lower floors and from its own package.
 FLOORS = (
-    ("errors", "version", "key_aliases", "notebook", "groups"),
+    ("errors", "version", "key_aliases", "markdown", "notebook", "groups"),
     ("io", "progress", "schema", "run_files"),
-    ("recipe_file", "download"),
+    ("manifest", "recipe_file", "download"),
     ("recipe",),
     ("run", "reported"),
     ("data", "models"),

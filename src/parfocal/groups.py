@@ -1,5 +1,6 @@
 """What the groups of a data set are: patients, or something narrower or broader, or each image for itself."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 GroupKind = Literal["patients", "animals", "eyes", "studies", "slides", "lesions", "families", "groups", "images"]
@@ -16,3 +17,9 @@ SINGULAR: dict[GroupKind, str] = {
     "images": "image",
 }
 """The singular of each kind of group."""
+
+
+def find_common_kind(kinds: Iterable[GroupKind]) -> GroupKind:
+    """Return the kind of group that all runs or tables share; groups if they differ."""
+    distinct = set(kinds)
+    return distinct.pop() if len(distinct) == 1 else "groups"

@@ -1,4 +1,4 @@
-"""Progress bars and status lines on standard error, in a terminal only."""
+"""Progress bars and status lines on standard error, in a terminal only, and warnings."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,3 +41,8 @@ def print_line(text: str) -> None:
     """Print a line above the progress bars, in a terminal only."""
     if console.is_terminal:
         console.print(text, highlight=False)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning in one line on standard error, whether or not that is a terminal."""
+    console.print(f"Warning: {text}", highlight=False, markup=False, soft_wrap=True)

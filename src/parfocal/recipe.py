@@ -19,8 +19,8 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from parfocal.errors import UsageError, did_you_mean, find_similar
-from parfocal.io import write_text
 from parfocal.key_aliases import ALIASES, EXPLANATIONS, VALUE_ALIASES
+from parfocal.manifest import write_listed_file
 from parfocal.progress import print_line
 from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
 from parfocal.schema import (
@@ -40,6 +40,9 @@ _RECIPE_KEY = "recipe"
 """The key whose list of recipes an experiment compares."""
 
 _MAX_RELATED_KEYS = 4
+
+_LITERAL_KEYS = ("group_from",)
+"""Keys whose value on the command line is taken as it is, because braces and commas are part of a pattern."""
 
 
 class Recipe(Config):
@@ -77,7 +80,9 @@ class Recipe(Config):
 
     def save(self, path: Path) -> None:
         """Write all settings as YAML."""
-        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        with write_listed_file(path) as temporary_path:
+            temporary_path.write_text(text, encoding="utf-8")
 
 
 def hash_content(content: object) -> str:
@@ -222,7 +227,9 @@ def parse_changes(arguments: Iterable[str]) -> dict[str, Any]:
         if name == "experiment":
             changes[name] = text
             continue
-        _resolve_key(name)
+        if _resolve_key(name)[-1] in _LITERAL_KEYS:
+            changes[name] = text
+            continue
         try:
             value = read_yaml(f"[{text}]" if "," in text and text[0] not in "[{" else text)
         except (yaml.YAMLError, ValueError):

@@ -13,6 +13,7 @@ import pandas as pd
 from parfocal.errors import ParfocalError, UsageError, join_limited
 from parfocal.groups import GroupKind
 from parfocal.io import atomic_write, write_json
+from parfocal.manifest import MANIFEST_FILE, file_exists, verify_file, warn_without_manifest
 from parfocal.notebook import render_html_table
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run_files import Environment, InitialWeights, RunMetrics, read_csv_file, read_json_file
@@ -68,6 +69,11 @@ class Run:
         return (self.folder / "metrics.json").is_file()
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from. A finished run can do without the one that it had."""
+        return self.checkpoint_path.is_file() if self.is_finished else file_exists(self.checkpoint_path)
+
+    @property
     def groups_are(self) -> GroupKind:
         """What a group of the data is, such as patients; images if nothing is known about groups."""
         return self.read_environment()["data"]["groups_are"]
@@ -102,8 +108,9 @@ class Run:
     def recipe(self) -> Recipe:
         """The complete recipe of the run."""
         path = self.folder / "recipe.yaml"
-        if not path.is_file():
+        if not verify_file(path):
             raise ParfocalError(f"{self.folder} is not a run folder: it has no recipe.yaml.")
+        warn_without_manifest(self.folder)
         try:
             return load_recipe(path)
         except UsageError as error:
@@ -161,6 +168,8 @@ def find_runs(folder: Path) -> list[Run]:
         number = re.search(r"\d+", run.recipe.network.model)
         return int(number[0]) if number else 0, run.name
 
+    for path in folder.glob(f"*/{MANIFEST_FILE}"):
+        file_exists(path.with_name("recipe.yaml"))
     return sorted([Run(path.parent) for path in folder.glob("*/recipe.yaml")], key=get_depth_and_name)
 
 
@@ -168,7 +177,7 @@ def open_runs(paths: Iterable[Path | str]) -> list[Run]:
     """Open run folders under unique names; a folder that contains runs stands for all of them."""
     runs: list[Run] = []
     for path in map(Path, paths):
-        if (path / "recipe.yaml").is_file():
+        if file_exists(path / "recipe.yaml"):
             runs.append(Run(path))
         elif contained := find_runs(path):
             runs += contained

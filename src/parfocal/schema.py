@@ -36,17 +36,21 @@ class ColumnsConfig(Config):
 
     path: str = Field(default="", description="column of the image path, or of a file name below the folder")
     label: tuple[str, ...] = Field(default=(), description="column of the label; several columns are one-hot labels")
-    group: str = Field(default="", description="column of the patient")
+    group: str = Field(default="", description="column of the patient, if its heading is not recognized")
     split: str = Field(default="", description="column of the split: train, valid, test, or a fold number")
     file_hash: str = Field(
         default="", description="column of a file hash, so that duplicates are found even when the files are missing"
     )
     folder: str = Field(default="", description="folder of the images, if it is not the folder of the sheet")
-    group_from: str = Field(default="", description="regular expression that extracts the patient from the image id")
+    group_from: str = Field(
+        default="",
+        description="pattern that finds the patient in the image id or path: P{patient}_{image}.png, "
+        "or a regular expression",
+    )
 
 
 class SplitConfig(Config):
-    """Train, validation and test split; patients are never divided, and splits are stratified by class."""
+    """Train, validation and test split; patients are divided only with by=image, and splits are stratified by class."""
 
     keep: bool = Field(default=True, description="keep the splits of the data set; false: split again")
     valid: float = Field(default=0.15, gt=0, lt=0.9, description="validation share, if the data set has no such split")
@@ -54,6 +58,10 @@ class SplitConfig(Config):
     folds: int = Field(default=0, ge=0, le=100, description="number of cross-validation folds; 0: no cross-validation")
     fold: int = Field(default=0, ge=0, description="the fold to validate on")
     file: str = Field(default="", description="reuse the splits of an earlier run: the path of its table.csv")
+    by: Literal["patient", "image"] = Field(
+        default="patient",
+        description="keep the images of a patient together; image: accept that no patient is known, or ignore patients",
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:

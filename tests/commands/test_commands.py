@@ -58,9 +58,10 @@ def test_from_synthetic_images_to_a_report(tmp_path: Path) -> None:
     assert (runs / "report.html").is_file()
     assert (runs / "resnet20" / "report.html").is_file()
     lines = parfocal("evaluate", runs).stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == ["plain20", "plain20", "resnet20", "resnet20"]
-    assert "too few" in lines[-1].lower()
+    assert [line.split()[0] for line in lines[1:5]] == ["plain20", "plain20", "resnet20", "resnet20"]
+    assert "too few" in lines[5].lower()
     output = parfocal("evaluate", runs / "resnet20", "--operating-point", "sensitivity=0.9", "--refer", "0.5").stdout
+    assert "Fitted on the validation images by resnet20: " in output
     assert "goal" in output
     assert "selective accuracy" in output
     assert f"Ensemble: {runs / 'ensemble'}" in parfocal("evaluate", runs, "--ensemble").stdout
@@ -133,7 +134,7 @@ def test_an_experiment_is_one_command_that_ends_with_a_comparison(cells: Path, t
     runs = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/metrics.json"))
     assert len(runs) == 4
     assert (tmp_path / "runs" / "report.html").is_file()
-    lines = [line for line in result.stdout.splitlines() if not line.startswith("Warning")]
+    lines = [line for line in _skip_data_lines(result.stdout) if not line.startswith("Warning")]
     table = [line for line in lines[1 : lines.index("")] if not line.startswith("Too few")]
     names = list(dict.fromkeys(line.split()[0] for line in table))
     assert sorted(names) == runs
@@ -155,13 +156,21 @@ def test_the_results_show_what_the_source_document_reports(cells: Path, tmp_path
     ]
     result = parfocal("train", cells, "--recipe", "leukemia-adam", *changes, "--out", tmp_path / "runs")
     assert result.returncode == 0, result.stderr
-    lines = [line for line in result.stdout.splitlines() if not line.startswith(("Warning", "Report", "Too few"))]
+    lines = [line for line in _skip_data_lines(result.stdout) if not line.startswith(("Warning", "Report", "Too few"))]
     lines = lines[: lines.index("")]
     heading, *rows = (line for line in lines if "optimistic" not in line)
     end = heading.index("reported") + len("reported")
     reported = {(row.split()[0], row.split()[2]): row[:end].split()[-1] for row in rows}
     assert reported[("resnet18", "test")] == "0.931"
     assert {reported[("resnet18", "valid")], reported[("resnet20", "test")]} == {"–"}
+
+
+def _skip_data_lines(output: str) -> list[str]:
+    """Return the lines of the output of `train` after those that say what was read, and what its groups are."""
+    rows, groups, *lines = output.splitlines()
+    assert " rows from " in rows
+    assert groups.startswith("Groups: ")
+    return lines
 
 
 def _write_external_data(folder: Path) -> Path:

@@ -43,7 +43,7 @@ def test_validation_shows_the_same_pixels_as_the_batches_of_the_trainer(cells: P
     dataset = parfocal.ImageDataset(cells, "valid", small_recipe)
     table = dataset.table
     store = prepare(table, small_recipe.images)
-    indices = store.get_positions(table)[table.get_positions("valid")]
+    indices = table.find_positions_in(store.index)[table.get_positions("valid")]
     labels = table.get_labels("valid")
     loader = BatchLoader(store.pixels, indices, labels, small_recipe.views, small_recipe.training, 64)
     expected, _ = next(iter(loader.eval_batches()))

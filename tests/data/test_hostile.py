@@ -57,6 +57,19 @@ def _build_png(width: int, height: int, rows: bytes = b"") -> bytes:
     )
 
 
+def _build_long_png() -> bytes:
+    """Return a small PNG whose data, 200 KB, unpacks to 200 MB."""
+    return _build_png(16, 16, bytes(200_000_000))
+
+
+def _build_tile_bomb(side: int, n_bytes: int = 256) -> bytes:
+    """Return a TIFF of 16×16 pixels in a tile that is larger, or that unpacks to more bytes than it has."""
+    body = zlib.compress(bytes(n_bytes))
+    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side), (324, 8)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (325, len(body))])
+    return struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + struct.pack("<H", 10) + entries + bytes(4)
+
+
 def _patch(name: str, position: int, layout: str, *values: int) -> bytes:
     """Return an example file with other values at a position."""
     data = bytearray(EXAMPLES[name].data)
@@ -135,7 +148,14 @@ BOMBS: dict[str, tuple[bytes, str]] = {
     "wide.bmp": (_patch("rgb.bmp", 18, "<iiHHI", 60_000, -60_000, 1, 8, 1), "declares 60000 × 60000 pixels"),
     "wide.webp": (_patch("animated.webp", 24, "<IH", 0xFFFFFF, 0xFFFF), "declares 16777216 × 16776961 pixels"),
     "wide.tif": (_patch_tiff(256, 2**31), "truncated"),
-    "wide.jpg": (_build_jpeg_of_size(65_500, 65_500) + bytes(9_000_000) + b"\xff\xd9", "declares 65500 × 65500 pixels"),
+    "wide.jpg": (
+        _build_jpeg_of_size(65_500, 65_500)[:-2] + bytes(9_000_000) + b"\xff\xd9",
+        "declares 65500 × 65500 pixels",
+    ),
+    "long.png": (_build_long_png(), "damaged: more image data than 16 × 16 pixels have"),
+    "tile.tif": (_build_tile_bomb(1 << 15), "a damaged TIFF, or of a kind that is not supported"),
+    "tiles.tif": (_build_tile_bomb(1 << 23), "a damaged TIFF, or of a kind that is not supported"),
+    "long.tif": (_build_tile_bomb(16, 200_000_000), "a damaged TIFF, or of a kind that is not supported"),
     "scans.jpg": (_build_jpeg_of_many_scans(), "a JPEG with more than 100 scans"),
     "flat.png": (_build_png(0, 5), "declares 0 × 5 pixels, so there is no image"),
     "flat.jpg": (_build_jpeg_of_size(46, 0), "declares 46 × 0 pixels, so there is no image"),

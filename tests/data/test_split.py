@@ -27,7 +27,7 @@ def _build_table(
         [str(patient) for patient in patients],
         [f"fold_{patient % n_folds}" if n_folds else "" for patient in patients],
     )
-    return Table(rows, ("a", "b"), ("0", "1"), "synthetic")
+    return Table(rows, ("a", "b"), ("0", "1"), "synthetic", groups_are="patients")
 
 
 @given(
@@ -100,7 +100,7 @@ def test_splits_of_an_earlier_run_are_copied(tmp_path: Path) -> None:
 
 
 def test_too_few_patients_are_an_error_with_their_number() -> None:
-    with pytest.raises(ParfocalError, match=r"only 1 groups \(patients\)"):
+    with pytest.raises(ParfocalError, match=r"only 1 patient in train"):
         split_table(_build_table(1, 10), SplitConfig(), seed=0)
-    with pytest.raises(ParfocalError, match=r"has 3 groups \(patients\), too few for folds=5"):
+    with pytest.raises(ParfocalError, match=r"has 3 patients, too few for folds=5"):
         split_table(_build_table(3, 10), SplitConfig(folds=5), seed=0)

@@ -27,7 +27,7 @@ def test_pixels_are_those_of_the_files_in_table_order(cells: Path) -> None:
     store = prepare(table, images)
     assert store.pixels.shape == (len(table), 32, 32, 3)
     assert not store.pixels[:].flags.writeable
-    for row, position in zip((0, 50, 75), store.get_positions(table)[[0, 50, 75]], strict=True):
+    for row, position in zip((0, 50, 75), table.find_positions_in(store.index)[[0, 50, 75]], strict=True):
         expected, info = prepare_image(Path(table.rows["path"].iloc[row]), images)
         np.testing.assert_array_equal(store.pixels[position], expected)
         assert store.index["digest"].iloc[position] == info.digest

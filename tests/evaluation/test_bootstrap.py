@@ -140,3 +140,21 @@ def test_intervals_contain_the_true_value_as_often_as_their_level_says() -> None
         contains_truth.append(low <= 0.8 <= high)
     # 95 % of 150 intervals, plus or minus two and a half standard errors. Over images they would be half as wide.
     assert 0.905 <= np.mean(contains_truth) <= 0.995
+
+
+def test_a_few_patients_that_dominate_a_metric_widen_its_interval() -> None:
+    samples = np.random.default_rng(0).normal(0.8, 0.05, 2000)
+    alike = np.where(np.arange(60) % 2, 0.79, 0.81)
+    # Two patients of opposite influence, so that the influences are not skewed in either case.
+    dominated = np.concatenate([[0.7, 0.9], np.full(58, 0.8)])
+    widths = [
+        np.ptp(BootstrapResult(0.8, jackknife, samples, 60).compute_interval() or ())
+        for jackknife in (alike, dominated)
+    ]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_the_calibration_error_has_no_interval() -> None:
+    predictions = _draw_predictions()
+    assert compute_metrics(predictions)["ece"] > 0
+    assert "ece" not in compute_intervals(ResampledMetrics(predictions), 100)

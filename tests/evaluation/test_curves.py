@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from parfocal.evaluation.bootstrap import draw_group_weights
 from parfocal.evaluation.curves import compute_precision_recall_curve, compute_roc_curve
-from parfocal.evaluation.predictions import Predictions
+from parfocal.evaluation.predictions import Predictions, index_groups
 
 
 def _draw_predictions(seed: int, n_images: int, n_groups: int, n_scores: int = 50) -> Predictions:
@@ -62,3 +63,24 @@ def test_with_only_one_true_class_there_is_no_curve() -> None:
     predictions = Predictions(drawn.ids, drawn.groups, np.zeros(10, dtype=np.int64), drawn.probabilities, drawn.classes)
     assert compute_roc_curve(predictions, 1) is None
     assert compute_precision_recall_curve(predictions, 0) is None
+
+
+def test_at_each_point_the_band_contains_95_percent_of_the_bootstrap_samples() -> None:
+    predictions = _draw_predictions(2, 2000, 60, 10_000)
+    curve = compute_roc_curve(predictions, 1, n_samples=300)
+    assert curve is not None
+    assert curve.low is not None
+    assert curve.high is not None
+    group_index = index_groups(predictions.groups)[1]
+    scores = predictions.probabilities[:, 1]
+    is_inside: list[np.ndarray] = []
+    for weights in draw_group_weights(len(set(predictions.groups)), range(300), seed=0):
+        rates, sensitivity, _ = roc_curve(
+            predictions.truth, scores, sample_weight=weights[group_index].astype(float), drop_intermediate=False
+        )
+        sample = np.interp(curve.x, rates, sensitivity)
+        is_inside.append((curve.low <= sample + 1e-9) & (sample <= curve.high + 1e-9))
+    shares = np.mean(is_inside, axis=0)
+    assert shares.min() > 0.945
+    # Where all positive images are found, all samples are equal.
+    assert np.median(shares[curve.high < 1]) < 0.965

@@ -1,5 +1,7 @@
 """The decisions of validation are kept in one file, and a new kind of decision is one class."""
 
+import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +15,7 @@ from parfocal.evaluation import decision as decision_module
 from parfocal.evaluation.decision import DECISIONS, Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.metrics import compute_metrics
+from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.patients import FellowEyes
 from parfocal.evaluation.predictions import Predictions
@@ -78,9 +81,78 @@ def test_a_loaded_decision_equals_the_saved_one(tmp_path: Path) -> None:
     assert Decision.load(tmp_path / "missing.json") == Decision()
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(
-        ParfocalError, match=r"not a decision file of this version\. Write it again with `parfocal eval"
+        ParfocalError,
+        match=r"not a decision file of this version\. Delete it and manifest\.json, then run `parfocal eval",
     ):
         Decision.load(tmp_path / "other.json")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature.value", -1),
+        ("temperature.value", 0),
+        ("temperature.value", NAN),
+        ("temperature.value", float("inf")),
+        ("operating_point.criterion", "luck"),
+        ("operating_point.target", 1.5),
+        ("operating_point.thresholds", [0.4, 0.6]),
+        ("operating_point.thresholds", [-0.1]),
+        ("operating_point.thresholds", [1.1]),
+        ("operating_point.thresholds", []),
+        ("operating_point.referable", -1),
+        ("referral.coverage", 1),
+        ("referral.min_probability", 1.1),
+        ("referral.min_probability", NAN),
+        ("ood.mean", [0.0]),
+        ("ood.max_deviation", -1),
+        ("fellow_eyes.weight", 1.1),
+        ("tta", "d5"),
+        ("n_images", -1),
+    ],
+)
+def test_a_value_out_of_bounds_is_an_error_that_names_file_key_and_value(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    path = tmp_path / "decision.json"
+    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
+    content: Any = decision.as_dict()
+    section, _, name = key.rpartition(".")
+    (content[section] if section else content)[name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ParfocalError, match=re.escape(f"{path}: {key} is {value!r}: ")):
+        Decision.load(path)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "fault"),
+    [([1.5, 0.5], "thresholds between grades must not decrease"), ([0.5, NAN], "thresholds.1 is nan")],
+)
+def test_thresholds_between_grades_are_finite_and_in_order(tmp_path: Path, thresholds: list[float], fault: str) -> None:
+    path = tmp_path / "decision.json"
+    content = Decision((OperatingPoint("kappa", 0.0, (0.5, 0.5, 1.5)),)).as_dict()
+    path.write_text(json.dumps(content))
+    assert Decision.load(path).as_dict() == content
+    content["operating_point"]["thresholds"] = thresholds
+    path.write_text(json.dumps(content))
+    with pytest.raises(ParfocalError, match=fault):
+        Decision.load(path)
+
+
+@pytest.mark.parametrize(
+    ("point", "fault"),
+    [
+        (OperatingPoint("kappa", 0.0, (0.5, 1.5)), "thresholds has 2 values"),
+        (OperatingPoint("cost", 5.0, (0.5,), 4), "referable is 4"),
+        (OperatingPoint("cost", 5.0, (0.5,)), "referable is 0"),
+    ],
+)
+def test_an_operating_point_must_fit_the_classes(point: OperatingPoint, fault: str) -> None:
+    with pytest.raises(ParfocalError, match=rf"decision\.json: operating_point\.{fault}, which does not fit 4 classes"):
+        Decision((point,)).check_classes(4, Path("decision.json"))
 
 
 def test_an_option_stays_until_it_is_turned_off() -> None:

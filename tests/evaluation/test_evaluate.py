@@ -14,6 +14,7 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE
+from tests.evaluation.trained_run import rewrite_file
 from tests.evaluation.trained_run import trained as trained
 from tests.report.read_report import read_report
 
@@ -136,12 +137,12 @@ def test_the_test_split_has_no_influence_on_the_decision(trained: Path) -> None:
     run = Run(trained / "runs" / "plain20")
     before = run.decision_path.read_bytes()
     table = run.table_path.read_text()
-    run.table_path.write_text(table.replace(",test,", ",train,"))
+    rewrite_file(run.table_path, table.replace(",test,", ",train,"))
     try:
         parfocal.evaluate(run.folder)
         assert run.decision_path.read_bytes() == before
     finally:
-        run.table_path.write_text(table)
+        rewrite_file(run.table_path, table)
         parfocal.evaluate(run.folder)
 
 
@@ -151,11 +152,12 @@ def test_a_run_without_a_decision_file_can_be_evaluated(trained: Path) -> None:
     text = recipe.read_text()
     recipe.write_text(text[: text.index("evaluation:")])
     run.decision_path.unlink()
+    (run.folder / "manifest.json").unlink()
     try:
         parfocal.evaluate(run.folder)
         assert run.decision_path.is_file()
     finally:
-        recipe.write_text(text)
+        rewrite_file(recipe, text)
 
 
 def test_the_best_test_accuracy_of_all_epochs_is_kept_apart_from_the_test_result(cells: Path, tmp_path: Path) -> None:

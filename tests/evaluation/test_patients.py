@@ -57,14 +57,14 @@ def test_the_worst_grade_of_a_single_image_is_its_own() -> None:
 
 def test_patients_have_metrics_if_one_has_several_images() -> None:
     truth = [1, 0, 1, 1, 1]
-    patients = evaluate_split(make_predictions(truth, PROBABILITIES, GROUPS), EvaluationConfig())["patients"]
+    patients = evaluate_split(make_predictions(truth, PROBABILITIES, GROUPS), EvaluationConfig())["by_group"]
     assert patients["excluded"] == 1
     assert patients["mean"]["count"] == 1
     assert patients["vote"]["accuracy"] == 1
     assert patients["mean"]["accuracy"] == 0
-    assert "patients" not in evaluate_split(make_predictions(truth, PROBABILITIES), EvaluationConfig())
+    assert "by_group" not in evaluate_split(make_predictions(truth, PROBABILITIES), EvaluationConfig())
     only_excluded = evaluate_split(make_predictions([0, 1], np.eye(2), ["a", "a"]), EvaluationConfig())
-    assert only_excluded["patients"] == {"excluded": 1}
+    assert only_excluded["by_group"] == {"excluded": 1}
 
 
 def test_intervals_are_drawn_over_patients() -> None:

@@ -19,6 +19,7 @@ from parfocal.evaluation.predict import split_runs_and_images
 from parfocal.evaluation.predictions import Predictions
 from parfocal.run import Run
 from tests.cells import write_image
+from tests.evaluation.trained_run import rewrite_file
 from tests.evaluation.trained_run import trained as trained
 
 PROBABILITIES = ["probability:normal", "probability:blast"]
@@ -111,7 +112,7 @@ def test_predictions_in_bf16_are_close_to_those_in_float32(
     monkeypatch.setattr(inference, "OpenVinoNetwork", compile_with)
     shutil.copytree(run.folder, tmp_path / "bf16")
     recipe = tmp_path / "bf16" / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("precision: float32", "precision: bf16"))
+    rewrite_file(recipe, recipe.read_text().replace("precision: float32", "precision: bf16"))
     result = parfocal.predict(recipe.parent, [trained / "cells" / "resnet_18_test.csv"], tmp_path / "out.csv")
     rows = pd.read_csv(result.path)[PROBABILITIES]
     np.testing.assert_allclose(rows, _read_evaluated(run)[PROBABILITIES], atol=0.03)
@@ -120,13 +121,10 @@ def test_predictions_in_bf16_are_close_to_those_in_float32(
 
 
 def test_a_run_without_a_decision_file_can_predict(trained: Path, tmp_path: Path) -> None:
-    run = Run(trained / "runs" / "resnet20")
-    content = run.decision_path.read_bytes()
+    run = Run(shutil.copytree(trained / "runs" / "resnet20", tmp_path / "resnet20"))
     run.decision_path.unlink()
-    try:
-        result = parfocal.predict(run.folder, [trained / "cells" / "resnet_18_test.csv"], tmp_path / "out.csv")
-    finally:
-        run.decision_path.write_bytes(content)
+    (run.folder / "manifest.json").unlink()
+    result = parfocal.predict(run.folder, [trained / "cells" / "resnet_18_test.csv"], tmp_path / "out.csv")
     evaluated = Predictions.load(run.predictions_path("test"))
     rows = pd.read_csv(result.path)
     assert list(rows.columns) == ["id", "predicted", *PROBABILITIES]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import parfocal
+from parfocal.manifest import write_listed_file
 from tests.cells import SMALL_RECIPE, draw_cells
 
 
@@ -17,3 +18,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cells = draw_cells(folder / "cells", valid=24)
         parfocal.train(cells, out=folder / "runs", **{**SMALL_RECIPE, "model": ["resnet20", "plain20"]})
     return folder
+
+
+def rewrite_file(path: Path, text: str) -> None:
+    """Write a file of a run, and its checksum in the manifest."""
+    with write_listed_file(path) as temporary_path:
+        temporary_path.write_text(text)

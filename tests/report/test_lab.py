@@ -1,12 +1,17 @@
 """The lab report has the headings of the assignment, facts filled in, and marked passages for the author."""
 
+import html
 import re
+import shlex
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from markdown_it import MarkdownIt
 
 from parfocal.report.lab import write_lab_report
 from tests.evaluation.trained_run import trained
+from tests.report.hostile_run import CLASS_NAME, DATA_FOLDER, RUN_NAME, SOURCE, make_hostile_run
 
 __all__ = ["trained"]
 
@@ -59,3 +64,20 @@ def test_facts_are_filled_in_and_passages_for_the_author_are_marked(report: Path
     for block in re.split(r"\n\s*\n", text):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1
+
+
+def test_names_cannot_add_markup_or_commands(trained: Path, tmp_path: Path) -> None:
+    run = make_hostile_run(trained / "runs" / "resnet20", tmp_path / "a ``` b")
+    page = write_lab_report([run], tmp_path / "lab.md").report_path
+    assert page is not None
+    text = page.read_text(encoding="utf-8")
+    rendered = MarkdownIt("commonmark").enable("table").render(text)
+    assert re.findall(r"<(?:h[1-6])>", rendered) == ["<h1>", *(f"<h{line.index(' ')}>" for line in HEADINGS)]
+    assert not re.search(r"<(script|b|a)\b|<img src=\"(?!figures/)", rendered)
+    for name in (RUN_NAME, CLASS_NAME, " ".join(SOURCE.split())):
+        assert html.escape(name, quote=False) in rendered.replace("&quot;", '"')
+    for path in re.findall(r'<img src="(.+?)"', rendered):
+        assert (tmp_path / unquote(html.unescape(path))).is_file()
+    commands = [html.unescape(block) for block in re.findall(r'<code class="language-sh">(.+?)</code>', rendered, re.S)]
+    assert Path(shlex.split(commands[0])[2]).resolve() == run.folder
+    assert shlex.split(commands[1])[2] == DATA_FOLDER

@@ -11,7 +11,7 @@ import pytest
 from parfocal.evaluation.predictions import Predictions
 from parfocal.report.mistakes import find_most_confident_mistakes, find_most_confused_pairs, load_mistakes
 from parfocal.run import Run
-from tests.evaluation.trained_run import trained
+from tests.evaluation.trained_run import rewrite_file, trained
 from tests.report.read_report import read_report
 
 __all__ = ["trained"]
@@ -85,7 +85,7 @@ def test_changed_predictions_have_other_mistakes(run: Run) -> None:
 def test_a_missing_image_has_the_reason_instead(run: Run) -> None:
     rows = pd.read_csv(run.table_path, dtype=str, keep_default_na=False)
     rows["path"] = rows["path"].str.replace("/test/", "/gone/")
-    rows.to_csv(run.table_path, index=False)
+    rewrite_file(run.table_path, rows.to_csv(index=False))
     content = load_mistakes(run)
     assert {entry["reason"] for entry in content["mistakes"]} == {"the file is missing"}
     assert {entry["image"] for entry in content["mistakes"]} == {""}

@@ -1,6 +1,7 @@
 """The report: self-contained, clear about what selected what, and built without the networks."""
 
 import base64
+import html
 import re
 import shutil
 from dataclasses import replace
@@ -19,10 +20,12 @@ from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.patients import FellowEyes
 from parfocal.recipe import load_recipe
+from parfocal.report.live import write_live_page
 from parfocal.report.report import find_best_run
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE, draw_cells
 from tests.evaluation.make_predictions import make_predictions
+from tests.report.hostile_run import CLASS_NAME, RUN_NAME, make_hostile_run
 from tests.report.read_report import read_report
 
 
@@ -81,6 +84,15 @@ def test_it_names_the_selection_and_the_majority_class_baseline(runs: Path) -> N
     assert "<b>odd" not in page
 
 
+def test_it_opens_with_the_answer(runs: Path) -> None:
+    header = read_report(runs).partition("<header>")[2].partition("</header>")[0]
+    best = find_best_run(open_runs([runs])).name
+    assert re.search(rf"<h1>.*{best}.*</h1>", header)
+    assert re.search(r"<strong>.*[01]\.\d{3}", header)
+    assert "Always predicting the largest class would score 50.0% accuracy." in header
+    assert "too few patients to test it" in header
+
+
 def test_an_alarm_that_ended_before_the_best_epoch_is_not_at_the_top(runs: Path, tmp_path: Path) -> None:
     run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
     for best_epoch, is_at_top in ((2, False), (1, True)):
@@ -123,13 +135,13 @@ def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, 
     graded_metrics = evaluate_split(predictions, config, decision)
     metrics = run.read_metrics()
     metrics["test"]["operating_point"] = graded_metrics["operating_point"]
-    metrics["test"].pop("patients", None)
+    metrics["test"].pop("by_group", None)
     run.write_metrics(metrics)
     (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", read_report(run.folder))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
     assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
     assert cells[-2:] == ["–", "–"]
-    metrics["test"]["patients"] = {"excluded": 3}
+    metrics["test"]["by_group"] = {"excluded": 3}
     metrics["test"].pop("operating_point")
     run.write_metrics(metrics)
     page = read_report(run.folder)
@@ -216,3 +228,17 @@ def test_runs_that_cannot_be_compared_are_an_error(runs: Path, tmp_path: Path) -
     other.write_environment(environment)
     with pytest.raises(ParfocalError, match="The runs have different classes"):
         parfocal.compare([other.folder, runs / "plain20"])
+
+
+def test_names_cannot_add_markup_to_a_page_or_a_notebook(runs: Path, tmp_path: Path) -> None:
+    run = make_hostile_run(runs / "resnet20", tmp_path / "runs")
+    comparison = parfocal.compare([run], tmp_path / "report.html")
+    live = write_live_page([run], tmp_path / "live.html").read_text(encoding="utf-8")
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for page in (report, live):
+        (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="(.+?)">', page)
+        assert html.unescape(policy).startswith("default-src 'none';")
+    for text in (report, live, comparison._repr_html_(), run._repr_html_()):
+        assert html.escape(RUN_NAME) in text
+        assert not re.search(r"<script|<b>|<img src=x", text)
+    assert html.escape(CLASS_NAME) in report

@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parfocal.evaluation.predictor import PredictedBatch, Predictor, PreparedViews
 from parfocal.serving.examples import EXAMPLE_TITLES
 from parfocal.serving.limits import Limits
 from parfocal.serving.server import serve_in_background
@@ -52,6 +54,23 @@ def test_one_image_is_sent_as_the_body(client: httpx.Client, image: bytes) -> No
     assert first["positive"] == (first["label"] == "blast")
     assert isinstance(first["referred"], bool)
     assert (second["positive"], second["referred"]) == (None, None)
+
+
+def test_a_probability_that_is_not_finite_is_an_error_that_says_so(
+    client: httpx.Client, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Predictor.predict
+
+    def predict(self: Predictor, images: list[PreparedViews]) -> PredictedBatch:
+        batch = original(self, images)
+        return replace(batch, probabilities=batch.probabilities * np.nan)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    for address in ("v1/predict", "v1/explain"):
+        reason = _expect_error(client.post(address, content=image), 500)
+        assert reason == "resnet20 gives a probability that is not finite (NaN). Train it again."
+    monkeypatch.undo()
+    assert client.post("v1/predict", content=image).status_code == 200
 
 
 def test_several_images_are_sent_as_a_form_and_names_are_returned_unchanged(client: httpx.Client, image: bytes) -> None:
@@ -207,7 +226,9 @@ def test_health_and_metrics_are_reported(client: httpx.Client, image: bytes) -> 
 def test_reports_may_not_run_scripts(client: httpx.Client) -> None:
     response = client.get("runs/resnet20")
     assert "<title>" in response.text
-    assert response.headers["content-security-policy"].endswith("; sandbox")
+    policy = response.headers["content-security-policy"]
+    assert policy.endswith("; sandbox")
+    assert "frame-ancestors 'none'" in policy
     assert _expect_error(client.get("runs/plain20"), 404).startswith("plain20 has no report yet.")
     assert _expect_error(client.get("runs/..%2f..%2fetc"), 404)
 
@@ -237,6 +258,7 @@ def test_every_response_has_security_headers(client: httpx.Client, address: str)
     headers = client.get(address).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'; script-src 'self'; style-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
@@ -249,6 +271,27 @@ def test_other_host_names_and_other_sites_are_rejected(client: httpx.Client, ima
     assert client.get("v1/models", headers={"host": "localhost:8000"}).status_code == 200
     foreign = client.post("v1/predict", content=image, headers={"sec-fetch-site": "cross-site"})
     assert _expect_error(foreign, 403) == "Requests from pages of other sites are not allowed."
+
+
+def test_the_origin_decides_where_a_browser_does_not_send_sec_fetch_site(client: httpx.Client, image: bytes) -> None:
+    own = str(client.base_url).rstrip("/")
+    for origin in ("http://evil.example", "http://127.0.0.1:1", "http://localhost", "null", "", f"{own}.evil.example"):
+        for path in ("v1/predict", "v1/explain", "v1/session"):
+            foreign = client.post(path, content=image, headers={"origin": origin})
+            assert _expect_error(foreign, 403) == "Requests from pages of other sites are not allowed.", origin
+    assert client.post("v1/predict", content=image, headers={"origin": own.upper()}).status_code == 200
+    for site, status in (("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)):
+        response = client.post("v1/predict", content=image, headers={"sec-fetch-site": site, "origin": own})
+        assert response.status_code == status, site
+
+
+def test_health_names_no_networks_without_the_token(runs: list[Path]) -> None:
+    with serve_in_background(runs[:1], token=TOKEN) as address:
+        for headers in ({}, {"authorization": f"Bearer {TOKEN}x"}):
+            response = httpx.get(f"{address}healthz", headers=headers)
+            assert (response.status_code, response.json()) == (200, {"status": "ok"})
+        health = httpx.get(f"{address}healthz", headers={"authorization": f"Bearer {TOKEN}"}).json()
+        assert health == {"status": "ok", "networks": ["resnet20"], "waiting": 0}
 
 
 def test_with_a_token_all_requests_need_it(runs: list[Path], image: bytes) -> None:

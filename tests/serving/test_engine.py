@@ -1,5 +1,6 @@
 """The engine predicts the same as `predict`, in batches, within its limits, and loses no image."""
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -13,6 +14,7 @@ from PIL import Image
 
 import parfocal
 from parfocal.data.decode import ImageInfo, Pixels, prepare_image
+from parfocal.data.image_header import read_header
 from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.evaluation.ensemble import build_ensemble
 from parfocal.evaluation.predictions import Predictions
@@ -20,6 +22,7 @@ from parfocal.evaluation.predictor import PredictedBatch, Predictor, PreparedVie
 from parfocal.run import Run
 from parfocal.schema import ImagesConfig
 from parfocal.serving.engine import Engine
+from parfocal.serving.heatmaps import Explainer
 from parfocal.serving.limits import Limits, RequestError
 from tests.data.example_files import encode_with_pillow
 
@@ -155,6 +158,41 @@ def test_large_images_are_read_and_huge_ones_rejected(runs: list[Path]) -> None:
     with pytest.raises(UnreadableImageError, match="declares 3000 × 3100 pixels, more than 9 million"):
         second.result()
     engine.close()
+
+
+def test_small_images_do_not_wait_for_large_ones(
+    engine: Engine, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode_large = Event()
+
+    def prepare_slowly(source: bytes, config: ImagesConfig) -> tuple[Pixels, ImageInfo]:
+        if read_header(source).width > 1000:
+            assert decode_large.wait(60)
+        return prepare_image(source, config)
+
+    monkeypatch.setattr("parfocal.evaluation.predictor.prepare_image", prepare_slowly)
+    monkeypatch.setattr("parfocal.serving.heatmaps.prepare_image", prepare_slowly)
+    explainer = Explainer(engine.decoding)
+    network = engine.networks["plain20"]
+    small = images["./new_dataset/test/0.bmp"]
+    large, medium = (encode_with_pillow(Image.new("L", (3000, side)), "PNG") for side in (2900, 2000))
+
+    async def explain() -> None:
+        waiting = [asyncio.create_task(explainer.compute_maps(large, network)) for _ in range(12)]
+        try:
+            assert await asyncio.wait_for(explainer.compute_maps(small, network), 30)
+        finally:
+            decode_large.set()
+            await asyncio.gather(*waiting)
+
+    futures = engine.submit([large] * 12 + [medium] * 12)
+    try:
+        assert engine.submit([small])[0].result(30)
+        asyncio.run(explain())
+    finally:
+        decode_large.set()
+    assert all(future.result() for future in futures)
+    assert engine.n_waiting == 0
 
 
 def test_an_ensemble_is_one_network_and_a_folder_stands_for_its_runs(

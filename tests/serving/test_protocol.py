@@ -114,7 +114,9 @@ def test_an_invalid_http_request_is_rejected(site: str) -> None:
     ):
         with _connect(site) as connection:
             connection.sendall(nonsense)
-            assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+            response = connection.recv(65536)
+            assert response.startswith(b"HTTP/1.1 400")
+            assert b"frame-ancestors 'none'" in response
 
 
 def test_a_flood_of_requests_is_answered_or_rejected_and_memory_is_returned(

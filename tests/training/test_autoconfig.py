@@ -1,5 +1,6 @@
 """The recipe `auto`: each choice follows from the fingerprint, the user's values are kept, and the plan is saved."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 import parfocal
 from parfocal.errors import UsageError
 from parfocal.models.architectures import ARCHITECTURES
 from parfocal.recipe import list_keys, load_recipe
-from parfocal.training.autoconfig import SET_BY_USER, plan_from_fingerprint, plan_variants
+from parfocal.training.autoconfig import SET_BY_USER, Plan, plan_from_fingerprint, plan_variants
 from parfocal.training.fingerprint import Fingerprint
 
 CELLS = Fingerprint(
@@ -231,6 +233,15 @@ def test_a_plan_suits_the_data_and_gives_reasons(cells: Path) -> None:
     markdown = plan.to_markdown()
     assert "| `epochs` | 3 | set by you |" in markdown
     assert "| `stem` | small |" in markdown
+
+
+def test_names_cannot_add_markup_to_a_plan() -> None:
+    reasons = (("oversample", "<b>", "![x](http:y) is | rare"),)
+    text = Plan(load_recipe(None).model_copy(update={"about": "# <script>"}), reasons).to_markdown()
+    rendered = MarkdownIt("commonmark").enable("table").render(text)
+    assert "<p># &lt;script&gt;</p>" in rendered
+    assert "<td>![x](http:y) is | rare</td>" in rendered
+    assert not re.search(r"<(b|img|script)\b", rendered)
 
 
 def test_the_users_split_is_the_split_that_is_measured(cells: Path) -> None:

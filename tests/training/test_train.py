@@ -20,10 +20,12 @@ from parfocal.evaluation.predictions import Predictions
 from parfocal.models.checkpoints import read_tensors
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import load_recipe
+from parfocal.training import environment as environment_module
 from parfocal.training import train as train_module
 from parfocal.training import trainer
 from parfocal.training.train import validate_feasible, validate_select
 from tests.cells import SMALL_RECIPE
+from tests.report.read_report import read_report
 from tests.training.resuming import assert_identical_runs, call_at_step
 
 FINAL_MAP_1X1: dict[str, Any] = {"model": "resnet18", "crop_size": 32}
@@ -97,6 +99,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cells: Pat
     first, same, other = weights
     assert all(same[key].equal(value) for key, value in first.items())
     assert not other["conv1.weight"].equal(first["conv1.weight"])
+
+
+def test_drawing_the_test_curve_changes_no_weight(cells: Path, tmp_path: Path) -> None:
+    runs = [parfocal.train(cells, out=tmp_path / str(on), test_curve=on, **SMALL_RECIPE)[0] for on in (False, True)]
+    without, with_curve = (read_tensors(run.weights_path)[0] for run in runs)
+    assert all(with_curve[key].equal(value) for key, value in without.items())
+    assert runs[0].read_metrics()["best_epoch"] == runs[1].read_metrics()["best_epoch"]
 
 
 def test_networks_that_are_compared_share_everything_else(cells: Path, tmp_path: Path) -> None:
@@ -209,7 +218,7 @@ def test_a_finished_run_stays_as_it_is_and_a_resumed_one_records_its_environment
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **{**SMALL_RECIPE, "epochs": 1})
     environment = run.read_environment()
     before = modification_times()
-    monkeypatch.setattr(train_module, "__version__", "another version")
+    monkeypatch.setattr(environment_module, "__version__", "another version")
     parfocal.train(cells, out=tmp_path / "runs", resume=True, save_every=3)
     assert modification_times() == before
     (run.folder / "metrics.json").unlink()
@@ -258,6 +267,7 @@ def test_a_bad_image_stops_training_unless_its_fault_is_waived(
     assert "./new_dataset/train/5.bmp" not in run.table_path.read_text()
     findings = {finding["code"]: finding for finding in run.read_environment()["data"]["findings"]}
     assert f"Waived by allow={code}" in findings[code]["message"]
+    assert f"Checks that the recipe waives: {code}." in read_report(run)
 
 
 @pytest.mark.parametrize("fault", ["missing", "corrupt"])
@@ -290,6 +300,25 @@ def test_training_that_diverges_names_the_images_and_what_to_change(cells: Path,
     with pytest.raises(ParfocalError, match=r"diverged in epoch 1, step \d"):
         parfocal.train(cells, out=tmp_path / "high", **{**SMALL_RECIPE, "learning_rate": 1e4})
     assert not (tmp_path / "runs" / "resnet20" / "last.ckpt").exists()
+
+
+def test_training_that_diverges_later_keeps_its_last_checkpoint(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**SMALL_RECIPE, "epochs": 2}
+    (complete,) = parfocal.train(cells, out=tmp_path / "complete", **changes)
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def diverge() -> None:
+        monkeypatch.setattr(torch.nn.functional, "cross_entropy", lambda *args, **kw: cross_entropy(*args, **kw) * 1e9)
+
+    n_steps = -(-complete.read_environment()["data"]["rows"]["train"] // complete.recipe.training.batch_size)
+    call_at_step(n_steps + 2, diverge, monkeypatch)
+    with pytest.raises(ParfocalError, match="diverged in epoch 2, step 2"):
+        parfocal.train(cells, out=tmp_path / "runs", **changes)
+    monkeypatch.undo()
+    (resumed,) = parfocal.train(cells, out=tmp_path / "runs", resume=True)
+    assert_identical_runs(resumed.folder, complete.folder)
 
 
 def test_early_stopping_ends_a_run_and_resuming_adds_nothing(cells: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from parfocal.commands import (
     synthesize,
     train,
 )
+from parfocal.commands.flags import FlagCommand
 from parfocal.errors import ParfocalError
 
 app = typer.Typer(
@@ -68,7 +69,7 @@ COMMANDS = (
     recipes,
 )
 for command in COMMANDS:
-    app.command()(getattr(command, command.__name__.rpartition(".")[2]))
+    app.command(cls=FlagCommand)(getattr(command, command.__name__.rpartition(".")[2]))
 
 
 def main() -> None:

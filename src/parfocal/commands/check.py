@@ -26,6 +26,7 @@ def check(
     from parfocal.commands.tables import print_table
     from parfocal.data.checks import apply_waivers
     from parfocal.data.checks import check as find_problems
+    from parfocal.data.grouping import describe_groups
     from parfocal.data.split import read_and_split
     from parfocal.io import write_json
     from parfocal.recipe import load_recipe, parse_changes
@@ -35,6 +36,7 @@ def check(
     table = read_and_split(data, loaded)
     findings = apply_waivers(find_problems(table, loaded.images, loaded.seed), loaded.data.allow)
     typer.echo(f"{len(table)} rows from {table.source}.")
+    typer.echo(describe_groups(table))
     rows = [(finding.severity, finding.code, f"{finding.message} {finding.remedy}".strip()) for finding in findings]
     print_table("severity", "code", "finding", rows=rows)
     if out:

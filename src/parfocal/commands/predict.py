@@ -24,8 +24,8 @@ def predict(
 ) -> None:
     """Predict new images and write a CSV with the class, the probabilities and the flags (positive, referred, unusual).
 
-    The probabilities of all runs are averaged. If some images cannot be read, the command lists them with the
-    reasons, writes the rest, and exits with 1.
+    The probabilities of all runs are averaged. If some images cannot be read or predicted, the command lists them
+    with the reasons, writes the rest, and exits with 1.
 
     Example: `parfocal predict runs/demo/resnet18 cells/ -o cells.csv`
     """
@@ -43,5 +43,7 @@ def predict(
         typer.echo(f"{name.capitalize()}: {count}")
     for name, reason in result.unreadable.items():
         typer.echo(f"Not read: {name}: {reason}", err=True)
-    if result.unreadable:
+    for name in result.not_finite:
+        typer.echo(f"Not predicted: {name}: a probability is not finite (NaN). Train the network again.", err=True)
+    if result.unreadable or result.not_finite:
         raise typer.Exit(1)

@@ -23,6 +23,13 @@ def serve(
 
     Example: `parfocal serve runs/demo`
     """
+    from parfocal.serving.server import MissingTokenError
     from parfocal.serving.server import serve as serve_runs
 
-    serve_runs(runs, host, port, token)
+    try:
+        serve_runs(runs, host, port, token)
+    except MissingTokenError as error:
+        raise MissingTokenError(
+            f"{error} To create a token and run the command again: "
+            "export PARFOCAL_TOKEN=$(openssl rand -hex 16); echo $PARFOCAL_TOKEN"
+        ) from None

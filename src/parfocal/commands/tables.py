@@ -10,6 +10,7 @@ from rich.table import Table
 
 from parfocal.errors import join_limited
 from parfocal.evaluation.compare import Comparison
+from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.summary import (
     TABLE_METRICS,
     MetricValue,
@@ -40,8 +41,8 @@ _TEXT_COLUMNS = {
     "predicted", "reason", "source", "split", "trains", "tta", "unit", "value",
 }  # fmt: skip
 _FOOTNOTE = (
-    "The 95 % confidence intervals are bootstrapped over groups, which are patients if the data names them. Intervals "
-    "and p-values reflect the choice of images, not the randomness of training. Compare several seeds for that."
+    "The 95 % confidence intervals are bootstrapped over {groups}. Intervals and p-values reflect the choice of "
+    "images, not the randomness of training. Compare several seeds for that."
 )
 
 
@@ -110,18 +111,26 @@ def print_comparison(runs: Sequence[Run], comparison: Comparison) -> None:
 def print_compared_results(comparison: Comparison) -> None:
     """Print the results of each group of runs: mean and standard deviation if a group has more than one run."""
     metrics = select_table_metrics(comparison)
+    has_groups = comparison.groups_are != "images"
     rows = [
         (
             f"{result.name} ({len(result.runs)} runs)" if len(result.runs) > 1 else result.name,
             str(result.n_images),
-            str(result.n_groups),
+            *([str(result.n_groups)] if has_groups else []),
             *(str(result.metrics[metric]) for metric in metrics),
             f"{result.majority_accuracy:.3f}",
         )
         for result in comparison.results
     ]
     headings = [HEADINGS[metric] for metric in metrics]
-    print_table(f"on {comparison.split}", "images", "groups", *headings, "majority", rows=rows)
+    print_table(
+        f"on {comparison.split}",
+        "images",
+        *([comparison.groups_are] if has_groups else []),
+        *headings,
+        "majority",
+        rows=rows,
+    )
 
 
 def print_differences(comparison: Comparison) -> None:
@@ -145,14 +154,17 @@ def print_differences(comparison: Comparison) -> None:
         if difference.metric in metrics
     ]
     print_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significant", rows=rows)
-    show(_FOOTNOTE)
+    show(_FOOTNOTE.format(groups=comparison.groups_are))
 
 
 def print_decisions(runs: Sequence[Run]) -> None:
-    """Print the results at operating points, of referral, and of combining a patient's images, if they were chosen."""
+    """Print the results at operating points, of referral and of combined eyes, if chosen, and what each run fitted."""
     _print_decision_tables(
         (run.name, split, metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()
     )
+    for run in runs:
+        show()
+        show(f"Fitted on the validation images by {run.name}: {' '.join(Decision.load(run.decision_path).describe())}")
 
 
 def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
@@ -189,6 +201,7 @@ def print_external_results(metrics_by_run: Mapping[str, Mapping[str, Any]]) -> N
     first = next(iter(metrics_by_run.values()))
     show(f"Evaluated on {first['source']}")
     data = Path(first["data"]).name
-    if few_groups := format_few_groups((data, metrics) for metrics in metrics_by_run.values()):
+    named_metrics = [(data, metrics) for metrics in metrics_by_run.values()]
+    if few_groups := format_few_groups(first["groups_are"], named_metrics):
         show(few_groups)
     _print_decision_tables((run, data, metrics) for run, metrics in metrics_by_run.items())

@@ -57,6 +57,7 @@ def train(
                 resume=resume,
                 after_epoch=make_live_callback(),
                 allow_code=allow_code or (),
+                show_line=typer.echo,
                 **values,
             )
     except KeyboardInterrupt:

@@ -7,15 +7,15 @@ faulty.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, read_image
+from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, open_image
+from parfocal.data.finding import SEVERITIES, Finding, Severity
 from parfocal.data.layouts.image_finder import find_images
 from parfocal.data.near_duplicates import find_near_duplicates, perceptual_hash
 from parfocal.data.parallel import catch_unreadable, map_ordered
@@ -23,34 +23,13 @@ from parfocal.data.shortcuts import ALL_FEATURES, SHORTCUT_FEATURES, compute_sho
 from parfocal.data.store import Store, prepare
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import ParfocalError, join_limited
+from parfocal.groups import SINGULAR
 from parfocal.progress import print_line
 from parfocal.recipe import Recipe
 from parfocal.schema import ALLOWABLE_FINDINGS, ImagesConfig
 
 _MIN_MAJORITY_SHARE = 0.6
 """Accuracy is misleading, and the note on the classes says so, if the largest class has at least this share."""
-
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-"""The most severe first."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A problem or a fact of a data set: its code, a message, the ids of the images, and the remedy.
-
-    Training does not start with an error; a warning is printed; a note appears in the report of the check only.
-    """
-
-    severity: Severity
-    code: str
-    message: str
-    ids: tuple[str, ...] = ()
-    remedy: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
 
 
 def make_error(code: str, message: str, ids: Iterable[str], remedy: str) -> Finding:
@@ -109,8 +88,8 @@ class PreparedData:
     findings: tuple[Finding, ...]
 
 
-def check_and_prepare(table: Table, recipe: Recipe) -> PreparedData:
-    """Check and prepare a table.
+def check_and_prepare(table: Table, recipe: Recipe, show_line: Callable[[str], object] = print_line) -> PreparedData:
+    """Check and prepare a table; `show_line` shows every warning.
 
     Raise a ParfocalError for errors that the recipe does not accept (`allow`); leave out the missing and unreadable
     images that it accepts.
@@ -118,16 +97,21 @@ def check_and_prepare(table: Table, recipe: Recipe) -> PreparedData:
     allow = recipe.data.allow
     table_findings = apply_waivers(check_table(table), allow)
     raise_errors(table_findings)
+    # Before the pixels are prepared, which can take minutes.
+    _show_warnings(table_findings, show_line)
     table = _drop_waived_rows(table, table_findings, "missing_files", allow)
     store = prepare(table, recipe.images)
     pixel_findings = apply_waivers(check_pixels(table, store.index), allow)
     raise_errors(pixel_findings)
     table = _drop_waived_rows(table, pixel_findings, "unreadable_images", allow)
-    findings = (*table_findings, *pixel_findings)
+    _show_warnings(pixel_findings, show_line)
+    return PreparedData(table, store, (*table_findings, *pixel_findings))
+
+
+def _show_warnings(findings: Iterable[Finding], show_line: Callable[[str], object]) -> None:
     for finding in findings:
         if finding.severity == "warning":
-            print_line(f"Warning: {finding.message}")
-    return PreparedData(table, store, findings)
+            show_line(f"Warning: {finding.message} {finding.remedy}".rstrip())
 
 
 def _drop_waived_rows(table: Table, findings: list[Finding], code: str, allow: tuple[str, ...]) -> Table:
@@ -140,7 +124,7 @@ def _drop_waived_rows(table: Table, findings: list[Finding], code: str, allow: t
 
 def check_table(table: Table) -> list[Finding]:
     """Check what the labels alone show: missing files, duplicate rows, patients, splits and classes."""
-    findings: list[Finding] = []
+    findings = list(table.findings)
     ids = table.rows["id"]
     exists = np.array([get_container_file(path).is_file() for path in table.rows["path"]], dtype=bool)
     missing = table.rows[~exists]
@@ -152,11 +136,12 @@ def check_table(table: Table) -> list[Finding]:
         message = f"{len(duplicates)} images are in more than one row: {join_limited(duplicates)}."
         findings.append(make_error("duplicate_rows", message, duplicates, "Keep one row of each"))
     n_splits = table.rows.groupby("group")["split"].nunique()
-    patients = n_splits[n_splits > 1].index
-    if len(patients):
-        message = f"{len(patients)} patients are in more than one split: {join_limited(patients)}."
-        overlap = ids[table.rows["group"].isin(patients)]
-        findings.append(make_error("patient_overlap", message, overlap, "Keep each patient in one split"))
+    divided = n_splits[n_splits > 1].index
+    if len(divided):
+        message = f"{len(divided)} {table.groups_are} are in more than one split: {join_limited(divided)}."
+        overlap = ids[table.rows["group"].isin(divided)]
+        remedy = f"Keep each {SINGULAR[table.groups_are]} in one split"
+        findings.append(make_error("patient_overlap", message, overlap, remedy))
     # The labels may bring file hashes, so that images that are missing can be compared too.
     return [*findings, *_check_splits(table), *_check_classes(table), *_find_identical_images(missing)]
 
@@ -221,9 +206,9 @@ def _decode_files(table: Table, config: ImagesConfig) -> tuple[pd.DataFrame, np.
     """
 
     def read(path: str) -> tuple[ImageInfo, int, np.ndarray]:
-        image, info = read_image(Path(path), config)
-        features = compute_shortcut_features(image, info.bytes, info.width, info.height)
-        return info, perceptual_hash(image), features
+        with open_image(Path(path), config) as (image, info):
+            features = compute_shortcut_features(image, info.bytes, info.width, info.height)
+            return info, perceptual_hash(image), features
 
     no_features = np.full(sum(map(len, SHORTCUT_FEATURES.values())), np.nan, np.float32)
     results = [
@@ -322,8 +307,8 @@ def _find_shortcuts(table: Table, features: np.ndarray, seed: int) -> list[Findi
         f"{item.kind} {item.accuracy:.0%} accuracy, {item.balanced_accuracy:.0%} balanced accuracy" for item in listed
     )
     message = (
-        f"a linear model that sees only these features predicts the class of new patients: {kinds}. Always predicting "
-        f"the largest class scores {listed[0].majority_accuracy:.0%} accuracy, "
+        f"a linear model that sees only these features predicts the class of new {table.groups_are}: {kinds}. Always "
+        f"predicting the largest class scores {listed[0].majority_accuracy:.0%} accuracy, "
         f"{listed[0].chance_level:.0%} balanced accuracy."
     )
     if not clear:

@@ -6,6 +6,7 @@ module. A function that a Python program passes itself needs no permission.
 
 import copy
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ def _import_function(name: str, allowed: AllowedCode) -> Callable[..., Any]:
         raise UsageError(f"{setting} is not of the form module:function.")
     if module not in allowed.modules:
         raise CodeNotAllowedError(f"{setting} names code, which runs only if you allow it.", module)
+    # Albumentations asks PyPI for a newer version when it is imported, unless this is set.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         function: Any = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:

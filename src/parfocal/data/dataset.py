@@ -60,7 +60,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self.epoch = 0
         self._training = mode == "train"
         self._pixels = prepared.store.pixels
-        self._indices = prepared.store.get_positions(self.table)[rows]
+        self._indices = self.table.find_positions_in(prepared.store.index)[rows]
         self._views = eval_views(len(rows), self.recipe.images.size, self.recipe.views)
         self._views_epoch = -1
 

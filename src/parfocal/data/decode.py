@@ -2,7 +2,9 @@
 
 import hashlib
 import stat
-import zipfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +13,12 @@ import cv2
 import numpy as np
 
 from parfocal.data.dicom import is_dicom, read_dicom
-from parfocal.data.image_header import SUFFIXES, Header, read_header
+from parfocal.data.image_header import SUFFIXES, Header, count_decoding_bytes, read_header
+from parfocal.data.jpeg import decode_jpeg
+from parfocal.data.memory_budget import DECODING_MEMORY, MemoryReservation
+from parfocal.data.npz import read_npz_array
 from parfocal.data.preprocess import choose_jpeg_reduction, preprocess
+from parfocal.data.tiff_strips import has_complete_strips
 from parfocal.errors import UnreadableImageError
 from parfocal.schema import ImagesConfig
 
@@ -27,6 +33,7 @@ NOTES = ("gray", "16-bit", "alpha", "cmyk", "palette", "rotated", "animated", "d
 
 MAX_FILE_BYTES = 2 << 30
 
+_ARRAY_LOCK = threading.Lock()
 _FORMAT_OF_SUFFIX = {suffix: image_format for image_format, suffixes in SUFFIXES.items() for suffix in suffixes}
 _REDUCED_FLAGS = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _ROTATIONS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 7: cv2.ROTATE_180, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
@@ -61,12 +68,22 @@ def get_container_file(path: str | Path) -> Path:
 
 def prepare_image(source: Path | bytes, config: ImagesConfig) -> tuple[Pixels, ImageInfo]:
     """Return the preprocessed RGB pixels (size, size, 3) of an image file, or of its bytes, and its info."""
-    image, info = read_image(source, config)
-    return preprocess(image, config), info
+    with open_image(source, config) as (image, info):
+        return preprocess(image, config), info
 
 
 def read_image(source: Path | bytes, config: ImagesConfig | None = None) -> tuple[Pixels, ImageInfo]:
-    """Return the RGB uint8 pixels of an image file, or of its bytes, and its info; or raise UnreadableImageError.
+    """Return the RGB uint8 pixels of an image file, or of its bytes, and its info, as `open_image` decodes it."""
+    with open_image(source, config) as result:
+        return result
+
+
+@contextmanager
+def open_image(source: Path | bytes, config: ImagesConfig | None = None) -> Iterator[tuple[Pixels, ImageInfo]]:
+    """Decode an image file, or its bytes, to RGB uint8 pixels and its info; or raise UnreadableImageError.
+
+    All threads share a memory budget. The image has its share of it until the block ends, so that large images wait
+    for each other.
 
     With a config, a JPEG is decoded at reduced scale if preprocessing does not need the full resolution. Transparent
     images are blended over black. Integers of more than 8 bits are scaled by the full range of their type (65535 is
@@ -74,22 +91,28 @@ def read_image(source: Path | bytes, config: ImagesConfig | None = None) -> tupl
     1, or as 0 to 255 if any is above 1; images with other values are rejected, because their white is unknown.
     """
     if isinstance(source, Path) and (array := _read_array_image(source)) is not None:
-        return array, _build_image_info(array, (array.shape[1], array.shape[0]), array.nbytes, set())
+        yield array, _build_image_info(array, (array.shape[1], array.shape[0]), array.nbytes, set())
+        return
     data = source if isinstance(source, bytes) else _read_bytes(source)
     suffix = "" if isinstance(source, bytes) else source.suffix.lower()
-    if is_dicom(data, suffix):
-        image, notes = read_dicom(data)
-        image_format = "DICOM"
-        size = (image.shape[1], image.shape[0])
-    else:
-        header = read_header(data)
-        image = _decode(data, header, config)
-        notes = header.notes
-        image_format = header.format
-        size = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
-    if _FORMAT_OF_SUFFIX.get(suffix, image_format) != image_format:
-        notes.add("wrong-suffix")
-    return image, _build_image_info(image, size, len(data), notes)
+    with MemoryReservation(DECODING_MEMORY) as memory:
+        if is_dicom(data, suffix):
+            image, notes = read_dicom(data, memory)
+            image_format = "DICOM"
+            size = (image.shape[1], image.shape[0])
+        else:
+            header = read_header(data)
+            reduction = 1
+            if config and header.format == "JPEG":
+                reduction = choose_jpeg_reduction(header.width, header.height, config)
+            memory.reserve(count_decoding_bytes(header, reduction))
+            image = _decode(data, header, reduction)
+            notes = header.notes
+            image_format = header.format
+            size = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
+        if _FORMAT_OF_SUFFIX.get(suffix, image_format) != image_format:
+            notes.add("wrong-suffix")
+        yield image, _build_image_info(image, size, len(data), notes)
 
 
 def _build_image_info(image: Pixels, size: tuple[int, int], n_bytes: int, notes: set[str]) -> ImageInfo:
@@ -105,14 +128,17 @@ def _read_array_image(path: Path) -> Pixels | None:
         return None
     member, _, row = location.partition("/")
     try:
-        images = _load_member(file, Path(file).stat().st_mtime_ns, member)
         position = int(row)
+        # All threads ask for the same array at first.
+        with _ARRAY_LOCK:
+            images = _load_member(file, Path(file).stat().st_mtime_ns, member)
     except FileNotFoundError:
         raise UnreadableImageError("the file is missing") from None
     except (OSError, ValueError) as error:
         raise UnreadableImageError(str(error)) from None
-    if position >= len(images):
-        raise UnreadableImageError(f"{member} has {len(images)} images, but row {position} was requested")
+    n_images = len(images) if images.ndim else 0
+    if not 0 <= position < n_images:
+        raise UnreadableImageError(f"{member} has {n_images} images, but row {position} was requested")
     image = images[position]
     if image.ndim == 2:
         image = image[..., None]
@@ -126,11 +152,7 @@ def _read_array_image(path: Path) -> Pixels | None:
 @lru_cache(maxsize=4)
 def _load_member(file: str, modified: int, member: str) -> np.ndarray:
     """Load an array of an `.npz` file; `modified` keeps a rewritten file from being served from the cache."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return arrays[member]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{member} cannot be read: {error}") from None
+    return read_npz_array(file, member)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -150,16 +172,16 @@ def _read_bytes(path: Path) -> bytes:
         raise UnreadableImageError((getattr(error, "strerror", None) or str(error)).lower()) from None
 
 
-def _decode(data: bytes, header: Header, config: ImagesConfig | None) -> Pixels:
-    reduction = 1
-    if config and header.format == "JPEG":
-        reduction = choose_jpeg_reduction(header.width, header.height, config)
+def _decode(data: bytes, header: Header, reduction: int) -> Pixels:
     if header.bits > 8 or "alpha" in header.notes:
         flags = cv2.IMREAD_UNCHANGED
     else:
         flags = _REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if header.structure:
+            image = decode_jpeg(data, header.structure, flags)
+        else:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except MemoryError:
         raise UnreadableImageError("too large for the available memory") from None
     except cv2.error as error:
@@ -171,7 +193,11 @@ def _decode(data: bytes, header: Header, config: ImagesConfig | None) -> Pixels:
     is_tiff = header.format == "TIFF"
     if is_tiff and header.orientation > 4:
         expected_shape = expected_shape[::-1]
-    if image is None or image.shape[:2] != expected_shape:
+    if (
+        image is None
+        or image.shape[:2] != expected_shape
+        or (is_tiff and not has_complete_strips(data, header.tags, image, flags))
+    ):
         raise UnreadableImageError(f"a damaged {header.format}, or of a kind that is not supported")
     image = _to_rgb(image, header)
     if is_tiff:

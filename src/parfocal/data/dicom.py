@@ -5,12 +5,15 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from parfocal.data.image_header import SUFFIXES, check_image_size, get_max_bytes, read_header
+from parfocal.data.jpeg import decode_jpeg
+from parfocal.data.memory_budget import MemoryReservation
 from parfocal.errors import ImageTooLargeError, UnreadableImageError
 
 if TYPE_CHECKING:
@@ -21,6 +24,11 @@ warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 logging.getLogger("pydicom").disabled = True
 
 
+_PATIENT_ID = 0x0010_0020
+# The elements are in the order of their tags, and few precede the patient.
+_HEAD_BYTES = 1 << 17
+
+
 def is_dicom(data: bytes, suffix: str) -> bool:
     """Return whether a file is DICOM: by its content, or by its suffix if it lacks the preamble."""
     if data[128:132] == b"DICM":
@@ -29,12 +37,12 @@ def is_dicom(data: bytes, suffix: str) -> bool:
     return suffix in SUFFIXES["DICOM"] and data[:2] in (b"\x02\0", b"\x08\0")
 
 
-def read_dicom(data: bytes) -> tuple[np.ndarray, set[str]]:
+def read_dicom(data: bytes, memory: MemoryReservation) -> tuple[np.ndarray, set[str]]:
     """Return the RGB uint8 pixels of the first frame of a DICOM file, and its notes (see decode.NOTES).
 
     Grayscale values are rescaled and windowed by the first window of the file. Without a window, black and white are
     the lowest and highest value that the stored bits can hold. The contrast is never stretched to the values of the
-    single image.
+    single image. `memory` holds what that takes.
     """
     try:
         import pydicom
@@ -44,6 +52,8 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, set[str]]:
     try:
         dataset = pydicom.dcmread(BytesIO(_inflate(data)), force=True)
         _check_declared_size(dataset)
+        # Stored values become values of 8 bytes and an RGB image.
+        memory.reserve(int(dataset.Columns) * int(dataset.Rows) * int(dataset.get("SamplesPerPixel", 1)) * 12)
         _copy_functional_groups(dataset)
         image = _to_rgb(dataset, _read_stored_values(dataset))
     except UnreadableImageError:
@@ -61,6 +71,27 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, set[str]]:
         "animated": _count_frames(dataset) > 1,
     }
     return image, {note for note, applies in notes.items() if applies}
+
+
+def read_patient_id(path: str) -> str:
+    """Return the PatientID of a DICOM file; an empty string if it has none, or is not readable."""
+    try:
+        from pydicom.filereader import read_partial
+
+        with Path(path).open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if not is_dicom(head, Path(path).suffix.lower()):
+            return ""
+        try:
+            data = _inflate(head)
+        except UnreadableImageError:
+            # A deflated file can only be inflated as a whole.
+            data = _inflate(Path(path).read_bytes())
+        dataset = read_partial(BytesIO(data), lambda tag, *_: tag > _PATIENT_ID, force=True)
+        return str(dataset.get("PatientID") or "").strip()
+    # pydicom raises exceptions of many kinds for a damaged file; reading its pixels says what is wrong.
+    except Exception:
+        return ""
 
 
 def _inflate(data: bytes) -> bytes:
@@ -144,14 +175,16 @@ def _read_stored_values(dataset: "Dataset") -> np.ndarray:
     from pydicom.pixels.utils import pixel_array
     from pydicom.uid import JPEGBaseline8Bit
 
-    if _get_transfer_syntax(dataset) != JPEGBaseline8Bit or str(dataset.PhotometricInterpretation) == "RGB":
+    if _get_transfer_syntax(dataset) != JPEGBaseline8Bit:
         return pixel_array(dataset, index=0)
-    # pydicom needs another package for this, the most common compression.
     encoded = get_frame(dataset.PixelData, 0, number_of_frames=_count_frames(dataset))
-    read_header(encoded)
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    structure = read_header(encoded).structure
+    image = decode_jpeg(encoded, structure, cv2.IMREAD_UNCHANGED) if structure else None
     if image is None or image.shape[:2] != (dataset.Rows, dataset.Columns):
         raise UnreadableImageError("a DICOM file whose JPEG is damaged")
+    if str(dataset.PhotometricInterpretation) == "RGB":
+        return pixel_array(dataset, index=0)
+    # For YCbCr, the most common, pydicom needs another package.
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -12,13 +12,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from parfocal.data import tiff
+from parfocal.data.jpeg import JpegStructure, read_jpeg_structure
 from parfocal.errors import ImageTooLargeError, UnreadableImageError
 
 MAX_PIXELS = 500_000_000
 MAX_BYTES = 1 << 30
 """An image that needs more memory than this once decoded is rejected."""
-MAX_SCANS = 100
-"""A progressive JPEG has about ten scans; each further scan costs another pass over the whole image."""
+
+_MAX_EXTRA_BYTES = 1 << 16
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 # The file suffixes of each supported format.
 SUFFIXES = {
@@ -77,7 +79,8 @@ class Header:
 
     `bits` is the number of bits of a sample. `notes` are the words of decode.NOTES that apply. `premultiplied`: the
     colors are already multiplied by alpha. `white_is_zero`: the values are inverted. `transparent_gray`: pixels of this
-    value are transparent.
+    value are transparent. `structure`: the scans of a JPEG. `tags`: the first
+    directory of a TIFF.
     """
 
     format: str
@@ -90,6 +93,18 @@ class Header:
     premultiplied: bool = False
     white_is_zero: bool = False
     transparent_gray: int | None = None
+    structure: JpegStructure | None = None
+    tags: tiff.Tags = field(default_factory=dict[int, tuple[int, ...]])
+
+
+def count_decoding_bytes(header: Header, reduction: int) -> int:
+    """Return about how much memory decoding takes: for the samples as stored and for an RGB copy of them."""
+    n_pixels = header.width * header.height
+    n_bytes = n_pixels * (header.channels * max(1, header.bits // 8) + 3) // reduction**2
+    if header.structure and not header.structure.has_single_scan:
+        # All coefficients of a progressive JPEG, 2 bytes each, and two more images to compare.
+        n_bytes += n_pixels * 12
+    return n_bytes
 
 
 def read_header(data: bytes) -> Header:
@@ -125,37 +140,21 @@ def _describe_other_file(data: bytes) -> str:
 
 
 def _read_jpeg_header(data: bytes) -> Header:
-    position = 2
-    frame = None
-    orientation = 0
-    while (marker := data[position + 1]) != 0xDA:
-        if data[position] != 0xFF or marker in (0x00, 0xD9):
-            raise ValueError("no image follows the header")
-        if marker == 0xFF:
-            position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            position += 2
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame = (marker, *struct.unpack_from(">BHHB", data, position + 4))
-        elif marker == 0xE1 and not orientation and data.startswith(b"Exif\0\0", position + 4):
-            orientation = tiff.read_exif_orientation(data[position + 4 : position + 2 + length])
-        position += 2 + length
-    if frame is None:
-        raise ValueError("no image size before the image")
-    process, bits, height, width, channels = frame
-    # Inside the image data 0xFF is always followed by 0 or a restart marker, so this is the end marker of the file.
-    end = data.rfind(b"\xff\xd9", position)
+    structure = read_jpeg_structure(data)
     # Each block of 64 pixels takes at least a bit.
-    if end < 0 or (end - position) * 8 < width * height // 64:
+    if structure.scan_ends[-1] * 8 < structure.width * structure.height // 64:
         raise UnreadableImageError("truncated")
-    has_many_scans = process == 0xC2 or data[position + 4] < channels
-    if has_many_scans and data.count(b"\xff\xda", position, end) > MAX_SCANS:
-        raise UnreadableImageError(f"a JPEG with more than {MAX_SCANS} scans, which would take too long to decode")
-    notes = {1: {"gray"}, 4: {"cmyk"}}.get(channels, set())
-    return Header("JPEG", width, height, bits, 3, orientation or 1, notes)
+    notes = {1: {"gray"}, 4: {"cmyk"}}.get(len(structure.sampling), set())
+    return Header(
+        "JPEG",
+        structure.width,
+        structure.height,
+        structure.bits,
+        3,
+        structure.orientation or 1,
+        notes,
+        structure=structure,
+    )
 
 
 def _read_png_header(data: bytes) -> Header:
@@ -164,6 +163,7 @@ def _read_png_header(data: bytes) -> Header:
     notes = {0: {"gray"}, 4: {"gray", "alpha"}, 6: {"alpha"}}.get(color_type, set())
     orientation = 0
     transparent_gray = None
+    n_data_bytes = 0
     position = 8
     chunk = b""
     while chunk != b"IEND":
@@ -174,7 +174,9 @@ def _read_png_header(data: bytes) -> Header:
         # The decoder checks the checksums of the pixels; checking them twice would take longer.
         if chunk != b"IDAT" and zlib.crc32(view[body - 4 : position - 4]) != checksum:
             raise ValueError("a checksum does not match")
-        if chunk == b"PLTE" and color_type == 3:
+        if chunk == b"IDAT":
+            n_data_bytes += length
+        elif chunk == b"PLTE" and color_type == 3:
             notes |= _note_palette(data[body : body + length], 3)
         elif chunk == b"tRNS":
             notes.add("alpha")
@@ -184,6 +186,10 @@ def _read_png_header(data: bytes) -> Header:
             notes.add("animated")
         elif chunk == b"eXIf" and not orientation:
             orientation = tiff.read_exif_orientation(data[body : body + length])
+    # Data that does not shrink grows by less than a thousandth, and rows are a byte longer than their pixels.
+    row_bytes = width * bits * _PNG_CHANNELS.get(color_type, 4) // 8 + 2
+    if n_data_bytes > 2 * row_bytes * height + _MAX_EXTRA_BYTES:
+        raise ValueError(f"more image data than {width} × {height} pixels have")
     if bits == 16:
         notes.add("16-bit")
     channels = 4 if "alpha" in notes else 3
@@ -312,6 +318,7 @@ def _read_tiff_header(data: bytes) -> Header:
         premultiplied=extra is not None and (extra[0] == 1 or bits <= 8),
         # The decoder inverts the values only up to 8 bits.
         white_is_zero=photometric == 0 and bits > 8,
+        tags=tags,
     )
 
 

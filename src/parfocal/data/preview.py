@@ -29,7 +29,7 @@ def draw_preview(table: Table, store: Store, recipe: Recipe, custom_transform: C
     turn = pd.Series(order).groupby(labels[order]).cumcount()
     selected = order[np.argsort(turn, kind="stable")][:_N_IMAGES]
     rows = sorted(selected.tolist(), key=lambda row: (labels[row], row))
-    indices = store.get_positions(table)[table.get_positions("train")]
+    indices = table.find_positions_in(store.index)[table.get_positions("train")]
     size = recipe.images.size
     tile = recipe.views.crop_size + _GAP
     lines = {"evaluation": eval_views(len(indices), size, recipe.views)}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
+from parfocal.data.grouping import count_groups
 from parfocal.data.layouts import read
 from parfocal.data.table import SPLITS, UNKNOWN, Table, natural_sort_key
 from parfocal.errors import ParfocalError, UsageError, join_limited
@@ -75,8 +76,8 @@ def _hold_out(table: Table, split: str, fraction: float, seed: int) -> Table:
     chosen = _choose_groups(class_fractions, fraction, np.random.default_rng([seed, len(groups)]))
     if not chosen.any() or chosen.all():
         raise ParfocalError(
-            f"{table.source} has no {split} split and only {len(groups)} groups (patients) in train, too few to hold "
-            f"out {fraction:.0%}. Add a {split} split to the data, or change split.{split}."
+            f"{table.source} has no {split} split and only {count_groups(len(groups), table.groups_are)} in train, "
+            f"too few to hold out {fraction:.0%}. Add a {split} split to the data, or change split.{split}."
         )
     positions = train[chosen[group_index]]
     return _move_rows(table, positions, split, f"{len(positions)} rows of train, by group, are {split}")
@@ -103,7 +104,8 @@ def _choose_groups(class_fractions: np.ndarray, fraction: float, rng: np.random.
 def _assign_folds(table: Table, config: SplitConfig, seed: int) -> Table:
     n_groups = table.get_rows("train")["group"].nunique()
     if n_groups < config.folds:
-        raise ParfocalError(f"{table.source} has {n_groups} groups (patients), too few for folds={config.folds}.")
+        number = count_groups(n_groups, table.groups_are)
+        raise ParfocalError(f"{table.source} has {number}, too few for folds={config.folds}.")
     folds = np.full(len(table), "", dtype=object)
     train = table.get_positions("train")
     splitter = StratifiedGroupKFold(config.folds, shuffle=True, random_state=seed)

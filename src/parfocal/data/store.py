@@ -29,7 +29,7 @@ from parfocal.progress import print_line
 from parfocal.recipe import hash_content
 from parfocal.schema import ImagesConfig
 
-FORMAT = 3
+FORMAT = 4
 """Increase this number whenever the same recipe and files would give other pixels or another index."""
 
 _FLUSH_EVERY = 256
@@ -77,10 +77,6 @@ class Store:
         if self.config.store == "raw":
             return np.load(path, mmap_mode="r")
         return JpegArray(np.memmap(path, np.uint8, mode="r"), self.index, self.config.size)
-
-    def get_positions(self, table: Table) -> np.ndarray:
-        """Return the position in the Store of the image of each row of a table."""
-        return table.find_positions_in(self.index)
 
 
 def get_stores_folder() -> Path:

@@ -9,9 +9,10 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from parfocal.data.finding import Finding
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.groups import GroupKind
-from parfocal.io import atomic_write
+from parfocal.manifest import verify_file, write_listed_file
 from parfocal.run import Run
 from parfocal.run_files import DamagedFileError, read_csv_file
 
@@ -27,7 +28,9 @@ class Table:
     `rows` has the columns id, path, label, split, group, fold and digest. A label is the index of its class, or -1 if
     it is unknown. The fold and the digest (a hash of the file) are empty if the data does not have them.
     `classes` are the names of the classes; `codes` are what the data writes for them. `submission_lists` are, by name,
-    ordered lists of ids to predict, such as the test file of a competition. `groups_are` is what a group is.
+    ordered lists of ids to predict, such as the test file of a competition. `groups_are` is what a group is, and
+    `groups_from` says where its name comes from. `repeated_columns` are columns of the data of which one may name the
+    patient. `findings` are what reading the labels found.
     """
 
     rows: pd.DataFrame
@@ -36,6 +39,9 @@ class Table:
     source: str
     submission_lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups_are: GroupKind = "images"
+    groups_from: str = ""
+    repeated_columns: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,14 +93,19 @@ class Table:
         }
         return replace(self, rows=rows, submission_lists=lists)
 
-    def save(self, path: Path) -> None:
-        """Write the rows as CSV; each submission list becomes a column with the positions of its ids."""
+    def save(self, path: Path, pixel_digests: pd.Series | None = None) -> None:
+        """Write the rows as CSV, with a column of digests of the decoded pixels if they are given.
+
+        Each submission list becomes a column with the positions of its ids.
+        """
         rows = self.rows[_COLUMNS].copy()
         rows.insert(3, "class", [self.classes[label] if label != UNKNOWN else "" for label in rows["label"]])
+        if pixel_digests is not None:
+            rows[pixel_digests.name] = pixel_digests.to_numpy()
         for name, listed in self.submission_lists.items():
             positions = {image_id: position for position, image_id in enumerate(listed)}
             rows[f"order:{name}"] = rows["id"].map(positions).astype("Int64")
-        with atomic_write(path) as temporary:
+        with write_listed_file(path) as temporary:
             rows.to_csv(temporary, index=False)
 
     @classmethod
@@ -102,7 +113,7 @@ class Table:
         """Read the table of a run."""
         path = run.table_path
         data = run.read_environment()["data"]
-        if not path.is_file():
+        if not verify_file(path):
             raise ParfocalError(f"{path} is missing; the run folder is incomplete.")
         rows = read_csv_file(path, tuple(name for name in _COLUMNS if name != "label"), ("label",))
         if not rows["label"].isin(range(UNKNOWN, len(data["classes"]))).all():

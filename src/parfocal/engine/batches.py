@@ -28,7 +28,7 @@ def build_batches(
 ) -> BatchLoader:
     """Return the batches of a split with the crops and augmentations of a recipe; each process has its share."""
     rows = table.get_positions(split)
-    positions = store.get_positions(table)[rows]
+    positions = table.find_positions_in(store.index)[rows]
     cache_device = None
     if torch.cuda.is_available():
         free_bytes, _ = torch.cuda.mem_get_info()

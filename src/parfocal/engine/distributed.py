@@ -1,9 +1,8 @@
 """Distributed training: start processes, run work on rank 0, reduce values, and synchronize batch norm."""
 
 import atexit
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -11,8 +10,6 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from parfocal.progress import silence
-
-Result = TypeVar("Result")
 
 
 def launch(fabric: Fabric) -> None:
@@ -29,14 +26,16 @@ def is_rank_zero() -> bool:
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
-def rank_zero_first(fabric: Fabric, work: Callable[[], Result]) -> Result:
-    """Do work on rank 0, then on the other processes, which find it cached; a failure on rank 0 ends all processes."""
+@contextmanager
+def rank_zero_first(fabric: Fabric) -> Iterator[None]:
+    """Run the block on rank 0, then on the other processes, which find its results; a failure on rank 0 ends all."""
     if fabric.global_rank:
         with rank_zero_guard(fabric):
             pass
-        return work()
-    with rank_zero_guard(fabric):
-        return work()
+        yield
+    else:
+        with rank_zero_guard(fabric):
+            yield
 
 
 @contextmanager

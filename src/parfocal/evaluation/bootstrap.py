@@ -17,8 +17,16 @@ import numpy as np
 from scipy import stats
 
 from parfocal.evaluation.confusion import divide
-from parfocal.evaluation.metrics import CLASS_METRICS, SPLIT_METRICS, Metric, MetricArrays, MetricKey, ResampledMetrics
-from parfocal.evaluation.predictions import index_groups
+from parfocal.evaluation.metrics import (
+    CLASS_METRICS,
+    SPLIT_METRICS,
+    Metric,
+    MetricArrays,
+    MetricKey,
+    ResampledMetrics,
+    compute_metrics,
+)
+from parfocal.evaluation.predictions import Predictions, index_groups
 
 N_SAMPLES = 2000
 CONFIDENCE_LEVEL = 0.95
@@ -155,6 +163,12 @@ def bootstrap(
         }
         for number in range(len(resampled_metrics))
     ]
+
+
+def compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
+    """Return every metric of labeled predictions, and the confidence interval of each under `intervals`."""
+    resampled = ResampledMetrics(predictions)
+    return {**compute_metrics(predictions, resampled), "intervals": compute_intervals(resampled)}
 
 
 def compute_intervals(

@@ -7,7 +7,7 @@ computed from the predictions files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from parfocal.evaluation.predictions import (
 )
 from parfocal.evaluation.significance import adjust_p_values, mcnemar_test, permutation_test
 from parfocal.evaluation.summary import TABLE_METRICS, MetricValue
+from parfocal.groups import GroupKind, find_common_kind
 from parfocal.notebook import render_html_table
 from parfocal.recipe import find_differences
 from parfocal.run import Run, open_runs
@@ -90,6 +91,7 @@ class Comparison:
     results: tuple[Result, ...]
     differences: tuple[Difference, ...]
     not_compared_reason: str = ""
+    groups_are: GroupKind = "groups"
     report_path: Path | None = None
 
     def _repr_html_(self) -> str:
@@ -123,7 +125,8 @@ def compare_runs(runs: Iterable[Path | str | Run], split: str = "", n_samples: i
     families = {
         name: {run.name: _load_labeled(run, split) for run in family} for name, family in group_runs(opened).items()
     }
-    return compare_predictions(families, split, n_samples)
+    groups_are = find_common_kind(run.groups_are for run in opened)
+    return replace(compare_predictions(families, split, n_samples), groups_are=groups_are)
 
 
 def compare_predictions(

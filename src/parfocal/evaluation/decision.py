@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
+from pydantic import NonNegativeInt, ValidationError, create_model
 
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.evaluation.operating_point import OperatingPoint
@@ -19,8 +20,8 @@ from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.referral import ConformalReferral
 from parfocal.evaluation.temperature import Temperature
 from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
-from parfocal.io import write_json
-from parfocal.schema import EvaluationConfig
+from parfocal.manifest import MANIFEST_FILE, verify_file, write_listed_file
+from parfocal.schema import EvaluationConfig, TtaMode
 
 if TYPE_CHECKING:
     from parfocal.data.store import Store
@@ -143,6 +144,19 @@ class Decision:
                 sections[decision.section] = metrics
         return sections
 
+    def check_classes(self, n_classes: int, path: Path) -> None:
+        """Reject an operating point, read from a file, that does not fit the number of classes."""
+        point = self.operating_point
+        if point is None:
+            return
+        if point.criterion == "kappa" and len(point.thresholds) != n_classes - 1:
+            fault = f"operating_point.thresholds has {len(point.thresholds)} values"
+        elif point.referable >= n_classes or (point.criterion != "kappa" and not point.referable and n_classes != 2):
+            fault = f"operating_point.referable is {point.referable}"
+        else:
+            return
+        raise ParfocalError(f"{path}: {fault}, which does not fit {n_classes} classes. {_describe_remedy(path)}")
+
     def describe(self) -> list[str]:
         """Return a sentence for each decision."""
         return [decision.describe() for decision in self.fitted]
@@ -154,21 +168,34 @@ class Decision:
 
     def save(self, path: Path) -> None:
         """Write the decision as JSON."""
-        write_json(path, self.as_dict())
+        text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        with write_listed_file(path) as temporary_path:
+            temporary_path.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a decision; without a file nothing is decided."""
-        if not path.is_file():
+        """Read a decision, and reject values out of bounds; without a file nothing is decided."""
+        if not verify_file(path):
             return cls()
+        remedy = _describe_remedy(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            fitted = [kind.from_dict(content[kind.name]) for kind in DECISIONS if content.get(kind.name) is not None]
-            return cls(tuple(fitted), content["tta"], content["n_images"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ParfocalError(
-                f"{path} is not a decision file of this version. Write it again with `parfocal evaluate {path.parent}`."
-            ) from None
+            # Each kind of decision, or null, with the bounds of its fields.
+            kinds: dict[str, Any] = {kind.name: (kind | None, None) for kind in DECISIONS}
+            schema = create_model(
+                "DecisionFile", tta=(Literal["", TtaMode], ...), n_images=(NonNegativeInt, ...), **kinds
+            )
+            content = schema.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            if fault["loc"] and fault["type"] not in ("missing", "extra_forbidden"):
+                key = ".".join(map(str, fault["loc"]))
+                reason = fault["msg"].removeprefix("Value error, ")
+                raise ParfocalError(f"{path}: {key} is {fault['input']!r}: {reason}. {remedy}") from None
+            raise ParfocalError(f"{path} is not a decision file of this version. {remedy}") from None
+        except (ValueError, RecursionError):
+            raise ParfocalError(f"{path} is not a decision file. {remedy}") from None
+        *fitted, tta, n_images = (getattr(content, name) for name in (*kinds, "tta", "n_images"))
+        return cls(tuple(decision for decision in fitted if decision is not None), tta, n_images)
 
     @property
     def _calibration(self) -> Temperature:
@@ -208,6 +235,10 @@ def fit_decision(
             fitted.append(decision)
     tta = previous.tta if options.tta is None else options.tta
     return Decision(tuple(fitted), "" if tta == "recipe" else tta, len(valid))
+
+
+def _describe_remedy(path: Path) -> str:
+    return f"Delete it and {MANIFEST_FILE}, then run `parfocal evaluate {path.parent}`."
 
 
 def _is_on(option: Any) -> bool:

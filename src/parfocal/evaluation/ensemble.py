@@ -12,7 +12,9 @@ from parfocal.evaluation.compare import Comparison, choose_split, compare_predic
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split, write_predictions
 from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch
+from parfocal.groups import find_common_kind
 from parfocal.io import write_json
+from parfocal.manifest import create_manifest, file_exists, warn_without_manifest
 from parfocal.run import Run, open_runs
 from parfocal.run_files import Members, read_json_file
 
@@ -27,7 +29,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     """
     if len(runs) < 2:
         raise UsageError(f"An ensemble needs at least two runs, and there is {len(runs)}.")
-    if (out / "recipe.yaml").is_file():
+    if file_exists(out / "recipe.yaml"):
         raise UsageError(f"{out} is a run, which the ensemble would overwrite. Choose another folder.")
     ensemble = Run(out)
     config = runs[0].recipe.evaluation
@@ -46,13 +48,15 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     with write_predictions(ensemble, averages) as written:
         decision = fit_decision(written["valid"], options, previous, config)
         metrics = {split: evaluate_split(predictions, config, decision) for split, predictions in written.items()}
+    create_manifest(out)
     # Test-time augmentation can differ between members.
     replace(decision, tta="").save(ensemble.decision_path)
     ensemble.write_metrics(metrics)
     write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
     split = choose_split([*runs, ensemble])
     compared = {name: {name: predictions} for name, predictions in by_split[split].items()}
-    return compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
+    comparison = compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
+    return replace(comparison, groups_are=find_common_kind(run.groups_are for run in runs))
 
 
 def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
@@ -67,5 +71,6 @@ def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
 
 def open_members(folder: Path) -> list[Run]:
     """Open the runs of an ensemble."""
+    warn_without_manifest(folder)
     members = read_json_file(folder / MEMBERS_FILE, Members, "Create the ensemble again.")["members"]
     return open_runs(Path(os.path.normpath(folder / member)) for member in members)

@@ -15,6 +15,7 @@ from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
 from parfocal.engine.device import build_fabric, to_channels_last
 from parfocal.evaluation.alarms import alarms
+from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.calibration import compute_reliability_diagram
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.inference import predict_split
@@ -24,8 +25,8 @@ from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.patients import aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
-from parfocal.evaluation.validation_decision import compute_metrics_with_intervals
 from parfocal.io import atomic_write, reject_link
+from parfocal.manifest import create_manifest
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
@@ -69,6 +70,7 @@ def evaluate(
         recipe = with_tta(run.recipe, views)
         predictions = predict_table(classifier, prepared.table, prepared.store, recipe, fabric)
         evaluate_run(run, classifier, prepared.table, prepared.store, predictions, replace(options, tta=views))
+        create_manifest(run.folder)
     return opened
 
 
@@ -141,9 +143,9 @@ def evaluate_split(
 ) -> dict[str, Any]:
     """Return every metric of a split as plain data, with confidence `intervals` and the `reliability` diagram.
 
-    `patients` holds the metrics per patient if a group has more than 1 image, and `referable` those of the referable
-    grades if the recipe names the lowest. With a decision, each kind adds its section, such as `calibration` and
-    `operating_point`; all other metrics are those of the predictions as they are.
+    `by_group` holds the metrics per patient (or what the groups are) if a group has more than 1 image, and `referable`
+    those of the referable grades if the recipe names the lowest. With a decision, each kind adds its section, such as
+    `calibration` and `operating_point`; all other metrics are those of the predictions as they are.
     """
     if not predictions.labeled:
         return compute_metrics(predictions)
@@ -152,10 +154,10 @@ def evaluate_split(
         "reliability": compute_reliability_diagram(predictions.truth, predictions.probabilities),
     }
     if metrics["groups"] < metrics["count"]:
-        by_patient, n_excluded = aggregate_by_group(predictions, config.ordered)
-        metrics["patients"] = {
+        by_group, n_excluded = aggregate_by_group(predictions, config.ordered)
+        metrics["by_group"] = {
             "excluded": n_excluded,
-            **{way: compute_metrics_with_intervals(joint) for way, joint in by_patient.items() if len(joint)},
+            **{way: compute_metrics_with_intervals(joint) for way, joint in by_group.items() if len(joint)},
         }
     if config.referable:
         metrics["referable"] = compute_metrics_with_intervals(binarize_grades(predictions, config.referable))

@@ -35,13 +35,19 @@ def evaluate_external(run: Run, data: Path | str, class_map: Mapping[str, str] |
     """
     decision = Decision.load(run.decision_path)
     classifier = Classifier.load(run.weights_path)
+    decision.check_classes(len(classifier.classes), run.decision_path)
     table = map_classes(read(data), classifier.classes, class_map or {})
     store = prepare(table, run.recipe.images)
     raise_errors([finding for finding in check_pixels(table, store.index) if finding.code == "unreadable_images"])
     _check_unseen(run, table, store)
     fabric = build_fabric(run.recipe.training.precision)
     predictions = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
-    metadata = {"data": str(Path(data).resolve()), "source": table.source, "class_map": dict(class_map or {})}
+    metadata = {
+        "data": str(Path(data).resolve()),
+        "source": table.source,
+        "groups_are": table.groups_are,
+        "class_map": dict(class_map or {}),
+    }
     folder = _find_folder(run, metadata)
     predictions.save(folder / "predictions.csv")
     saved = Predictions.load(folder / "predictions.csv")

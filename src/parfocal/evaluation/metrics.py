@@ -128,17 +128,17 @@ def get_metric(name: str) -> Metric:
     return _METRICS_BY_NAME[name]
 
 
-def compute_metrics(predictions: Predictions) -> dict[str, Any]:
+def compute_metrics(predictions: Predictions, resampled: "ResampledMetrics | None" = None) -> dict[str, Any]:
     """Return all metrics of a split as plain data; an undefined metric is None.
 
     `majority_accuracy` is the accuracy of always predicting the largest class. `auc` and `average_precision` are those
     of the second of two classes, or the mean of each class against the rest. `brier` is halved for two classes.
     `mean_absolute_error` and the weighted kappas make sense if the classes are ordered. It takes milliseconds, so that
-    training can call it after each epoch.
+    training can call it after each epoch. `resampled` is built from the predictions if it is not at hand.
     """
     if not predictions.labeled:
         return {"count": len(predictions), "labeled": False}
-    resampled = ResampledMetrics(predictions)
+    resampled = resampled or ResampledMetrics(predictions)
     matrix = confusion.confusion_matrix(predictions.truth, predictions.predicted, len(predictions.classes))
     values = {key: None if np.isnan(value) else value for key, value in resampled.compute().items()}
     return {

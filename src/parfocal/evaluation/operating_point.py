@@ -5,11 +5,14 @@ Also here: binary (referable) predictions from grades.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationInfo
 
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.metrics import METRICS
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.thresholds import apply_thresholds, compute_expected_grades, tune_thresholds
@@ -17,7 +20,6 @@ from parfocal.evaluation.validation_decision import (
     PredictedBatch,
     ValidationDecision,
     ValidationSplit,
-    compute_metrics_with_intervals,
 )
 from parfocal.schema import EvaluationConfig
 
@@ -28,6 +30,23 @@ CRITERIA = (
 )
 
 _PROBABILITY_METRICS = {metric.name for metric in METRICS if metric.source != "confusion"}
+# Above the highest probability no image is positive; the sum of probabilities can exceed 1 by rounding.
+_MAX_THRESHOLD = 1 + 1e-5
+
+
+def _check_target(target: float, info: ValidationInfo) -> float:
+    if info.data.get("criterion") in ("sensitivity", "specificity") and not 0 < target < 1:
+        raise ValueError("a sensitivity or specificity must be between 0 and 1")
+    return target
+
+
+def _check_thresholds(thresholds: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+    if info.data.get("criterion") == "kappa":
+        if not thresholds or any(lower > higher for lower, higher in pairwise(thresholds)):
+            raise ValueError("thresholds between grades must not decrease")
+    elif len(thresholds) != 1 or not 0 <= thresholds[0] <= _MAX_THRESHOLD:
+        raise ValueError("the threshold must be a single probability from 0 to 1")
+    return thresholds
 
 
 @dataclass(frozen=True)
@@ -44,9 +63,9 @@ class OperatingPoint(ValidationDecision):
     option = "operating_point"
 
     criterion: Criterion
-    target: float
-    thresholds: tuple[float, ...]
-    referable: int = 0
+    target: Annotated[FiniteFloat, Field(ge=0), AfterValidator(_check_target)]
+    thresholds: Annotated[tuple[FiniteFloat, ...], AfterValidator(_check_thresholds)]
+    referable: Annotated[int, Field(ge=0)] = 0
 
     @classmethod
     def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:

@@ -7,10 +7,11 @@ limit is fitted by cross-validation, so that about 1 in 100 new images of the sa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import cv2
 import numpy as np
+from pydantic import Field, FiniteFloat
 
 from parfocal.data.decode import Pixels
 from parfocal.data.parallel import map_ordered
@@ -27,6 +28,7 @@ MAX_IMAGES = 2000
 _QUANTILE = 0.99
 _N_FOLDS = 10
 _DARK_LEVEL = 16
+_ONE_PER_FEATURE = Field(min_length=len(FEATURES), max_length=len(FEATURES))
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class OodMonitor(ValidationDecision):
     name = "ood"
     reads_pixels = True
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    max_deviation: float
-    n_images: int
+    mean: Annotated[tuple[FiniteFloat, ...], _ONE_PER_FEATURE]
+    std: Annotated[tuple[Annotated[FiniteFloat, Field(gt=0)], ...], _ONE_PER_FEATURE]
+    max_deviation: Annotated[FiniteFloat, Field(ge=0)]
+    n_images: Annotated[int, Field(ge=MIN_IMAGES)]
 
     @classmethod
     def fit(cls, valid: ValidationSplit, option: Any = None) -> Self | None:
@@ -47,7 +49,7 @@ class OodMonitor(ValidationDecision):
         assert valid.store is not None
         assert valid.table is not None
         store = valid.store
-        positions = store.get_positions(valid.table)[valid.table.get_positions("valid")]
+        positions = valid.table.find_positions_in(store.index)[valid.table.get_positions("valid")]
         step = -(-len(positions) // MAX_IMAGES)
         chosen = positions[::step].tolist()
         features = map_ordered(chosen, lambda position: compute_features(store.pixels[position]), "Measuring valid")

@@ -1,15 +1,17 @@
 """Patient-level predictions: combine the images of a patient, or each image with the others (fellow-eye fusion)."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
+from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.calibration import log_losses
 from parfocal.evaluation.predictions import Predictions, index_groups
-from parfocal.evaluation.validation_decision import ValidationDecision, ValidationSplit, compute_metrics_with_intervals
+from parfocal.evaluation.validation_decision import ValidationDecision, ValidationSplit
 
 # Breaks ties between votes by mean probability, and is too small to change any printed digit.
 _TIE_BREAK_WEIGHT = 1e-9
@@ -60,7 +62,7 @@ class FellowEyes(ValidationDecision):
     section = "fellow_eyes"
     option = "fellow_eyes"
 
-    weight: float
+    weight: Annotated[float, Field(ge=0, le=1)]
 
     @classmethod
     def fit(cls, valid: ValidationSplit, option: Any = True) -> Self:

@@ -29,6 +29,7 @@ NamedFile = tuple[str, Path]
 class PredictResult:
     """What `predict` wrote: the file, the number of its rows, and the images that could not be read, with the reasons.
 
+    `not_finite` lists the images for which the networks give a probability that is not finite (NaN); they have no row.
     `flag_counts` holds the number of images with each flag of the run: positive, referred, unusual.
     """
 
@@ -36,6 +37,7 @@ class PredictResult:
     run_names: tuple[str, ...]
     n_rows: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
+    not_finite: list[str] = field(default_factory=list)
     flag_counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -49,8 +51,8 @@ def predict(
 
     The CSV has the columns id, predicted, a probability per class, and the flags of the run: `positive`, `referred`,
     and `unusual` with the unusual image features. Rows are in the order of the sources. The probabilities of runs
-    are averaged. With a sample submission, the file has its columns and rows instead. Images that cannot be read
-    are left out and listed in the result.
+    are averaged. With a sample submission, the file has its columns and rows instead. Images that cannot be read,
+    or have a probability that is not finite, are left out and listed in the result.
     """
     if not isinstance(sources, TextIOBase):
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
@@ -78,7 +80,7 @@ def predict(
 
 
 def _predict_rows(predictor: Predictor, files: Iterable[NamedFile], result: PredictResult) -> Iterator[list[str]]:
-    """Yield the row of each readable image; record unreadable images and count flags in the result."""
+    """Yield the row of each image that can be predicted; record the others and count flags in the result."""
     prepare_or_explain = catch_unreadable(predictor.prepare)
 
     def prepare(image: NamedFile) -> tuple[str, PreparedViews | str]:
@@ -93,7 +95,11 @@ def _predict_rows(predictor: Predictor, files: Iterable[NamedFile], result: Pred
                 continue
             batch = predictor.predict(list(images.values()))
             names = np.array(predictor.classes, dtype=object)[batch.labels]
+            is_finite = batch.is_finite
             for row, index in enumerate(images):
+                if not is_finite[row]:
+                    result.not_finite.append(chunk[index][0])
+                    continue
                 flags = [batch.flags[name][row] for name in predictor.flag_names]
                 for name, flag in zip(predictor.flag_names, flags, strict=True):
                     result.flag_counts[name] += bool(flag)

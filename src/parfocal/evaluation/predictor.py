@@ -63,6 +63,8 @@ class Predictor:
                     f"Runs with different classes cannot be averaged: {runs[0].name} has {', '.join(self.classes)}, "
                     f"{run.name} has {', '.join(network.classes)}."
                 )
+        folder = runs[0].folder if len(runs) == 1 else Path(paths[0])
+        self.decision.check_classes(len(self.classes), Run(folder).decision_path)
         self._recipes = [with_tta(run.recipe, decision.tta) for run, decision in zip(runs, decisions, strict=True)]
         self._temperatures = [decision.temperature if calibrate_each else 1.0 for decision in decisions]
         self.predict_functions = [

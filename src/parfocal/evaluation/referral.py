@@ -6,9 +6,10 @@ unless its set holds exactly 1 class.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.bootstrap import compute_proportion
@@ -28,8 +29,8 @@ class ConformalReferral(ValidationDecision):
     section = "referral"
     option = "refer"
 
-    coverage: float
-    min_probability: float
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    min_probability: Annotated[float, Field(ge=-_ROUNDING, le=1)]
 
     @classmethod
     def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:

@@ -1,9 +1,10 @@
 """Temperature scaling as a validation decision: a single fitted number calibrates the probabilities of new images."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 
 from parfocal.evaluation.calibration import apply_temperature, compute_reliability_diagram, fit_temperature
 from parfocal.evaluation.metrics import compute_metrics
@@ -18,7 +19,8 @@ class Temperature(ValidationDecision):
     name = "temperature"
     section = "calibration"
 
-    value: float = 1.0
+    # Fitted temperatures are from 0.05 to 20.
+    value: Annotated[float, Field(ge=0.01, le=100)] = 1.0
 
     @classmethod
     def fit(cls, valid: ValidationSplit, option: Any = None) -> Self:

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from pydantic import ConfigDict
 
 from parfocal.data.decode import Pixels
-from parfocal.evaluation.bootstrap import compute_intervals
-from parfocal.evaluation.metrics import ResampledMetrics, compute_metrics
 from parfocal.evaluation.predictions import Predictions
 from parfocal.schema import EvaluationConfig
 
@@ -48,6 +47,11 @@ class PredictedBatch:
     flags: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
+    def is_finite(self) -> np.ndarray:
+        """Which images have probabilities that are all finite. The others have no answer."""
+        return np.isfinite(self.probabilities.sum(axis=1))
+
+    @property
     def is_positive(self) -> np.ndarray | None:
         """Which images are positive; None if the classes have no positive side."""
         return self.flags.get("positive")
@@ -60,8 +64,12 @@ class PredictedBatch:
 
 @dataclass(frozen=True)
 class ValidationDecision(ABC):
-    """A decision fitted on validation. Subclasses are frozen dataclasses whose fields are saved as JSON."""
+    """A decision fitted on validation. Subclasses are frozen dataclasses whose fields are saved as JSON.
 
+    The annotation of a field gives its bounds, which pydantic checks when a decision is read from a file.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     name: ClassVar[str]
     """Its key in decision.json."""
     section: ClassVar[str] = ""
@@ -109,13 +117,3 @@ class ValidationDecision(ABC):
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain data."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Build the decision from what `as_dict` returned and JSON kept."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
-
-
-def compute_metrics_with_intervals(predictions: Predictions) -> dict[str, Any]:
-    """Return every metric of labeled predictions, and the confidence interval of each under `intervals`."""
-    return {**compute_metrics(predictions), "intervals": compute_intervals(ResampledMetrics(predictions))}

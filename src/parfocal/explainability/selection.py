@@ -9,7 +9,7 @@ import numpy as np
 from parfocal.data.decode import Pixels
 from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.table import UNKNOWN
-from parfocal.errors import ParfocalError, UsageError, did_you_mean
+from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.predict import list_files
 from parfocal.evaluation.predictions import Predictions
@@ -142,6 +142,12 @@ def select_from_files(runs: Sequence[Run], sources: Iterable[Path | str]) -> Sel
         readable = [views for views in prepared if not isinstance(views, str)]
         if readable:
             batch = predictor.predict(readable)
+            if not batch.is_finite.all():
+                names = np.array([name for name in files if name not in unreadable])[~batch.is_finite]
+                raise ParfocalError(
+                    f"{run.name} gives a probability that is not finite (NaN) for {join_limited(names)}. "
+                    "Train it again."
+                )
             # The first TTA view is the plain evaluation view.
             pixels = np.stack([image.views[0][0] for image in readable])
             run_predictions.append(RunPredictions(batch.labels, batch.probabilities, pixels))

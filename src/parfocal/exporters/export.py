@@ -85,6 +85,7 @@ def export(
     decision = Decision.load(opened_run.decision_path)
     recipe = with_tta(opened_run.recipe, decision.tta)
     classifier = Classifier.load(opened_run.weights_path).eval()
+    decision.check_classes(len(classifier.classes), opened_run.decision_path)
     graph = ExportGraph(classifier, recipe.images.size, recipe.views, decision.temperature)
     metadata = build_metadata(opened_run, recipe, decision, precision, int8)
     # For int8, half of the images calibrates the quantization, the other half verifies it.

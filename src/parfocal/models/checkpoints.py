@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from parfocal.errors import ParfocalError
-from parfocal.io import atomic_write, explain_write_errors
+from parfocal.io import explain_write_errors
+from parfocal.manifest import verify_file, write_listed_file
 from parfocal.run_files import DamagedFileError
 
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
@@ -22,17 +23,19 @@ _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and plain metadata as safetensors, atomically."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with explain_write_errors(path), atomic_write(path) as temporary_path:
+    with explain_write_errors(path), write_listed_file(path) as temporary_path:
         try:
             save_file(content, temporary_path, metadata={"format": "pt", "parfocal": json.dumps(metadata)})
         except SafetensorError as error:
             # The library reports a full disk as a SafetensorError; the text contains the number of the OS error.
             number = str(error).rpartition("os error ")[2].rstrip(")")
             raise OSError(int(number) if number.isdigit() else 5, str(error)) from error
+        _sort_metadata(temporary_path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and metadata that `write_tensors` wrote."""
+    """Read tensors and metadata that `write_tensors` wrote; reject a file of a run that was changed afterwards."""
+    verify_file(path)
     tensors, metadata = read_safetensors(path, "Train the run again.")
     if metadata is None:
         raise ParfocalError(f"{path} has no Parfocal metadata; Parfocal did not write it.")
@@ -54,6 +57,31 @@ def read_safetensors(path: Path, remedy: str = "Download it again.") -> tuple[di
     if metadata is not None and not isinstance(metadata, dict):
         raise DamagedFileError(path, "its metadata is not a JSON object", remedy)
     return tensors, metadata
+
+
+@torch.no_grad()
+def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise an error that names the tensor of a file that holds NaN or infinity: a network with it answers nothing."""
+    for name, tensor in tensors.items():
+        # The sum is not finite if any value is not, and is seven times as fast; but large values can overflow it.
+        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            n_values = int((~torch.isfinite(tensor)).sum())
+            raise ParfocalError(
+                f"{path} cannot be used: {n_values:,} of {tensor.numel():,} values of {name} are not finite (NaN or "
+                "infinity). Restore the file from a copy, or train again with a lower learning_rate."
+            )
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which the library writes in random order."""
+    with path.open("r+b") as file:
+        n_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(n_bytes))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= n_bytes
+        file.seek(8)
+        file.write(text.ljust(n_bytes))
 
 
 def load_pth(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.errors import ParfocalError
-from parfocal.models.checkpoints import read_tensors, write_tensors
+from parfocal.manifest import file_exists
+from parfocal.models.checkpoints import read_tensors, require_finite, write_tensors
 from parfocal.models.ordinal import ORDINAL_HEADS, build_ordinal_head
 from parfocal.models.resnet import build_resnet
 from parfocal.run_files import DamagedFileError
@@ -134,7 +135,7 @@ class Classifier(nn.Module):
     @classmethod
     def load(cls, path: Path) -> "Classifier":
         """Read a classifier from a file written by `save`; nothing in the file can run code."""
-        if not Path(path).is_file():
+        if not file_exists(Path(path)):
             raise ParfocalError(f"There are no weights at {path}. Has the run finished its first epoch?")
         weights, metadata = read_tensors(path)
         try:
@@ -143,6 +144,7 @@ class Classifier(nn.Module):
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DamagedFileError(path, f"its tensors and metadata are no network ({reason})") from None
+        require_finite(path, {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())})
         return classifier
 
     @classmethod

@@ -13,8 +13,9 @@ from torch import Tensor
 from parfocal.download import compute_file_hash, download
 from parfocal.errors import ParfocalError, UsageError, find_similar, join_limited
 from parfocal.io import get_cache_folder
+from parfocal.manifest import file_exists, verify_file
 from parfocal.models.architectures import ARCHITECTURES, resolve_architecture
-from parfocal.models.checkpoints import load_pth, read_safetensors
+from parfocal.models.checkpoints import load_pth, read_safetensors, require_finite
 from parfocal.models.classifier import ORDINAL_HEAD_PREFIX, Classifier, get_network_options
 from parfocal.models.resnet import build_resnet
 from parfocal.run import Run, find_runs
@@ -170,7 +171,7 @@ def _find_run_weights(folder: Path, model: str) -> Path:
             f"init={folder} contains {len(all_runs)} runs, {len(runs)} of them of {model}. "
             f"Name one run: {join_limited(run.folder for run in all_runs)}."
         )
-    if not runs[0].weights_path.is_file():
+    if not file_exists(runs[0].weights_path):
         raise ParfocalError(f"{runs[0].folder} has no weights yet. Let it finish an epoch first.")
     return runs[0].weights_path
 
@@ -180,7 +181,10 @@ def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor],
 
     Names and shapes do not show another normalization or another `stride_in`, so they are checked here.
     """
+    if (path.parent / "recipe.yaml").is_file():
+        verify_file(path)
     weights, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (load_pth(path), None)
+    require_finite(path, weights)
     recipe = (metadata or {}).get("recipe") or {}
     trained_with = recipe.get("network") if isinstance(recipe, dict) else None
     if not isinstance(trained_with, dict):

@@ -41,6 +41,7 @@ def write_check_page(path: Path, table: Table, findings: list[Finding]) -> None:
         source=table.source,
         n_images=len(table),
         classes=table.classes,
+        groups_are=table.groups_are,
         splits=splits,
         n_findings={severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES},
         entries=_build_entries(table, sort_by_severity(findings)),

@@ -8,6 +8,7 @@ from parfocal.evaluation.compare import Comparison
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import MAJORITY_ACCURACY, METRICS
 from parfocal.evaluation.summary import SPLITS, TABLE_METRICS, MetricValue, select_distinct
+from parfocal.groups import GroupKind, find_common_kind
 from parfocal.run import Run
 
 SPLIT_NAMES = {"valid": "validation", "test": "test"}
@@ -79,11 +80,12 @@ def describe_tta(runs: Sequence[Run]) -> str:
 def describe_few_groups(runs: Sequence[Run]) -> str:
     """Say which splits have too few groups for confidence intervals; empty if all have enough."""
     return format_few_groups(
-        (SPLIT_NAMES[split], metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()
+        find_common_kind(run.groups_are for run in runs),
+        ((SPLIT_NAMES[split], metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()),
     )
 
 
-def format_few_groups(named_metrics: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+def format_few_groups(groups_are: GroupKind, named_metrics: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """Say which of these named metrics have too few groups for confidence intervals; empty if all have enough."""
     counts = {
         f"{metrics['intervals']['groups']} in {name}"
@@ -92,16 +94,4 @@ def format_few_groups(named_metrics: Iterable[tuple[str, Mapping[str, Any]]]) ->
     }
     if not counts:
         return ""
-    return f"Too few groups (patients) for confidence intervals: {', '.join(sorted(counts))} (minimum {MIN_GROUPS})."
-
-
-def format_markdown_table(headings: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table; each cell is escaped."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines)
-
-
-def escape_markdown(value: object) -> str:
-    """Escape text so that it cannot end a table cell, start a line or open a tag: names come from the data."""
-    text = " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")
-    return text.replace("<", "&lt;").encode("utf-8", "replace").decode("utf-8")
+    return f"Too few {groups_are} for confidence intervals: {', '.join(sorted(counts))} (minimum {MIN_GROUPS})."

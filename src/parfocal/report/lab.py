@@ -4,6 +4,7 @@ Passages that only the author can write are marked in italics between square bra
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from parfocal.evaluation.compare import Comparison, compare_runs
 from parfocal.evaluation.metrics import get_metric
 from parfocal.io import write_text
+from parfocal.markdown import format_code
 from parfocal.models.architectures import get_architecture
 from parfocal.recipe import Recipe, describe_keys, format_value, get_value, load_recipe
 from parfocal.report.formatting import SPLIT_NAMES, format_metric, read_labeled_metrics
@@ -58,7 +60,8 @@ def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
     for split, count in data["rows"].items():
         class_counts = data["counts"].get(split, {})
         class_cells = (class_counts.get(name, "–") for name in data["classes"])
-        split_rows.append((split, count, data["groups"][split], *class_cells))
+        group_cells = [] if data["groups_are"] == "images" else [data["groups"][split]]
+        split_rows.append((split, count, *group_cells, *class_cells))
     network_rows: list[tuple[Any, ...]] = []
     accuracy_rows: list[tuple[Any, ...]] = []
     training_rows: list[tuple[Any, ...]] = []
@@ -109,10 +112,10 @@ def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
         accuracy_rows=accuracy_rows,
         training_keys=_TRAINING_KEYS,
         training_rows=training_rows,
-        run_folders=" ".join(os.path.relpath(run.folder) for run in runs),
+        evaluate_command=shlex.join(["parfocal", "evaluate", *(os.path.relpath(run.folder) for run in runs)]),
         submissions=[os.path.relpath(path) for run in runs if (path := run.folder / "submission.csv").is_file()],
         remarks=_build_remarks(runs, comparison),
-        commands=[format_rerun_commands(run) for run in runs],
+        commands="\n".join(map(format_rerun_commands, runs)),
     )
 
 
@@ -133,7 +136,7 @@ def _build_setting_rows(recipe: Recipe, prefixes: tuple[str, ...]) -> list[tuple
         value = get_value(recipe, key)
         is_listed = key in _ALWAYS_LISTED_KEYS or value != get_value(default_recipe, key)
         if key.startswith(prefixes) and is_listed:
-            rows.append((f"`{key}`", format_value(value), meaning))
+            rows.append((format_code(key), format_value(value), meaning))
     return rows
 
 

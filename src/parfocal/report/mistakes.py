@@ -96,16 +96,16 @@ def _build_mistakes(run: Run, predictions: Predictions, split: str, folder: Path
     shown_rows = sorted({*mistakes, *(row for rows in rows_by_pair for row in rows)})
     images = load_eval_images(run, split, [predictions.ids[row] for row in shown_rows])
     border_swap = None
-    heatmaps: dict[str, np.ndarray] = {}
+    evidence: dict[str, np.ndarray] = {}
     if run.weights_path.is_file():
         classifier = Classifier.load(run.weights_path)
         predicted_by_id = dict(zip(predictions.ids, predictions.predicted, strict=True))
         maps = compute_class_maps(classifier, images.pixels)
-        evidence = maps.for_labels([predicted_by_id[image_id] for image_id in images.ids])
-        heatmaps = dict(zip(images.ids, evidence, strict=True))
+        labels = [predicted_by_id[image_id] for image_id in images.ids]
+        evidence = dict(zip(images.ids, maps.for_labels(labels), strict=True))
         sample = load_eval_images(run, split, max_images=_MAX_BORDER_SWAP_IMAGES)
         border_swap = border_swap_test(classifier, compute_class_maps(classifier, sample.pixels))
-    entries = _write_images(predictions, shown_rows, images, heatmaps, folder)
+    entries = _write_images(predictions, shown_rows, images, evidence, folder)
     return {
         "border_swap": {**asdict(border_swap), "warning": border_swap.warning} if border_swap else None,
         "mistakes": [entries[row] for row in mistakes],
@@ -125,7 +125,7 @@ def _write_images(
     predictions: Predictions,
     rows: Sequence[int],
     images: EvalImages,
-    heatmaps: Mapping[str, np.ndarray],
+    evidence: Mapping[str, np.ndarray],
     folder: Path,
 ) -> dict[int, dict[str, Any]]:
     """Write the image and the heatmap of each row of the predictions, and return the entry of each."""
@@ -135,7 +135,7 @@ def _write_images(
         image_id: cv2.resize(pixels, (_IMAGE_SIZE, _IMAGE_SIZE), interpolation=interpolation)
         for image_id, pixels in zip(images.ids, images.pixels, strict=True)
     }
-    scale = compute_shared_scale(*heatmaps.values())
+    scale = compute_shared_scale(*evidence.values())
     entries: dict[int, dict[str, Any]] = {}
     for row in rows:
         image_id = predictions.ids[row]
@@ -152,9 +152,9 @@ def _write_images(
         else:
             entry["image"] = f"{row}.jpg"
             write_image(folder / entry["image"], thumbnails[image_id])
-        if image_id in heatmaps:
+        if image_id in evidence:
             entry["heatmap"] = f"{row}-heatmap.jpg"
-            overlay = overlay_heatmap(thumbnails[image_id], heatmaps[image_id], scale)
+            overlay = overlay_heatmap(thumbnails[image_id], evidence[image_id], scale)
             write_image(folder / entry["heatmap"], overlay)
         entries[row] = entry
     return entries

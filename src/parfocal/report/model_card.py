@@ -5,6 +5,8 @@ from typing import Any
 
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, add_baseline, summarize
+from parfocal.groups import SINGULAR
+from parfocal.markdown import Markdown
 from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics, select_point_classes
 from parfocal.report.render import render
 from parfocal.run import Run
@@ -22,9 +24,10 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
     summary = summarize([run])
     data_rows = [
         *((name, *(data["counts"][split].get(name, 0) for split in data["rows"])) for name in data["classes"]),
-        ("**images**", *data["rows"].values()),
-        ("**groups**", *(data["groups"][split] for split in data["rows"])),
+        (Markdown("**images**"), *data["rows"].values()),
     ]
+    if run.groups_are != "images":
+        data_rows.append((Markdown(f"**{run.groups_are}**"), *(data["groups"][split] for split in data["rows"])))
     class_rows = {
         row.split: [
             (name, class_row.n_images, *(class_row.metrics[metric.name] for metric in _CLASS_METRICS))
@@ -57,6 +60,7 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
         metadata=metadata,
         metrics=run.read_metrics(),
         data=data,
+        group=SINGULAR[run.groups_are],
         data_rows=data_rows,
         environment=environment,
         is_pretrained=run.read_load_report() is not None,
@@ -68,7 +72,8 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
         splits=list(metrics_by_split),
         result_rows=[
             *((metric.label, *(row.metrics[metric.name] for row in summary)) for metric in _METRICS),
-            ("images (groups)", *(f"{row.n_images} ({row.n_groups})" for row in summary)),
+            ("images", *(row.n_images for row in summary)),
+            *([(run.groups_are, *(row.n_groups for row in summary))] if run.groups_are != "images" else []),
         ],
         class_metrics=[metric.heading for metric in _CLASS_METRICS],
         class_rows=class_rows,

@@ -4,6 +4,7 @@ import base64
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -11,8 +12,12 @@ from markupsafe import Markup
 from parfocal.errors import join_limited
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import MetricValue
-from parfocal.report.formatting import escape_markdown, format_markdown_table, format_p_value, format_share
+from parfocal.markdown import escape_markdown, format_code, format_code_block, format_markdown_table
+from parfocal.report.formatting import format_p_value, format_share
 from parfocal.version import __version__
+
+CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+"""The content security policy of a page that is opened as a file: no scripts, and nothing from elsewhere."""
 
 
 def render(template: str, **context: Any) -> str:
@@ -41,9 +46,13 @@ def _build_environment() -> Environment:
         "metric_title": lambda name: get_metric(name).title,
         "p_value": format_p_value,
         "markdown": escape_markdown,
+        "code": format_code,
+        "code_block": format_code_block,
+        # A file name need not be valid text.
+        "url": lambda path: quote(path, errors="surrogateescape"),
         "share": format_share,
     }
-    environment.globals["table"] = format_markdown_table
+    environment.globals |= {"table": format_markdown_table, "content_policy": CONTENT_POLICY}
     return environment
 
 

@@ -215,7 +215,7 @@ def _build_run_context(
 
 
 def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the results for whole patients, referable grades and the operating point; `positive` is a class row."""
+    """Return the results for whole groups, referable grades and the operating point; `positive` is a class row."""
     rows: list[dict[str, Any]] = []
 
     def add_row(question: str, section: Mapping[str, Any], *, is_binary: bool) -> None:
@@ -224,8 +224,8 @@ def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> lis
         rows.append({"question": question, "summary": summary, "positive": positive})
 
     for aggregation, text in _AGGREGATION_NAMES.items():
-        if aggregation in metrics.get("patients", {}):
-            add_row(f"patients, {text}", metrics["patients"][aggregation], is_binary=False)
+        if aggregation in metrics.get("by_group", {}):
+            add_row(f"{run.groups_are}, {text}", metrics["by_group"][aggregation], is_binary=False)
     if referable := metrics.get("referable"):
         add_row(f"referable: {referable['classes'][1]}", referable, is_binary=True)
     if point := metrics.get("operating_point"):
@@ -294,7 +294,7 @@ def _describe_differences(best_run: Run, comparison: Comparison, metric: str) ->
             low, high = sorted(sign * end + 0.0 for end in difference.interval)
             ci = f" (95 % CI of the difference {low:+.3f} to {high:+.3f})"
         if difference.adjusted_p_value is None:
-            significance = "too few groups (patients) to test it"
+            significance = f"too few {best_run.groups_are} to test it"
         else:
             significance = "statistically significant" if difference.significant else "not statistically significant"
         sentences.append(

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp
 
 from parfocal.errors import UnreadableImageError, did_you_mean
+from parfocal.report.render import CONTENT_POLICY
 from parfocal.serving.engine import Engine, ImagePredictions
 from parfocal.serving.examples import EXAMPLE_TITLES, draw_example
 from parfocal.serving.heatmaps import Explainer, build_explanation, render_overlay
@@ -34,7 +35,7 @@ from parfocal.version import __version__
 
 STATIC = files("parfocal") / "serving" / "static"
 
-_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+_REPORT_POLICY = f"{CONTENT_POLICY}; frame-ancestors 'none'; sandbox"
 _FILE_SCHEMA = {"type": "string", "format": "binary"}
 _FORM_SCHEMA = {
     "type": "object",
@@ -53,6 +54,7 @@ _ERROR_DESCRIPTIONS: dict[int, str] = {
     408: "The upload was too slow.",
     413: "The request or an image is too large, or there are too many images.",
     422: "No image in the request can be read, or a parameter is invalid.",
+    500: "A network gives a probability that is not finite.",
     503: "The server is busy. Try again in a moment.",
 }
 
@@ -124,7 +126,7 @@ def _add_predict_route(app: FastAPI, engine: Engine, uploads: Uploads, telemetry
 
 
 def _add_explain_route(app: FastAPI, engine: Engine, uploads: Uploads) -> None:
-    explainer = Explainer(engine.limits)
+    explainer = Explainer(engine.decoding)
 
     @app.post(
         "/v1/explain",
@@ -174,9 +176,12 @@ def _add_status_routes(app: FastAPI, engine: Engine, telemetry: Telemetry, token
         return response
 
     @app.get("/healthz", response_model=Health, responses=_error_responses(403, 503))
-    async def healthz() -> Any:
-        """Report that the server is running."""
-        return JSONResponse({"status": "ok", "networks": list(engine.networks), "waiting": engine.n_waiting})
+    async def healthz(request: Request) -> Any:
+        """Report that the server is running. If the server has a token, the rest is only for requests that send it."""
+        health = {"status": "ok"}
+        if not token or has_token(request.headers, token):
+            health |= {"networks": list(engine.networks), "waiting": engine.n_waiting}
+        return JSONResponse(health)
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=_error_responses(401, 403, 503))
     async def metrics() -> Response:

@@ -1,13 +1,12 @@
 """Predict images for many clients: their requests are collected into batches, for one network or more.
 
-An image takes the same way as in `predict`. A pool of threads decodes the images. Each network has two threads; each of
+An image takes the same way as in `predict`. Threads decode the images. Each network has two threads; each of
 them takes the images that have arrived meanwhile as a batch, so that the next batch is ready while the network
 computes. A thread waits for more images only while any is being decoded, and a few milliseconds at most.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,13 @@ import numpy as np
 
 from parfocal.data.decode import Pixels
 from parfocal.data.encode import encode_image
-from parfocal.data.image_header import limit_image_size
 from parfocal.engine.device import trim_memory
-from parfocal.errors import ImageTooLargeError, did_you_mean
+from parfocal.errors import ParfocalError, did_you_mean
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.predictor import Predictor, PreparedViews
 from parfocal.run import Run, open_runs, with_unique_names
 from parfocal.schema import ImagesConfig
+from parfocal.serving.decoding import DecodingThreads
 from parfocal.serving.limits import Limits, RequestError
 
 BATCH_SIZE = 32
@@ -34,8 +33,6 @@ MAX_QUEUE_DELAY = 0.003
 """Seconds that an image waits at most for others that are being decoded."""
 _IDLE_SECONDS = 5.0
 """Seconds without work after which freed memory is returned to the system."""
-_SMALL_PIXELS = 8_000_000
-"""Images up to this number of pixels are decoded in parallel, larger images in turn, to limit memory."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,13 @@ class ServedNetwork:
             [None] * len(batch) if flags is None else flags.tolist()
             for flags in (predictions.is_positive, predictions.is_referred)
         )
+        is_finite = predictions.is_finite
         for index, (image, future) in enumerate(batch):
+            if not is_finite[index]:
+                future.set_exception(
+                    RequestError(500, f"{self.name} gives a probability that is not finite (NaN). Train it again.")
+                )
+                continue
             future.set_result(
                 NetworkPrediction(
                     label=int(predictions.labels[index]),
@@ -148,12 +151,14 @@ class Engine:
             opened += [Run(path)] if (path / MEMBERS_FILE).is_file() else open_runs([path])
         self.networks = {run.name: ServedNetwork(run) for run in with_unique_names(opened)}
         self.n_waiting = 0
-        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decoding")
-        self._large_image_lock = Lock()
+        self.decoding = DecodingThreads(self.limits.max_pixels)
         self._counter_lock = Lock()
         # The first images through a network take longer than later ones, and no client should wait for that.
         for future in self.submit([encode_image(np.zeros((64, 64, 3), np.uint8), ".png")]):
-            future.result()
+            try:
+                future.result()
+            except RequestError as error:
+                raise ParfocalError(error.reason) from None
 
     def select_networks(self, names: Sequence[str]) -> list[ServedNetwork]:
         """Return the networks with these names, or all networks if there are no names."""
@@ -178,6 +183,8 @@ class Engine:
 
     def _submit_image(self, image: bytes, networks: Sequence[ServedNetwork]) -> Future[ImagePredictions]:
         result: Future[ImagePredictions] = Future()
+        # From here on the future cannot be canceled, and setting its result cannot fail.
+        result.set_running_or_notify_cancel()
         finished: dict[str, Future[NetworkPrediction]] = {}
 
         def count_finished(_: Future[ImagePredictions]) -> None:
@@ -194,36 +201,29 @@ class Engine:
             except Exception as error:
                 result.set_exception(error)
 
-        def decode() -> None:
+        def prepare() -> list[PreparedViews]:
             # Most networks of a server need the same preprocessing, which is then done once.
             prepared: dict[ImagesConfig, Pixels] = {}
-            try:
-                views = [self.prepare(image, network, prepared) for network in networks]
-            except Exception as error:  # UnreadableImageError or any other: the client that waits must receive it.
+            return [network.predictor.prepare(image, prepared) for network in networks]
+
+        def predict(decoded: Future[list[PreparedViews]]) -> None:
+            if error := decoded.exception():
                 self._count_decoded(networks)
                 result.set_exception(error)
                 return
+            views = decoded.result()
             predictions = [network.submit(view) for network, view in zip(networks, views, strict=True)]
             self._count_decoded(networks)
             for network, prediction in zip(networks, predictions, strict=True):
                 prediction.add_done_callback(partial(finish, network.name))
 
         result.add_done_callback(count_finished)
-        self._pool.submit(decode)
+        self.decoding.submit(prepare).add_done_callback(predict)
         return result
-
-    def prepare(self, image: bytes, network: ServedNetwork, prepared: dict[ImagesConfig, Pixels]) -> PreparedViews:
-        """Prepare an image file for a network; raise UnreadableImageError."""
-        try:
-            with limit_image_size(min(_SMALL_PIXELS, self.limits.max_pixels)):
-                return network.predictor.prepare(image, prepared)
-        except ImageTooLargeError:
-            with self._large_image_lock, limit_image_size(self.limits.max_pixels):
-                return network.predictor.prepare(image, prepared)
 
     def close(self) -> None:
         """Predict all accepted images, and stop."""
-        self._pool.shutdown()
+        self.decoding.close()
         for network in self.networks.values():
             network.close()
 

@@ -2,11 +2,11 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, prepare_image
 from parfocal.data.encode import encode_image
-from parfocal.data.image_header import limit_image_size
 from parfocal.data.render import render_one
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.explainability.cam import ClassMaps, compute_class_maps
@@ -14,8 +14,9 @@ from parfocal.explainability.heatmap import compute_shared_scale, overlay_heatma
 from parfocal.models.classifier import Classifier
 from parfocal.report.render import data_uri
 from parfocal.run import Run
+from parfocal.serving.decoding import DecodingThreads
 from parfocal.serving.engine import ServedNetwork
-from parfocal.serving.limits import Limits, RequestError
+from parfocal.serving.limits import RequestError
 
 _MAX_WAITING = 32
 
@@ -23,8 +24,8 @@ _MAX_WAITING = 32
 class Explainer:
     """Compute class activation maps in a separate thread, so that predictions do not wait for them."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, decoding: DecodingThreads) -> None:
+        self._decoding = decoding
         self._pool = ThreadPoolExecutor(1, "explaining")
         self._classifiers: dict[str, Classifier] = {}
         self._n_waiting = 0
@@ -37,17 +38,17 @@ class Explainer:
             raise RequestError(503, f"{self._n_waiting} heat maps are waiting already. Try again in a moment.")
         self._n_waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute_maps, image, network)
+            decode = partial(prepare_image, image, Run(network.folder).recipe.images)
+            prepared, _ = await asyncio.wrap_future(self._decoding.submit(decode))
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute_maps, prepared, network)
         finally:
             self._n_waiting -= 1
 
-    def _compute_maps(self, image: bytes, network: ServedNetwork) -> ClassMaps:
+    def _compute_maps(self, prepared: Pixels, network: ServedNetwork) -> ClassMaps:
         run = Run(network.folder)
         if network.name not in self._classifiers:
             self._classifiers[network.name] = Classifier.load(run.weights_path)
         images, views = run.recipe.images, run.recipe.views
-        with limit_image_size(self._limits.max_pixels):
-            prepared = prepare_image(image, images)[0]
         pixels = render_one(prepared, eval_views(1, images.size, views), 0)
         return compute_class_maps(self._classifiers[network.name], pixels[None])
 

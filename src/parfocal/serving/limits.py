@@ -31,7 +31,7 @@ class Limits:
 
 
 class RequestError(Exception):
-    """A request that is rejected with a status (4xx or 503) and a reason."""
+    """A request that is rejected with a status (4xx, 500 or 503) and a reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

@@ -1,19 +1,15 @@
 """Timeouts and a limit for connections: uvicorn by itself waits forever for a client that sends or reads nothing."""
 
+import json
 from asyncio import TimerHandle, Transport
+from http import HTTPStatus
 
 import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from parfocal.serving.limits import Limits
-from parfocal.serving.security import Exchange
-
-_TIMEOUT_BODY = b'{"detail":"The request was too slow."}'
-_TIMEOUT_RESPONSE = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
-)
+from parfocal.serving.security import SECURITY_HEADERS, Exchange
 
 
 def build_protocol(limits: Limits) -> type[H11Protocol]:
@@ -63,8 +59,29 @@ def build_protocol(limits: Limits) -> type[H11Protocol]:
                 self._request_timer = None
 
         def _time_out(self) -> None:
+            self._reject(408, "The request was too slow.")
+
+        def send_400_response(self, msg: str) -> None:
+            self._reject(400, "The request is not valid HTTP.")
+
+        def _reject(self, status: int, reason: str) -> None:
             if not self.transport.is_closing():
-                self.transport.write(_TIMEOUT_RESPONSE)
+                # The rest of a response that has begun must not be followed by another.
+                if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                    self.transport.write(_build_response(status, reason))
                 self.transport.close()
 
     return LimitedProtocol
+
+
+def _build_response(status: int, reason: str) -> bytes:
+    """Return the response to a request that does not reach the application."""
+    body = json.dumps({"detail": reason}).encode()
+    headers = {
+        **SECURITY_HEADERS,
+        "content-type": "application/json",
+        "connection": "close",
+        "content-length": str(len(body)),
+    }
+    lines = (f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items()))
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -89,11 +89,11 @@ class ErrorResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """The status of the server, and how many images wait."""
+    """The status of the server, its networks, and how many images wait."""
 
     status: str
-    networks: list[str]
-    waiting: int
+    networks: list[str] = []
+    waiting: int = 0
 
 
 def build_response(

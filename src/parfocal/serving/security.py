@@ -21,7 +21,7 @@ COOKIE = "parfocal"
 PUBLIC_PATHS = ("/", "/docs", "/healthz", "/v1/session")
 """Paths that need no token, because they reveal nothing. Those below /static need none either."""
 
-_SECURITY_HEADERS = {
+SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -71,7 +71,7 @@ class SecurityMiddleware:
         headers, path = Headers(scope=scope), scope["path"]
         if self._n_running > self._limits.max_requests:
             return 503, "Too many requests at once. Try again in a moment."
-        if headers.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET":
+        if scope["method"] != "GET" and is_cross_origin(headers):
             return 403, "Requests from pages of other sites are not allowed."
         if not self._token:
             host = headers.get("host", "")
@@ -109,7 +109,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             self.status = message["status"]
-            for name, value in _SECURITY_HEADERS.items():
+            for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
             if message["status"] == 503:
                 headers.setdefault("retry-after", "1")
@@ -149,6 +149,16 @@ def has_token(headers: Mapping[str, str], token: str) -> bool:
     candidates += [cookie.value] if cookie is not None else []
     # The time of the comparison must not depend on how much of a candidate is right.
     return any(secrets.compare_digest(text.encode("utf-8", "replace"), token.encode()) for text in candidates)
+
+
+def is_cross_origin(headers: Mapping[str, str]) -> bool:
+    """Return whether a browser sent a request from a page of another origin. Other programs send neither header."""
+    if site := headers.get("sec-fetch-site"):
+        return site not in ("same-origin", "none")
+    # Older browsers, and all browsers if the connection to another machine is not encrypted, send the origin only. The
+    # scheme is not compared: behind a proxy this server does not see that the connection to the proxy is encrypted.
+    origin = headers.get("origin")
+    return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
 
 
 def is_local(host: str) -> bool:

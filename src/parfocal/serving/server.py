@@ -25,6 +25,10 @@ _SHUTDOWN_SECONDS = 30
 """Seconds that requests have to finish when the server stops."""
 
 
+class MissingTokenError(UsageError):
+    """Other machines can reach the address, and there is no token."""
+
+
 def serve(
     runs: Path | str | Sequence[Path | str],
     host: str = "127.0.0.1",
@@ -90,12 +94,12 @@ def _open_server(
 
     if token and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token):
         raise UsageError(
-            f"The token must have at least {MIN_TOKEN_LENGTH} letters and digits. Create one: openssl rand -hex 16"
+            f"token=… needs at least {MIN_TOKEN_LENGTH} letters and digits, without spaces. "
+            "To create a token: openssl rand -hex 16"
         )
     if not token and not is_local(host):
-        raise UsageError(
-            f"Other machines can reach {host}, so it needs a token. Use host 127.0.0.1, or create a token and run the "
-            "command again: export PARFOCAL_TOKEN=$(openssl rand -hex 16); echo $PARFOCAL_TOKEN"
+        raise MissingTokenError(
+            f"Other machines can reach {host}, so it needs a token. Use host=127.0.0.1, or pass token=TOKEN."
         )
     # A mistake in the address is reported before the imports and the networks, which take seconds to load.
     with _listen(host, port) as listener:
@@ -143,7 +147,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return listener
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ParfocalError(f"Cannot serve at {host}:{port}: {reason}. Choose another host or port.") from None
+        raise ParfocalError(
+            f"Cannot serve at {host}:{port}: {reason}. Choose another host=HOST or port=PORT."
+        ) from None
 
 
 def _format_url(listener: socket.socket, host: str) -> str:

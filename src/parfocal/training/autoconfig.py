@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.data.split import read_and_split
+from parfocal.markdown import escape_markdown, format_code, format_markdown_table
 from parfocal.models.architectures import Stem, get_architecture
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import Recipe, expand_recipes, load_recipe, validate_changes
@@ -45,8 +46,9 @@ class Plan:
 
     def to_markdown(self) -> str:
         """Return the plan as a Markdown page."""
-        rows = "".join(f"| `{key}` | {format_value(value)} | {reason} |\n" for key, value, reason in self.reasons)
-        return f"# Plan\n\n{self.recipe.about}\n\n| key | value | reason |\n|---|---|---|\n{rows}"
+        rows = [(format_code(key), format_value(value), reason) for key, value, reason in self.reasons]
+        table = format_markdown_table(("key", "value", "reason"), rows)
+        return f"# Plan\n\n{escape_markdown(self.recipe.about)}\n\n{table}\n"
 
 
 def plan(data: Path | str, **changes: Any) -> Plan:

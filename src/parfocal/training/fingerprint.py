@@ -17,6 +17,7 @@ from parfocal.data.preprocess import find_disc
 from parfocal.data.table import Table
 from parfocal.engine.device import get_machine_memory
 from parfocal.errors import ParfocalError, UnreadableImageError
+from parfocal.groups import GroupKind
 from parfocal.models.pretrained import PRETRAINED_HASHES, is_cached
 from parfocal.schema import ImagesConfig
 
@@ -57,6 +58,7 @@ class Fingerprint:
     height: int
     appearance: Appearance = "plain"
     disc_area: float = 1.0
+    groups_are: GroupKind = "images"
     content_extent: float = 1.0
     ordinal_reason: str = ""
     rotation_reason: str = ""
@@ -76,7 +78,7 @@ class Fingerprint:
 
     def describe(self) -> str:
         """Describe the data set and the device in a line."""
-        groups = f" of {self.n_groups:,} patients or groups" if self.n_groups < self.n_images else ""
+        groups = f" of {self.n_groups:,} {self.groups_are}" if self.n_groups < self.n_images else ""
         appearance = {"plain": "", "disc": ", discs on black", "cell": ", cells on black"}[self.appearance]
         counts = ", ".join(f"{count:,}" for count in self.class_counts)
         device = "a GPU" if self.device == "cuda" else "a CPU"
@@ -113,6 +115,7 @@ def compute_fingerprint(table: Table) -> Fingerprint:
     return Fingerprint(
         class_counts=tuple(table.count_classes("train").values()),
         n_groups=int(train["group"].nunique()),
+        groups_are=table.groups_are,
         width=int(np.median(widths)),
         height=int(np.median(heights)),
         appearance=appearance,

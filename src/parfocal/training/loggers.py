@@ -1,5 +1,6 @@
 """Log a run's recipe and the metrics of each epoch to TensorBoard, MLflow or Weights & Biases."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -95,6 +96,8 @@ class _MlflowLogger:
     """An MLflow run, in the experiment named after the folder of the runs; a resumed run continues it."""
 
     def __init__(self, run: Run) -> None:
+        # MLflow reports each use to its makers, unless this is set before the import.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
 
         self._client = mlflow.MlflowClient()

@@ -1,17 +1,14 @@
 """Train networks on labeled images: resolve the recipe of each run, validate, prepare the data, create and fit."""
 
 import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from parfocal.data.checks import PreparedData, check_and_prepare
 from parfocal.data.custom_transform import (
@@ -20,7 +17,9 @@ from parfocal.data.custom_transform import (
     load_custom_transform,
     separate_functions,
 )
+from parfocal.data.grouping import describe_groups
 from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
+from parfocal.data.pixel_digests import check_same_pixels, list_pixel_digests
 from parfocal.data.preview import write_preview
 from parfocal.data.split import read_and_split
 from parfocal.data.table import Table
@@ -31,9 +30,11 @@ from parfocal.evaluation.evaluate import evaluate_run, predict_table
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import validate_referable_grade
 from parfocal.io import explain_write_errors, write_text
+from parfocal.manifest import create_manifest, file_exists
 from parfocal.models.architectures import resolve_architecture
 from parfocal.models.classifier import Classifier
 from parfocal.models.pretrained import validate_initial_weights
+from parfocal.progress import print_line, print_warning
 from parfocal.recipe import Recipe, expand_recipes, find_differences, load_recipe
 from parfocal.recipe_file import AUTO
 from parfocal.reported import find_prerequisites
@@ -41,11 +42,11 @@ from parfocal.run import Run, find_runs
 from parfocal.schema import MachineConfig
 from parfocal.training.autoconfig import Plan, plan_variants
 from parfocal.training.batch_size import resolve_batch_size
+from parfocal.training.environment import describe_changes, describe_environment
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
 from parfocal.training.run_lock import lock_runs
 from parfocal.training.trainer import fit
-from parfocal.version import __version__
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def train(
     experiment: str = "",
     after_epoch: Callable[[Run], object] | None = None,
     allow_code: Sequence[str] = (),
+    show_line: Callable[[str], object] = print_line,
     **changes: Any,
 ) -> list[Run]:
     """Train a run for each combination of the values in `changes`, evaluate the runs, and return them.
@@ -80,7 +82,8 @@ def train(
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
     are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
-    run after each epoch, in the first process only.
+    run after each epoch, and `show_line` with what was read, what its groups are, and warnings; both in the first
+    process only.
 
     `custom_transform` may be a function; the run records its name. Code that a recipe or a resumed run names by itself
     runs only if `allow_code` lists its module.
@@ -92,11 +95,11 @@ def train(
     unfinished = [plan for name, plan in plans.items() if not Run(folder / name).is_finished]
     fabric = build_fabric("float32", [*unfinished, *plans.values()][0].recipe.machine)
     launch(fabric)
+    show = show_line if is_rank_zero() else print_line
     with ExitStack() as locks:
         # The other processes find the runs that rank 0 has created, so they resume.
-        run_plans = rank_zero_first(
-            fabric, lambda: plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed, locks)
-        )
+        with rank_zero_first(fabric):
+            run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed, locks, show)
         _fit_runs(run_plans, after_epoch)
     return [run_plan.run for run_plan in run_plans]
 
@@ -125,15 +128,23 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experim
     return Path("runs") / "-".join(filter(None, [Path(data).resolve().name, name, experiment]))
 
 
-def prepare_data(data: Path | str, recipe: Recipe) -> PreparedData:
+def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], object] = print_line) -> PreparedData:
     """Read, split, check and prepare a data set; reject faults that the recipe does not waive."""
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
-    return check_and_prepare(table, recipe)
+    show_line(f"{len(table)} rows from {table.source}.")
+    show_line(describe_groups(table))
+    return check_and_prepare(table, recipe, show_line)
 
 
 def plan_runs(
-    data: Path | str, folder: Path, plans: dict[str, Plan], resume: bool, allowed: AllowedCode, locks: ExitStack
+    data: Path | str,
+    folder: Path,
+    plans: dict[str, Plan],
+    resume: bool,
+    allowed: AllowedCode,
+    locks: ExitStack,
+    show_line: Callable[[str], object] = print_line,
 ) -> list[RunPlan]:
     """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early.
 
@@ -153,7 +164,7 @@ def plan_runs(
         recipe = plan.recipe
         key = (recipe.data, recipe.columns, recipe.split, recipe.images, recipe.seed)
         if key not in prepared_by_key:
-            prepared_by_key[key] = prepare_data(data, recipe)
+            prepared_by_key[key] = prepare_data(data, recipe, show_line)
         prepared = prepared_by_key[key]
         fabric = build_fabric(recipe.training.precision, recipe.machine)
         plan = replace(plan, recipe=resolve_batch_size(recipe, fabric, prepared.table))
@@ -234,7 +245,7 @@ def _resolve_plans(
 
 def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
     """Return the plan of a new run; to resume a run, return its saved recipe after checking that the plan agrees."""
-    if not (run.folder / "recipe.yaml").exists():
+    if not file_exists(run.folder / "recipe.yaml"):
         return plan
     if not resume:
         raise ParfocalError(
@@ -271,7 +282,7 @@ def _validate_without_data(run: Run, recipe: Recipe) -> None:
     """Reject frozen stages that do not exist, loggers that are not installed, and missing weights."""
     validate_freeze(recipe)
     validate_loggers(recipe.machine.loggers)
-    if run.checkpoint_path.exists():
+    if run.has_checkpoint:
         return
     try:
         validate_initial_weights(recipe.network)
@@ -291,19 +302,27 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
     table = run_plan.prepared.table
     with explain_write_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-    has_checkpoint = run.checkpoint_path.exists()
-    if has_checkpoint and not Table.load(run).rows.equals(table.rows):
-        raise ParfocalError(
-            f"The rows of {data} differ from those that {run.folder} was started with. Start a new run."
-        )
+    has_checkpoint = run.has_checkpoint
+    pixel_digests = list_pixel_digests(table, run_plan.prepared.store)
+    if has_checkpoint:
+        if not Table.load(run).rows.equals(table.rows):
+            raise ParfocalError(
+                f"The rows of {data} differ from those that {run.folder} was started with. Start a new run."
+            )
+        check_same_pixels(run, pixel_digests)
     if run.is_finished:
         return
+    create_manifest(run.folder)
     if has_checkpoint:
         environment = run.read_environment()
-        resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **_describe_environment(recipe)}
-        run.write_environment({**environment, "resumed": [*environment.get("resumed", []), resumed]})
+        earlier = environment.get("resumed", [])
+        now = describe_environment(recipe)
+        if changes := describe_changes([environment, *earlier][-1], now):
+            print_warning(f"{run.name}: {changes}")
+        resumed = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **now}
+        run.write_environment({**environment, "resumed": [*earlier, resumed]})
     else:
-        table.save(run.table_path)
+        table.save(run.table_path, pixel_digests)
         preview_path = run.folder / "views.png"
         write_preview(preview_path, table, run_plan.prepared.store, recipe, run_plan.custom_transform)
         facts = {
@@ -317,26 +336,8 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
             "groups_are": table.groups_are,
             "findings": [finding.as_dict() for finding in run_plan.prepared.findings],
         }
-        run.write_environment({**_describe_environment(recipe), "data": facts})
+        run.write_environment({**describe_environment(recipe), "data": facts})
         # A run that is resumed before its first checkpoint keeps its recipe, and so its reasons.
         if run_plan.plan.reasons and not run.plan_path.exists():
             write_text(run.plan_path, run_plan.plan.to_markdown())
     recipe.save(run.folder / "recipe.yaml")
-
-
-def _describe_environment(recipe: Recipe) -> dict[str, Any]:
-    """Return the hardware and the versions that a recipe is trained with."""
-    fabric = build_fabric(recipe.training.precision)
-    is_cuda = fabric.device.type == "cuda"
-    packages = ("torch", "lightning-fabric", "opencv-python-headless", "numpy", "scikit-learn")
-    return {
-        "parfocal": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if is_cuda else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "precision": "bf16" if "bf16" in fabric._precision.precision else "float32",
-        "packages": {name: version(name) for name in packages},
-        "seed": recipe.seed,
-        "recipe_digest": recipe.compute_hash(),
-    }

@@ -120,7 +120,7 @@ def start(
     learner = build_learner(fabric, classifier, recipe)
     progress = Progress()
     epoch_state: EpochState | None = None
-    if run.checkpoint_path.exists():
+    if run.has_checkpoint:
         progress, epoch_state = load_checkpoint(run.checkpoint_path, learner)
         with rank_zero_guard(fabric):
             if fabric.is_global_zero and progress.history:

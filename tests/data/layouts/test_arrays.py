@@ -47,7 +47,7 @@ def test_medmnist_arrays_are_read(tmp_path: Path, gray: bool) -> None:
         }
         assert table.classes == ("0", "1", "2")
     store = prepare(table, ImagesConfig(size=28))
-    position = store.get_positions(table)[table.get_positions("valid")[3]]
+    position = table.find_positions_in(store.index)[table.get_positions("valid")[3]]
     expected = members["val_images"][3]
     np.testing.assert_array_equal(store.pixels[position], expected[..., None].repeat(3, -1) if gray else expected)
     assert parfocal.check(table, ImagesConfig(size=28))
@@ -114,7 +114,7 @@ def test_cifar10_is_read_from_the_archive_and_from_its_folder(tmp_path: Path, pr
     row = table.get_positions("train")[IMAGES_PER_BATCH + 3]
     image = pickle.loads(pickles["data_batch_2"])[b"data"][3]
     np.testing.assert_array_equal(
-        store.pixels[store.get_positions(table)[row]], image.reshape(3, 32, 32).transpose(1, 2, 0)
+        store.pixels[table.find_positions_in(store.index)[row]], image.reshape(3, 32, 32).transpose(1, 2, 0)
     )
     assert table.rows["label"].iloc[row] == 3
 
@@ -136,7 +136,7 @@ def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
     table = read(tmp_path)
     assert table.count_classes("test")["horse"] == IMAGES_PER_BATCH
     store = prepare(table, ImagesConfig(size=32))
-    position = store.get_positions(table)[table.get_positions("test")[1]]
+    position = table.find_positions_in(store.index)[table.get_positions("test")[1]]
     np.testing.assert_array_equal(store.pixels[position], images[1].reshape(3, 32, 32).transpose(1, 2, 0))
 
 

@@ -107,11 +107,13 @@ def test_an_unknown_split_is_an_error_with_its_line(folder: Path) -> None:
 
 
 def test_the_patient_can_be_extracted_from_the_id(folder: Path) -> None:
-    file = _write_sheet(ROWS.drop(columns="patient"), folder / "sheet.csv")
-    table = read(file, group_from=r"img/([a-c])|img/(?:[d-f])")
-    assert table.rows["group"].iloc[0] == "a"
-    with pytest.raises(ParfocalError, match=r"finds no group in 3 ids: img/d\.png"):
-        read(file, group_from=r"img/([a-c])")
+    names = [f"img/{name}.png" for name in ("p1_a", "p1_b", "p2_c", "x_d", "p2_e", "p2_f")]
+    file = _write_sheet(ROWS.drop(columns="patient").assign(image_path=names), folder / "sheet.csv")
+    table = read(file, group_from=r"img/(\w+)_")
+    assert table.rows["group"].tolist() == ["p1", "p1", "p2", "x", "p2", "p2"]
+    assert table.groups_are == "patients"
+    with pytest.raises(ParfocalError, match=r"finds no group in 1 ids: img/x_d\.png"):
+        read(file, group_from=r"img/(p\d)")
     with pytest.raises(UsageError, match="is not a regular expression"):
         read(file, group_from="(")
 

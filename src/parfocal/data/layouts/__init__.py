@@ -1,15 +1,22 @@
 """Label layouts: read the label files of any known layout into a Table. A new layout needs a module and a row here."""
 
-import re
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parfocal.data.dicom import read_patient_id
+from parfocal.data.group_patterns import extract_groups, propose_patterns
+from parfocal.data.grouping import PERSONS, Groups, ignore_groups, warn_of_images, with_groups
+from parfocal.data.image_header import SUFFIXES
 from parfocal.data.layouts import arrays, generic, medical
+from parfocal.data.layouts.patients_file import PATIENTS_FILE, find_path_column, group_by_patients_file
+from parfocal.data.layouts.sheets import read_column_names
+from parfocal.data.parallel import map_ordered
 from parfocal.data.table import Table
-from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
+from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.schema import ColumnsConfig, DataConfig
 
@@ -77,7 +84,7 @@ def read(source: Path | str, recipe: str | Path | Recipe | None = None, **change
     if table.rows.empty:
         raise ParfocalError(f"{source} contains no images in the layout {name} ({LAYOUTS[name].description}).")
     table = replace(table, source=f"{table.source}{note}")
-    return _extract_groups(table, loaded.columns.group_from) if loaded.columns.group_from else table
+    return _resolve_groups(table, source, name, loaded)
 
 
 def _recognize(source: Path, columns: ColumnsConfig) -> tuple[str, str]:
@@ -91,18 +98,50 @@ def _recognize(source: Path, columns: ColumnsConfig) -> tuple[str, str]:
     raise ParfocalError(f"{source} contains no labels in a known layout. Known layouts: {known}.")
 
 
-def _extract_groups(table: Table, pattern: str) -> Table:
-    """Extract the group of each row from its id by a regular expression."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"columns.group_from={pattern!r} is not a regular expression: {error}.") from None
-    ids = table.rows["id"]
-    matches = [expression.search(image_id) for image_id in ids]
-    unmatched = [image_id for image_id, match in zip(ids, matches, strict=True) if not match]
-    if unmatched:
-        raise ParfocalError(
-            f"columns.group_from={pattern!r} finds no group in {len(unmatched)} ids: {join_limited(unmatched)}."
-        )
-    groups = [match[1 if expression.groups else 0] for match in matches if match]
-    return replace(table, rows=table.rows.assign(group=groups))
+def _resolve_groups(table: Table, source: Path, layout: str, recipe: Recipe) -> Table:
+    """Return the table with the groups that the recipe, patients.csv or DICOM name; else with those of the layout.
+
+    A column of persons in the label file comes before patients.csv, and names of files after it. Where nothing says
+    which patient an image belongs to, the table warns of it.
+    """
+    columns = recipe.columns
+    home = source if source.is_dir() else source.parent
+    folder = Path(columns.folder) if columns.folder else home
+    prefix = f"{folder}{os.sep}"
+    locations = [path.removeprefix(prefix).replace(os.sep, "/") for path in table.rows["path"]]
+    patients_file = home / PATIENTS_FILE
+    is_in_sheet = table.groups_from.startswith(f"column {columns.group!r}" if columns.group else "column ")
+    is_known = is_in_sheet and (bool(columns.group) or table.groups_are in PERSONS)
+    if columns.group_from:
+        names, pattern = extract_groups(columns.group_from, table.rows["id"].tolist(), locations)
+        origin = f"columns.group_from={columns.group_from}"
+        table = with_groups(table, Groups(names, pattern.kind, origin, pattern.is_narrow))
+    elif not is_known and patients_file != source and _has_patients_file(patients_file, layout):
+        table = group_by_patients_file(table, patients_file, locations, columns.group)
+    elif columns.group and not is_known:
+        raise ParfocalError(f"{source} has no column {columns.group!r} (columns.group).")
+    elif table.groups_are not in PERSONS:
+        table = _group_by_dicom(table)
+    if recipe.split.by == "image":
+        return ignore_groups(table)
+    return warn_of_images(table, propose_patterns(locations)) if table.groups_are == "images" else table
+
+
+def _has_patients_file(file: Path, layout: str) -> bool:
+    """Return whether a file gives the patient of each image; a table of patients without images does not.
+
+    In the leukemia lab it can be nothing else.
+    """
+    return file.is_file() and (layout == "leukemia-lab" or find_path_column(read_column_names(file)) is not None)
+
+
+def _group_by_dicom(table: Table) -> Table:
+    """Return the table with the patients that DICOM files name, unless they tell no patients apart."""
+    if not any(Path(path).suffix.lower() in SUFFIXES["DICOM"] for path in table.paths):
+        return table
+    names = dict(zip(table.paths, map_ordered(table.paths, read_patient_id, "Reading patients"), strict=True))
+    known = [name for name in names.values() if name]
+    is_distinct = len(set(known)) == len(known)
+    if len(set(known)) < 2 or (is_distinct and table.groups_are != "images"):
+        return table
+    return with_groups(table, Groups([names[path] for path in table.rows["path"]], "patients", "PatientID of DICOM"))

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from parfocal.data.group_columns import find_heading
+from parfocal.data.grouping import group_by_sheet
+from parfocal.data.npz import read_npz_array
 from parfocal.data.store import get_stores_folder
 from parfocal.data.table import Table, build_rows, natural_sort_key, resolve_class_names
 from parfocal.download import download
@@ -43,17 +47,21 @@ def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tab
     ids: list[str] = []
     labels: list[str] = []
     splits: list[str] = []
+    extra: list[pd.DataFrame] = []
     try:
         with np.load(file, allow_pickle=False) as arrays:
             for key, split in _SPLIT_KEYS.items():
                 if f"{key}_labels" not in arrays.files:
                     continue
-                array = arrays[f"{key}_labels"].reshape(len(arrays[f"{key}_labels"]), -1)
+                array = read_npz_array(file, f"{key}_labels")
+                array = array.reshape(len(array), -1)
                 if array.shape[1] != 1:
                     raise ParfocalError(
                         f"{file}: {key}_labels has {array.shape[1]} columns, but an image can have only one class."
                     )
+                n_before = len(ids)
                 ids += [f"{key}_images/{row}" for row in range(len(array))]
+                extra.append(_read_extra_columns(arrays, key, len(ids) - n_before, columns.group, file))
                 labels += [str(value) for value in array[:, 0].tolist()]
                 splits += [split] * len(array)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -64,7 +72,22 @@ def read_medmnist(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tab
     class_index = {code: index for index, code in enumerate(codes)}
     paths = [Path(f"{file}#{image_id}") for image_id in ids]
     rows = build_rows(ids, paths, [class_index[label] for label in labels], splits, ids)
-    return Table(rows, resolve_class_names(codes, data.classes), codes, f"medmnist at {file}")
+    table = Table(rows, resolve_class_names(codes, data.classes), codes, f"medmnist at {file}")
+    names = pd.concat(extra).fillna("")
+    return group_by_sheet(table, names, (), columns.group if columns.group in names.columns else "")
+
+
+def _read_extra_columns(arrays: Any, key: str, n_rows: int, column: str, file: Path) -> pd.DataFrame:
+    """Return the arrays that name the group of each image, such as `train_patients`, without the name of the split."""
+    names = [name.removeprefix(f"{key}_") for name in arrays.files if name.startswith(f"{key}_")]
+    values: dict[str, list[str]] = {}
+    for name in names:
+        if name not in ("images", "labels") and (name == column or find_heading(name)):
+            array = arrays[f"{key}_{name}"].reshape(-1)
+            if len(array) != n_rows:
+                raise ParfocalError(f"{file}: {key}_{name} has {len(array)} values for {n_rows} images.")
+            values[name] = [value.decode() if isinstance(value, bytes) else str(value) for value in array.tolist()]
+    return pd.DataFrame(values, index=range(n_rows))
 
 
 def _find_npz(source: Path) -> Path | None:

@@ -1,11 +1,15 @@
 """Label layouts of any data set: a sheet with columns of images and labels, or a folder for each class."""
 
 import re
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from parfocal.data.grouping import find_groups, group_by_sheet
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES, ImageFinder, find_images
+from parfocal.data.layouts.patients_file import PATIENTS_FILE
 from parfocal.data.layouts.sheets import SHEET_SUFFIXES, read_column_names, read_sheet
 from parfocal.data.table import (
     SPLITS,
@@ -37,7 +41,6 @@ _COMMON_NAMES = {
     "path": ("path", "image_path", "file_path", "filepath", "filename", "file_name", "file", "image", "image_id",
              "image name", "img", "id_code", "name", "id"),
     "label": ("label", "labels", "class", "target", "diagnosis", "level", "grade", "retinopathy grade", "category"),
-    "group": ("group", "patient", "patient_id", "subject", "subject_id", "case"),
     "split": ("split", "set", "subset", "partition", "fold"),
     "file_hash": ("digest", "sha256", "md5", "hash", "checksum"),
 }  # fmt: skip
@@ -64,8 +67,8 @@ def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
             f"{source} does not contain exactly one sheet ({', '.join(SHEET_SUFFIXES)}). Give the file itself."
         )
     rows = read_sheet(file)
-    roles = ("path", "group", "split", "file_hash")
-    path, group, split, file_hash = (_find_column(rows, file, role, getattr(columns, role)) for role in roles)
+    roles = ("path", "split", "file_hash")
+    path, split, file_hash = (_find_column(rows, file, role, getattr(columns, role)) for role in roles)
     if path is None:
         raise ParfocalError(
             f"{file} has no column with a common name for images. Set columns.path=… {_list_columns(rows)}"
@@ -88,13 +91,18 @@ def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
         [finder.find(name, split_name) for name, split_name in zip(ids, splits, strict=True)],
         labels,
         splits,
-        rows[group].tolist() if group else ids,
+        ids,
         folds,
         rows[file_hash].tolist() if file_hash else None,
     )
-    used = {"path": path, "label": label, "group": group, "split": split}
+    if columns.group:
+        _find_column(rows, file, "group", columns.group)
+    others = {path, label, *label.split("+"), split, file_hash} - {None}
+    table = group_by_sheet(Table(table_rows, classes, codes, ""), rows, others, columns.group)
+    groups = find_groups(rows, others, columns.group) if table.groups_are != "images" else None
+    used = {"path": path, "label": label, "group": groups and groups.column, "split": split}
     description = ", ".join(f"{role}={name}" for role, name in used.items() if name)
-    return Table(table_rows, classes, codes, f"columns of {file} ({description})")
+    return replace(table, source=f"columns of {file} ({description})")
 
 
 def _find_sheet(source: Path) -> Path | None:
@@ -103,7 +111,8 @@ def _find_sheet(source: Path) -> Path | None:
         return source
     sheets = [path for path in sorted(source.iterdir()) if path.suffix.lower() in SHEET_SUFFIXES]
     named_labels = [path for path in sheets if path.stem.lower() == "labels"]
-    for candidates in (named_labels, sheets):
+    others = [path for path in sheets if path.name != PATIENTS_FILE or _guess_column(read_column_names(path), "label")]
+    for candidates in (named_labels, others):
         if len(candidates) == 1:
             return candidates[0]
     return None
@@ -171,41 +180,83 @@ def _list_columns(rows: pd.DataFrame) -> str:
     return f"Its columns are {', '.join(map(repr, rows.columns))}."
 
 
+# Folders above the class folders are taken for patients only if there are at least so many, numbered as patients are.
+_MIN_PATIENT_FOLDERS = 6
+_MIN_NUMBERED_SHARE = 0.9
+_LATERALITY = {"left", "right", "l", "r", "od", "os"}
+
+
+@dataclass(frozen=True)
+class _ClassFolders:
+    """The folders that hold class folders, each with its split; and the names of the classes."""
+
+    parents: list[tuple[Path, str]]
+    classes: tuple[str, ...]
+    where: str
+
+
 def recognize_folders(folder: Path) -> str:
     """Return what identifies a folder with a subfolder for each class, or an empty string."""
-    split_folders, classes = _find_split_folders(folder)
-    if len(classes) < 2:
+    found = _find_class_folders(folder)
+    if len(found.classes) < 2:
         return ""
-    below = f" below {', '.join(path.name for path in split_folders)}" if split_folders != [folder] else ""
-    return f"a folder for each class{below}: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}"
+    names = f"{', '.join(found.classes[:5])}{', …' if len(found.classes) > 5 else ''}"
+    return f"a folder for each class{found.where}: {names}"
 
 
 def read_folders(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
-    """Read `[split/]class/image`, classes in natural order; each image is a group."""
-    split_folders, codes = _find_split_folders(folder)
+    """Read `[split/][patient/]class/image`, classes in natural order; each image is a group."""
+    found = _find_class_folders(folder)
     ids: list[str] = []
     paths: list[Path] = []
     labels: list[int] = []
     splits: list[str] = []
-    for split_folder in split_folders:
-        split = "train" if split_folder == folder else SPLIT_ALIASES[split_folder.name.lower()]
-        for label, code in enumerate(codes):
-            images = find_images(split_folder / code) if (split_folder / code).is_dir() else []
+    for parent, split in found.parents:
+        for label, code in enumerate(found.classes):
+            images = find_images(parent / code) if (parent / code).is_dir() else []
             ids += [path.relative_to(folder).as_posix() for path in images]
             paths += images
             labels += [label] * len(images)
             splits += [split] * len(images)
     rows = build_rows(ids, paths, labels, splits, ids)
-    classes = resolve_class_names(codes, data.classes)
-    return Table(rows, classes, codes, f"folders at {folder} ({recognize_folders(folder)})")
+    classes = resolve_class_names(found.classes, data.classes)
+    return Table(rows, classes, found.classes, f"folders at {folder} ({recognize_folders(folder)})")
 
 
-def _find_split_folders(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """Return the folders of the splits (or the folder itself), and the names of the class folders in them."""
-    subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    split_folders = [path for path in subfolders if path.name.lower() in SPLIT_ALIASES]
+def _find_class_folders(folder: Path) -> _ClassFolders:
+    split_folders = [path for path in _list_folders(folder) if path.name.lower() in SPLIT_ALIASES]
     split_folders.sort(key=lambda path: SPLITS.index(SPLIT_ALIASES[path.name.lower()]))
-    parents = split_folders or [folder]
-    folders = [path for parent in parents for path in parent.iterdir() if path.is_dir()]
+    parents = [(path, SPLIT_ALIASES[path.name.lower()]) for path in split_folders] or [(folder, "train")]
+    where = f" below {', '.join(path.name for path in split_folders)}" if split_folders else ""
+    below = [(path, split) for parent, split in parents for path in _list_folders(parent)]
+    if _are_patients([path for path, _ in below]):
+        parents = below
+        where += f" below each of {len(below)} folders such as {below[0][0].name}"
+    folders = [path for parent, _ in parents for path in parent.iterdir() if path.is_dir()]
     names = {path.name for path in folders if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))}
-    return parents, tuple(sorted(names, key=natural_sort_key))
+    return _ClassFolders(parents, tuple(sorted(names, key=natural_sort_key)), where)
+
+
+def _are_patients(folders: list[Path]) -> bool:
+    """Return whether folders are those of patients, as in `P012/blast/x.png`, and not those of classes.
+
+    The names of patients have numbers, and there are more patients than classes. A class folder is below two patients
+    at least. Folders for splits and for left and right eyes are no class folders.
+    """
+    is_numbered = [any(letter.isdecimal() for letter in path.name) for path in folders]
+    if len(folders) < _MIN_PATIENT_FOLDERS or sum(is_numbered) < _MIN_NUMBERED_SHARE * len(folders):
+        return False
+    n_above: Counter[str] = Counter()
+    for folder in folders:
+        content = list(folder.iterdir())
+        if any(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in content):
+            return False
+        n_above.update(path.name for path in _list_folders(folder))
+    names = {name.lower() for name in n_above}
+    return (
+        2 <= len(n_above) < len(folders) and min(n_above.values()) >= 2 and not names & {*SPLIT_ALIASES, *_LATERALITY}
+    )
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]

@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+
+from parfocal.data.grouping import PERSONS, Groups, group_by_sheet, with_groups
 from parfocal.data.layouts.image_finder import ImageFinder
 from parfocal.data.layouts.sheets import read_column_by_path, read_column_names, read_sheet, read_single_column
 from parfocal.data.table import UNKNOWN, Table, build_rows, find_class_index, resolve_class_names
@@ -34,6 +37,7 @@ def read_leukemia_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) ->
     ids: list[str] = []
     labels: list[int] = []
     splits: list[str] = []
+    sheets: list[pd.DataFrame] = []
     for split in ("train", "valid"):
         file = folder / f"{split}.csv"
         if split == "valid" and not file.exists():
@@ -42,10 +46,12 @@ def read_leukemia_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) ->
         ids += rows["Path"].tolist()
         labels += _find_class_indices(rows["label"], codes, classes, file)
         splits += [split] * len(rows)
-    lists: dict[str, tuple[str, ...]] = {}
-    for file in sorted(folder.glob("resnet_*_test.csv")):
-        lists[file.stem] = tuple(read_sheet(file, ("Path",))["Path"])
-    test_ids = list(dict.fromkeys(image_id for listed in lists.values() for image_id in listed))
+        sheets.append(rows)
+    list_sheets = {file.stem: read_sheet(file, ("Path",)) for file in sorted(folder.glob("resnet_*_test.csv"))}
+    lists = {name: tuple(rows["Path"]) for name, rows in list_sheets.items()}
+    if lists:
+        sheets.append(pd.concat(list_sheets.values()).drop_duplicates("Path"))
+    test_ids = sheets[-1]["Path"].tolist() if lists else []
     truth_file = folder / "test_truth.csv"
     truth = read_column_by_path(truth_file, "label")
     missing = next((image_id for image_id in test_ids if truth and image_id not in truth), None)
@@ -58,11 +64,10 @@ def read_leukemia_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) ->
         for image_id in test_ids
     ]
     splits += ["test"] * len(test_ids)
-    patients = read_column_by_path(folder / "patients.csv", "patient")
-    groups = [patients.get(image_id, image_id) for image_id in ids]
-    table_rows = build_rows(ids, [folder / image_id for image_id in ids], labels, splits, groups)
+    table_rows = build_rows(ids, [folder / image_id for image_id in ids], labels, splits, ids)
     files = ["train.csv", *(["valid.csv"] if "valid" in splits else []), *(f"{name}.csv" for name in lists)]
-    return Table(table_rows, classes, codes, f"leukemia-lab at {folder} ({', '.join(files)})", lists)
+    table = Table(table_rows, classes, codes, f"leukemia-lab at {folder} ({', '.join(files)})", lists)
+    return _group_by_sheets(table, sheets, "Path", "label", columns)
 
 
 def recognize_fundus_lab(folder: Path) -> str:
@@ -95,8 +100,9 @@ def read_fundus_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) -> T
         ids += names
         labels += _find_class_indices(label_texts, _GRADE_CODES, classes, label_file, first_line=1)
         splits += [split] * len(names)
-    rows = build_rows(ids, paths, labels, splits, [parse_eye_patient(name) for name in ids])
-    return Table(rows, classes, _GRADE_CODES, f"fundus-lab at {folder} (train_img.csv, train_label.csv, …)")
+    rows = build_rows(ids, paths, labels, splits, ids)
+    table = Table(rows, classes, _GRADE_CODES, f"fundus-lab at {folder} (train_img.csv, train_label.csv, …)")
+    return _group_by_eye_names(table)
 
 
 def recognize_cnmc(folder: Path) -> str:
@@ -138,12 +144,13 @@ def read_cnmc(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
         ids += names
         paths += [finder.find(name) for name in names]
         labels += _find_class_indices(rows["labels"], codes, classes, preliminary)
-        groups += [parse_cell_patient(name) or name for name in rows["Patient_ID"]]
+        groups += [parse_cell_patient(name) for name in rows["Patient_ID"]]
         folds += [""] * len(names)
         splits += ["test"] * len(names)
         lists["preliminary_test"] = tuple(names)
-    table_rows = build_rows(ids, paths, labels, splits, groups, folds)
-    return Table(table_rows, classes, codes, f"cnmc at {folder} ({len(set(folds) - {''})} folds)", lists)
+    table_rows = build_rows(ids, paths, labels, splits, ids, folds)
+    table = Table(table_rows, classes, codes, f"cnmc at {folder} ({len(set(folds) - {''})} folds)", lists)
+    return with_groups(table, Groups(groups, "patients", "the names of the files"))
 
 
 def recognize_eyepacs(folder: Path) -> str:
@@ -158,8 +165,9 @@ def recognize_aptos(folder: Path) -> str:
 
 
 def parse_eye_patient(name: str) -> str:
-    """Return the patient in a name such as `123_left`."""
-    return re.sub(r"_(left|right)$", "", name)
+    """Return the patient in a name such as `123_left`; an empty string for other names."""
+    match = re.fullmatch(r"(.+)_(?:left|right)", name)
+    return match[1] if match else ""
 
 
 def parse_cell_patient(name: str) -> str:
@@ -179,25 +187,47 @@ def read_grades(
 ) -> Table:
     """Read the grades of EyePACS or APTOS from a sheet, and the optional, unlabeled `test.csv`.
 
-    The name before `_left` or `_right` is the patient.
+    Without a column of the patient, the name before `_left` or `_right` is the patient.
     """
     classes = resolve_class_names(_GRADE_CODES, data.classes or DR_GRADES)
     file = folder / name
     rows = read_sheet(file, (id_column, label_column))
+    sheets = [rows]
     ids = rows[id_column].tolist()
     labels = _find_class_indices(rows[label_column], _GRADE_CODES, classes, file)
     splits = ["train"] * len(ids)
     lists: dict[str, tuple[str, ...]] = {}
     if (folder / "test.csv").is_file():
-        test_ids = read_sheet(folder / "test.csv", (id_column,))[id_column].tolist()
+        sheets.append(read_sheet(folder / "test.csv", (id_column,)))
+        test_ids = sheets[-1][id_column].tolist()
         lists["test"] = tuple(test_ids)
         ids += test_ids
         labels += [UNKNOWN] * len(test_ids)
         splits += ["test"] * len(test_ids)
     finder = ImageFinder(folder)
     paths = [finder.find(image_id, split) for image_id, split in zip(ids, splits, strict=True)]
-    table_rows = build_rows(ids, paths, labels, splits, [parse_eye_patient(image_id) for image_id in ids])
-    return Table(table_rows, classes, _GRADE_CODES, f"{layout} at {folder} ({name})", lists)
+    table_rows = build_rows(ids, paths, labels, splits, ids)
+    table = Table(table_rows, classes, _GRADE_CODES, f"{layout} at {folder} ({name})", lists)
+    table = _group_by_sheets(table, sheets, id_column, label_column, columns)
+    return table if table.groups_are in PERSONS else _group_by_eye_names(table)
+
+
+def _group_by_sheets(
+    table: Table, sheets: list[pd.DataFrame], id_column: str, label_column: str, columns: ColumnsConfig
+) -> Table:
+    """Return the table with the groups that a column of its sheets names, if there is such a column."""
+    rows = pd.concat(sheets).fillna("")
+    if columns.group and columns.group not in rows.columns:
+        return table
+    return group_by_sheet(table, rows, {id_column, label_column}, columns.group)
+
+
+def _group_by_eye_names(table: Table) -> Table:
+    """Return the table with the patients of names such as `123_left`, if most names are such."""
+    names = [parse_eye_patient(image_id) for image_id in table.rows["id"]]
+    if 2 * names.count("") > len(names):
+        return table
+    return with_groups(table, Groups(names, "patients", "the names before _left and _right"))
 
 
 def _find_folds(folder: Path) -> list[Path]:

@@ -1,0 +1,77 @@
+"""`check` and `train` say first which images belong together, and warn where no patient is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from parfocal.run import Run
+from tests.cells import SMALL_RECIPE, draw_cell, write_image
+from tests.commands.run_command import parfocal
+
+QUICK_RECIPE = [f"{key}={value}" for key, value in {**SMALL_RECIPE, "epochs": 1}.items()]
+N_IMAGES = 60
+
+
+def _write_images(folder: Path, **columns: list[str]) -> Path:
+    """Write drawn cells named after 15 patients, and a sheet of them."""
+    rng = np.random.default_rng(3)
+    names = [f"P{row // 4:02d}_{row:03d}.png" for row in range(N_IMAGES)]
+    for row, name in enumerate(names):
+        write_image(folder / name, draw_cell(rng, row % 2, 40))
+    pd.DataFrame({"path": names, "label": [row % 2 for row in range(N_IMAGES)], **columns}).to_csv(
+        folder / "labels.csv", index=False
+    )
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A data set without a column of patients."""
+    return _write_images(tmp_path / "images")
+
+
+def test_check_warns_of_unknown_patients_with_the_key_to_accept(images: Path) -> None:
+    result = parfocal("check", images)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("60 rows from columns of ")
+    assert lines[1] == "Groups: each image by itself (no patient is known)."
+    output = " ".join(result.stdout.split())
+    assert "warning no_patients" in output
+    assert 'Set columns.group_from="{patient}_{image}" if' in output
+    assert "split.by=image" in output
+    assert "patients are" not in output
+
+
+def test_check_accepts_the_proposed_pattern_and_a_split_by_image(images: Path) -> None:
+    result = parfocal("check", images, "columns.group_from={patient}_{image}")
+    assert "Groups: 15 patients (columns.group_from={patient}_{image})." in result.stdout.splitlines()
+    assert "no_patients" not in result.stdout
+    result = parfocal("check", images, "split.by=image")
+    assert result.stdout.splitlines()[1] == "Groups: each image by itself (split.by=image)."
+    assert "warning  no_patients" not in result.stdout
+
+
+def test_check_says_which_column_it_takes(tmp_path: Path) -> None:
+    folder = _write_images(tmp_path / "images", PatientID=[f"K{row // 4}" for row in range(N_IMAGES)])
+    assert "Groups: 15 patients (column 'PatientID')." in parfocal("check", folder).stdout.splitlines()
+
+
+def test_train_says_what_the_groups_are_before_it_trains(images: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    result = parfocal("train", images, *QUICK_RECIPE, "--out", runs)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("60 rows from columns of ")
+    assert lines[1] == "Groups: each image by itself (no patient is known)."
+    assert lines[2].startswith("Warning: No patient is known. Each of the 60 images is split by itself")
+    assert 'columns.group_from="{patient}_{image}"' in lines[2]
+    run = Run(runs / "resnet20")
+    assert run.groups_are == "images"
+    assert "no_patients" in [finding["code"] for finding in run.read_environment()["data"]["findings"]]
+    result = parfocal("train", images, *QUICK_RECIPE, "group_from={patient}_{image}", "--out", tmp_path / "grouped")
+    assert result.stdout.splitlines()[1] == "Groups: 15 patients (columns.group_from={patient}_{image})."
+    assert "no_patients" not in result.stdout
+    assert Run(tmp_path / "grouped" / "resnet20").groups_are == "patients"
