@@ -12,7 +12,7 @@ _COLUMN = "pixels"
 
 def list_pixel_digests(table: Table, store: Store) -> pd.Series:
     """Return the digest of the decoded image of each row, indexed by the id."""
-    digests = store.index["digest"].to_numpy()[store.get_positions(table)]
+    digests = store.index["digest"].to_numpy()[table.find_positions_in(store.index)]
     return pd.Series(digests, index=table.rows["id"].to_numpy(), name=_COLUMN)
 
 
