@@ -76,8 +76,8 @@ print(sorted({REPORTING | UNNEEDED} & set(sys.modules)))
         ),
         (
             "albumentations",
-            "from parfocal.data.augment import _load_custom_transform; "
-            "_load_custom_transform('albumentations:HorizontalFlip')",
+            "from parfocal.data.custom_transform import AllowedCode, load_custom_transform; "
+            "load_custom_transform('albumentations:HorizontalFlip', AllowedCode(('albumentations',)))",
         ),
     ],
 )

@@ -117,6 +117,46 @@ def test_an_invalid_file_is_rejected_with_the_reason(tmp_path: Path, text: str, 
     assert message in str(error.value)
 
 
+def _nest_aliases(n_levels: int, n_repeats: int) -> str:
+    levels = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * n_repeats)}]" for level in range(1, n_levels)]
+    return "\n".join(["experiments:", " e:", *(f"  {line}" for line in ["a0: &a0 [x]", *levels])])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(_nest_aliases(9, 10) + "\ntraining: {epochs: *a8}", "more than 20,000 values", id="alias bomb"),
+        pytest.param("training: &a {epochs: 1, b: {<<: *a}}", "a value that contains it", id="merged into itself"),
+        pytest.param("about: &a [*a]", "a value that contains it", id="in itself"),
+        pytest.param(_nest_aliases(40, 1), "30 levels, with aliases written out", id="deep by aliases"),
+        pytest.param("about: " + "[" * 2000 + "]" * 2000, "nested more than 30 levels deep", id="deep lists"),
+        pytest.param("about: " + "{a: " * 2000 + "}" * 2000, "nested more than 30 levels deep", id="deep mappings"),
+        pytest.param("- " * 2000, "nested more than 30 levels deep", id="deep blocks"),
+        pytest.param(f"about: {'x' * 300_000}", "longer than 250,000 characters", id="long"),
+        pytest.param(f"about: [{'0,' * 30_000}]", "more than 20,000 values", id="many values"),
+        pytest.param("about: !!int ''", "the type of its tag", id="empty number"),
+        pytest.param("about: !!bool maybe", "the type of its tag", id="no boolean"),
+        pytest.param("about: 0x_", "not valid YAML", id="no number"),
+    ],
+)
+def test_yaml_that_would_take_memory_or_time_is_rejected(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_recipe(tmp_path / "mine.yaml")
+    assert "mine.yaml is not valid YAML: " in str(error.value)
+    assert message in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_yaml_with_a_few_aliases_is_read(tmp_path: Path) -> None:
+    text = (
+        "training: &small {epochs: 3, batch_size: 4}\nnetworks: {resnet18: {<<: *small, epochs: 2}, resnet50: *small}"
+    )
+    (tmp_path / "mine.yaml").write_text(text)
+    recipe = load_recipe(tmp_path / "mine.yaml", model="resnet18")
+    assert (recipe.training.epochs, recipe.training.batch_size) == (2, 4)
+
+
 def test_auto_has_no_file() -> None:
     with pytest.raises(UsageError, match="configures it from the data"):
         load_recipe("auto")

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from parfocal.errors import ParfocalError
 
@@ -21,6 +20,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary_path = path.with_name(f".{path.name}.{os.getpid()}.part")
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # What a killed process of the same number left, or a link that somebody prepared.
+        temporary_path.unlink(missing_ok=True)
         try:
             yield temporary_path
             with temporary_path.open("rb") as file:
@@ -28,6 +29,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary_path.replace(path)
         finally:
             temporary_path.unlink(missing_ok=True)
+
+
+def reject_link(folder: Path) -> Path:
+    """Return a folder below a run that is about to be written; reject a link, which could lead to any other folder."""
+    if folder.is_symlink():
+        raise ParfocalError(
+            f"{folder} is a link, and nothing is written through a link in a run folder. Replace it with a folder."
+        )
+    return folder
 
 
 @contextmanager
@@ -56,11 +66,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as temporary_path:
         temporary_path.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read plain data from a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: object) -> None:

@@ -16,6 +16,11 @@ from parfocal.schema import Config
 AUTO = "auto"
 """The recipe without a file: it is configured automatically from the data."""
 
+# A hundred times what the recipe of a run needs; more would take seconds to parse.
+_MAX_CHARACTERS = 250_000
+_MAX_VALUES = 20_000
+_MAX_DEPTH = 30
+
 
 class ReportedAccuracy(Config):
     """An accuracy, in percent, that a source document reports for the recipe keys in `when`."""
@@ -44,7 +49,42 @@ class RecipeFile(Config):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without dates and base-60 numbers: `1:30` and `2020-13-45` are text."""
+    """YAML without dates and base-60 numbers: `1:30` and `2020-13-45` are text.
+
+    A few lines of aliases can stand for billions of values, so values are counted as if aliases were written out.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        # The number of values in each node, and the depth of its deepest value.
+        self._extents: dict[yaml.Node, tuple[int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node; reject a node that is nested too deeply, holds too many values, or contains itself."""
+        event = self.peek_event()
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(None, None, f"nested more than {_MAX_DEPTH} levels deep", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if isinstance(event, yaml.AliasEvent):
+            if node not in self._extents:
+                raise yaml.MarkedYAMLError(None, None, "an alias stands for a value that contains it", event.start_mark)
+            return node
+        children = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in children for child in pair]
+        extents = [self._extents[child] for child in children]
+        n_values = 1 + sum(count for count, _ in extents)
+        depth = 1 + max((depth for _, depth in extents), default=0)
+        if n_values > _MAX_VALUES or depth > _MAX_DEPTH:
+            limits = f"more than {_MAX_VALUES:,} values or {_MAX_DEPTH} levels"
+            raise yaml.MarkedYAMLError(None, None, f"{limits}, with aliases written out", event.start_mark)
+        self._extents[node] = (n_values, depth)
+        return node
 
     def construct_number(self, node: yaml.ScalarNode) -> object:
         """Return a number, or the text if it contains a colon."""
@@ -59,8 +99,14 @@ _PlainLoader.add_constructor("tag:yaml.org,2002:timestamp", _PlainLoader.constru
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML; raise `YAMLError` if it is invalid, or `ValueError` for a malformed number."""
-    return yaml.load(text, Loader=_PlainLoader)
+    """Parse YAML; raise `YAMLError` if it is invalid or too large, or `ValueError` for a malformed number."""
+    if len(text) > _MAX_CHARACTERS:
+        raise yaml.YAMLError(f"it is longer than {_MAX_CHARACTERS:,} characters")
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except (IndexError, KeyError):
+        # PyYAML raises these for a value such as `!!bool maybe`.
+        raise yaml.YAMLError("a value does not have the type of its tag") from None
 
 
 def find_packaged_recipes() -> dict[str, Path]:
@@ -81,7 +127,8 @@ def read_recipe_file(source: str | Path) -> RecipeFile:
         hint = did_you_mean(str(source), [*packaged, AUTO])
         raise UsageError(f"There is no recipe {str(source)!r}: it is neither a packaged recipe nor a file. {hint}")
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            content = read_yaml(file.read(_MAX_CHARACTERS + 1))
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

@@ -12,10 +12,11 @@ import pandas as pd
 
 from parfocal.errors import ParfocalError, UsageError, join_limited
 from parfocal.groups import GroupKind
-from parfocal.io import atomic_write, read_json, write_json
+from parfocal.io import atomic_write, write_json
 from parfocal.manifest import MANIFEST_FILE, file_exists, verify_file, warn_without_manifest
 from parfocal.notebook import render_html_table
 from parfocal.recipe import Recipe, load_recipe
+from parfocal.run_files import Environment, InitialWeights, RunMetrics, read_csv_file, read_json_file
 
 _SUMMARY_METRICS = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
 
@@ -94,6 +95,15 @@ class Run:
         """Return the path of the predictions of a split."""
         return self.folder / "predictions" / f"{split}.csv"
 
+    def has_predictions(self, split: str) -> bool:
+        """Return whether there are predictions of a split; it is an error if there are only their metrics."""
+        path = self.predictions_path(split)
+        if path.is_file():
+            return True
+        if self.is_finished and split in self.read_metrics():
+            raise ParfocalError(f"{path} is missing. Create it with `parfocal evaluate {self.folder}`.")
+        return False
+
     @cached_property
     def recipe(self) -> Recipe:
         """The complete recipe of the run."""
@@ -113,19 +123,23 @@ class Run:
             raise ParfocalError(
                 f"{self.folder} has no history.csv: no epoch has finished. Continue training with resume."
             )
-        return pd.read_csv(path)
+        columns = ("learning_rate", "images_per_second", "waiting", "seconds")
+        measured = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+        return read_csv_file(path, (), ("epoch", *measured, *columns, f"valid_{self.recipe.training.select}"))
 
     def read_metrics(self) -> dict[str, Any]:
         """Return the metrics by split, and the facts about the whole run."""
-        return self._read_json("metrics.json", "the run has not finished. Continue training with resume.")
+        path = self._find_file("metrics.json", "the run has not finished. Continue training with resume.")
+        return read_json_file(path, RunMetrics, f"Write it again with `parfocal evaluate {self.folder}`.")
 
     def read_environment(self) -> dict[str, Any]:
         """Return the software, the hardware and the facts about the data of the run."""
-        return self._read_json("environment.json", "the run has not started.")
+        return read_json_file(self._find_file("environment.json", "the run has not started."), Environment)
 
     def read_load_report(self) -> dict[str, Any] | None:
         """Return which initial weights were loaded, as a `LoadReport`; None if the run was trained from scratch."""
-        return read_json(self.initial_weights_path) if self.initial_weights_path.is_file() else None
+        path = self.initial_weights_path
+        return read_json_file(path, InitialWeights) if path.is_file() else None
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Write a row per finished epoch."""
@@ -140,11 +154,11 @@ class Run:
         """Write the software, the hardware and the facts about the data of the run."""
         write_json(self.folder / "environment.json", environment)
 
-    def _read_json(self, name: str, reason: str) -> dict[str, Any]:
+    def _find_file(self, name: str, reason: str) -> Path:
         path = self.folder / name
         if not path.is_file():
             raise ParfocalError(f"{self.folder} has no {name}: {reason}")
-        return read_json(path)
+        return path
 
 
 def find_runs(folder: Path) -> list[Run]:

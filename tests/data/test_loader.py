@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parfocal.data.custom_transform import AllowedCode, load_custom_transform
 from parfocal.data.loader import (
     BatchLoader,
     assign_view_indices,
@@ -133,9 +134,13 @@ def test_a_batch_with_too_few_images_for_the_processes_is_rejected_in_training_a
 
 def test_albumentations_gives_the_same_bytes_with_any_number_of_threads() -> None:
     def render(n_threads: int) -> list[np.ndarray]:
-        config = ViewsConfig(crop_size=12, custom_transform="tests.data.test_augment:jitter_and_noise")
+        name = "tests.data.test_augment:jitter_and_noise"
+        config = ViewsConfig(crop_size=12, custom_transform=name)
+        transform = load_custom_transform(name, AllowedCode(("tests.data.test_augment",)))
         rows = np.arange(30)
-        loader = BatchLoader(PIXELS, rows, rows, config, TrainingConfig(), 4, n_threads=n_threads)
+        loader = BatchLoader(
+            PIXELS, rows, rows, config, TrainingConfig(), 4, n_threads=n_threads, custom_transform=transform
+        )
         return [pixels.numpy() for pixels, _ in loader.train_batches(2)]
 
     single = render(1)

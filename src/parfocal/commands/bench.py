@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from parfocal.commands.options import ChangesArgument, DataArgument, RecipeOption
+from parfocal.commands.options import (
+    AllowCodeOption,
+    ChangesArgument,
+    DataArgument,
+    RecipeOption,
+    name_allow_code_flag,
+)
 
 
 def bench(
@@ -14,6 +20,7 @@ def bench(
     recipe: RecipeOption = None,
     seconds: Annotated[float, typer.Option(help="How long to measure, in addition to preparing the images.")] = 30,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the results to this JSON file.")] = None,
+    allow_code: AllowCodeOption = None,
 ) -> None:
     """Find what limits the training speed (data loading, the training step, or memory), and what to change.
 
@@ -28,8 +35,10 @@ def bench(
     from parfocal.recipe import load_recipe, parse_changes
     from parfocal.training.benchmark import bench as measure_speed
 
-    loaded = load_recipe(recipe, **parse_changes(changes or []))
-    diagnosis = measure_speed(data, loaded, seconds=seconds)
+    values = parse_changes(changes or [])
+    loaded = load_recipe(recipe, **values)
+    with name_allow_code_flag():
+        diagnosis = measure_speed(data, recipe, seconds=seconds, allow_code=allow_code or (), **values)
     measurements = diagnosis.measurements
     step_gflops = measurements.step_rate * measurements.gflop_per_image
     rows = [

@@ -1,5 +1,7 @@
 """Arguments and options that commands share, and shell completion of recipes, networks and recipe keys."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -47,4 +49,24 @@ ChangesArgument = Annotated[
 RecipeOption = Annotated[
     str | None, typer.Option(help="Name of a packaged recipe, or a YAML file.", autocompletion=complete_recipe)
 ]
+AllowCodeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-code",
+        metavar="MODULE",
+        help="Run code of this Python module if the recipe names it (custom_transform). Can be repeated.",
+    ),
+]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain run folders.")]
+
+
+@contextmanager
+def name_allow_code_flag() -> Iterator[None]:
+    """Name the flag in the error for code of a recipe that was not allowed."""
+    from parfocal.data.custom_transform import CodeNotAllowedError
+    from parfocal.errors import UsageError
+
+    try:
+        yield
+    except CodeNotAllowedError as error:
+        raise UsageError(f"{error.problem} If you trust it, add: --allow-code {error.module}") from None

@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from parfocal.commands.options import ChangesArgument, DataArgument, complete_recipe
+from parfocal.commands.options import (
+    AllowCodeOption,
+    ChangesArgument,
+    DataArgument,
+    complete_recipe,
+    name_allow_code_flag,
+)
 
 
 def train(
@@ -17,6 +23,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder for the runs. [default: runs/DATA-RECIPE]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the runs that were interrupted.")] = False,
+    allow_code: AllowCodeOption = None,
 ) -> None:
     """Train a network, or train networks and compare them.
 
@@ -42,9 +49,17 @@ def train(
     from parfocal.training.train import train as train_runs
 
     try:
-        runs = train_runs(
-            data, recipe, out=out, resume=resume, after_epoch=make_live_callback(), show_line=typer.echo, **values
-        )
+        with name_allow_code_flag():
+            runs = train_runs(
+                data,
+                recipe,
+                out=out,
+                resume=resume,
+                after_epoch=make_live_callback(),
+                allow_code=allow_code or (),
+                show_line=typer.echo,
+                **values,
+            )
     except KeyboardInterrupt:
         raise ParfocalError("Interrupted. To resume, run the same command with --resume.") from None
     if not is_rank_zero():

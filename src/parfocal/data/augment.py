@@ -9,23 +9,14 @@ To add an augmentation, write a function that draws a matrix for each image, lis
 `COLOR_AUGMENTATIONS`, and add its key to `ViewsConfig` and `AugmentationName`. Views without it stay the same.
 """
 
-import copy
-import inspect
-import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from parfocal.data.decode import Pixels
-from parfocal.errors import UsageError
+from parfocal.data.custom_transform import CustomTransform
 from parfocal.schema import AugmentationName, ViewsConfig
-
-CustomTransform = Callable[[Pixels, int], Pixels]
-"""Takes an image and the seed of its view, and returns an image."""
 
 _CENTER = (0, 0)
 _CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
@@ -126,8 +117,21 @@ def tta_views(config: ViewsConfig) -> range:
     return range(len(TTA_VIEWS[config.tta]))
 
 
-def draw_views(n_images: int, size: int, config: ViewsConfig, *, seed: int, epoch: int) -> Views:
-    """Draw the augmented views of a training epoch for `n_images` Store images of side `size`."""
+def draw_views(
+    n_images: int,
+    size: int,
+    config: ViewsConfig,
+    *,
+    seed: int,
+    epoch: int,
+    custom_transform: CustomTransform | None = None,
+) -> Views:
+    """Draw the augmented views of a training epoch for `n_images` Store images of side `size`.
+
+    If the recipe names a custom transform, it must be passed, as `load_custom_transform` returns it.
+    """
+    if config.custom_transform and custom_transform is None:
+        raise ValueError(f"custom_transform={config.custom_transform} was not loaded.")
     draws = EpochDraws(n_images, seed, epoch)
     color = _compose("color", draws, config)
     return Views(
@@ -135,7 +139,7 @@ def draw_views(n_images: int, size: int, config: ViewsConfig, *, seed: int, epoc
         color=None if color is None else color[:, :3].astype(np.float32),
         crop_size=config.crop_size,
         erase_boxes=_draw_erase_boxes(draws, config) if config.erase else None,
-        custom_transform=_load_custom_transform(config.custom_transform) if config.custom_transform else None,
+        custom_transform=custom_transform if config.custom_transform else None,
         seed=(seed, epoch),
     )
 
@@ -317,41 +321,3 @@ def _draw_erase_boxes(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     top = draws.uniform("erase_y") * (config.crop_size - height)
     applied = draws.uniform("erase") < config.erase
     return np.where(applied, [left, top, left + width, top + height], 0).T.round().astype(np.int64)
-
-
-def _load_custom_transform(name: str) -> CustomTransform:
-    """Load the function `module:function` of the recipe key `custom_transform`.
-
-    It maps an image to an image. It is called with `seed=` if it has such a parameter, and as an Albumentations
-    transform if it has `set_random_seed`.
-    """
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise UsageError(f"custom_transform={name} is not of the form module:function.")
-    # Albumentations asks PyPI for a newer version when it is imported, unless this is set.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    try:
-        transform: Any = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"custom_transform={name}: {error}.") from None
-    if not callable(transform):
-        raise UsageError(f"custom_transform={name} is not a function. Name one in the form module:function.")
-    function: Callable[..., Any] = transform
-    if hasattr(function, "set_random_seed"):
-        return _wrap_albumentations(function)
-    if "seed" in inspect.signature(function).parameters:
-        return lambda image, seed: function(image, seed=seed)
-    return lambda image, _: function(image)
-
-
-def _wrap_albumentations(transform: Any) -> CustomTransform:
-    """Wrap an Albumentations transform so that it uses the seed of the view; each thread has a copy of it."""
-    thread_local = threading.local()
-
-    def apply(image: Pixels, seed: int) -> Pixels:
-        if not hasattr(thread_local, "transform"):
-            thread_local.transform = copy.deepcopy(transform)
-        thread_local.transform.set_random_seed(seed)
-        return thread_local.transform(image=image)["image"]
-
-    return apply

@@ -3,7 +3,9 @@
 It reads, preprocesses and augments images exactly as `parfocal.train` does.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import Dataset
 
 from parfocal.data.augment import draw_views, eval_views
 from parfocal.data.checks import check_and_prepare
+from parfocal.data.custom_transform import load_custom_transform, separate_functions
 from parfocal.data.render import render_one
 from parfocal.data.split import read_and_split
 from parfocal.errors import UsageError, did_you_mean
@@ -23,11 +26,24 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     `mode` is `train`, `valid`, `test` or the name of a list. In `train` the images are augmented: set `epoch` before
     each pass to draw new views. In the other modes the center crop is returned. The label is -1 where it is unknown.
-    The data are checked as before training: errors are raised, unless the recipe accepts them.
+    The data are checked as before training: errors are raised, unless the recipe accepts them. `custom_transform` is
+    a function for the recipe key of that name, and `allow_code` lists the modules whose code the recipe may name.
     """
 
-    def __init__(self, root: Path | str, mode: str, recipe: str | Path | Recipe | None = None) -> None:
-        self.recipe = load_recipe(recipe)
+    def __init__(
+        self,
+        root: Path | str,
+        mode: str,
+        recipe: str | Path | Recipe | None = None,
+        *,
+        custom_transform: Callable[..., Any] | None = None,
+        allow_code: Sequence[str] = (),
+    ) -> None:
+        changes, allowed = separate_functions(
+            {} if custom_transform is None else {"custom_transform": custom_transform}, allow_code, recipe
+        )
+        self.recipe = load_recipe(recipe, **changes)
+        self._custom_transform = load_custom_transform(self.recipe.views.custom_transform, allowed)
         table = read_and_split(root, self.recipe)
         modes = [*table.splits, *table.submission_lists]
         if mode not in modes:
@@ -55,7 +71,14 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         """Return the image (3, crop_size, crop_size) as float32 between 0 and 1, and its label."""
         if self._training and self._views_epoch != self.epoch:
             size = self.recipe.images.size
-            self._views = draw_views(len(self), size, self.recipe.views, seed=self.recipe.seed, epoch=self.epoch)
+            self._views = draw_views(
+                len(self),
+                size,
+                self.recipe.views,
+                seed=self.recipe.seed,
+                epoch=self.epoch,
+                custom_transform=self._custom_transform,
+            )
             self._views_epoch = self.epoch
         pixels = torch.from_numpy(render_one(self._pixels[self._indices[index]], self._views, index))
         return pixels.permute(2, 0, 1).float() / 255, int(self.labels[index])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from parfocal.data.augment import Views, draw_views, eval_views
+from parfocal.data.custom_transform import CustomTransform
 from parfocal.data.render import render, render_batch
 from parfocal.data.store import ImageArray
 from parfocal.errors import UsageError
@@ -52,6 +53,7 @@ class BatchLoader:
     world_size: int = 1
     device: torch.device | None = None
     ids: tuple[str, ...] = ()
+    custom_transform: CustomTransform | None = None
     wait_seconds: float = field(default=0.0, init=False)
 
     @property
@@ -78,7 +80,14 @@ class BatchLoader:
         order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
         view_indices = assign_view_indices(order, len(self.indices))
         n_views = int(view_indices.max(initial=-1)) + 1
-        views = draw_views(n_views, self._image_size, self.views_config, seed=self.seed, epoch=epoch)
+        views = draw_views(
+            n_views,
+            self._image_size,
+            self.views_config,
+            seed=self.seed,
+            epoch=epoch,
+            custom_transform=self.custom_transform,
+        )
         return self._render_batches(order, view_indices, views, self._split_rank_batches(len(order))[first_batch:])
 
     def eval_batches(self, tta_view: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from parfocal.data.augment import draw_views, eval_views
+from parfocal.data.custom_transform import CustomTransform
 from parfocal.data.loader import draw_epoch_order
 from parfocal.data.render import render_one
 from parfocal.data.store import Store
@@ -20,7 +21,7 @@ _N_EPOCHS = 3
 _GAP = 4
 
 
-def draw_preview(table: Table, store: Store, recipe: Recipe) -> Figure:
+def draw_preview(table: Table, store: Store, recipe: Recipe, custom_transform: CustomTransform | None = None) -> Figure:
     """Draw images of the train split, class by class: a row for evaluation and a row for each of three epochs."""
     labels = table.get_labels("train")
     # As many images of each class as possible.
@@ -33,7 +34,9 @@ def draw_preview(table: Table, store: Store, recipe: Recipe) -> Figure:
     tile = recipe.views.crop_size + _GAP
     lines = {"evaluation": eval_views(len(indices), size, recipe.views)}
     for epoch in range(_N_EPOCHS):
-        lines[f"epoch {epoch + 1}"] = draw_views(len(indices), size, recipe.views, seed=recipe.seed, epoch=epoch)
+        lines[f"epoch {epoch + 1}"] = draw_views(
+            len(indices), size, recipe.views, seed=recipe.seed, epoch=epoch, custom_transform=custom_transform
+        )
     canvas = np.full((tile * len(lines), tile * len(rows), 3), 255, np.uint8)
     for line, views in enumerate(lines.values()):
         for column, row in enumerate(rows):
@@ -51,11 +54,13 @@ def draw_preview(table: Table, store: Store, recipe: Recipe) -> Figure:
     return figure
 
 
-def write_preview(path: Path, table: Table, store: Store, recipe: Recipe) -> None:
+def write_preview(
+    path: Path, table: Table, store: Store, recipe: Recipe, custom_transform: CustomTransform | None = None
+) -> None:
     """Write the preview as PNG."""
     # A class name with two dollar signs is not a formula.
     with atomic_write(path) as temporary, mpl.rc_context({"text.parse_math": False}):
-        figure = draw_preview(table, store, recipe)
+        figure = draw_preview(table, store, recipe, custom_transform)
         # Compute the layout once; `savefig` would compute it twice.
         if engine := figure.get_layout_engine():
             engine.execute(figure)

@@ -13,6 +13,7 @@ from parfocal.errors import ParfocalError
 from parfocal.groups import GroupKind
 from parfocal.manifest import verify_file, write_listed_file
 from parfocal.run import Run
+from parfocal.run_files import DamagedFileError, read_csv_file
 
 SPLITS = ("train", "valid", "test")
 UNKNOWN = -1
@@ -115,13 +116,18 @@ class Table:
         data = run.read_environment()["data"]
         if not verify_file(path):
             raise ParfocalError(f"{path} is missing; the run folder is incomplete.")
-        text_columns = [name for name in _COLUMNS if name != "label"]
-        rows = pd.read_csv(path, dtype=dict.fromkeys(text_columns, str), keep_default_na=False)
+        rows = read_csv_file(path, tuple(name for name in _COLUMNS if name != "label"), ("label",))
+        if not rows["label"].isin(range(UNKNOWN, len(data["classes"]))).all():
+            raise DamagedFileError(path, f"a label is not the index of one of {len(data['classes'])} classes")
+        if not rows["split"].isin(SPLITS).all():
+            raise DamagedFileError(path, f"a split is not {', '.join(SPLITS)}")
         lists: dict[str, tuple[str, ...]] = {}
         for column in (name for name in rows.columns if name.startswith("order:")):
             listed = rows[rows[column].astype(str) != ""]
-            listed = listed.iloc[listed[column].astype(int).argsort()]
-            lists[column.removeprefix("order:")] = tuple(listed["id"])
+            order = pd.to_numeric(listed[column], errors="coerce")
+            if order.isna().any():
+                raise DamagedFileError(path, f"the column {column} does not only have numbers")
+            lists[column.removeprefix("order:")] = tuple(listed.iloc[order.argsort()]["id"])
         return cls(rows[_COLUMNS], tuple(data["classes"]), tuple(data["codes"]), data["source"], lists, run.groups_are)
 
 

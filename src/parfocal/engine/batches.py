@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from parfocal.data.custom_transform import CustomTransform
 from parfocal.data.loader import BatchLoader
 from parfocal.data.store import Store
 from parfocal.data.table import Table
@@ -18,7 +19,12 @@ EVALUATION_BATCH_SIZE = 64
 
 
 def build_batches(
-    split: str, table: Table, store: Store, recipe: Recipe, fabric: "Fabric | None" = None
+    split: str,
+    table: Table,
+    store: Store,
+    recipe: Recipe,
+    fabric: "Fabric | None" = None,
+    custom_transform: CustomTransform | None = None,
 ) -> BatchLoader:
     """Return the batches of a split with the crops and augmentations of a recipe; each process has its share."""
     rows = table.get_positions(split)
@@ -40,6 +46,7 @@ def build_batches(
         world_size=fabric.world_size if fabric else 1,
         device=cache_device,
         ids=tuple(table.rows["id"].iloc[rows]),
+        custom_transform=custom_transform,
     )
 
 

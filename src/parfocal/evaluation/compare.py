@@ -167,8 +167,7 @@ def compare_predictions(
 def choose_split(runs: Sequence[Run]) -> str:
     """Return `test` if all runs have labeled predictions of it, else `valid`."""
     for run in runs:
-        path = run.predictions_path("test")
-        if not path.is_file() or not Predictions.load(path).labeled:
+        if not run.has_predictions("test") or not Predictions.load(run.predictions_path("test")).labeled:
             return "valid"
     return "test"
 

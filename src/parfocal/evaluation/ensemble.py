@@ -1,6 +1,5 @@
 """Ensembles: average the predictions of runs, and evaluate the average like a run."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from parfocal.groups import find_common_kind
 from parfocal.io import write_json
 from parfocal.manifest import create_manifest, file_exists, warn_without_manifest
 from parfocal.run import Run, open_runs
+from parfocal.run_files import Members, read_json_file
 
 MEMBERS_FILE = "ensemble.json"
 """The file in the folder of an ensemble that lists its runs."""
@@ -34,7 +34,7 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     ensemble = Run(out)
     config = runs[0].recipe.evaluation
     options = options or DecisionOptions()
-    has_test = all(run.predictions_path("test").is_file() for run in runs)
+    has_test = all(run.has_predictions("test") for run in runs)
     by_split = {
         split: {run.name: Predictions.load(run.predictions_path(split)) for run in runs}
         for split in (("valid", "test") if has_test else ("valid",))
@@ -72,5 +72,5 @@ def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
 def open_members(folder: Path) -> list[Run]:
     """Open the runs of an ensemble."""
     warn_without_manifest(folder)
-    members = json.loads((folder / MEMBERS_FILE).read_text(encoding="utf-8"))["members"]
+    members = read_json_file(folder / MEMBERS_FILE, Members, "Create the ensemble again.")["members"]
     return open_runs(Path(os.path.normpath(folder / member)) for member in members)

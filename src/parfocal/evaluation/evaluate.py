@@ -25,11 +25,12 @@ from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.patients import aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
-from parfocal.io import atomic_write
+from parfocal.io import atomic_write, reject_link
 from parfocal.manifest import create_manifest
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.run import Run, open_runs
+from parfocal.run_files import DamagedFileError
 from parfocal.schema import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Itera
     with ExitStack() as files:
         written: dict[str, Predictions] = {}
         for split, of_split in predictions.items():
-            temporary = files.enter_context(atomic_write(run.predictions_path(split)))
+            path = run.predictions_path(split)
+            reject_link(path.parent)
+            temporary = files.enter_context(atomic_write(path))
             of_split.save(temporary)
             written[split] = Predictions.load(temporary)
         yield written
@@ -165,6 +168,10 @@ def _describe_training(run: Run, table: Table, classifier: Classifier) -> dict[s
     """Return how the weights were trained, from the history, and which images are not evaluated any more."""
     history = run.read_history()
     best = int(classifier.metadata["epoch"])
+    if not 1 <= best <= len(history):
+        raise DamagedFileError(
+            run.folder / "history.csv", f"it has {len(history)} epochs, and the weights are those of epoch {best}"
+        )
     chosen_on_test: dict[str, Any] = {}
     if "test_accuracy" in history and history["test_accuracy"].notna().any():
         # The highest test accuracy of all epochs: optimistic, because test chose the epoch.

@@ -1,6 +1,5 @@
 """External validation: evaluate a trained network on another data set, whose classes are mapped onto the run's."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +21,11 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.evaluate import evaluate_split, predict_table, with_tta
 from parfocal.evaluation.locate import locate_table
 from parfocal.evaluation.predictions import Predictions
-from parfocal.io import write_json
+from parfocal.io import reject_link, write_json
 from parfocal.models.classifier import Classifier
 from parfocal.progress import print_line
 from parfocal.run import Run
+from parfocal.run_files import ExternalMetrics, read_json_file
 
 MAX_NEAR_DUPLICATES = 0.02
 """The largest share of near-duplicates of training images that is evaluated without being allowed.
@@ -121,15 +121,15 @@ def _find_folder(run: Run, metadata: Mapping[str, Any]) -> Path:
     """Return the folder for results: named after the data, with a number if it holds results of other data or maps."""
     data = Path(metadata["data"])
     name = data.name if data.is_dir() else data.stem
-    folder = run.folder / "external" / name
+    folder = reject_link(run.folder / "external") / name
     number = 1
     while (folder / "metrics.json").is_file():
-        existing = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        existing = read_json_file(folder / "metrics.json", ExternalMetrics, "Delete it, and evaluate again.")
         if all(existing.get(key) == metadata[key] for key in ("data", "class_map")):
             break
         number += 1
         folder = folder.with_name(f"{name}-{number}")
-    return folder
+    return reject_link(folder)
 
 
 def _check_unseen(run: Run, table: Table, store: Store, allow_near_duplicates: bool) -> dict[str, Any] | None:

@@ -77,7 +77,8 @@ class Predictions:
         except pd.errors.EmptyDataError:
             raise ParfocalError(f"{path} is empty. {remedy}") from None
         except (pd.errors.ParserError, UnicodeDecodeError) as error:
-            raise ParfocalError(f"{path} is not a predictions file: {error}. {remedy}") from None
+            reason = " ".join(str(error).split())
+            raise ParfocalError(f"{path} is not a predictions file: {reason}. {remedy}") from None
         columns = [name for name in rows.columns if name.startswith(_PROBABILITY_PREFIX)]
         missing = [name for name in _REQUIRED_COLUMNS if name not in rows.columns]
         if not columns:

@@ -20,6 +20,7 @@ from parfocal.evaluation.operating_point import compute_positive_probability
 from parfocal.evaluation.validation_decision import PredictedBatch
 from parfocal.models.classifier import Classifier
 from parfocal.run import Run, open_runs
+from parfocal.run_files import DamagedFileError
 from parfocal.schema import ImagesConfig
 
 
@@ -53,6 +54,9 @@ class Predictor:
         self.config = runs[0].recipe.evaluation
         self.classes = networks[0].classes
         self.codes = tuple(map(str, runs[0].read_environment()["data"]["codes"]))
+        if len(self.codes) != len(self.classes):
+            reason = f"it has {len(self.codes)} codes, and the weights have {len(self.classes)} classes"
+            raise DamagedFileError(runs[0].folder / "environment.json", reason)
         for run, network in zip(runs, networks, strict=True):
             if network.classes != self.classes:
                 raise ParfocalError(

@@ -74,7 +74,7 @@ def select_from_split(runs: Sequence[Run], split: str, ids: Sequence[str] | None
 def _load_predictions(run: Run, split: str) -> tuple[Predictions, np.ndarray]:
     """Return a run's calibrated predictions of a split, and the classes that its decision predicts."""
     path = run.predictions_path(split)
-    if not path.is_file():
+    if not run.has_predictions(split):
         splits = sorted(file.stem for file in path.parent.glob("*.csv"))
         if not splits:
             raise ParfocalError(f"{run.folder} has no predictions. Make them with `parfocal evaluate {run.folder}`.")

@@ -21,7 +21,7 @@ from parfocal.exporters.verify import (
     predict_timed,
     predict_with_run,
 )
-from parfocal.io import write_text
+from parfocal.io import reject_link, write_text
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe
 from parfocal.report.model_card import build_model_card
@@ -184,7 +184,7 @@ def _output_path(run: Path | str | Run, to: str, out: Path | str | None, int8: b
     """Return the file to write: `out` if it is a file, else a file with the name of the run in the folder."""
     folder = run.folder if isinstance(run, Run) else Path(run)
     suffix = FORMATS[to].suffix
-    path = Path(out) if out is not None else folder / "export"
+    path = Path(out) if out is not None else reject_link(folder / "export")
     if path.suffix == "" or path.is_dir():
         return path / f"{Run(folder).name}{'-int8' if int8 else ''}{suffix}"
     if path.suffix != suffix:

@@ -14,6 +14,7 @@ from torch import Tensor
 from parfocal.errors import ParfocalError
 from parfocal.io import explain_write_errors
 from parfocal.manifest import verify_file, write_listed_file
+from parfocal.run_files import DamagedFileError
 
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
@@ -49,7 +50,13 @@ def read_safetensors(path: Path, remedy: str = "Download it again.") -> tuple[di
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ParfocalError(f"{path} is not a complete safetensors file ({error}). {remedy}") from error
-    return tensors, json.loads(text) if text is not None else None
+    try:
+        metadata = json.loads(text) if text is not None else None
+    except (ValueError, RecursionError):
+        raise DamagedFileError(path, "its metadata is not JSON", remedy) from None
+    if metadata is not None and not isinstance(metadata, dict):
+        raise DamagedFileError(path, "its metadata is not a JSON object", remedy)
+    return tensors, metadata
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from parfocal.manifest import file_exists
 from parfocal.models.checkpoints import read_tensors, require_finite, write_tensors
 from parfocal.models.ordinal import ORDINAL_HEADS, build_ordinal_head
 from parfocal.models.resnet import build_resnet
+from parfocal.run_files import DamagedFileError
 from parfocal.schema import NetworkConfig
 from parfocal.version import __version__
 
@@ -137,6 +138,17 @@ class Classifier(nn.Module):
         if not file_exists(Path(path)):
             raise ParfocalError(f"There are no weights at {path}. Has the run finished its first epoch?")
         weights, metadata = read_tensors(path)
+        try:
+            classifier = cls._from_tensors(weights, metadata)
+        # Every value is from the file, and what a wrong value raises depends on where it is used first.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DamagedFileError(path, f"its tensors and metadata are no network ({reason})") from None
+        require_finite(path, {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())})
+        return classifier
+
+    @classmethod
+    def _from_tensors(cls, weights: Mapping[str, Tensor], metadata: dict[str, Any]) -> "Classifier":
         classifier = cls(
             metadata["model"],
             metadata["classes"],
@@ -152,6 +164,5 @@ class Classifier(nn.Module):
                 for name, weight in weights.items()
             }
         )
-        require_finite(path, {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())})
         classifier.metadata = metadata
         return classifier

@@ -185,7 +185,10 @@ def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor],
         verify_file(path)
     weights, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (load_pth(path), None)
     require_finite(path, weights)
-    trained_with = (metadata or {}).get("recipe", {}).get("network", {})
+    recipe = (metadata or {}).get("recipe") or {}
+    trained_with = recipe.get("network") if isinstance(recipe, dict) else None
+    if not isinstance(trained_with, dict):
+        trained_with = {}
     for key in ("normalization", "stride_in"):
         trained_value = trained_with.get(key)
         value = getattr(config, key)

@@ -7,7 +7,7 @@ from typing import Any
 
 from parfocal.evaluation.alarms import alarms
 from parfocal.evaluation.metrics import get_metric
-from parfocal.io import write_text
+from parfocal.io import reject_link, write_text
 from parfocal.report.figures import assign_colors, draw_accuracy, draw_learning_curves, find_best_epoch, save_figure
 from parfocal.report.render import embed_image, render
 from parfocal.run import Run, find_runs
@@ -43,7 +43,7 @@ def make_live_callback() -> Callable[[Run], Path | None]:
 
 def write_live_page(runs: Sequence[Run], page: Path) -> Path:
     """Write the page of runs that have finished an epoch or more."""
-    folder = page.parent / "figures"
+    folder = reject_link(page.parent / "figures")
     save_figure(draw_accuracy(runs), folder, "accuracy")
     save_figure(draw_learning_curves(runs), folder, "learning-curves")
     text = render(

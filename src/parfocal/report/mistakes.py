@@ -16,10 +16,11 @@ from parfocal.explainability.cam import compute_class_maps
 from parfocal.explainability.heatmap import compute_shared_scale, overlay_heatmap
 from parfocal.explainability.images import EvalImages, load_eval_images
 from parfocal.explainability.localization import border_swap_test
-from parfocal.io import read_json, write_json
+from parfocal.io import reject_link, write_json
 from parfocal.models.classifier import Classifier
 from parfocal.report.render import embed_image
 from parfocal.run import Run
+from parfocal.run_files import DamagedFileError, Mistakes, read_json_file
 
 MAX_MISTAKES = 8
 """How many of the most confident mistakes a report shows."""
@@ -44,16 +45,24 @@ def load_mistakes(run: Run) -> dict[str, Any]:
     split = choose_split([run])
     predictions_path = run.predictions_path(split)
     predictions_sha256 = hashlib.sha256(predictions_path.read_bytes()).hexdigest()
-    path = run.folder / "mistakes" / "mistakes.json"
-    is_current = path.is_file() and read_json(path)["predictions_sha256"] == predictions_sha256
-    if not is_current:
+    path = reject_link(run.folder / "mistakes") / "mistakes.json"
+    content = _read_saved_mistakes(path)
+    if content is None or content["predictions_sha256"] != predictions_sha256:
         mistakes = _build_mistakes(run, Predictions.load(predictions_path), split, path.parent)
         write_json(path, {"predictions_sha256": predictions_sha256, "split": split, **mistakes})
-    content = read_json(path)
+        content = read_json_file(path, Mistakes)
     for entry in [*content["mistakes"], *(entry for pair in content["pairs"] for entry in pair["images"])]:
         for key in ("image", "heatmap"):
             entry[key] = embed_image(path.parent / entry[key] if key in entry else None)
     return content
+
+
+def _read_saved_mistakes(path: Path) -> dict[str, Any] | None:
+    """Return what is saved, or None if there is nothing that can be used: it can be computed again."""
+    try:
+        return read_json_file(path, Mistakes) if path.is_file() else None
+    except DamagedFileError:
+        return None
 
 
 def find_most_confident_mistakes(predictions: Predictions, n_images: int = MAX_MISTAKES) -> list[int]:

@@ -24,7 +24,7 @@ from parfocal.evaluation.summary import (
     select_distinct,
     summarize,
 )
-from parfocal.io import write_text
+from parfocal.io import reject_link, write_text
 from parfocal.recipe import find_differences, get_nested
 from parfocal.report.class_figures import (
     draw_class_distribution,
@@ -72,7 +72,10 @@ def compare(runs: Iterable[Path | str | Run] | Path | str | Run, out: Path | str
     opened = open_comparable([runs] if isinstance(runs, str | Path | Run) else runs)
     page = Path(out) if out is not None else default_report_path(opened)
     comparison = replace(compare_runs(opened), report_path=page)
-    figures, curve_titles = draw_figures(opened, comparison.split, page.parent / "figures")
+    figures_folder = page.parent / "figures"
+    if out is None:
+        reject_link(figures_folder)
+    figures, curve_titles = draw_figures(opened, comparison.split, figures_folder)
     write_text(page, render("report.html", **_build_report_context(opened, comparison, figures, curve_titles)))
     return comparison
 

@@ -106,9 +106,13 @@ def _open_server(
         from parfocal.serving.app import create_app
         from parfocal.serving.engine import Engine
         from parfocal.serving.protocol import build_protocol
+        from parfocal.serving.schemas import describe_network
 
         engine = Engine([runs] if isinstance(runs, str | Path) else runs, limits)
         try:
+            # A damaged file is reported now, not in an answer.
+            for network in engine.networks.values():
+                describe_network(network)
             config = Config(
                 create_app(engine, token),
                 http=build_protocol(engine.limits),

@@ -3,7 +3,7 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from parfocal.data.custom_transform import load_custom_transform, separate_functions
 from parfocal.data.loader import BatchLoader, count_cpu_cores
 from parfocal.engine.batches import build_batches, prefetch
 from parfocal.engine.device import build_fabric, get_machine_memory
@@ -63,20 +64,28 @@ _GEOMETRY_ONLY = {
 
 
 def bench(
-    data: Path | str, recipe: str | Path | Recipe | None = None, *, seconds: float = 30, **changes: Any
+    data: Path | str,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    seconds: float = 30,
+    allow_code: Sequence[str] = (),
+    **changes: Any,
 ) -> Diagnosis:
     """Measure training for about this many seconds after preparing the data, and diagnose its bottleneck.
 
     Nothing is written except the Store. A slow step is measured at least twice, however long that takes.
+    `allow_code` lists the modules whose code the recipe may name.
     """
     if not seconds > 0:
         raise UsageError(f"seconds={seconds:g} leaves no time to measure. Choose a number above 0.")
+    changes, allowed = separate_functions(changes, allow_code, recipe)
     recipe = load_recipe(recipe, **changes)
+    custom_transform = load_custom_transform(recipe.views.custom_transform, allowed)
     validate_freeze(recipe)
     prepared = prepare_data(data, recipe)
     recipe = resolve_batch_size(recipe, build_fabric(recipe.training.precision), prepared.table)
     validate_feasible(recipe, prepared.table)
-    loader = build_batches("train", prepared.table, prepared.store, recipe)
+    loader = build_batches("train", prepared.table, prepared.store, recipe, custom_transform=custom_transform)
     normalization = compute_normalization(recipe.network, loader)
     classifier = build_classifier(recipe.network, prepared.table.classes, normalization, recipe.training.loss)
     return diagnose(_measure(loader, classifier, recipe, seconds), recipe)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from parfocal.models.checkpoints import read_tensors, write_tensors
+from parfocal.run_files import DamagedFileError
 from parfocal.training.step import EpochState, Learner
 
 
@@ -59,6 +60,17 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, EpochState 
     Return the progress of the run, and the state of its current epoch if that was saved before its end.
     """
     tensors, content = read_tensors(path)
+    try:
+        return _restore(tensors, content, learner)
+    # Every value is from the file, and what a wrong value raises depends on where it is used first.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedFileError(path, f"its tensors and metadata are no checkpoint of this run ({reason})") from None
+
+
+def _restore(
+    tensors: dict[str, Tensor], content: dict[str, Any], learner: Learner
+) -> tuple[Progress, EpochState | None]:
     learner.classifier.load_state_dict(_select_prefix("network/", tensors))
     if learner.ema_model is not None:
         learner.ema_model.load_state_dict(_select_prefix("ema/", tensors))

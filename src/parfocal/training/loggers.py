@@ -11,6 +11,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from parfocal.engine.distributed import rank_zero_guard
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.io import reject_link
 from parfocal.progress import print_line
 from parfocal.recipe import hash_content
 from parfocal.run import Run
@@ -62,6 +63,7 @@ def open_loggers(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, An
 def _open_logger(name: LoggerName, run: Run) -> "_Logger":
     """Open a logger, and log the recipe."""
     try:
+        reject_link(run.folder / name)
         if name == "mlflow":
             return _MlflowLogger(run)
         if name == "wandb":

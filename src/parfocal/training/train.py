@@ -1,7 +1,8 @@
 """Train networks on labeled images: resolve the recipe of each run, validate, prepare the data, create and fit."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,12 @@ from typing import Any
 import numpy as np
 
 from parfocal.data.checks import PreparedData, check_and_prepare
+from parfocal.data.custom_transform import (
+    AllowedCode,
+    CustomTransform,
+    load_custom_transform,
+    separate_functions,
+)
 from parfocal.data.grouping import describe_groups
 from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
 from parfocal.data.pixel_digests import check_same_pixels, list_pixel_digests
@@ -38,6 +45,7 @@ from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.environment import describe_changes, describe_environment
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
+from parfocal.training.run_lock import lock_runs
 from parfocal.training.trainer import fit
 
 
@@ -48,6 +56,7 @@ class RunPlan:
     run: Run
     plan: Plan
     prepared: PreparedData
+    custom_transform: CustomTransform | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -63,6 +72,7 @@ def train(
     resume: bool = False,
     experiment: str = "",
     after_epoch: Callable[[Run], object] | None = None,
+    allow_code: Sequence[str] = (),
     show_line: Callable[[str], object] = print_line,
     **changes: Any,
 ) -> list[Run]:
@@ -74,17 +84,28 @@ def train(
     are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
     run after each epoch, and `show_line` with what was read, what its groups are, and warnings; both in the first
     process only.
+
+    `custom_transform` may be a function; the run records its name. Code that a recipe or a resumed run names by itself
+    runs only if `allow_code` lists its module.
     """
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
-    plans = _resolve_plans(data, folder, recipe, resume, experiment, changes)
+    changes, allowed = separate_functions(changes, allow_code, recipe)
+    plans = _resolve_plans(data, folder, recipe, resume, experiment, changes, allowed)
     # The devices are those of the first unfinished run, or of the first run if all are finished.
     unfinished = [plan for name, plan in plans.items() if not Run(folder / name).is_finished]
     fabric = build_fabric("float32", [*unfinished, *plans.values()][0].recipe.machine)
     launch(fabric)
     show = show_line if is_rank_zero() else print_line
-    # The other processes find the runs that rank 0 has created, so they resume.
-    with rank_zero_first(fabric):
-        run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero(), show)
+    with ExitStack() as locks:
+        # The other processes find the runs that rank 0 has created, so they resume.
+        with rank_zero_first(fabric):
+            run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed, locks, show)
+        _fit_runs(run_plans, after_epoch)
+    return [run_plan.run for run_plan in run_plans]
+
+
+def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object] | None) -> None:
+    """Train and evaluate the runs that are not finished."""
     for run_plan in run_plans:
         run = run_plan.run
         if run.is_finished:
@@ -93,13 +114,12 @@ def train(
         store = run_plan.prepared.store
         fabric = build_fabric(run_plan.recipe.training.precision, run_plan.recipe.machine)
         launch(fabric)
-        fit(run, table, store, fabric, after_epoch)
+        fit(run, table, store, fabric, after_epoch, run_plan.custom_transform)
         classifier = Classifier.load(run.weights_path)
         predictions = predict_table(classifier, table, store, run_plan.recipe, fabric)
         with rank_zero_guard(fabric):
             if is_rank_zero():
                 evaluate_run(run, classifier, table, store, predictions)
-    return [run_plan.run for run_plan in run_plans]
 
 
 def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experiment: str = "") -> Path:
@@ -122,12 +142,21 @@ def plan_runs(
     folder: Path,
     plans: dict[str, Plan],
     resume: bool,
+    allowed: AllowedCode,
+    locks: ExitStack,
     show_line: Callable[[str], object] = print_line,
 ) -> list[RunPlan]:
-    """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early."""
+    """Resolve, validate, prepare and create all runs, so that a mistake in any of them stops all of them early.
+
+    Rank 0 locks the unfinished runs until `locks` is closed.
+    """
     resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
+    custom_transforms: dict[str, CustomTransform | None] = {}
     for name, plan in resolved.items():
-        _validate_without_data(Run(folder / name), plan.recipe)
+        run = Run(folder / name)
+        _validate_without_data(run, plan.recipe)
+        if not run.is_finished:
+            custom_transforms[name] = _load_custom_transform(run, plan.recipe, allowed)
     # Runs that agree in these sections share their rows and pixels.
     prepared_by_key: dict[tuple[Any, ...], PreparedData] = {}
     run_plans: list[RunPlan] = []
@@ -139,12 +168,13 @@ def plan_runs(
         prepared = prepared_by_key[key]
         fabric = build_fabric(recipe.training.precision, recipe.machine)
         plan = replace(plan, recipe=resolve_batch_size(recipe, fabric, prepared.table))
-        run_plans.append(RunPlan(Run(folder / name), plan, prepared))
+        run_plans.append(RunPlan(Run(folder / name), plan, prepared, custom_transforms.get(name)))
     for run_plan in run_plans:
         if not run_plan.run.is_finished:
             validate_select(run_plan.recipe.training.select, run_plan.prepared.table.count_classes("valid"))
             validate_feasible(run_plan.recipe, run_plan.prepared.table)
     if is_rank_zero():
+        locks.enter_context(lock_runs(run_plan.run for run_plan in run_plans if not run_plan.run.is_finished))
         for run_plan in run_plans:
             _create_run(run_plan, data)
     return run_plans
@@ -189,10 +219,15 @@ def _resolve_plans(
     resume: bool,
     experiment: str,
     changes: dict[str, Any],
+    allowed: AllowedCode,
 ) -> dict[str, Plan]:
     """Return the recipe of each run by name, with reasons where it was planned from the data."""
-    only_machine_changes = all(_short_key(key) in MachineConfig.model_fields for key in changes)
-    if resume and recipe in (None, AUTO) and only_machine_changes and not experiment:
+    # A function that is passed to resume a run does not change its recipe, which names it.
+    keeps_recipes = all(
+        _short_key(key) in MachineConfig.model_fields or (isinstance(value, str) and value in allowed.functions)
+        for key, value in changes.items()
+    )
+    if resume and recipe in (None, AUTO) and keeps_recipes and not experiment:
         existing = {run.name: Plan(load_recipe(run.recipe, **changes)) for run in find_runs(folder)}
         if existing:
             return existing
@@ -233,6 +268,14 @@ def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
 
 def _short_key(key: str) -> str:
     return key.rpartition(".")[2]
+
+
+def _load_custom_transform(run: Run, recipe: Recipe, allowed: AllowedCode) -> CustomTransform | None:
+    """Load the custom transform of a run; the recipe of a resumed run is that in its folder."""
+    saved = run.folder / "recipe.yaml"
+    if saved.exists():
+        allowed = replace(allowed, recipe_file=str(saved))
+    return load_custom_transform(recipe.views.custom_transform, allowed)
 
 
 def _validate_without_data(run: Run, recipe: Recipe) -> None:
@@ -280,7 +323,8 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
         run.write_environment({**environment, "resumed": [*earlier, resumed]})
     else:
         table.save(run.table_path, pixel_digests)
-        write_preview(run.folder / "views.png", table, run_plan.prepared.store, recipe)
+        preview_path = run.folder / "views.png"
+        write_preview(preview_path, table, run_plan.prepared.store, recipe, run_plan.custom_transform)
         facts = {
             "folder": str(Path(data).resolve()),
             "source": table.source,

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from scipy.optimize import minimize_scalar
 
 from parfocal.data.augment import tta_views
+from parfocal.data.custom_transform import CustomTransform
 from parfocal.data.loader import BatchLoader
 from parfocal.data.store import Store
 from parfocal.data.table import Table
@@ -75,14 +76,19 @@ class TrainState:
 
 
 def fit(
-    run: Run, table: Table, store: Store, fabric: Fabric, after_epoch: Callable[[Run], object] | None = None
+    run: Run,
+    table: Table,
+    store: Store,
+    fabric: Fabric,
+    after_epoch: Callable[[Run], object] | None = None,
+    custom_transform: CustomTransform | None = None,
 ) -> None:
     """Train the run's network to the end of its recipe, from its checkpoint if it has been started before.
 
     Leave `model.safetensors` (the weights of the best epoch), `last.ckpt` and `history.csv` in the run folder. Each is
     complete at any moment, so a run that is killed anywhere and resumed ends with the same weights as without the kill.
     """
-    state = start(run, table, store, fabric)
+    state = start(run, table, store, fabric, custom_transform)
     with catch_signals() as state.interruption, open_loggers(run, fabric) as log_epoch:
         while not is_done(state):
             start_time = time.perf_counter() - state.epoch_state.seconds
@@ -99,14 +105,16 @@ def fit(
     fabric.barrier()
 
 
-def start(run: Run, table: Table, store: Store, fabric: Fabric) -> TrainState:
+def start(
+    run: Run, table: Table, store: Store, fabric: Fabric, custom_transform: CustomTransform | None = None
+) -> TrainState:
     """Build the network and the batches of a run, and load its checkpoint or else its initial weights."""
     recipe = run.recipe
     torch.manual_seed(recipe.seed)
     splits = ["train", "valid"]
     if recipe.training.test_curve and table.is_labeled("test"):
         splits.append("test")
-    loaders = {split: build_batches(split, table, store, recipe, fabric) for split in splits}
+    loaders = {split: build_batches(split, table, store, recipe, fabric, custom_transform) for split in splits}
     normalization = compute_normalization(recipe.network, loaders["train"])
     classifier = build_classifier(recipe.network, table.classes, normalization, recipe.training.loss)
     learner = build_learner(fabric, classifier, recipe)
