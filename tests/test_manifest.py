@@ -64,7 +64,7 @@ def test_an_altered_byte_is_an_error_that_names_the_file(trained: Path, runs: Pa
     assert f"delete {path.parent / 'manifest.json'}" in result.stderr
     assert "Traceback" not in result.stderr
     (runs / "resnet20" / "manifest.json").unlink()
-    assert "was changed" not in run_command("predict", runs / "resnet20", trained / "cells").stderr
+    assert "was changed" not in _use(trained, runs, "decision.json").stderr
 
 
 @pytest.mark.parametrize("name", LISTED_FILES)
