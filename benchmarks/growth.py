@@ -20,7 +20,7 @@ from parfocal.data.checks import check
 from parfocal.data.loader import BatchLoader
 from parfocal.data.store import get_stores_folder, prepare
 from parfocal.data.table import Table, build_rows
-from parfocal.schema import ImagesConfig, TrainingConfig, ViewsConfig
+from parfocal.recipe_schema import ImagesConfig, TrainingConfig, ViewsConfig
 
 IMAGES = ImagesConfig(size=32)
 VIEWS = ViewsConfig(crop_size=28, rotate=20, flip_horizontal=0.5, brightness=0.2)

@@ -19,7 +19,7 @@ from parfocal.evaluation.compare import compare_predictions
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.metrics import SPLIT_METRICS, ResampledMetrics
 from parfocal.evaluation.predictions import Predictions
-from parfocal.schema import EvaluationConfig
+from parfocal.recipe_schema import EvaluationConfig
 
 GRADE_SHARES = (0.735, 0.07, 0.15, 0.025, 0.02)
 """Shares of the grades in the fundus photographs of the source documents."""

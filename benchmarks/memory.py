@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.machine import save_results
 from parfocal.data.loader import BatchLoader
-from parfocal.schema import TrainingConfig, ViewsConfig
+from parfocal.recipe_schema import TrainingConfig, ViewsConfig
 
 
 def anonymous_memory() -> float:

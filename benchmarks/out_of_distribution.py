@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks.machine import save_results
 from parfocal.data.decode import Pixels, prepare_image
 from parfocal.evaluation.out_of_distribution import OodMonitor, compute_features
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 
 CORRUPTIONS: dict[str, Callable[[Pixels], Pixels]] = {
     "as they are": lambda pixels: pixels,

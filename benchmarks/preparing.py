@@ -16,7 +16,7 @@ from benchmarks.machine import measure_rate, median_ratio, save_results
 from parfocal.data.decode import prepare_image
 from parfocal.data.store import get_stores_folder, prepare
 from parfocal.data.table import Table, build_rows
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.synthetic.dataset import synthesize_fundus
 
 IMAGES = ImagesConfig(resize_mode="crop", size=512)

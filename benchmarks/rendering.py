@@ -20,9 +20,9 @@ from PIL import Image, ImageEnhance
 from benchmarks.machine import measure_rate, median_ratio, save_results
 from parfocal.data.augment import draw_views
 from parfocal.data.layouts import read
-from parfocal.data.render import render
 from parfocal.data.store import prepare
-from parfocal.schema import ImagesConfig, ViewsConfig
+from parfocal.data.warp import render
+from parfocal.recipe_schema import ImagesConfig, ViewsConfig
 from parfocal.synthetic.dataset import synthesize_smear
 
 VIEWS = ViewsConfig(

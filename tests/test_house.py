@@ -14,7 +14,7 @@ SOURCE = Path(str(files("parfocal")))
 # From the lowest floor to the highest. A module imports only from lower floors and from its own package.
 FLOORS = (
     ("errors", "version", "key_aliases", "markdown", "notebook", "groups"),
-    ("io", "progress", "schema", "run_files"),
+    ("io", "progress", "recipe_schema", "run_files"),
     ("manifest", "recipe_file", "download"),
     ("recipe",),
     ("run", "reported"),

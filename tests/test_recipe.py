@@ -26,7 +26,7 @@ from parfocal.recipe import (
     validate_changes,
 )
 from parfocal.recipe_file import find_packaged_recipes
-from parfocal.schema import Config
+from parfocal.recipe_schema import Config
 
 
 def test_every_key_has_a_unique_short_name() -> None:

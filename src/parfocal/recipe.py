@@ -1,6 +1,6 @@
 """Recipes: load, change, validate, compare, save and hash all settings of a run.
 
-A recipe is a YAML file with the sections of `schema.py`. A key is written alone (`epochs=3`) or in full
+A recipe is a YAML file with the sections of `recipe_schema.py`. A key is written alone (`epochs=3`) or in full
 (`training.epochs=3`), because no key occurs in two sections.
 """
 
@@ -23,7 +23,7 @@ from parfocal.key_aliases import ALIASES, EXPLANATIONS, VALUE_ALIASES
 from parfocal.manifest import write_listed_file
 from parfocal.progress import print_line
 from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
-from parfocal.schema import (
+from parfocal.recipe_schema import (
     ColumnsConfig,
     Config,
     DataConfig,

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from parfocal.errors import UsageError, did_you_mean
-from parfocal.schema import Config
+from parfocal.recipe_schema import Config
 
 AUTO = "auto"
 """The recipe without a file: it is configured automatically from the data."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from parfocal.data import augment
 from parfocal.data.augment import EpochDraws, Views, draw_views, eval_views, tta_views
 from parfocal.data.custom_transform import AllowedCode, load_custom_transform
-from parfocal.data.render import render_one
-from parfocal.schema import ViewsConfig
+from parfocal.data.warp import render_one
+from parfocal.recipe_schema import ViewsConfig
 
 ALL_AUGMENTATIONS: dict[str, Any] = {
     "crop_size": 24,

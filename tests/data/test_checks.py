@@ -11,7 +11,7 @@ from PIL import Image
 from parfocal.data.checks import Finding, apply_waivers, check, check_table, raise_errors
 from parfocal.data.layouts import read
 from parfocal.errors import ParfocalError
-from parfocal.schema import ALLOWABLE_FINDINGS
+from parfocal.recipe_schema import ALLOWABLE_FINDINGS
 from parfocal.synthetic.dataset import synthesize_smear
 
 

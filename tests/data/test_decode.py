@@ -8,7 +8,7 @@ from PIL import Image
 
 from parfocal.data.decode import NOTES, prepare_image, read_image
 from parfocal.errors import UnreadableImageError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from tests.data.example_files import (
     HEIGHT,
     WIDTH,

@@ -28,7 +28,7 @@ from pydicom.uid import (
 from parfocal.data.decode import prepare_image, read_image
 from parfocal.data.image_header import limit_image_size
 from parfocal.errors import ImageTooLargeError, UnreadableImageError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from tests.data.example_files import draw_scene
 
 GRAY = draw_scene()[..., 0]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from parfocal.data.decode import prepare_image, read_image
 from parfocal.errors import UnreadableImageError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from tests.data.example_files import build_example_files, build_exif, build_tiff, draw_scene, encode_with_pillow
 
 EXAMPLES = build_example_files()

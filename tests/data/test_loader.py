@@ -19,7 +19,7 @@ from parfocal.data.loader import (
     draw_epoch_order,
 )
 from parfocal.errors import UsageError
-from parfocal.schema import TrainingConfig, ViewsConfig
+from parfocal.recipe_schema import TrainingConfig, ViewsConfig
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
 VIEWS = ViewsConfig(crop_size=12, rotate=180, flip_horizontal=0.5, zoom=0.2, brightness=0.3, hue=0.1)

@@ -8,7 +8,7 @@ import pytest
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import prepare_image
 from parfocal.data.masks import MaskFolder
-from parfocal.data.render import render_one
+from parfocal.data.warp import render_one
 from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.synthetic.dataset import synthesize_fundus, synthesize_smear

@@ -12,7 +12,7 @@ from parfocal.data.decode import open_image, prepare_image
 from parfocal.data.memory_budget import MemoryBudget, MemoryReservation
 from parfocal.data.parallel import map_ordered
 from parfocal.errors import UnreadableImageError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from tests.data.example_files import draw_scene, encode_with_pillow
 
 PNG = encode_with_pillow(Image.fromarray(draw_scene(100, 100)), "PNG")

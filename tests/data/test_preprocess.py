@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parfocal.data.preprocess import choose_jpeg_reduction, find_disc, preprocess
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.synthetic.smears import draw_cell, draw_patient, draw_signals
 
 

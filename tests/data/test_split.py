@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parfocal.data.split import split_table
 from parfocal.data.table import Table, build_rows
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.schema import SplitConfig
+from parfocal.recipe_schema import SplitConfig
 
 
 def _build_table(

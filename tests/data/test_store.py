@@ -19,7 +19,7 @@ from parfocal.data.decode import prepare_image
 from parfocal.data.layouts import read
 from parfocal.data.store import get_stores_folder, prepare
 from parfocal.errors import ParfocalError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 
 
 def test_pixels_are_those_of_the_files_in_table_order(cells: Path) -> None:
@@ -89,7 +89,7 @@ def test_an_interrupted_build_is_resumed(cells: Path, tmp_path: Path, store: str
 import os, signal, sys
 from parfocal.data import store
 from parfocal.data.layouts import read
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 original, count = store.prepare_image, 0
 def prepare_or_kill(*arguments):
     global count

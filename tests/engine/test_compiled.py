@@ -11,7 +11,7 @@ from torch import nn
 
 from parfocal.engine.compiled import CHUNK_SIZE, OpenVinoNetwork, convert_to_openvino
 from parfocal.models.classifier import Classifier, build_classifier
-from parfocal.schema import NetworkConfig
+from parfocal.recipe_schema import NetworkConfig
 
 IMAGE_SIZE = 32
 

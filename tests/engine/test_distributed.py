@@ -20,8 +20,8 @@ from parfocal.engine.device import resolve_devices
 from parfocal.engine.distributed import CpuSyncBatchNorm, convert_sync_batchnorm
 from parfocal.models.checkpoints import read_tensors
 from parfocal.models.resnet import build_resnet
+from parfocal.recipe_schema import MachineConfig
 from parfocal.run import Run
-from parfocal.schema import MachineConfig
 from parfocal.training.stopping import TrainingInterruptedError
 from tests.cells import SMALL_RECIPE, draw_cells
 from tests.training.resuming import assert_identical_runs, call_at_step

@@ -20,8 +20,8 @@ from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.patients import FellowEyes
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
+from parfocal.recipe_schema import EvaluationConfig
 from parfocal.run import Run
-from parfocal.schema import EvaluationConfig
 from tests.evaluation.make_predictions import make_predictions
 from tests.evaluation.trained_run import trained as trained
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.inference import compile_network, predict_probabilities
 from parfocal.models.classifier import build_classifier
-from parfocal.schema import NetworkConfig
+from parfocal.recipe_schema import NetworkConfig
 
 PIXELS = torch.randn(21, 5, generator=torch.Generator().manual_seed(0))
 FABRIC = Fabric(accelerator="cpu", devices=1)

@@ -23,7 +23,7 @@ from parfocal.evaluation.metrics import (
     get_metric,
 )
 from parfocal.evaluation.predictions import Predictions
-from parfocal.schema import TrainingConfig
+from parfocal.recipe_schema import TrainingConfig
 from tests.evaluation.make_predictions import make_predictions, random_predictions
 
 

@@ -15,7 +15,7 @@ from parfocal.evaluation.operating_point import OperatingPoint, binarize_grades,
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.validation_decision import ValidationSplit
 from parfocal.recipe import load_recipe
-from parfocal.schema import EvaluationConfig
+from parfocal.recipe_schema import EvaluationConfig
 from tests.evaluation.make_predictions import make_predictions
 
 PLAIN = EvaluationConfig()

@@ -9,7 +9,7 @@ from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.patients import FellowEyes, aggregate_by_group
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.validation_decision import ValidationSplit
-from parfocal.schema import EvaluationConfig
+from parfocal.recipe_schema import EvaluationConfig
 from tests.evaluation.make_predictions import make_predictions
 
 GROUPS = ["b", "a", "b", "b", "a"]

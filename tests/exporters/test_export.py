@@ -20,8 +20,8 @@ from parfocal.exporters.export import VerificationError, describe_decision_rule
 from parfocal.exporters.formats import FORMATS, Safetensors
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import load_recipe
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.run import Run
-from parfocal.schema import ImagesConfig
 from tests.evaluation.trained_run import trained as trained
 
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parfocal.data.augment import TTA_VIEWS, eval_views, tta_views
-from parfocal.data.render import render_one
+from parfocal.data.warp import render_one
 from parfocal.evaluation.calibration import apply_temperature
 from parfocal.exporters.graph import ExportGraph
 from parfocal.models.classifier import build_classifier
 from parfocal.recipe import load_recipe
-from parfocal.schema import NetworkConfig
+from parfocal.recipe_schema import NetworkConfig
 
 
 def _random_pixels(n_images: int, size: int) -> np.ndarray:

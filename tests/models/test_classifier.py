@@ -8,7 +8,7 @@ import torch
 from parfocal.errors import ParfocalError
 from parfocal.models.checkpoints import read_tensors
 from parfocal.models.classifier import NORMALIZATIONS, Classifier, build_classifier
-from parfocal.schema import NetworkConfig
+from parfocal.recipe_schema import NetworkConfig
 
 
 def _make_pixels(count: int = 2, side: int = 32) -> torch.Tensor:

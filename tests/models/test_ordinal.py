@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parfocal.models.classifier import Classifier, build_classifier
 from parfocal.models.ordinal import ORDINAL_HEADS, CumulativeLinkHead, RegressionHead, build_ordinal_head
-from parfocal.schema import NetworkConfig
+from parfocal.recipe_schema import NetworkConfig
 
 
 def _make_regression_head(thresholds: list[float], scale: float) -> RegressionHead:

@@ -23,8 +23,8 @@ from parfocal.models.pretrained import (
 )
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import Recipe, load_recipe
+from parfocal.recipe_schema import NetworkConfig
 from parfocal.run import Run
-from parfocal.schema import NetworkConfig
 from tests.models.test_resnet import REFERENCE
 from tests.web import run_web_server
 

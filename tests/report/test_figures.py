@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 import parfocal
 from parfocal.recipe import load_recipe
-from parfocal.report.class_figures import draw_confusion_matrix
-from parfocal.report.figures import assign_colors, draw_accuracy, draw_error, draw_learning_curves, save_figure
+from parfocal.report.figure_style import assign_colors, save_figure
+from parfocal.report.learning_curves import draw_accuracy, draw_error, draw_learning_curves
+from parfocal.report.result_figures import draw_confusion_matrix
 from parfocal.run import Run
 from tests.cells import SMALL_RECIPE
 from tests.report.read_report import read_report

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import parfocal
-from parfocal.report.figures import find_best_epoch
+from parfocal.report.learning_curves import find_best_epoch
 from parfocal.report.live import make_live_callback
 from parfocal.run import Run
 from tests.cells import SMALL_RECIPE

@@ -19,8 +19,8 @@ from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.evaluation.ensemble import build_ensemble
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.predictor import PredictedBatch, Predictor, PreparedViews
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.run import Run
-from parfocal.schema import ImagesConfig
 from parfocal.serving.engine import Engine
 from parfocal.serving.heatmaps import Explainer
 from parfocal.serving.limits import Limits, RequestError

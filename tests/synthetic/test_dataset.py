@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from parfocal.data.checks import check
 from parfocal.data.layouts import read
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.synthetic.dataset import GRADE_SHARES, _make_eyes, synthesize, synthesize_fundus, synthesize_smear
 from parfocal.synthetic.smears import draw_signals
 

@@ -14,8 +14,8 @@ import parfocal
 from parfocal.engine.device import to_channels_last
 from parfocal.models.classifier import build_classifier
 from parfocal.recipe import Recipe
+from parfocal.recipe_schema import NetworkConfig
 from parfocal.run import Run
-from parfocal.schema import NetworkConfig
 from parfocal.training.environment import describe_changes, describe_environment, find_onednn_level
 from tests.cells import SMALL_RECIPE
 from tests.training.resuming import call_at_step

@@ -10,7 +10,7 @@ from parfocal.data.split import split_table
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.recipe import load_recipe
-from parfocal.schema import SplitConfig
+from parfocal.recipe_schema import SplitConfig
 from parfocal.synthetic.dataset import synthesize_fundus
 from parfocal.training.fingerprint import Fingerprint, compute_fingerprint
 from tests.cells import write_image

@@ -16,7 +16,7 @@ from parfocal.errors import UsageError
 from parfocal.models.classifier import Classifier
 from parfocal.models.ordinal import build_ordinal_head
 from parfocal.recipe import load_recipe
-from parfocal.schema import TrainingConfig
+from parfocal.recipe_schema import TrainingConfig
 from parfocal.training.losses import (
     LOSSES,
     LossContext,

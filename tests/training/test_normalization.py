@@ -9,7 +9,7 @@ import torch
 import parfocal
 from parfocal.data.loader import BatchLoader
 from parfocal.models.classifier import Classifier, build_classifier
-from parfocal.schema import NetworkConfig, TrainingConfig, ViewsConfig
+from parfocal.recipe_schema import NetworkConfig, TrainingConfig, ViewsConfig
 from parfocal.training.normalization import compute_normalization
 from tests.cells import SMALL_RECIPE
 

@@ -16,8 +16,8 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.models import resnet
 from parfocal.models.checkpoints import read_tensors
 from parfocal.models.classifier import build_classifier
+from parfocal.recipe_schema import NetworkConfig, TrainingConfig
 from parfocal.run import Run
-from parfocal.schema import NetworkConfig, TrainingConfig
 from parfocal.training.optim import (
     build_optimizer,
     compute_learning_rate,

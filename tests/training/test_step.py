@@ -16,7 +16,7 @@ from parfocal.errors import ParfocalError
 from parfocal.models.classifier import Classifier
 from parfocal.models.resnet import ResNet
 from parfocal.recipe import load_recipe
-from parfocal.schema import TrainingConfig, ViewsConfig
+from parfocal.recipe_schema import TrainingConfig, ViewsConfig
 from parfocal.training.losses import MixedTargets
 from parfocal.training.step import Batch, EpochState, Learner, run_epoch, train_step
 from tests.cells import SMALL_RECIPE

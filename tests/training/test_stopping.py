@@ -19,8 +19,8 @@ import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.models.checkpoints import read_tensors
 from parfocal.recipe import load_recipe
+from parfocal.recipe_schema import TrainingConfig
 from parfocal.run import Run
-from parfocal.schema import TrainingConfig
 from parfocal.training import step as step_module
 from parfocal.training import trainer
 from parfocal.training.optim import compute_learning_rate

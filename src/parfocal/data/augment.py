@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from parfocal.data.custom_transform import CustomTransform
-from parfocal.schema import AugmentationName, ViewsConfig
+from parfocal.recipe_schema import AugmentationName, ViewsConfig
 
 _CENTER = (0, 0)
 _CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))

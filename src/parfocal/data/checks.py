@@ -28,7 +28,7 @@ from parfocal.errors import ParfocalError, join_limited
 from parfocal.groups import SINGULAR
 from parfocal.progress import print_line
 from parfocal.recipe import Recipe
-from parfocal.schema import ALLOWABLE_FINDINGS, ImagesConfig
+from parfocal.recipe_schema import ALLOWABLE_FINDINGS, ImagesConfig
 
 _MIN_MAJORITY_SHARE = 0.6
 """Accuracy is misleading, and the note on the classes says so, if the largest class has at least this share."""

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from parfocal.data.augment import draw_views, eval_views
 from parfocal.data.checks import check_and_prepare
 from parfocal.data.custom_transform import load_custom_transform, separate_functions
-from parfocal.data.render import render_one
 from parfocal.data.split import read_and_split
+from parfocal.data.warp import render_one
 from parfocal.errors import UsageError, did_you_mean
 from parfocal.recipe import Recipe, load_recipe
 

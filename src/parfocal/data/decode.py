@@ -20,7 +20,7 @@ from parfocal.data.npz import read_npz_array
 from parfocal.data.preprocess import choose_jpeg_reduction, preprocess
 from parfocal.data.tiff_strips import has_complete_strips
 from parfocal.errors import UnreadableImageError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 
 # Images are decoded in many threads at once; OpenCV's threads would only compete with them.
 cv2.setNumThreads(1)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from parfocal.data.augment import Views, draw_views, eval_views
 from parfocal.data.custom_transform import CustomTransform
-from parfocal.data.render import render, render_batch
 from parfocal.data.store import ImageArray
+from parfocal.data.warp import render, render_batch
 from parfocal.errors import UsageError
-from parfocal.schema import TrainingConfig, ViewsConfig
+from parfocal.recipe_schema import TrainingConfig, ViewsConfig
 
 # With more threads, most of the rendered batches would only wait in memory.
 _MAX_THREADS = 8

@@ -11,7 +11,7 @@ from parfocal.data.augment import eval_views
 from parfocal.data.decode import read_image
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES
 from parfocal.data.preprocess import crop_and_resize
-from parfocal.data.render import render_one
+from parfocal.data.warp import render_one
 from parfocal.errors import ParfocalError
 from parfocal.recipe import Recipe
 

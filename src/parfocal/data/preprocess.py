@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 
 _DISC_SEARCH_SIDE = 256
 

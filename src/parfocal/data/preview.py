@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from parfocal.data.augment import draw_views, eval_views
 from parfocal.data.custom_transform import CustomTransform
 from parfocal.data.loader import draw_epoch_order
-from parfocal.data.render import render_one
 from parfocal.data.store import Store
 from parfocal.data.table import Table
+from parfocal.data.warp import render_one
 from parfocal.io import atomic_write
 from parfocal.recipe import Recipe
 

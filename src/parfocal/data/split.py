@@ -13,7 +13,7 @@ from parfocal.data.layouts import read
 from parfocal.data.table import SPLITS, UNKNOWN, Table, natural_sort_key
 from parfocal.errors import ParfocalError, UsageError, join_limited
 from parfocal.recipe import Recipe
-from parfocal.schema import SplitConfig
+from parfocal.recipe_schema import SplitConfig
 
 _MAX_ROUNDS = 4
 

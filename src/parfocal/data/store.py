@@ -27,7 +27,7 @@ from parfocal.errors import ParfocalError
 from parfocal.io import explain_write_errors, get_cache_folder, write_json
 from parfocal.progress import print_line
 from parfocal.recipe import hash_content
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 
 FORMAT = 4
 """Increase this number whenever the same recipe and files would give other pixels or another index."""

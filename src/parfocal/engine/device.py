@@ -17,7 +17,7 @@ import torch
 from parfocal.engine.compiled import Precision
 from parfocal.errors import ParfocalError
 from parfocal.models.classifier import Classifier
-from parfocal.schema import MachineConfig
+from parfocal.recipe_schema import MachineConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

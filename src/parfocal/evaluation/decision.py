@@ -21,7 +21,7 @@ from parfocal.evaluation.referral import ConformalReferral
 from parfocal.evaluation.temperature import Temperature
 from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
 from parfocal.manifest import MANIFEST_FILE, verify_file, write_listed_file
-from parfocal.schema import EvaluationConfig, TtaMode
+from parfocal.recipe_schema import EvaluationConfig, TtaMode
 
 if TYPE_CHECKING:
     from parfocal.data.store import Store

@@ -29,9 +29,9 @@ from parfocal.io import atomic_write, reject_link
 from parfocal.manifest import create_manifest
 from parfocal.models.classifier import Classifier
 from parfocal.recipe import Recipe, load_recipe
+from parfocal.recipe_schema import EvaluationConfig
 from parfocal.run import Run, open_runs
 from parfocal.run_files import DamagedFileError
-from parfocal.schema import EvaluationConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -21,7 +21,7 @@ from parfocal.evaluation.validation_decision import (
     ValidationDecision,
     ValidationSplit,
 )
-from parfocal.schema import EvaluationConfig
+from parfocal.recipe_schema import EvaluationConfig
 
 Criterion = Literal["sensitivity", "specificity", "cost", "kappa"]
 CRITERIA = (

@@ -8,7 +8,7 @@ import numpy as np
 
 from parfocal.data.augment import eval_views, tta_views
 from parfocal.data.decode import Pixels, prepare_image
-from parfocal.data.render import render_one
+from parfocal.data.warp import render_one
 from parfocal.engine.device import build_fabric, to_channels_last
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.calibration import apply_temperature
@@ -19,9 +19,9 @@ from parfocal.evaluation.inference import build_predict_function
 from parfocal.evaluation.operating_point import compute_positive_probability
 from parfocal.evaluation.validation_decision import PredictedBatch
 from parfocal.models.classifier import Classifier
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.run import Run, open_runs
 from parfocal.run_files import DamagedFileError
-from parfocal.schema import ImagesConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.bootstrap import compute_proportion
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
-from parfocal.schema import EvaluationConfig
+from parfocal.recipe_schema import EvaluationConfig
 
 # Probabilities read from a file differ in the ninth digit from those that were written.
 _ROUNDING = 1e-7

@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from parfocal.data.decode import Pixels
 from parfocal.evaluation.predictions import Predictions
-from parfocal.schema import EvaluationConfig
+from parfocal.recipe_schema import EvaluationConfig
 
 if TYPE_CHECKING:
     from parfocal.data.store import Store

@@ -9,9 +9,9 @@ import numpy as np
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, prepare_image
 from parfocal.data.parallel import catch_unreadable, map_ordered
-from parfocal.data.render import render_one
 from parfocal.data.store import find_store
 from parfocal.data.table import Table
+from parfocal.data.warp import render_one
 from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
 from parfocal.evaluation.locate import locate_table
 from parfocal.run import Run

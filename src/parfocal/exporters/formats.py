@@ -156,7 +156,7 @@ class Safetensors(Format):
 
         from parfocal.exporters.graph import ExportGraph
         from parfocal.models.classifier import Classifier
-        from parfocal.schema import ViewsConfig
+        from parfocal.recipe_schema import ViewsConfig
 
         classifier = Classifier.load(path).eval()
         metadata = classifier.metadata["export"]

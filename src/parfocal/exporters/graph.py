@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from parfocal.data.augment import eval_geometry, tta_views
 from parfocal.models.classifier import Classifier
-from parfocal.schema import ViewsConfig
+from parfocal.recipe_schema import ViewsConfig
 
 
 class ExportGraph(nn.Module):

@@ -12,7 +12,7 @@ from parfocal.data.augment import eval_views, tta_views
 from parfocal.data.decode import prepare_image
 from parfocal.data.layouts.image_finder import find_images
 from parfocal.data.parallel import catch_unreadable, map_ordered
-from parfocal.data.render import render_one
+from parfocal.data.warp import render_one
 from parfocal.engine.compiled import CHUNK_SIZE
 from parfocal.errors import ParfocalError, join_limited
 from parfocal.evaluation.calibration import apply_temperature
@@ -22,8 +22,8 @@ from parfocal.exporters.formats import PredictFunction
 from parfocal.models.classifier import Classifier
 from parfocal.progress import show_progress
 from parfocal.recipe import Recipe
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.run import Run
-from parfocal.schema import ImagesConfig
 
 MAX_IMAGES = 200
 """An export is verified on at most this number of images, taken at equal distances."""

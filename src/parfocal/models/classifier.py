@@ -16,8 +16,8 @@ from parfocal.manifest import file_exists
 from parfocal.models.checkpoints import read_tensors, require_finite, write_tensors
 from parfocal.models.ordinal import ORDINAL_HEADS, build_ordinal_head
 from parfocal.models.resnet import build_resnet
+from parfocal.recipe_schema import NetworkConfig
 from parfocal.run_files import DamagedFileError
-from parfocal.schema import NetworkConfig
 from parfocal.version import __version__
 
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

@@ -18,8 +18,8 @@ from parfocal.models.architectures import ARCHITECTURES, resolve_architecture
 from parfocal.models.checkpoints import load_pth, read_safetensors, require_finite
 from parfocal.models.classifier import ORDINAL_HEAD_PREFIX, Classifier, get_network_options
 from parfocal.models.resnet import build_resnet
+from parfocal.recipe_schema import NetworkConfig
 from parfocal.run import Run, find_runs
-from parfocal.schema import NetworkConfig
 
 PRETRAINED_HASHES: dict[str, dict[str, str]] = {
     "imagenet": {

@@ -10,8 +10,8 @@ from parfocal.data.parallel import map_ordered
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import UnreadableImageError
 from parfocal.io import write_text
-from parfocal.report.render import data_uri, render
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
+from parfocal.report.html import data_uri, render
 
 MAX_THUMBNAILS = 12
 """How many thumbnails the page shows for each finding."""

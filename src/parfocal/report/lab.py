@@ -17,7 +17,7 @@ from parfocal.markdown import format_code
 from parfocal.models.architectures import get_architecture
 from parfocal.recipe import Recipe, describe_keys, format_value, get_value, load_recipe
 from parfocal.report.formatting import SPLIT_NAMES, format_metric, read_labeled_metrics
-from parfocal.report.render import render
+from parfocal.report.html import render
 from parfocal.report.report import (
     build_headline,
     default_report_path,

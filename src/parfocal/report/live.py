@@ -8,8 +8,9 @@ from typing import Any
 from parfocal.evaluation.alarms import alarms
 from parfocal.evaluation.metrics import get_metric
 from parfocal.io import reject_link, write_text
-from parfocal.report.figures import assign_colors, draw_accuracy, draw_learning_curves, find_best_epoch, save_figure
-from parfocal.report.render import embed_image, render
+from parfocal.report.figure_style import assign_colors, save_figure
+from parfocal.report.html import embed_image, render
+from parfocal.report.learning_curves import draw_accuracy, draw_learning_curves, find_best_epoch
 from parfocal.run import Run, find_runs
 
 # If an epoch is shorter than drawing takes, most of the time must remain for training.

@@ -18,7 +18,7 @@ from parfocal.explainability.images import EvalImages, load_eval_images
 from parfocal.explainability.localization import border_swap_test
 from parfocal.io import reject_link, write_json
 from parfocal.models.classifier import Classifier
-from parfocal.report.render import embed_image
+from parfocal.report.html import embed_image
 from parfocal.run import Run
 from parfocal.run_files import DamagedFileError, Mistakes, read_json_file
 

@@ -8,7 +8,7 @@ from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS,
 from parfocal.groups import SINGULAR
 from parfocal.markdown import Markdown
 from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics, select_point_classes
-from parfocal.report.render import render
+from parfocal.report.html import render
 from parfocal.run import Run
 
 _METRICS = tuple(map(get_metric, add_baseline(WIDE_TABLE_METRICS)))

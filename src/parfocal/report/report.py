@@ -26,21 +26,7 @@ from parfocal.evaluation.summary import (
 )
 from parfocal.io import reject_link, write_text
 from parfocal.recipe import find_differences, get_nested
-from parfocal.report.class_figures import (
-    draw_class_distribution,
-    draw_confusion_matrix,
-    draw_reliability,
-    draw_score_curves,
-)
-from parfocal.report.figures import (
-    assign_colors,
-    draw_accuracy,
-    draw_error,
-    draw_learning_curves,
-    draw_predicted_shares,
-    is_plain,
-    save_figure,
-)
+from parfocal.report.figure_style import assign_colors, save_figure
 from parfocal.report.formatting import (
     SPLIT_NAMES,
     describe_few_groups,
@@ -50,8 +36,21 @@ from parfocal.report.formatting import (
     read_labeled_metrics,
     select_table_metrics,
 )
+from parfocal.report.html import data_uri, embed_image, render
+from parfocal.report.learning_curves import (
+    draw_accuracy,
+    draw_error,
+    draw_learning_curves,
+    draw_predicted_shares,
+    is_plain,
+)
 from parfocal.report.mistakes import load_mistakes
-from parfocal.report.render import data_uri, embed_image, render
+from parfocal.report.result_figures import (
+    draw_class_distribution,
+    draw_confusion_matrix,
+    draw_reliability,
+    draw_score_curves,
+)
 from parfocal.reported import find_deviations, find_reported_accuracy
 from parfocal.run import Run, open_runs
 

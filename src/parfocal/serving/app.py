@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp
 
 from parfocal.errors import UnreadableImageError, did_you_mean
-from parfocal.report.render import CONTENT_POLICY
+from parfocal.report.html import CONTENT_POLICY
 from parfocal.serving.engine import Engine, ImagePredictions
 from parfocal.serving.examples import EXAMPLE_TITLES, draw_example
 from parfocal.serving.heatmaps import Explainer, build_explanation, render_overlay

@@ -22,8 +22,8 @@ from parfocal.engine.device import trim_memory
 from parfocal.errors import ParfocalError, did_you_mean
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.predictor import Predictor, PreparedViews
+from parfocal.recipe_schema import ImagesConfig
 from parfocal.run import Run, open_runs, with_unique_names
-from parfocal.schema import ImagesConfig
 from parfocal.serving.decoding import DecodingThreads
 from parfocal.serving.limits import Limits, RequestError
 

@@ -7,12 +7,12 @@ from functools import partial
 from parfocal.data.augment import eval_views
 from parfocal.data.decode import Pixels, prepare_image
 from parfocal.data.encode import encode_image
-from parfocal.data.render import render_one
+from parfocal.data.warp import render_one
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.explainability.cam import ClassMaps, compute_class_maps
 from parfocal.explainability.heatmap import compute_shared_scale, overlay_heatmap, render_heatmap
 from parfocal.models.classifier import Classifier
-from parfocal.report.render import data_uri
+from parfocal.report.html import data_uri
 from parfocal.run import Run
 from parfocal.serving.decoding import DecodingThreads
 from parfocal.serving.engine import ServedNetwork

@@ -19,8 +19,8 @@ from parfocal.models.architectures import Stem, get_architecture
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import Recipe, expand_recipes, load_recipe, validate_changes
 from parfocal.recipe_file import AUTO
+from parfocal.recipe_schema import ColumnsConfig, DataConfig, SplitConfig
 from parfocal.reported import format_value
-from parfocal.schema import ColumnsConfig, DataConfig, SplitConfig
 from parfocal.training.fingerprint import Fingerprint, compute_fingerprint
 
 Choice = tuple[str, Any, str]

@@ -19,7 +19,7 @@ from parfocal.engine.device import get_machine_memory
 from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.groups import GroupKind
 from parfocal.models.pretrained import PRETRAINED_HASHES, is_cached
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 
 Appearance = Literal["plain", "disc", "cell"]
 

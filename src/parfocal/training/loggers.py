@@ -14,8 +14,8 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.io import reject_link
 from parfocal.progress import print_line
 from parfocal.recipe import hash_content
+from parfocal.recipe_schema import LoggerName
 from parfocal.run import Run
-from parfocal.schema import LoggerName
 
 _PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
 

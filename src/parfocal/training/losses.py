@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from parfocal.data.loader import compute_samples_per_class
 from parfocal.models.ordinal import CumulativeLinkHead, RegressionHead
-from parfocal.schema import TrainingConfig
+from parfocal.recipe_schema import TrainingConfig
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Takes logits (N, classes) and labels (N,) and returns the loss of each image (N,)."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from parfocal.data.loader import BatchLoader
 from parfocal.models.classifier import NORMALIZATIONS, Normalization
-from parfocal.schema import NetworkConfig
+from parfocal.recipe_schema import NetworkConfig
 
 _MAX_IMAGES = 2000
 # Least variance in the 0–1 scale: directions in which colors hardly differ would otherwise be amplified to noise.

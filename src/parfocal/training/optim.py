@@ -11,7 +11,7 @@ from parfocal.errors import UsageError
 from parfocal.models.architectures import get_architecture
 from parfocal.models.resnet import ResNet
 from parfocal.recipe import Recipe
-from parfocal.schema import TrainingConfig
+from parfocal.recipe_schema import TrainingConfig
 
 _REFERENCE_BATCH_SIZE = 32
 # The one-cycle schedule of its author and of PyTorch: initial and final factor, and the fraction of warm-up.

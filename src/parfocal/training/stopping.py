@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.metrics import get_metric
+from parfocal.recipe_schema import TrainingConfig
 from parfocal.run import Run
-from parfocal.schema import TrainingConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -37,9 +37,9 @@ from parfocal.models.pretrained import validate_initial_weights
 from parfocal.progress import print_line, print_warning
 from parfocal.recipe import Recipe, expand_recipes, find_differences, load_recipe
 from parfocal.recipe_file import AUTO
+from parfocal.recipe_schema import MachineConfig
 from parfocal.reported import find_prerequisites
 from parfocal.run import Run, find_runs
-from parfocal.schema import MachineConfig
 from parfocal.training.autoconfig import Plan, plan_variants
 from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.environment import describe_changes, describe_environment

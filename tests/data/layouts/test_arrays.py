@@ -15,7 +15,7 @@ import parfocal
 from parfocal.data.layouts import arrays, read
 from parfocal.data.store import prepare
 from parfocal.errors import ParfocalError
-from parfocal.schema import ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 from tests.cells import SMALL_RECIPE
 from tests.web import run_web_server
 

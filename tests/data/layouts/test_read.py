@@ -7,7 +7,7 @@ import pytest
 from parfocal.data.layouts import LAYOUTS, Layout, read
 from parfocal.data.table import Table, build_rows
 from parfocal.errors import ParfocalError, UsageError
-from parfocal.schema import ColumnsConfig, DataConfig
+from parfocal.recipe_schema import ColumnsConfig, DataConfig
 
 
 def test_a_missing_source_is_an_error(tmp_path: Path) -> None:

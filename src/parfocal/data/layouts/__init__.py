@@ -18,7 +18,7 @@ from parfocal.data.parallel import map_ordered
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.recipe import Recipe, load_recipe
-from parfocal.schema import ColumnsConfig, DataConfig
+from parfocal.recipe_schema import ColumnsConfig, DataConfig
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from parfocal.download import download
 from parfocal.errors import ParfocalError
 from parfocal.io import atomic_write
 from parfocal.recipe import hash_content
-from parfocal.schema import ColumnsConfig, DataConfig
+from parfocal.recipe_schema import ColumnsConfig, DataConfig
 
 ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE_DIGEST = "md5:c58f30108f718f92721af3b95e74349a"

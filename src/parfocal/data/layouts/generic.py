@@ -14,7 +14,7 @@ from parfocal.data.layouts.patients_file import PATIENTS_FILE
 from parfocal.data.layouts.sheets import SHEET_SUFFIXES, read_column_names, read_sheet
 from parfocal.data.table import SPLITS, Table, build_rows, natural_sort_key
 from parfocal.errors import ParfocalError, did_you_mean
-from parfocal.schema import ColumnsConfig, DataConfig
+from parfocal.recipe_schema import ColumnsConfig, DataConfig
 
 SPLIT_ALIASES = {
     "train": "train",

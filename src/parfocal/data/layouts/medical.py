@@ -12,7 +12,7 @@ from parfocal.data.layouts.image_finder import ImageFinder, is_existing_file
 from parfocal.data.layouts.sheets import read_column_by_path, read_column_names, read_sheet, read_single_column
 from parfocal.data.table import UNKNOWN, Table, build_rows
 from parfocal.errors import ParfocalError
-from parfocal.schema import ColumnsConfig, DataConfig
+from parfocal.recipe_schema import ColumnsConfig, DataConfig
 
 DR_GRADES = ("no DR", "mild", "moderate", "severe", "proliferative")
 """Names of the grades 0 to 4 of diabetic retinopathy."""

@@ -6,8 +6,8 @@ import torch
 
 from parfocal.data.augment import draw_views, eval_views
 from parfocal.data.loader import BatchLoader
-from parfocal.data.render import render_batch, render_one
-from parfocal.schema import TrainingConfig, ViewsConfig
+from parfocal.data.warp import render_batch, render_one
+from parfocal.recipe_schema import TrainingConfig, ViewsConfig
 from tests.data.test_augment import ALL_AUGMENTATIONS
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from parfocal.evaluation.curves import Curve, compute_precision_recall_curve, compute_roc_curve
 from parfocal.evaluation.predictions import Predictions
-from parfocal.report.figures import BASELINE_STYLE, PALETTE, STYLE, add_legend
+from parfocal.report.figure_style import BASELINE_STYLE, PALETTE, STYLE, add_legend
 
 
 def draw_confusion_matrix(title: str, metrics: dict[str, Any]) -> Figure:
