@@ -152,7 +152,7 @@ def test_invalid_calls_are_errors_and_write_nothing(trained: Path, tmp_path: Pat
     weights = Run(run).weights_path
     weights.rename(weights.with_suffix(".away"))
     try:
-        with pytest.raises(ParfocalError, match=r"There are no weights at .*resnet20"):
+        with pytest.raises(ParfocalError, match=r"resnet20.model.safetensors is missing"):
             parfocal.explain(run, "test", out)
     finally:
         weights.with_suffix(".away").rename(weights)
