@@ -55,3 +55,14 @@ def test_links_are_valid(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
             assert heading in anchors
+
+
+def test_every_test_that_the_documentation_names_exists() -> None:
+    references = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "tested.md").read_text(encoding="utf-8"))
+    assert len(references) > 150
+    missing = {
+        f"{file}::{name}"
+        for file, name in references
+        if not (ROOT / file).is_file() or f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+    }
+    assert not missing
