@@ -67,6 +67,15 @@ def _damage(path: Path, kind: str) -> None:
         save_file(dict(list(load_file(path).items())[1:]), path, {"parfocal": json.dumps({"model": 3})})
 
 
+# A run does not need the optional files.
+DAMAGES = [
+    (name, kind)
+    for name in READERS
+    for kind in ("missing", "empty", "binary", "cut", "other content", "wrong types")
+    if not (kind == "missing" and name in OPTIONAL)
+]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with `cells`, and a finished run in `runs/resnet20` that started from the weights of another."""
@@ -112,11 +121,8 @@ def _get_error(command: str, run: Path, cells: Path) -> str:
     return expect_error(run_parfocal(*arguments[command]), 1)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "binary", "cut", "other content", "wrong types"])
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(("name", "kind"), DAMAGES)
 def test_a_damaged_file_is_named_by_every_command_that_reads_it(run: Path, trained: Path, name: str, kind: str) -> None:
-    if kind == "missing" and name in OPTIONAL:
-        pytest.skip("A run does not need this file.")
     if name == "last.ckpt":
         (run / "metrics.json").unlink()
     _damage(run / name, kind)

@@ -112,7 +112,7 @@ def _read_entries(folder: Path) -> dict[str, Checksums] | None:
     """Return the checksums by file; None if there is no manifest of Parfocal."""
     try:
         content = json.loads((folder / MANIFEST_FILE).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError):
         raise _build_manifest_error(folder) from None

@@ -66,7 +66,7 @@ class Environment(_Shape):
     python: str = ""
     device: str = ""
     precision: str = ""
-    recipe_digest: str = ""
+    recipe_hash: str = ""
     packages: dict[str, str] = {}
     data: _DataFacts
     resumed: list[dict[str, Any]] = []

@@ -53,7 +53,9 @@ def test_a_shape_that_needs_more_bytes_than_there_are_is_rejected(shape: tuple[i
     file = write_npz(tmp_path / "a.npz", {"train_images": (shape, [IMAGES.tobytes()]), "train_labels": (shape, [])})
     with pytest.raises(UnreadableImageError, match=r"^train_images cannot be read: its shape "):
         read_image(Path(f"{file}#train_images/0"))
-    with pytest.raises(ParfocalError, match=r"train_labels cannot be read: its shape "):
+    with pytest.raises(
+        ParfocalError, match=r"train_labels (cannot be read: its shape|has \d+ columns|needs [\d.]+ GB)"
+    ):
         read(file)
 
 

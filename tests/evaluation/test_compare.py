@@ -45,6 +45,7 @@ def _select(predictions: Predictions, rows: slice) -> Predictions:
 def _save_run(folder: Path, predictions: Predictions, split: str = "test", **changes: object) -> Run:
     run = Run(folder)
     load_recipe(None, **changes).save(folder / "recipe.yaml")
+    run.write_environment({"data": {"classes": list(predictions.classes), "groups_are": "patients"}})
     predictions.save(run.predictions_path(split))
     return run
 

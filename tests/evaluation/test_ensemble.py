@@ -23,6 +23,7 @@ def _write_run(folder: Path, seed: int) -> Run:
     """Write a run with weak predictions, whose errors depend on the seed."""
     run = Run(folder)
     load_recipe(None, seed=seed).save(folder / "recipe.yaml")
+    run.write_environment({"data": {"classes": ["class 0", "class 1"], "groups_are": "images"}})
     for number, split in enumerate(("valid", "test")):
         noise = np.random.default_rng([seed, number]).normal(size=200)
         score = 1 / (1 + np.exp(-(1.5 * TRUTH - 0.75 + noise)))

@@ -22,6 +22,7 @@ from parfocal.models.classifier import Classifier
 from parfocal.recipe import load_recipe
 from parfocal.recipe_schema import ImagesConfig
 from parfocal.run import Run
+from tests.evaluation.trained_run import rewrite_file
 from tests.evaluation.trained_run import trained as trained
 
 
@@ -187,7 +188,7 @@ def test_other_images_verify_an_export_if_those_of_the_run_are_gone(run: Run, tr
     shutil.copytree(run.folder, moved.folder)
     rows = pd.read_csv(moved.table_path, keep_default_na=False, dtype=str)
     rows["path"] = "/nowhere/" + rows["id"]
-    rows.to_csv(moved.table_path, index=False)
+    rewrite_file(moved.table_path, rows.to_csv(index=False))
     with pytest.raises(ParfocalError, match=r"not all images of valid can be read\. Not read: /nowhere.*images"):
         parfocal.export(moved.folder, "safetensors")
     exported = parfocal.export(moved.folder, "safetensors", images=[trained / "cells" / "new_dataset" / "test"])

@@ -40,9 +40,7 @@ def test_cells_on_black_are_recognized_with_the_extent_of_their_content(cells: P
     assert 0.6 < fingerprint.content_extent < 0.9
     assert fingerprint.rotation_reason
     assert not fingerprint.ordinal_reason
-    assert fingerprint.describe().startswith(
-        "48 training images of 24 patients or groups, 48×48, cells on black; 2 classes"
-    )
+    assert fingerprint.describe().startswith("48 training images of 24 patients, 48×48, cells on black; 2 classes")
 
 
 def test_fundus_photographs_are_recognized_as_discs_with_grades(tmp_path: Path) -> None:
