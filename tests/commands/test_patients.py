@@ -1,5 +1,6 @@
 """`check` and `train` say first which images belong together, and warn where no patient is known."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,34 @@ def test_train_says_what_the_groups_are_before_it_trains(images: Path, tmp_path:
     assert result.stdout.splitlines()[1] == "Groups: 15 patients (columns.group_from={patient}_{image})."
     assert "no_patients" not in result.stdout
     assert Run(tmp_path / "grouped" / "resnet20").groups_are == "patients"
+
+
+def test_no_output_of_a_run_calls_images_patients(images: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    outputs = [
+        parfocal("train", images, *QUICK_RECIPE, "split.test=0.2", "model=resnet20,plain20", "--out", runs).stdout,
+        parfocal("evaluate", runs, "--operating-point", "sensitivity=0.9", "--refer", "0.9").stdout,
+        parfocal("compare", runs, "--format", "lab", "-o", tmp_path / "lab.md").stdout,
+        parfocal("export", runs / "resnet20", "--to", "safetensors").stdout,
+        (tmp_path / "lab.md").read_text(),
+        (runs / "report.html").read_text(),
+        (runs / "resnet20" / "metrics.json").read_text(),
+        *(path.read_text() for path in (runs / "resnet20" / "export").glob("*.md")),
+    ]
+    assert all(outputs)
+    assert len(outputs) == 8
+    text = re.sub(r"\s+", " ", re.sub(r'"data:image/[^"]*"', "", " ".join(outputs)))
+    # What is said of patients without claiming that they are known.
+    for sentence in (
+        r"no patient is known\b",
+        r"No patient is known\. .{0,250}? too optimistic\.( Set .{0,200}? accept this with split\.by=image)?",
+        r"split\.by</th><td>patient<",
+        r"it must not decide about a patient",
+        r"cameras, stains, clinics and patients",
+        r"Each image counts as a patient: if a patient has more than 1 image, they may be in different splits",
+    ):
+        text = re.sub(sentence, "", text)
+    found = [
+        text[max(0, match.start() - 80) : match.end() + 60] for match in re.finditer("patient", text, re.IGNORECASE)
+    ]
+    assert not found, "\n".join(found)
