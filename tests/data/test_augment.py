@@ -273,3 +273,10 @@ def test_a_custom_transform_is_applied_last_with_the_seed_of_the_view() -> None:
     noise = render(f"{__name__}:draw_noise")
     np.testing.assert_array_equal(noise, render(f"{__name__}:draw_noise"))
     assert not np.array_equal(noise, render(f"{__name__}:draw_noise", epoch=1))
+
+
+def test_rotations_are_uniform_up_to_the_given_degrees_in_both_directions() -> None:
+    matrices = _draw(4000, rotate=30).geometry
+    degrees = np.rad2deg(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    assert np.quantile(degrees, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx([-30, -15, 0, 15, 30], abs=1)
+    assert np.abs(degrees).max() <= 30 + 1e-4
