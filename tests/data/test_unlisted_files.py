@@ -122,3 +122,13 @@ def test_a_name_that_is_too_long_is_missing_in_the_formats_of_the_labs(cells: Pa
     finding = _find(eyes, "missing_files")
     assert finding
     assert finding.ids == ("1_left", LONG_NAME)
+
+
+def test_masks_are_no_unlisted_images(tmp_path: Path) -> None:
+    source = _draw_data(tmp_path / "data", ["a.png", "b.png"])
+    write_image(source / "masks" / "a.png", draw_cell(np.random.default_rng(1), 0, 24))
+    assert _find(source, "unlisted_files") is None
+    write_image(source / "c.png", draw_cell(np.random.default_rng(2), 0, 24))
+    finding = _find(source, "unlisted_files")
+    assert finding is not None
+    assert finding.ids == (str(source / "c.png"),)

@@ -202,6 +202,8 @@ def _find_unlisted_files(table: Table) -> list[Finding]:
         (get_real_folder(path.parent), path.name): str(path)
         for folder in table.folders
         for path in find_images(Path(folder), follow_links=True)
+        # Masks of the images, which `explain` reads, are no images of their own.
+        if path.relative_to(folder).parts[0] != "masks"
     }
     unlisted = [path for place, path in found.items() if place not in listed]
     message = f"{len(unlisted)} images below {join_limited(table.folders)} are in no row: {join_limited(unlisted)}."
