@@ -93,7 +93,7 @@ def test_no_output_of_a_run_calls_images_patients(images: Path, tmp_path: Path) 
     assert all(outputs)
     assert len(outputs) == 8
     text = re.sub(r"\s+", " ", re.sub(r'"data:image/[^"]*"', "", " ".join(outputs)))
-    # What is said of patients without claiming that they are known.
+    # Sentences on patients without claiming that they are known.
     for sentence in (
         r"no patient is known\b",
         r"No patient is known\. .{0,250}? too optimistic\.( Set .{0,200}? accept this with split\.by=image)?",

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, open_image
-from parfocal.data.finding import SEVERITIES, Finding, Severity
+from parfocal.data.findings import SEVERITIES, Finding, Severity
 from parfocal.data.labels import MISSING_WORDS
 from parfocal.data.layouts.image_finder import find_images, is_existing_file
 from parfocal.data.near_duplicates import N_COEFFICIENTS, compute_descriptor, find_near_duplicates
@@ -68,7 +68,7 @@ def _drop_rows(table: Table, findings: Sequence[Finding], code: str) -> Table:
 
 
 def check(table: Table, config: ImagesConfig | None = None, seed: int = 0) -> list[Finding]:
-    """Find everything that is wrong with a table and its images in one pass over the files; the most severe first."""
+    """Find everything that is wrong with a table and its images in a pass over the files; the most severe first."""
     findings = [*check_table(table), *_find_unlisted_files(table)]
     existing = _drop_rows(table, findings, "missing_files")
     if len(existing):
@@ -202,7 +202,7 @@ def _find_unlisted_files(table: Table) -> list[Finding]:
         (get_real_folder(path.parent), path.name): str(path)
         for folder in table.folders
         for path in find_images(Path(folder), follow_links=True)
-        # Masks of the images, which `explain` reads, are no images of their own.
+        # Masks of the images, which `explain` reads, are no images of the data.
         if path.relative_to(folder).parts[0] != "masks"
     }
     unlisted = [path for place, path in found.items() if place not in listed]
@@ -281,7 +281,7 @@ def _find_identical_images(records: pd.DataFrame) -> list[Finding]:
 
 
 def _find_varying_digests(records: pd.DataFrame, column: str) -> set[str]:
-    """Return the file hashes whose rows have more than one value in a column."""
+    """Return the file hashes whose rows have different values in a column."""
     counts = records.groupby("digest")[column].nunique()
     return {str(digest) for digest in counts.index[counts > 1]}
 

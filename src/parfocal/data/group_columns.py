@@ -15,9 +15,9 @@ MISSING = {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-"}
 
 @dataclass(frozen=True)
 class Heading:
-    """Words for one kind of group, separated by spaces.
+    """Words for a kind of group, separated by spaces.
 
-    `is_narrow`: a patient can have more than one of these groups. `is_broad`: such a group holds many patients.
+    `is_narrow`: a patient can have more than 1 of these groups. `is_broad`: such a group holds many patients.
     `is_ambiguous`: the words are also headings of categories, such as case and control.
     """
 
@@ -109,7 +109,7 @@ def find_group_columns(rows: pd.DataFrame, used: Collection[str]) -> list[GroupC
             continue
         found.append((n_distinct == len(values), _HEADINGS.index(heading), GroupColumn(name, heading)))
     ordered = [column for *_, column in sorted(found, key=lambda item: item[:2])]
-    # Where each person has one image, persons of one family or hospital may be on both sides.
+    # Where each person has a single image, persons of the same family or hospital may be on both sides.
     if any(is_distinct and column.heading.kind == "patients" for is_distinct, _, column in found):
         ordered = [column for column in ordered if not column.heading.is_broad]
     return ordered
@@ -137,7 +137,7 @@ def list_known_values(values: Iterable[object]) -> list[str]:
 
 
 def normalize_name(name: str) -> str:
-    """Return the spelling under which names of one group are equal; an empty string if the name is missing.
+    """Return the spelling under which names of the same group are equal; an empty string if the name is missing.
 
     `K001`, `k001` and `K001 ` are equal, and so are `1`, `1.0` and `001`: sheet programs change them.
     """

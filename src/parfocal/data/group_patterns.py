@@ -29,7 +29,7 @@ _MAX_FOLDERS = 2
 
 @dataclass(frozen=True)
 class GroupPattern:
-    """A compiled pattern: the kind of its groups, and whether a patient can have more than one of them."""
+    """A compiled pattern: the kind of its groups, and whether a patient can have more than 1 of them."""
 
     expression: re.Pattern[str]
     group: int | str
@@ -135,16 +135,16 @@ def _list_folder_patterns(locations: Sequence[str]) -> Iterator[tuple[str, float
 
 
 def _list_name_patterns(locations: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Yield patterns for the parts of the file names that vary, the first part first."""
+    """Yield patterns for the varying pieces of the file names, the first piece first."""
     stems = [location.rpartition("/")[2].rpartition(".")[0] or location for location in locations]
     if any(_DATE_OR_UUID.search(stem) for stem in stems):
         return
     pieces = [_SEPARATORS.split(stem) for stem in stems]
     n_parts = min(len(row) for row in pieces) // 2 + 1
     prefix = ""
-    for part in range(min(n_parts - 1, _MAX_PARTS)):
-        values = {row[2 * part] for row in pieces}
-        separators = {row[2 * part + 1] for row in pieces}
+    for index in range(min(n_parts - 1, _MAX_PARTS)):
+        values = {row[2 * index] for row in pieces}
+        separators = {row[2 * index + 1] for row in pieces}
         if len(separators) > 1:
             return
         separator = separators.pop()
@@ -152,4 +152,4 @@ def _list_name_patterns(locations: Sequence[str]) -> Iterator[tuple[str, float]]
             rest = {row[-1].lower() for row in pieces}
             is_paired = len(rest) > 1 and rest <= _LATERALITY
             yield f"{prefix}{{patient}}{separator}{{image}}", _MIN_PAIRED_SHARE if is_paired else _MIN_REPEATED_SHARE
-        prefix += f"{values.pop() if len(values) == 1 else f'{{part{chr(97 + part)}}}'}{separator}"
+        prefix += f"{values.pop() if len(values) == 1 else f'{{part{chr(97 + index)}}}'}{separator}"

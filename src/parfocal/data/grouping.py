@@ -1,4 +1,4 @@
-"""Decide the groups of a table: which images belong to one patient, by what that is known, and what remains unknown."""
+"""Decide the groups of a table: which images belong to the same patient, how that is known, and what is unknown."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from parfocal.data.finding import Finding
+from parfocal.data.findings import Finding
 from parfocal.data.group_columns import find_group_columns, find_heading, list_repeated_columns, normalize_name
 from parfocal.data.table import Table
 from parfocal.errors import join_limited
@@ -23,7 +23,7 @@ PERSONS: tuple[GroupKind, ...] = ("patients", "animals")
 class Groups:
     """The name of each row's group as the data writes it, what the groups are, and where the names come from.
 
-    `column` is the column of a sheet that names them, if there is one. `is_narrow`: a patient can have more than one of
+    `column` is the column of a sheet that names them, if there is one. `is_narrow`: a patient can have more than 1 of
     these groups. `is_broad`: such a group holds many patients, as a hospital does.
     """
 
@@ -65,7 +65,7 @@ def group_by_sheet(table: Table, rows: pd.DataFrame, used: Collection[str], colu
 
 
 def _are_divided(names: Sequence[str], splits: Sequence[str]) -> bool:
-    """Return whether a group has rows in more than one split."""
+    """Return whether a group has rows in more than 1 split."""
     pairs = {(normalize_name(name), split) for name, split in zip(names, splits, strict=True)}
     return len({name for name, _ in pairs}) < len(pairs)
 
@@ -73,7 +73,7 @@ def _are_divided(names: Sequence[str], splits: Sequence[str]) -> bool:
 def with_groups(table: Table, groups: Groups) -> Table:
     """Return the table with these groups, and with findings on what they leave unknown.
 
-    Spellings that differ in case, spaces, leading zeros or `.0` are one group. A row without a name is a separate
+    Spellings that differ in case, spaces, leading zeros or `.0` are the same group. A row without a name is a separate
     group. Names that differ in every row say nothing about groups: each image is then a group.
     """
     keys = [normalize_name(name) for name in groups.names]
@@ -114,7 +114,7 @@ def _get_label(key: str, first_spelling: str) -> str:
 def _find_faults(
     groups: Groups, spellings: dict[str, dict[str, None]], labels: dict[str, str], missing: list[str], n_rows: int
 ) -> list[Finding]:
-    """Find rows without a group, groups that are written in more than one way, and groups smaller than a patient."""
+    """Find rows without a group, groups that are written in different ways, and groups smaller than a patient."""
     name = SINGULAR[groups.kind]
     findings: list[Finding] = []
     if missing:

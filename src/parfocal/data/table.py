@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from parfocal.data.finding import Finding
+from parfocal.data.findings import Finding
 from parfocal.errors import ParfocalError
 from parfocal.groups import GroupKind
 from parfocal.manifest import verify_file, write_listed_file

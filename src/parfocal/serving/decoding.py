@@ -1,4 +1,4 @@
-"""Decode images in threads of their own for small, medium and large images, so that none waits for a larger one.
+"""Decode images in separate threads for small, medium and large images, so that none waits for a larger one.
 
 The threads of all sizes share the processors fairly. Large images are decoded in turn, to limit memory.
 """

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from parfocal.data.finding import Finding
+from parfocal.data.findings import Finding
 from parfocal.data.group_columns import find_heading
 from parfocal.data.grouping import Groups, find_groups, with_groups
 from parfocal.data.layouts.sheets import read_sheet
