@@ -36,3 +36,12 @@ def test_a_run_that_is_named_twice_is_rejected(tmp_path: Path) -> None:
     _make_run(tmp_path / "first" / "resnet18")
     with pytest.raises(ParfocalError, match=r"first/resnet18 is named twice\. Name each run once"):
         open_runs([tmp_path / "first", tmp_path / "first" / "resnet18"])
+
+
+def test_a_recipe_that_was_cut_off_is_not_filled_with_defaults(tmp_path: Path) -> None:
+    load_recipe(None, epochs=3).save(tmp_path / "recipe.yaml")
+    text = (tmp_path / "recipe.yaml").read_text()
+    for cut in (text[: text.index("views:")], text[: text.index("evaluation:")]):
+        (tmp_path / "recipe.yaml").write_text(cut)
+        with pytest.raises(ParfocalError, match=r"recipe\.yaml is incomplete: it has no .*evaluation"):
+            _ = Run(tmp_path).recipe

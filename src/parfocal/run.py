@@ -16,6 +16,7 @@ from parfocal.io import atomic_write, write_json
 from parfocal.manifest import MANIFEST_FILE, file_exists, verify_file, warn_without_manifest
 from parfocal.notebook import render_html_table
 from parfocal.recipe import Recipe, load_recipe
+from parfocal.recipe_file import read_recipe_file
 from parfocal.run_files import Environment, InitialWeights, RunMetrics, read_csv_file, read_json_file
 
 _SUMMARY_METRICS = ("accuracy", "majority_accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc")
@@ -112,9 +113,16 @@ class Run:
             raise ParfocalError(f"{self.folder} is not a run folder: it has no recipe.yaml.")
         warn_without_manifest(self.folder)
         try:
-            return load_recipe(path)
+            recipe = load_recipe(path)
+            # A file that was cut off can still be valid YAML; the keys that it lost would silently get their defaults.
+            lost = [section for section in Recipe.model_fields if section not in read_recipe_file(path).choices]
         except UsageError as error:
             raise ParfocalError(f"{path} is not a recipe of this version: {error}") from None
+        if lost:
+            raise ParfocalError(
+                f"{path} is incomplete: it has no {', '.join(lost)}. Restore it from a copy of the run."
+            )
+        return recipe
 
     def read_history(self) -> pd.DataFrame:
         """Return a row per finished epoch."""
