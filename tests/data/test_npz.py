@@ -99,3 +99,16 @@ def test_an_encrypted_archive_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(data)
     with pytest.raises(UnreadableImageError, match="encrypted"):
         read_image(Path(f"{tmp_path / 'a.npz'}#train_images/0"))
+
+
+def test_patients_that_are_a_bomb_are_rejected_before_they_take_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npz, "MAX_BOMB_BYTES", 20_000_000)
+    arrays = {"train_images": ((1, 2, 2), [bytes(4)]), "train_labels": ((1,), [b"\0"])}
+    file = write_npz(tmp_path / "a.npz", {**arrays, "train_patients": ((25_000_000,), [bytes(25_000_000)])})
+    tracemalloc.start()
+    with pytest.raises(ParfocalError, match=r"train_patients cannot be read: 0 MB unpack to 0\.0 GB"):
+        read(file)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()

@@ -37,12 +37,18 @@ def read_npz_array(file: str | Path, name: str) -> np.ndarray:
         raise ValueError(f"{name} cannot be read: {error}") from None
 
 
-def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raise ValueError if the array is not as large as it declares, or a ZIP bomb, before it takes any memory."""
+def read_npz_header(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+    """Return the shape and type that an array of an open `.npz` file declares, without reading its values."""
     with archive.open(member) as stream:
         is_first_version = np.lib.format.read_magic(stream) == (1, 0)
         read_header = np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(stream)
+    return shape, dtype
+
+
+def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raise ValueError if the array is not as large as it declares, or a ZIP bomb, before it takes any memory."""
+    shape, dtype = read_npz_header(archive, member)
     declared = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or declared > member.file_size:
         raise ValueError(f"its shape {shape} needs {declared:,} bytes, but it has {member.file_size:,}")

@@ -15,7 +15,7 @@ import pandas as pd
 from parfocal.data.group_columns import find_heading
 from parfocal.data.grouping import group_by_sheet
 from parfocal.data.labels import parse_labels, resolve_class_names
-from parfocal.data.npz import read_npz_array
+from parfocal.data.npz import read_npz_array, read_npz_header
 from parfocal.data.store import get_stores_folder
 from parfocal.data.table import Table, build_rows
 from parfocal.download import download
@@ -80,7 +80,7 @@ def _read_extra_columns(arrays: Any, key: str, n_rows: int, column: str, file: P
     values: dict[str, list[str]] = {}
     for name in names:
         if name not in ("images", "labels") and (name == column or find_heading(name)):
-            array = arrays[f"{key}_{name}"].reshape(-1)
+            array = read_npz_array(file, f"{key}_{name}").reshape(-1)
             if len(array) != n_rows:
                 raise ParfocalError(f"{file}: {key}_{name} has {len(array)} values for {n_rows} images.")
             values[name] = [value.decode() if isinstance(value, bytes) else str(value) for value in array.tolist()]
@@ -93,8 +93,8 @@ def _read_label_texts(arrays: Any, key: str, file: Path) -> list[str]:
     labels = f"{key}_labels"
     if images not in arrays.files:
         raise ParfocalError(f"{file} has {labels}, but no {images}. Add them, or remove the labels.")
-    n_images = (_read_header(arrays, images)[0] or (0,))[0]
-    shape, dtype = _read_header(arrays, labels)
+    n_images = (read_npz_header(arrays.zip, f"{images}.npy")[0] or (0,))[0]
+    shape, dtype = read_npz_header(arrays.zip, f"{labels}.npy")
     n_labels = shape[0] if shape else 0
     n_columns = math.prod(shape[1:])
     if n_columns != 1:
@@ -104,15 +104,6 @@ def _read_label_texts(arrays: Any, key: str, file: Path) -> list[str]:
     if n_labels * dtype.itemsize > _MAX_LABEL_BYTES:
         raise ParfocalError(f"{file}: {labels} needs {n_labels * dtype.itemsize / 1e9:.1f} GB, too much for labels.")
     return [str(value) for value in read_npz_array(file, labels).reshape(-1).tolist()]
-
-
-def _read_header(arrays: Any, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Return the shape and type of an array, without reading its values."""
-    with arrays.zip.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(member)
-    return shape, dtype
 
 
 def _find_npz(source: Path) -> Path | None:
