@@ -4,6 +4,7 @@ A recipe is a YAML file with the sections of `recipe_schema.py`. A key is writte
 (`training.epochs=3`), because no key occurs in two sections.
 """
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -22,7 +23,7 @@ from parfocal.errors import UsageError, did_you_mean, find_similar
 from parfocal.key_aliases import ALIASES, EXPLANATIONS, VALUE_ALIASES
 from parfocal.manifest import write_listed_file
 from parfocal.progress import print_line
-from parfocal.recipe_file import AUTO, read_recipe_file, read_yaml
+from parfocal.recipe_file import AUTO, RecipeFile, read_recipe_file, read_yaml
 from parfocal.recipe_schema import (
     ColumnsConfig,
     Config,
@@ -90,8 +91,8 @@ def hash_content(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_recipe(source: str | Path | Recipe | None = None, **changes: Any) -> Recipe:
-    """Return the recipe `source` (a packaged recipe's name, a YAML file or a recipe) with changed keys: `epochs=3`.
+def load_recipe(source: str | Path | RecipeFile | Recipe | None = None, **changes: Any) -> Recipe:
+    """Return the recipe `source` (a packaged name, a YAML file, its content or a recipe) with changed keys: `epochs=3`.
 
     The values that a file gives for single networks apply to the chosen network.
     """
@@ -100,8 +101,8 @@ def load_recipe(source: str | Path | Recipe | None = None, **changes: Any) -> Re
     if isinstance(source, Recipe):
         content = source.model_dump(mode="json")
     elif source is not None:
-        file = read_recipe_file(source)
-        content = file.choices
+        file = source if isinstance(source, RecipeFile) else read_recipe_file(source)
+        content = copy.deepcopy(file.choices)
         network = content.get("network")
         default_model = network.get("model") if isinstance(network, dict) else None
         model = changes.get("model", default_model or NetworkConfig().model)

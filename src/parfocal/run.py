@@ -113,9 +113,10 @@ class Run:
             raise ParfocalError(f"{self.folder} is not a run folder: it has no recipe.yaml.")
         warn_without_manifest(self.folder)
         try:
-            recipe = load_recipe(path)
+            file = read_recipe_file(path)
             # A file that was cut off can still be valid YAML; the keys that it lost would silently get their defaults.
-            lost = [section for section in Recipe.model_fields if section not in read_recipe_file(path).choices]
+            lost = [section for section in Recipe.model_fields if section not in file.choices]
+            recipe = load_recipe(file)
         except UsageError as error:
             raise ParfocalError(f"{path} is not a recipe of this version: {error}") from None
         if lost:
