@@ -73,6 +73,8 @@ class Recipe(Config):
             )
         if self.views.crop_size > self.images.size:
             raise ValueError(f"crop_size={self.views.crop_size} is larger than size={self.images.size}")
+        if self.views.start_size > self.views.crop_size:
+            raise ValueError(f"start_size={self.views.start_size} is larger than crop_size={self.views.crop_size}")
         return self
 
     def compute_hash(self) -> str:

@@ -120,6 +120,13 @@ class ViewsConfig(Config):
     """Cropping, augmentation in training and test-time augmentation."""
 
     crop_size: int = Field(default=224, ge=8, le=4096, description="side of the square that the network takes")
+    start_size: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="progressive resizing: side of the crop in the first epoch, which shows the same with fewer pixels; "
+        "it grows to crop_size over three quarters of the training; 0: crop_size throughout",
+    )
     tta: TtaMode = Field(
         default="none",
         description="test-time augmentation: none (the center crop), center and corners, these and their flips, "
@@ -249,8 +256,13 @@ class TrainingConfig(Config):
     )
     clip_grad: float = Field(default=0, ge=0, description="largest norm of the gradients; 0: no gradient clipping")
     accumulate: int = Field(default=1, ge=1, description="batches per step (gradient accumulation)")
-    loss: Literal["cross_entropy", "focal", "regression", "cumulative_link"] = Field(
-        default="cross_entropy", description="loss function; the last two are for ordered classes, such as grades"
+    loss: Literal["cross_entropy", "focal", "joint", "regression", "cumulative_link"] = Field(
+        default="cross_entropy",
+        description="loss function; the last three are for ordered classes, such as grades: joint is cross-entropy "
+        "plus the squared error of the expected grade",
+    )
+    grade_weight: float = Field(
+        default=0.5, ge=0, description="with loss=joint: weight of the squared error of the expected grade"
     )
     label_smoothing: float = Field(default=0, ge=0, lt=1, description="label smoothing")
     focal_gamma: float = Field(

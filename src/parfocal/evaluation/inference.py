@@ -1,6 +1,6 @@
 """Inference: from pixels to class probabilities, for validation, evaluation, prediction and serving."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
@@ -25,14 +25,25 @@ _MAX_BATCH_SIZES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """The largest batch size of each network that has run out of memory."""
 
 
-def predict_split(fabric: "Fabric", network: nn.Module, table: Table, split: str, batches: BatchLoader) -> Predictions:
-    """Return the predictions for a split, averaged over the TTA views; each process predicts its share of the rows."""
-    views = tta_views(batches.views_config)
+def predict_split(
+    fabric: "Fabric",
+    network: nn.Module,
+    table: Table,
+    split: str,
+    batches: BatchLoader,
+    views: Sequence[int] | None = None,
+    crop_size: int | None = None,
+) -> Predictions:
+    """Return the predictions for a split, averaged over all TTA views or those of these numbers.
+
+    Each process predicts its share of the rows.
+    """
+    views = tta_views(batches.views_config) if views is None else views
     rows = batches.rank_rows()
     with show_progress(f"Evaluating {split}", len(rows) * len(views)) as advance:
 
         def read_pixels(view: int) -> Iterator[Tensor]:
-            for pixels, _ in batches.eval_batches(view):
+            for pixels, _ in batches.eval_batches(view, crop_size):
                 yield pixels
                 advance(len(pixels))
 

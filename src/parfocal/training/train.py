@@ -1,6 +1,7 @@
 """Train networks on labeled images: resolve the recipe of each run, validate, prepare the data, create and fit."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ def train(
     after_epoch: Callable[[Run], object] | None = None,
     allow_code: Sequence[str] = (),
     show_line: Callable[[str], object] = print_line,
+    started_at: float | None = None,
     **changes: Any,
 ) -> list[Run]:
     """Train a run for each combination of the values in `changes`, evaluate the runs, and return them.
@@ -85,9 +87,13 @@ def train(
     run after each epoch, and `show_line` with what was read, what its groups are, and warnings; both in the first
     process only.
 
+    The clock of `minutes` starts with this call, or at `started_at` on the clock of `time.perf_counter`; it covers
+    everything up to the report.
+
     `custom_transform` may be a function; the run records its name. Code that a recipe or a resumed run names by itself
     runs only if `allow_code` lists its module.
     """
+    started_at = time.perf_counter() if started_at is None else started_at
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
     changes, allowed = separate_functions(changes, allow_code, recipe)
     plans = _resolve_plans(data, folder, recipe, resume, experiment, changes, allowed)
@@ -100,12 +106,12 @@ def train(
         # The other processes find the runs that rank 0 has created, so they resume.
         with rank_zero_first(fabric):
             run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed, locks, show)
-        _fit_runs(run_plans, after_epoch)
+        _fit_runs(run_plans, after_epoch, started_at)
     return [run_plan.run for run_plan in run_plans]
 
 
-def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object] | None) -> None:
-    """Train and evaluate the runs that are not finished."""
+def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object] | None, started_at: float) -> None:
+    """Train and evaluate the runs that are not finished; the clock of the first has been running since `started_at`."""
     for run_plan in run_plans:
         run = run_plan.run
         if run.is_finished:
@@ -114,12 +120,13 @@ def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object]
         store = run_plan.prepared.store
         fabric = build_fabric(run_plan.recipe.training.precision, run_plan.recipe.machine)
         launch(fabric)
-        fit(run, table, store, fabric, after_epoch, run_plan.custom_transform)
+        fit(run, table, store, fabric, after_epoch, run_plan.custom_transform, time.perf_counter() - started_at)
         classifier = Classifier.load(run.weights_path)
         predictions = predict_table(classifier, table, store, run_plan.recipe, fabric)
         with rank_zero_guard(fabric):
             if is_rank_zero():
                 evaluate_run(run, classifier, table, store, predictions)
+        started_at = time.perf_counter()
 
 
 def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experiment: str = "") -> Path:
