@@ -124,7 +124,7 @@ class ViewsConfig(Config):
         default=0,
         ge=0,
         le=4096,
-        description="progressive resizing: side of the crop in the first epoch, which shows the same with fewer pixels; "
+        description="progressive resizing: side of the crops of the first epoch, the same view in fewer pixels; "
         "it grows to crop_size over three quarters of the training; 0: crop_size throughout",
     )
     tta: TtaMode = Field(

@@ -37,7 +37,7 @@ def render(image: Pixels, view: View, out: Pixels) -> None:
 
 
 def resize(image: Pixels, side: int) -> Pixels:
-    """Return a square image with another side, antialiased where it shrinks; the image itself if the side is the same."""
+    """Return a square image with another side, antialiased where it shrinks; the same image if it has that side."""
     if image.shape[0] == side:
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
