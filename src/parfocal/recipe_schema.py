@@ -173,6 +173,10 @@ class ViewsConfig(Config):
     )
 
 
+AUTO_INIT = "auto"
+"""The value of `init` that is replaced, before training, by the best initial weights at hand."""
+
+
 class NetworkConfig(Config):
     """The network, its input normalization and its initial weights."""
 
@@ -198,7 +202,8 @@ class NetworkConfig(Config):
     dropout: float = Field(default=0, ge=0, lt=1, description="dropout probability before the head")
     init: str = Field(
         default="scratch",
-        description="initial weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run",
+        description="initial weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run; "
+        "auto: imagenet where its weights can be had, else scratch",
     )
 
     @model_validator(mode="after")

@@ -6,8 +6,7 @@ from math import sqrt
 from typing import Any
 
 from parfocal.errors import UsageError
-from parfocal.models.architectures import get_architecture, resolve_architecture
-from parfocal.models.pretrained import PRETRAINED_HASHES
+from parfocal.models.auto_init import explain_misfit
 from parfocal.recipe import Recipe, load_recipe
 
 PREDICTED_COLUMN_PREFIX = "valid_predicted:"
@@ -139,7 +138,7 @@ def _suggest_remedies(recipe: Recipe) -> str:
     if learns_classes and _is_valid_change(recipe, loss="regression"):
         remedies.append("loss=regression, which learns the grade as a number")
     if recipe.network.init == "scratch":
-        pretrained = "init=imagenet, or " if _has_pretrained_weights(recipe) else ""
+        pretrained = "init=imagenet, or " if not explain_misfit(recipe.network) else ""
         remedies.append(f"{pretrained}init=RUN with an earlier run on similar images")
     if training.select == "accuracy":
         remedies.append("select=kappa, so that such an epoch is never selected")
@@ -155,12 +154,3 @@ def _is_valid_change(recipe: Recipe, **changes: Any) -> bool:
     except UsageError:
         return False
     return True
-
-
-def _has_pretrained_weights(recipe: Recipe) -> bool:
-    """Return whether ImageNet weights exist that fit a recipe's network and its normalization."""
-    network = recipe.network
-    if network.model not in PRETRAINED_HASHES["imagenet"] or not _is_valid_change(recipe, init="imagenet"):
-        return False
-    architecture = resolve_architecture(network.model, groups=network.groups, width_per_group=network.width_per_group)
-    return architecture == get_architecture(network.model)

@@ -4,7 +4,7 @@ Values that the user sets come first. The rules choose all others, each from the
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from parfocal.data.split import read_and_split
 from parfocal.markdown import escape_markdown, format_code, format_markdown_table
 from parfocal.models.architectures import Stem, get_architecture
+from parfocal.models.auto_init import Start, find_start
+from parfocal.models.pretrained import recognize_network
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import Recipe, expand_recipes, load_recipe, validate_changes
 from parfocal.recipe_file import AUTO
-from parfocal.recipe_schema import ColumnsConfig, DataConfig, SplitConfig
+from parfocal.recipe_schema import AUTO_INIT, ColumnsConfig, DataConfig, NetworkConfig, SplitConfig
 from parfocal.reported import format_value
 from parfocal.training.fingerprint import Fingerprint, compute_fingerprint
 
@@ -34,15 +36,23 @@ _DATA_KEYS = {"seed", *DataConfig.model_fields, *ColumnsConfig.model_fields, *Sp
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe; if it was planned, also the key, the value and the reason of each choice."""
+    """A recipe; if it was planned, also the key, the value and the reason of each choice, and the fingerprint."""
 
     recipe: Recipe
     reasons: tuple[Choice, ...] = ()
+    fingerprint: Fingerprint | None = None
 
     @property
     def user_keys(self) -> set[str]:
         """The keys that the user has set."""
         return {key for key, _, reason in self.reasons if reason == SET_BY_USER}
+
+    def resolve_init(self, start: Start) -> "Plan":
+        """Return the plan with the initial weights `start` in place of `init=auto`, and the values that suit them."""
+        if self.fingerprint is None:
+            return Plan(load_recipe(self.recipe, init=start.init))
+        user_values = {key: value for key, value, reason in self.reasons if reason == SET_BY_USER}
+        return plan_from_fingerprint(self.fingerprint, user_values, start)
 
     def to_markdown(self) -> str:
         """Return the plan as a Markdown page."""
@@ -52,14 +62,16 @@ class Plan:
 
 
 def plan(data: Path | str, **changes: Any) -> Plan:
-    """Plan a recipe for labeled images in a known layout; `changes` are kept as they are."""
+    """Plan a recipe for labeled images in a known layout; `changes` are kept as they are. Nothing is downloaded."""
     user_values = validate_changes(changes)
     fingerprint = compute_fingerprint(read_and_split(data, _build_data_recipe(user_values)))
-    return plan_from_fingerprint(fingerprint, user_values)
+    planned = plan_from_fingerprint(fingerprint, user_values)
+    network = planned.recipe.network
+    return planned.resolve_init(find_start([network])) if network.init == AUTO_INIT else planned
 
 
 def plan_variants(data: Path | str, experiment: str = "", **changes: Any) -> dict[str, Plan]:
-    """Return a plan for each combination of the values given as lists, by run name."""
+    """Return a plan for each combination of the values given as lists, by run name; `init=auto` is not yet resolved."""
     fingerprints: dict[str, Fingerprint] = {}
     plans: dict[str, Plan] = {}
 
@@ -77,17 +89,24 @@ def plan_variants(data: Path | str, experiment: str = "", **changes: Any) -> dic
     return {name: plans[recipe.compute_hash()] for name, recipe in recipes.items()}
 
 
-def plan_from_fingerprint(fingerprint: Fingerprint, user_values: dict[str, Any]) -> Plan:
-    """Choose a value for every key that a rule knows; keep the user's values."""
-    chosen = dict(user_values)
-    reasons: list[Choice] = [(key, value, SET_BY_USER) for key, value in user_values.items()]
+def plan_from_fingerprint(fingerprint: Fingerprint, user_values: Mapping[str, Any], start: Start | None = None) -> Plan:
+    """Choose a value for every key that a rule knows; keep the user's values.
+
+    `start` stands in place of `init=auto`. Without it such a plan is preliminary, as if ImageNet weights were at hand.
+    """
+    fixed = {key: (value, SET_BY_USER) for key, value in user_values.items()}
+    if user_values.get("init", AUTO_INIT) == AUTO_INIT:
+        fixed["init"] = (start.init, start.reason) if start else (AUTO_INIT, "resolved when training starts")
+    chosen = {key: value for key, (value, _) in fixed.items()}
+    reasons: list[Choice] = [(key, value, reason) for key, (value, reason) in fixed.items()]
     for rule in RULES:
         for key, value, reason in rule(fingerprint, chosen):
-            if key not in user_values:
+            if key not in fixed:
                 chosen[key] = value
                 reasons.append((key, value, reason))
     about = f"Planned for {fingerprint.describe()}."
-    return Plan(load_recipe(None, **{"name": AUTO, "about": about, **chosen}), tuple(reasons))
+    recipe = load_recipe(None, **{"name": AUTO, "about": about, **chosen})
+    return Plan(recipe, tuple(reasons), fingerprint)
 
 
 def _build_data_recipe(user_values: dict[str, Any]) -> Recipe:
@@ -100,6 +119,8 @@ _LARGE_SIDE = 512
 _MAX_SIDE = 4096
 # Up to this side the usual stem, which downsamples by four at once, leaves too small a feature map.
 _SMALL_SIDE = 64
+# Pretrained weights have the usual stem, so small images are enlarged for them.
+_ENLARGED_SIDE = {"cpu": 160, "cuda": 224}
 # An image with sides of at most this ratio is squashed to a square.
 _MAX_SQUARE_RATIO = 1.05
 # An image whose disc covers less than this share is trimmed.
@@ -129,6 +150,23 @@ _MAX_BATCH_SIZE = {"cpu": 32, "cuda": 128}
 _BATCH_MEMORY_SHARE = 0.3
 
 
+def choose_start(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
+    """Choose the network, which is that of the initial weights if these are the user's, else by images and device."""
+    is_small = chosen.get("crop_size", _content_side(fingerprint)) <= _SMALL_SIDE
+    if fingerprint.device == "cpu":
+        model, reason = "resnet18", "ResNet-50 takes three times as long on a CPU"
+    elif fingerprint.n_images >= _MANY_IMAGES and not is_small:
+        model, reason = "resnet50", f"{fingerprint.n_images:,} images suffice for a deeper network on a GPU"
+    else:
+        model, reason = "resnet18", "a deeper network would overfit so few or such small images"
+    model = chosen.get("model", model)
+    recognized = recognize_network(NetworkConfig(model=model, init=chosen["init"]))
+    for key, value in recognized.items():
+        yield key, value, "the initial weights are of such a network"
+    if not recognized:
+        yield "model", model, reason
+
+
 def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Choose how images become squares, and how large these are."""
     width = fingerprint.width
@@ -151,10 +189,14 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
         reason = "lesions are small, and a GPU is fast enough for 512 pixels"
     elif fingerprint.appearance == "disc":
         reason = "512 pixels show more but take five times as long, too long for a CPU"
-    content_side = round(fingerprint.short_side * extent)
-    if content_side <= max_side:
+    content_side = _content_side(fingerprint)
+    side = max(8, min(content_side, max_side))
+    if content_side <= _SMALL_SIDE and chosen["init"] != "scratch" and not _has_small_stem(chosen):
+        side = _ENLARGED_SIDE[fingerprint.device]
+        reason = f"pretrained weights expect larger things to see than in {content_side} pixels"
+    elif content_side <= max_side:
         reason = "the images have no more pixels"
-    crop_size = chosen.get("crop_size", max(8, min(content_side, max_side)))
+    crop_size = chosen.get("crop_size", side)
     if extent < 1:
         size = min(_MAX_SIDE, max(crop_size, round(crop_size / extent)))
         yield "size", size, f"gives the central {extent:.0%}, where all content is, {crop_size} pixels"
@@ -165,31 +207,15 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
 
 
 def choose_network(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
-    """Choose the network by images and device, and its initial weights."""
+    """Choose what a network that starts from scratch needs in addition."""
+    if chosen["init"] != "scratch":
+        return
     crop_size = chosen["crop_size"]
-    is_small = crop_size <= _SMALL_SIDE
-    if fingerprint.device == "cpu":
-        yield "model", "resnet18", "ResNet-50 takes three times as long on a CPU"
-    elif fingerprint.n_images >= _MANY_IMAGES and not is_small:
-        yield "model", "resnet50", f"{fingerprint.n_images:,} images suffice for a deeper network on a GPU"
-    else:
-        yield "model", "resnet18", "a deeper network would overfit so few or such small images"
-    model = chosen["model"]
-    default_stem = get_architecture(model).stem
-    if is_small and default_stem != "small" and chosen.get("init", "scratch") == "scratch":
+    if crop_size <= _SMALL_SIDE and not _has_small_stem(chosen):
         map_side = -(-crop_size // 32)
         reason = f"the usual stem would leave a {map_side}×{map_side} feature map of {crop_size}×{crop_size} pixels"
         yield "stem", "small", reason
-    if chosen.get("stem") == "small" or default_stem == "small":
-        yield "init", "scratch", "pretrained weights are for another stem"
-    elif chosen.get("normalization") in ("none", "whiten") or chosen.get("stride_in") == "1x1":
-        yield "init", "scratch", "pretrained weights are for another normalization or another stride_in"
-    elif model in fingerprint.cached_networks:
-        yield "init", "imagenet", "the ImageNet weights are on this machine; set init=scratch to do without"
-    else:
-        yield "init", "scratch", f"no ImageNet weights of {model} on this machine; init=imagenet downloads them"
-    if chosen["init"] == "scratch":
-        yield "zero_init_residual", True, "each block starts as the identity, which stabilizes the first epochs"
+    yield "zero_init_residual", True, "each block starts as the identity, which stabilizes the first epochs"
 
 
 def choose_augmentation(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
@@ -276,6 +302,7 @@ def choose_optimizer(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterat
 
 
 RULES: tuple[Callable[[Fingerprint, dict[str, Any]], Iterator[Choice]], ...] = (
+    choose_start,
     choose_preprocessing,
     choose_network,
     choose_augmentation,
@@ -284,6 +311,15 @@ RULES: tuple[Callable[[Fingerprint, dict[str, Any]], Iterator[Choice]], ...] = (
     choose_optimizer,
 )
 """In this order: each rule may use what the rules before it have chosen."""
+
+
+def _content_side(fingerprint: Fingerprint) -> int:
+    """Return the side, in pixels of the images, of the central square that contains everything."""
+    return round(fingerprint.short_side * fingerprint.content_extent)
+
+
+def _has_small_stem(chosen: Mapping[str, Any]) -> bool:
+    return (chosen.get("stem") or get_architecture(chosen["model"]).stem) == "small"
 
 
 def _steps_per_epoch(fingerprint: Fingerprint, chosen: dict[str, Any]) -> int:

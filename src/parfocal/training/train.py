@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -41,6 +41,7 @@ from parfocal.recipe_file import AUTO
 from parfocal.recipe_schema import MachineConfig
 from parfocal.reported import find_prerequisites
 from parfocal.run import Run, find_runs
+from parfocal.training.auto_start import resolve_auto_init
 from parfocal.training.autoconfig import Plan, plan_variants
 from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.environment import describe_changes, describe_environment
@@ -83,9 +84,10 @@ def train(
     `data` is a folder, sheet or `.npz` file in a known layout. Each run has a folder below `out`.
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
-    are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
-    run after each epoch, and `show_line` with what was read, what its groups are, and warnings; both in the first
-    process only.
+    are; without a recipe they keep theirs, and only its `machine` section may change. `init=auto` is resolved once for
+    all runs, and a run keeps what it was resolved to. `after_epoch` is called with the run after each epoch, and
+    `show_line` with the initial weights, what was read, what its groups are, and warnings; both in the first process
+    only.
 
     The clock of `minutes` starts with this call, or at `started_at` on the clock of `time.perf_counter`; it covers
     everything up to the report.
@@ -157,7 +159,12 @@ def plan_runs(
 
     Rank 0 locks the unfinished runs until `locks` is closed.
     """
-    resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
+    stored = _read_stored_recipes(folder, plans, resume)
+    plans = resolve_auto_init(plans, stored, show_line)
+    resolved = {
+        name: _resume_plan(Run(folder / name), plan, stored[name]) if name in stored else plan
+        for name, plan in plans.items()
+    }
     custom_transforms: dict[str, CustomTransform | None] = {}
     for name, plan in resolved.items():
         run = Run(folder / name)
@@ -250,27 +257,31 @@ def _resolve_plans(
     return {name: Plan(variant) for name, variant in recipes.items()}
 
 
-def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
-    """Return the plan of a new run; to resume a run, return its saved recipe after checking that the plan agrees."""
-    if not file_exists(run.folder / "recipe.yaml"):
-        return plan
-    if not resume:
+def _read_stored_recipes(folder: Path, names: Iterable[str], resume: bool) -> dict[str, Recipe]:
+    """Return the recipes of the runs that exist already, by name; without `resume` there must be none."""
+    existing = [run for run in map(Run, map(folder.joinpath, names)) if file_exists(run.folder / "recipe.yaml")]
+    if existing and not resume:
         raise ParfocalError(
-            f"{run.folder} already contains a run. Continue it with resume, or choose another out folder."
+            f"{existing[0].folder} already contains a run. Continue it with resume, or choose another out folder."
         )
+    return {run.name: run.recipe for run in existing}
+
+
+def _resume_plan(run: Run, plan: Plan, stored: Recipe) -> Plan:
+    """Return the plan with the stored recipe of a run, after checking that the plan agrees with it."""
     recipe = plan.recipe
     if not recipe.training.batch_size:
-        recipe = load_recipe(recipe, batch_size=run.recipe.training.batch_size)
+        recipe = load_recipe(recipe, batch_size=stored.training.batch_size)
     # The machine may change, and values that were planned may differ.
     changes = ", ".join(
         f"{key} was {old}, now {new}"
-        for key, (old, new) in find_differences(run.recipe, recipe).items()
+        for key, (old, new) in find_differences(stored, recipe).items()
         if key not in ("name", "about") and not key.startswith("machine.")
         if not plan.reasons or _short_key(key) in plan.user_keys
     )
     if changes:
         raise UsageError(f"{run.folder} was started with another recipe: {changes}. Choose another out folder.")
-    return replace(plan, recipe=run.recipe.model_copy(update={"machine": recipe.machine}))
+    return replace(plan, recipe=stored.model_copy(update={"machine": recipe.machine}))
 
 
 def _short_key(key: str) -> str:
