@@ -17,8 +17,10 @@ from parfocal.models.architectures import ARCHITECTURES
 from parfocal.models.auto_init import Start, explain_misfit
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import list_keys, load_recipe
+from parfocal.training import autoconfig
 from parfocal.training.autoconfig import SET_BY_USER, Plan, plan_from_fingerprint, plan_variants
 from parfocal.training.fingerprint import Fingerprint
+from parfocal.training.pace import measure_pace
 
 CELLS = Fingerprint(
     class_counts=(2_500, 5_495),
@@ -100,7 +102,7 @@ def test_an_automatic_batch_size_and_a_time_budget_are_planned_around() -> None:
     values = _plan_values(CELLS, batch_size=0, minutes=30.0)
     assert (values["batch_size"], values["minutes"]) == (0, 30)
     assert "as many images as fit on the device" in _find_reason(CELLS, "lr_scaling", batch_size=0)
-    assert _find_reason(CELLS, "epochs", minutes=30.0) == "minutes decides the length of the run"
+    assert "minutes decides the length" in _find_reason(CELLS, "epochs", minutes=30.0)
 
 
 def test_few_images_get_more_epochs_and_smaller_batches() -> None:
@@ -340,3 +342,18 @@ def test_a_planned_run_keeps_its_network_when_it_is_resumed(cells: Path, tmp_pat
 def test_a_run_that_was_not_planned_has_no_plan_file(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **QUICK)
     assert not run.plan_path.exists()
+
+
+def test_more_minutes_allow_larger_images_and_more_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoconfig, "measure_pace", lambda *_: 1e6)
+    plans = [_plan_values(EYES, minutes=minutes) for minutes in (1.0, 60.0, 600.0, 6000.0)]
+    assert [values["crop_size"] for values in plans] == [96, 96, 160, 224]
+    assert [values["size"] for values in plans] == [96, 96, 160, 224]
+    epochs = [values["epochs"] for values in plans]
+    assert epochs[0] == 1
+    assert epochs[1] == round(0.7 * 60 * 60 * 1e6 / (EYES.n_images * 96**2))
+    assert _plan_values(EYES, minutes=1.0, size=224, crop_size=224)["crop_size"] == 224
+
+
+def test_the_pace_is_measured_with_the_planned_network() -> None:
+    assert measure_pace("resnet20") > 0

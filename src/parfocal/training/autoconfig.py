@@ -24,6 +24,7 @@ from parfocal.recipe_file import AUTO
 from parfocal.recipe_schema import AUTO_INIT, ColumnsConfig, DataConfig, NetworkConfig, SplitConfig
 from parfocal.reported import format_value
 from parfocal.training.fingerprint import Fingerprint, compute_fingerprint
+from parfocal.training.pace import measure_pace
 
 Choice = tuple[str, Any, str]
 """A key, its value, and the reason."""
@@ -121,6 +122,10 @@ _MAX_SIDE = 4096
 _SMALL_SIDE = 64
 # Pretrained weights have the usual stem, so small images are enlarged for them.
 _ENLARGED_SIDE = {"cpu": 160, "cuda": 224}
+# How many epochs a side is worth while, for so many images, and the share of the minutes that is left for training.
+_EPOCHS_BY_SIDE = {96: 0, 128: 3, 160: 5, 192: 8, 224: 10, 320: 16, 384: 16, 512: 20}
+_REFERENCE_IMAGES = 2_600
+_TRAINING_SHARE = 0.7
 # An image with sides of at most this ratio is squashed to a square.
 _MAX_SQUARE_RATIO = 1.05
 # An image whose disc covers less than this share is trimmed.
@@ -196,6 +201,11 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
         reason = f"pretrained weights expect larger things to see than in {content_side} pixels"
     elif content_side <= max_side:
         reason = "the images have no more pixels"
+    if chosen.get("minutes") and "crop_size" not in chosen:
+        affordable = find_affordable_side(fingerprint, chosen)
+        if affordable < side:
+            side = affordable
+            reason = f"larger images would be seen too seldom in {chosen['minutes']:g} minutes on this machine"
     crop_size = chosen.get("crop_size", side)
     if extent < 1:
         size = min(_MAX_SIDE, max(crop_size, round(crop_size / extent)))
@@ -204,6 +214,18 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
     else:
         yield "size", crop_size, reason
         yield "crop_size", chosen["size"], "the network sees the whole stored image"
+
+
+def find_affordable_side(fingerprint: Fingerprint, chosen: Mapping[str, Any]) -> int:
+    """Return the largest side with which the minutes are long enough to see every image as often as that side needs."""
+    # Large data sets need fewer epochs, though more steps.
+    size_factor = min(1.0, math.sqrt(_REFERENCE_IMAGES / fingerprint.n_images))
+    affordable = [
+        side
+        for side, n_epochs in _EPOCHS_BY_SIDE.items()
+        if _estimate_passes(fingerprint, {**chosen, "crop_size": side}) >= n_epochs * size_factor
+    ]
+    return max(affordable)
 
 
 def choose_network(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
@@ -270,13 +292,17 @@ def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any
     # At least 2 images, which batch norm needs.
     power_of_two = max(2, 1 << max(0, limit.bit_length() - 1))
     yield "batch_size", min(max_batch_size, power_of_two), reason
+    if chosen.get("minutes"):
+        epochs = max(1, math.ceil(chosen.get("warmup", 0)), round(_estimate_passes(fingerprint, chosen)))
+        yield "epochs", epochs, "an estimate from a short measurement: minutes decides the length of the training"
+        return
     steps_per_epoch = _steps_per_epoch(fingerprint, chosen)
     total_steps = _TOTAL_STEPS[fingerprint.device] // (1 if chosen["init"] == "scratch" else 2)
     epochs = min(_MAX_EPOCHS, round(total_steps / steps_per_epoch))
     epochs = max(_MIN_EPOCHS, epochs, math.ceil(chosen.get("warmup", 0)))
     limits = f"{_MIN_EPOCHS} to {_MAX_EPOCHS} epochs"
     reason = f"{steps_per_epoch:,} steps each: about {total_steps:,} in total, but {limits}"
-    yield "epochs", epochs, "minutes decides the length of the run" if chosen.get("minutes") else reason
+    yield "epochs", epochs, reason
 
 
 def choose_optimizer(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
@@ -325,6 +351,13 @@ def _has_small_stem(chosen: Mapping[str, Any]) -> bool:
 def _steps_per_epoch(fingerprint: Fingerprint, chosen: dict[str, Any]) -> int:
     """Return the steps of an epoch. batch_size=auto is resolved only in training, so assume the largest."""
     return math.ceil(fingerprint.n_images / (chosen["batch_size"] or _MAX_BATCH_SIZE[fingerprint.device]))
+
+
+def _estimate_passes(fingerprint: Fingerprint, chosen: Mapping[str, Any]) -> float:
+    """Return how many times the network can train on each image within the minutes."""
+    seconds = _TRAINING_SHARE * 60 * chosen["minutes"]
+    n_pixels = seconds * measure_pace(chosen["model"], chosen.get("stem"))
+    return n_pixels / (fingerprint.n_images * chosen["crop_size"] ** 2)
 
 
 @lru_cache
