@@ -58,10 +58,8 @@ def normalize(images: Tensor) -> Tensor:
     return ((images - MEAN) / STD).contiguous(memory_format=torch.channels_last)
 
 
-def finetune(
-    images: Tensor, labels: Tensor, n_classes: int, epochs: int, weights: Path | None, seed: int, bf16: bool = False
-) -> nn.Module:
-    """Train all layers of ResNet-18 on images (bytes), from a file of weights or from scratch."""
+def build_network(n_classes: int, weights: Path | None, seed: int) -> nn.Module:
+    """Build ResNet-18, with random weights or with those of a file except for the head."""
     torch.manual_seed(seed)
     network = build_resnet("resnet18", n_classes)
     if weights is not None:
@@ -69,7 +67,14 @@ def finetune(
         missing = network.load_state_dict(loaded, strict=False).missing_keys
         if any("fc." not in name and "num_batches_tracked" not in name for name in missing):
             raise ValueError(f"{weights} does not contain {missing[0]}: it is not a file of ResNet-18 weights.")
-    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+
+def finetune(
+    images: Tensor, labels: Tensor, n_classes: int, epochs: int, weights: Path | None, seed: int, bf16: bool = False
+) -> nn.Module:
+    """Train all layers of ResNet-18 on images (bytes), from a file of weights or from scratch."""
+    network = build_network(n_classes, weights, seed)
     batch_size = 64 if epochs >= LONG_TRAINING else 32
     steps = epochs * math.ceil(len(images) / batch_size)
     peak = 1e-3 if weights is None else 3e-4
@@ -88,12 +93,12 @@ def finetune(
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, images: Tensor, bf16: bool = False) -> Tensor:
+def predict(network: nn.Module, images: Tensor, bf16: bool = False, n_views: int = 8) -> Tensor:
     """Return the class probabilities of images (bytes), averaged over four rotations and their mirror images."""
     batches = []
     for batch in images.split(64):
         pixels = normalize(batch.float() / 255)
-        views = [view.rot90(turns, (2, 3)) for view in (pixels, pixels.flip(3)) for turns in range(4)]
+        views = [view.rot90(turns, (2, 3)) for view in (pixels, pixels.flip(3)) for turns in range(4)][:n_views]
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = [network(view.contiguous(memory_format=torch.channels_last)) for view in views]
         batches.append(torch.stack([each.float().softmax(1) for each in logits]).mean(0))
