@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
-
 from benchmarks.carving import write_carved_labels
 from benchmarks.finetuning import OURS, TRAINERS, Setting, Stopwatch, read_split
 from benchmarks.machine import RESULTS, describe_commit, describe_machine, run_in_subprocess, save_results
 from benchmarks.peers import import_peer
+from benchmarks.quality import compute_quality
 from benchmarks.time_to_quality_report import compute_ratios, save_curves, summarize, write_page
 from parfocal.io import write_json
 
@@ -75,20 +73,6 @@ def list_trials(
             ]
             trials += [Trial(OURS, setting) for setting in settings]
     return trials
-
-
-def compute_quality(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return accuracy, quadratic kappa of the most probable class and of the rounded mean grade, and AUC."""
-    predicted = probabilities.argmax(axis=1)
-    mean_grade = np.rint(probabilities @ np.arange(probabilities.shape[1])).astype(int)
-    present = np.unique(labels)
-    one_against_rest = [roc_auc_score(labels == label, probabilities[:, label]) for label in present]
-    return {
-        "accuracy": float((predicted == labels).mean()),
-        "kappa": float(cohen_kappa_score(labels, predicted, weights="quadratic")),
-        "kappa_of_mean": float(cohen_kappa_score(labels, mean_grade, weights="quadratic")),
-        "auc": float(np.mean(one_against_rest)),
-    }
 
 
 def measure(trial: Trial) -> dict[str, Any]:
@@ -167,6 +151,7 @@ def main() -> None:
     parser.add_argument("--changes", nargs="*", default=["allow=conflicting_labels"], help="KEY=VALUE for Parfocal")
     parser.add_argument("--out", type=Path, default=Path("runs/time-to-quality"), help="folder of single results")
     parser.add_argument("--max-minutes", type=float, default=math.inf, help="start no training after this time")
+    parser.add_argument("--page", type=Path, default=RESULTS, help="folder for the Markdown page and its figure")
     parser.add_argument("--name", help="name of the files in results/ [default: time-to-quality-DATA]")
     arguments = parser.parse_args()
     if len(arguments.epochs) != len(arguments.sides):
@@ -196,8 +181,8 @@ def main() -> None:
             "trials": results,
         },
     )
-    save_curves(results, RESULTS, name)
-    write_page(RESULTS / f"{name}.md", data.name, results, left_out)
+    save_curves(results, arguments.page, name)
+    write_page(arguments.page / f"{name}.md", data.name, results, left_out)
 
 
 if __name__ == "__main__":
