@@ -92,8 +92,9 @@ def describe_commit() -> str:
 
 
 def describe_command() -> str:
-    """Return the command line of this program, as it can be run again."""
-    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    """Return the command line of this program; of files in other folders only the names, which differ by machine."""
+    arguments = [Path(each).name if Path(each).is_absolute() or each.startswith("..") else each for each in sys.argv]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments[1:]])
 
 
 def save_results(name: str, results: dict[str, Any]) -> None:

@@ -46,6 +46,14 @@ class Workspace:
             return labels if labels.exists() else write_carved_labels(self.data / data_set.path, labels)
         return self.data / data_set.path
 
+    def shorten(self, command: Sequence[str]) -> str:
+        """Return a command as it is published: with DATA, WEIGHTS and RUNS in place of the folders of this machine."""
+        names = {"WEIGHTS": self.weights, "RUNS": self.out, "DATA": self.data}
+        text = shlex.join(command)
+        for name, path in names.items():
+            text = text.replace(str(path), name)
+        return text
+
     def get_folder(self, experiment: Experiment, seed: int) -> Path:
         """Return the folder of the run of a seed."""
         return self.out / experiment.name / f"seed{seed}"
@@ -104,21 +112,21 @@ def build_command(workspace: Workspace, experiment: Experiment, seed: int) -> li
     return ["parfocal", "train", data, "--recipe", experiment.recipe, *changes, "--out", out]
 
 
-def train(workspace: Workspace, experiment: Experiment, seed: int) -> bool:
-    """Train a run, or resume it; write how it was made beside it. Return whether it is finished."""
+def train(workspace: Workspace, experiment: Experiment, seed: int) -> None:
+    """Train a run, or resume it, and write how it was made beside it."""
     folder = workspace.get_folder(experiment, seed)
     command = build_command(workspace, experiment, seed)
     resume = ["--resume"] if find_runs(folder) else []
-    print(shlex.join(command), flush=True)
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", *command, *resume], check=False)
-    if done.returncode:
+    provenance = {"command": workspace.shorten(command), "commit": describe_commit(), "machine": describe_machine()}
+    write_json(folder / "provenance.json", provenance)
+    print(provenance["command"], flush=True)
+    if not run_command([*command, *resume]):
         print(f"{experiment.name}, seed {seed}, failed; its message is above.", flush=True)
-        return False
-    minutes = (time.monotonic() - started) / 60
-    provenance = {"command": shlex.join(command), "commit": describe_commit(), "machine": describe_machine()}
-    write_json(folder / "provenance.json", {**provenance, "minutes": round(minutes, 1)})
-    return True
+
+
+def run_command(command: Sequence[str]) -> bool:
+    """Run a command that begins with `parfocal` in a process of its own; return whether it succeeded."""
+    return subprocess.run([sys.executable, "-m", *command], check=False).returncode == 0
 
 
 def train_missing(workspace: Workspace, pages: Sequence[Page | GapPage], budget_minutes: float) -> None:

@@ -170,16 +170,16 @@ def _render_provenance(runs: RunsByExperiment) -> list[str]:
         f"{machine['device']}, {machine['cores']} cores, {machine['instructions']}, PyTorch {machine['torch']}"
         for machine in (record["machine"] for record in made)
     )
-    minutes = sum(record["minutes"] for record in made)
+    minutes = sum(run.read_metrics()["seconds"] for of_seeds in runs.values() for run in of_seeds.values()) / 60
     return [
         "± is the standard deviation over seeds, in brackets are 95 % intervals; * marks a significant difference.",
         "",
-        f"Commit {commits}; {'; '.join(machines)}; {minutes:,.0f} minutes in total.",
+        f"Commit {commits}; {'; '.join(machines)}; {minutes:,.0f} minutes of training in total.",
         "",
         format_code_block("\n".join(commands), "sh"),
     ]
 
 
 def read_provenance(run: Run) -> dict[str, Any]:
-    """Return how a run was made: command, commit, machine and minutes."""
+    """Return how a run was made: command, commit and machine."""
     return json.loads((run.folder.parent / "provenance.json").read_text(encoding="utf-8"))
