@@ -11,7 +11,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make lint     check format, style and types"
 	@echo "make bench    measure speed, side by side with a plain loop and other trainers"
-	@echo "make results DATA=folder WEIGHTS=file   train the networks of docs/results and write its pages (days; it resumes)"
+	@echo "make results DATA=folder WEIGHTS=file   train the networks of docs/results and write its pages (it resumes)"
 	@echo "make install  make .venv with everything above in it"
 
 install: $(READY)

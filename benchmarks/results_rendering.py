@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.pages import describe_origin, save_svg
 from benchmarks.quality import compute_quality
 from benchmarks.results_experiments import Experiment, GapPage, Page
 from benchmarks.split_gap import compute_gaps
@@ -19,7 +20,6 @@ from parfocal.evaluation.compare import Comparison, Difference, compare_predicti
 from parfocal.evaluation.predictions import Predictions
 from parfocal.explainability.explain import explain
 from parfocal.markdown import Markdown, format_code_block, format_markdown_table
-from parfocal.report.figure_style import save_figure
 from parfocal.report.learning_curves import draw_learning_curves
 from parfocal.report.result_figures import draw_confusion_matrix
 from parfocal.run import Run
@@ -133,10 +133,7 @@ def _draw_figures(page: Page, runs: Sequence[Run], images: Path) -> list[str]:
     lines: list[str] = []
 
     def add(name: str, description: str, figure: Figure) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            save_figure(figure, Path(folder), name)
-            images.mkdir(parents=True, exist_ok=True)
-            copyfile(Path(folder) / f"{name}.svg", images / f"{name}.svg")
+        save_svg(figure, images, name)
         lines.append(f"![{description}]({images.name}/{name}.svg)")
 
     add(f"{page.name}-curves", "Loss and validation metric per epoch", draw_learning_curves(runs))
@@ -165,16 +162,11 @@ def _render_provenance(runs: RunsByExperiment) -> list[str]:
         made += records
         seeds = ",".join(map(str, of_seeds))
         commands += [f"# {experiment.label}: seed={seeds}", records[0]["command"]]
-    commits = ", ".join(dict.fromkeys(record["commit"] for record in made))
-    machines = dict.fromkeys(
-        f"{machine['device']}, {machine['cores']} cores, {machine['instructions']}, PyTorch {machine['torch']}"
-        for machine in (record["machine"] for record in made)
-    )
     minutes = sum(run.read_metrics()["seconds"] for of_seeds in runs.values() for run in of_seeds.values()) / 60
     return [
         "± is the standard deviation over seeds, in brackets are 95 % intervals; * marks a significant difference.",
         "",
-        f"Commit {commits}; {'; '.join(machines)}; {minutes:,.0f} minutes of training in total.",
+        f"{describe_origin(made)}; {minutes:,.0f} minutes of training in total.",
         "",
         format_code_block("\n".join(commands), "sh"),
     ]

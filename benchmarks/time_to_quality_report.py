@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.finetuning import OURS, TRAINERS
-from benchmarks.machine import describe_command, describe_commit, describe_machine
+from benchmarks.machine import describe_command
+from benchmarks.pages import describe_origin, save_svg
 from parfocal.io import write_text
 from parfocal.markdown import Markdown, format_code_block, format_markdown_table
-from parfocal.report.figure_style import PALETTE, STYLE, add_legend, save_figure
+from parfocal.report.figure_style import PALETTE, STYLE, add_legend
 
 LEVELS = (0.70, 0.80, 0.85)
 METRICS = {"accuracy": "Accuracy", "kappa": "Quadratic kappa"}
@@ -118,12 +119,11 @@ def format_quality(results: Sequence[dict[str, Any]], start: str) -> Markdown:
 
 def write_page(path: Path, data: str, results: Sequence[dict[str, Any]], left_out: dict[str, str]) -> None:
     """Write the tables of all starts as a Markdown page."""
-    machine = describe_machine()
+    seeds = ", ".join(map(str, sorted({result["seed"] for result in results})))
     lines = [
         f"# Time to quality: {data}",
         "",
-        f"{machine['device']}, {machine['cores']} cores, {machine['instructions']}, PyTorch {machine['torch']}; commit "
-        f"{describe_commit()}; medians over seeds {', '.join(map(str, sorted({each['seed'] for each in results})))}.",
+        f"{describe_origin(results)}. Medians over seeds {seeds}.",
         "",
         f"![Accuracy and quadratic kappa over processor minutes]({path.stem}.svg)",
     ]
@@ -138,7 +138,7 @@ def write_page(path: Path, data: str, results: Sequence[dict[str, Any]], left_ou
 
 
 def save_curves(results: Sequence[dict[str, Any]], folder: Path, name: str) -> None:
-    """Draw a line of medians for each trainer and a dot for each training, a row for each start; write SVG and PNG."""
+    """Draw a line of medians for each trainer and a dot for each training, a row for each start; write an SVG."""
     starts = list(dict.fromkeys(result["start"] for result in results))
     trainers = list(dict.fromkeys(result["trainer"] for result in results))
     if not results:
@@ -154,7 +154,7 @@ def save_curves(results: Sequence[dict[str, Any]], folder: Path, name: str) -> N
                 axes.set(title=f"{title}, from {start}", xlabel="Processor minutes", xscale="log", ylim=(None, 1))
                 axes.xaxis.set_major_formatter("{x:g}")
         add_legend(figure, grid[0][0].get_lines())
-    save_figure(figure, folder, name)
+    save_svg(figure, folder, name)
 
 
 def _draw_trainer(axes: Axes, results: Sequence[dict[str, Any]], metric: str, trainer: str, color: str) -> None:

@@ -21,12 +21,14 @@ from benchmarks.time_to_quality_report import (
     write_page,
 )
 
+_MACHINE = {"device": "a processor", "cores": 2, "instructions": "AVX2", "torch": "2.13"}
+
 
 def _result(trainer: str, minutes: float, quality: float, seed: int = 0) -> dict[str, Any]:
     length = f"{minutes:.0f} epochs"
     values = dict.fromkeys(("accuracy", "kappa", "kappa_of_mean", "auc"), quality)
     return {"trainer": trainer, "start": "weights", "length": length, "seed": seed, "minutes": minutes,
-            "wall_minutes": minutes, **values}  # fmt: skip
+            "wall_minutes": minutes, "commit": "0123456789", "machine": _MACHINE, **values}  # fmt: skip
 
 
 RESULTS = [
@@ -65,8 +67,8 @@ def test_page_and_figure_show_every_trainer(tmp_path: Path) -> None:
     save_curves(RESULTS, tmp_path, "curves")
     write_page(tmp_path / "curves.md", "smears", RESULTS, {})
     for trainer in ("script", "documents", "Parfocal"):
-        assert trainer in (tmp_path / "curves.md").read_text()
-        assert trainer in (tmp_path / "curves.svg").read_text()
+        assert trainer in (tmp_path / "curves.md").read_text(encoding="utf-8")
+        assert trainer in (tmp_path / "curves.svg").read_text(encoding="utf-8")
 
 
 def test_quality_is_that_of_the_most_probable_class_and_of_the_mean_grade() -> None:
