@@ -42,7 +42,7 @@ Predict = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a single training is given; `minutes` and `changes` are for Parfocal, `epochs` and `side` for the others."""
+    """What a single training is given: `epochs` and `side` are for the others, the fields after them for Parfocal."""
 
     labels: Path
     weights: Path | None
@@ -50,6 +50,7 @@ class Setting:
     epochs: int = 0
     side: int = 0
     minutes: float = 0
+    recipe: str = "auto"
     changes: tuple[str, ...] = ()
 
     @property
@@ -86,7 +87,6 @@ def train_parfocal(setting: Setting, stopwatch: Stopwatch) -> Predict:
     init = "scratch" if setting.weights is None else str(setting.weights)
     changes: dict[str, Any] = {"minutes": setting.minutes, "init": init, "seed": setting.seed}
     changes |= parse_changes(list(setting.changes))
-    recipe = changes.pop("recipe", "auto")
     train_module = import_module("parfocal.training.train")
     fit = train_module.fit
 
@@ -99,7 +99,7 @@ def train_parfocal(setting: Setting, stopwatch: Stopwatch) -> Predict:
         patch.dict("os.environ", {"PARFOCAL_STORES": f"{folder}/stores"}),
         patch.object(train_module, "fit", fit_and_stop),
     ):
-        (run,) = parfocal.train(setting.labels, recipe, out=Path(folder) / "runs", **changes)
+        (run,) = parfocal.train(setting.labels, setting.recipe, out=Path(folder) / "runs", **changes)
         predictions = Predictions.load(run.predictions_path("test"))
     order = [predictions.classes.index(name) for name in read_split(setting.labels, "test")[2]]
     positions = {name: position for position, name in enumerate(predictions.ids)}
@@ -129,7 +129,6 @@ def train_documents(setting: Setting, stopwatch: Stopwatch) -> Predict:
     """Train with the recipe of the source documents in the loop of a tutorial: float32, PIL in two worker processes."""
     recipe = load_recipe(DOCUMENTS_RECIPE)
     config = recipe.training
-    setting = Setting(setting.labels, setting.weights, setting.seed, setting.epochs, recipe.views.crop_size)
     loader, classes = _build_loader(setting, flip, config.batch_size)
     network = plain_finetune.build_network(len(classes), setting.weights, setting.seed)
     optimizer = torch.optim.SGD(
@@ -261,15 +260,16 @@ def train_fastai(setting: Setting, stopwatch: Stopwatch) -> Predict:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A trainer: how its results name it, and the package that it needs."""
+    """A trainer, the package that it needs, and the side of its images if that is always the same."""
 
     train: Callable[[Setting, Stopwatch], Predict]
     package: str = ""
+    side: int = 0
 
 
 OURS = "Parfocal"
 TRAINERS = {
-    "documents": Trainer(train_documents),
+    "documents": Trainer(train_documents, side=load_recipe(DOCUMENTS_RECIPE).views.crop_size),
     "script": Trainer(train_script),
     "Lightning": Trainer(train_lightning, "pytorch_lightning"),
     "timm": Trainer(train_timm, "timm"),

@@ -85,10 +85,12 @@ def run_in_subprocess(function: Callable[..., Outcome], *arguments: Any) -> Outc
 
 
 def describe_commit() -> str:
-    """Return the commit that is checked out; `+` means that files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Return the commit that is checked out; `+` means that the program or its benchmarks differ from it."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
+    code = ("src", "benchmarks", ":!benchmarks/results")
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code], capture_output=True, check=False)
+    return (head.stdout.strip() + ("+" if changed.returncode else "")) or "unknown"
 
 
 def describe_command() -> str:

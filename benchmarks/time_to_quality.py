@@ -44,8 +44,9 @@ class Trial:
     def name(self) -> str:
         """The name of its file of results; other changes of the recipe give another name."""
         setting = self.setting
+        recipe = setting.recipe if self.trainer == OURS else ""
         digest = hashlib.sha256(" ".join(setting.changes).encode()).hexdigest()[:6] if setting.changes else ""
-        parts = (self.trainer, setting.start, self.length, f"seed {setting.seed}", digest)
+        parts = (self.trainer, setting.start, self.length, f"seed {setting.seed}", recipe, digest)
         return "-".join(filter(None, parts)).replace(", ", "-").replace(" ", "-")
 
 
@@ -56,7 +57,8 @@ def list_trials(
     lengths: Sequence[tuple[int, int]],
     minutes: Sequence[float],
     seeds: Sequence[int],
-    changes: Sequence[str],
+    recipe: str = "auto",
+    changes: Sequence[str] = (),
 ) -> list[Trial]:
     """List all trainings; those of the first seed come first, and short ones before long ones.
 
@@ -65,11 +67,14 @@ def list_trials(
     trials: list[Trial] = []
     for seed, weights in itertools.product(seeds, starts.values()):
         for epochs, side in lengths:
-            setting = Setting(labels, weights, seed, epochs, side)
-            trials += [Trial(trainer, setting) for trainer in trainers if trainer != OURS]
+            for trainer in trainers:
+                if trainer != OURS:
+                    setting = Setting(labels, weights, seed, epochs, TRAINERS[trainer].side or side)
+                    trials.append(Trial(trainer, setting))
         if OURS in trainers:
             settings = [
-                Setting(labels, weights, seed, minutes=budget, changes=tuple(changes)) for budget in sorted(minutes)
+                Setting(labels, weights, seed, minutes=budget, recipe=recipe, changes=tuple(changes))
+                for budget in sorted(minutes)
             ]
             trials += [Trial(OURS, setting) for setting in settings]
     return trials
@@ -92,6 +97,7 @@ def measure(trial: Trial) -> dict[str, Any]:
         "start": trial.setting.start,
         "length": trial.length,
         "seed": trial.setting.seed,
+        "recipe": trial.setting.recipe if trial.trainer == OURS else "",
         "changes": list(trial.setting.changes),
         "minutes": round(training.minutes[0], 3),
         "wall_minutes": round(training.minutes[1], 3),
@@ -148,6 +154,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10], help="budgets of Parfocal")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipe", default="auto", help="recipe of Parfocal")
     parser.add_argument("--changes", nargs="*", default=["allow=conflicting_labels"], help="KEY=VALUE for Parfocal")
     parser.add_argument("--out", type=Path, default=Path("runs/time-to-quality"), help="folder of single results")
     parser.add_argument("--max-minutes", type=float, default=math.inf, help="start no training after this time")
@@ -166,7 +173,14 @@ def main() -> None:
     starts = {start: weights if start == "weights" else None for start in arguments.starts}
     lengths = sorted(zip(arguments.epochs, arguments.sides, strict=True))
     trials = list_trials(
-        labels, starts, arguments.trainers, lengths, arguments.minutes, arguments.seeds, arguments.changes
+        labels,
+        starts,
+        arguments.trainers,
+        lengths,
+        arguments.minutes,
+        arguments.seeds,
+        arguments.recipe,
+        arguments.changes,
     )
     results, left_out = run_trials(trials, arguments.out / data.name, arguments.max_minutes)
     name = arguments.name or f"time-to-quality-{data.name}"

@@ -89,7 +89,7 @@ def format_minutes(summary: dict[str, dict[str, Any]], left_out: dict[str, str])
     levels = [f"{metric} {level:.2f}" for metric, level in itertools.product(METRICS, LEVELS)]
     rows: list[list[str]] = []
     for trainer, row in summary.items():
-        cells = [f"> {row['longest']:.1f}" if row[level] is None else f"{row[level]:.1f}" for level in levels]
+        cells = [f"> {row['longest']:.3g}" if row[level] is None else f"{row[level]:.3g}" for level in levels]
         rows.append([trainer, *cells])
     rows += [[trainer, reason, *["–"] * (len(levels) - 1)] for trainer, reason in left_out.items()]
     return format_markdown_table(["processor minutes to", *levels], rows)
@@ -106,8 +106,8 @@ def format_quality(results: Sequence[dict[str, Any]], start: str) -> Markdown:
             trainer,
             length,
             len(group),
-            f"{statistics.median(result['minutes'] for result in group):.1f}",
-            f"{statistics.median(result['wall_minutes'] for result in group):.1f}",
+            f"{statistics.median(result['minutes'] for result in group):.3g}",
+            f"{statistics.median(result['wall_minutes'] for result in group):.3g}",
             *(f"{statistics.median(result[name] for result in group):.3f}" for name in QUALITIES),
         ]
         for (trainer, length), group in by_length.items()
