@@ -208,7 +208,11 @@ def choose_loss_and_sampling(fingerprint: Fingerprint, chosen: dict[str, Any]) -
             yield "referable", 2, "patients are referred from moderate retinopathy on"
         needs_classes = chosen.get("label_smoothing") or chosen.get("logit_adjustment")
         loss = "cumulative_link" if needs_classes else "regression"
-        yield "loss", loss, "the classes are grades: a near miss should cost less than a far one"
+        reason = "the classes are grades: a near miss should cost less than a far one"
+        if chosen.get("head", "random") != "random":
+            loss = "cross_entropy"
+            reason = f"head={chosen['head']} fits a logit for each class"
+        yield "loss", loss, reason
         yield "select", "quadratic_kappa", "weights errors by distance in grades; 0 for a constant prediction"
     else:
         yield "loss", "cross_entropy", "the classes have no known order"
@@ -246,7 +250,11 @@ def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any
     epochs = max(_MIN_EPOCHS, epochs, math.ceil(chosen.get("warmup", 0)))
     limits = f"{_MIN_EPOCHS} to {_MAX_EPOCHS} epochs"
     reason = f"{steps_per_epoch:,} steps each: about {total_steps:,} in total, but {limits}"
-    yield "epochs", epochs, "minutes decides the length of the run" if chosen.get("minutes") else reason
+    if chosen.get("head") == "probe":
+        reason = "not used: head=probe fits the head at once"
+    elif chosen.get("minutes"):
+        reason = "minutes decides the length of the run"
+    yield "epochs", epochs, reason
 
 
 def choose_optimizer(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:

@@ -14,13 +14,18 @@ from parfocal.training.step import EpochState, Learner
 
 @dataclass
 class Progress:
-    """How far a run has come: its history, its best epoch, and the seconds of the run and of the last validation."""
+    """How far a run has come: its history, its best epoch, and seconds.
+
+    These are the seconds of the run, of the last validation, and those that passed before the first step while the head
+    was fitted.
+    """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
     elapsed_seconds: float = 0.0
     validation_seconds: float = 0.0
+    probe_seconds: float = 0.0
 
     @property
     def epoch(self) -> int:

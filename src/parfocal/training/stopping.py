@@ -64,6 +64,7 @@ class TimeBudget:
     """Track how much of a run's minutes has passed, by the clock of rank 0; with `minutes=0` it is never exhausted.
 
     `elapsed_seconds` is the time as of the last `sync`; `reserve` is kept back for validating the last epoch.
+    `probe_seconds` passed before the first step, so they do not count for the pace.
     """
 
     def __init__(self, fabric: "Fabric", minutes: float, elapsed_seconds: float = 0) -> None:
@@ -72,6 +73,7 @@ class TimeBudget:
         self._start_time = time.perf_counter() - elapsed_seconds
         self.elapsed_seconds = elapsed_seconds
         self.reserve = 0.0
+        self.probe_seconds = 0.0
 
     def sync(self, step: int = 0) -> None:
         """Read the clock; in distributed training all processes do this together, and only at every tenth step."""
@@ -84,7 +86,10 @@ class TimeBudget:
 
     def estimate_total_steps(self, steps_done: int) -> float | None:
         """Return how many steps the whole run will have at the current pace; None where `epochs` decides."""
-        return steps_done / max(_MIN_FRACTION, self.elapsed_seconds / self._seconds) if self._seconds else None
+        if not self._seconds:
+            return None
+        fraction = (self.elapsed_seconds - self.probe_seconds) / (self._seconds - self.probe_seconds)
+        return steps_done / max(_MIN_FRACTION, fraction)
 
     def exhausted(self) -> bool:
         """Return whether the time is up, except for the reserve."""
