@@ -70,6 +70,7 @@ def test_fundus_photographs_are_trimmed_and_graded() -> None:
     assert (values["ordered"], values["referable"]) == (True, 2)
     assert _plan_values(EYES, ordered=False)["referable"] == 0
     assert _plan_values(EYES, label_smoothing=0.1)["loss"] == "cumulative_link"
+    assert _plan_values(EYES, head="probe", init="weights.pth")["loss"] == "cross_entropy"
     assert (values["model"], values["batch_size"]) == ("resnet18", 32)
 
 

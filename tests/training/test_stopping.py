@@ -102,6 +102,17 @@ def test_the_total_steps_are_estimated_from_the_pace_and_the_reserve_is_kept(clo
     assert budget.exhausted()
 
 
+def test_the_time_in_which_the_head_is_fitted_counts_but_does_not_slow_the_pace(clock: list[float]) -> None:
+    budget = TimeBudget(Fabric(accelerator="cpu", devices=1), minutes=2, elapsed_seconds=20)
+    budget.probe_seconds = 20
+    clock[0] = 25
+    budget.sync()
+    assert budget.estimate_total_steps(100) == pytest.approx(400)
+    clock[0] = 100
+    budget.sync()
+    assert budget.exhausted()
+
+
 def test_only_sync_reads_the_clock(clock: list[float]) -> None:
     budget = TimeBudget(Fabric(accelerator="cpu", devices=1), minutes=2)
     clock[0] = 30

@@ -4,7 +4,6 @@ import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 import torch.distributed as distributed
 from lightning_fabric import Fabric
@@ -74,15 +73,6 @@ def all_reduce(fabric: Fabric, values: Tensor, reduce_op: str = "sum") -> Tensor
     reduced = fabric.all_reduce(values, reduce_op=reduce_op)
     assert isinstance(reduced, Tensor)
     return reduced
-
-
-def gather_rows(fabric: Fabric, values: np.ndarray, rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return an array of this shape whose `rows` are the values of this process, and the others those of the others."""
-    gathered = np.zeros(shape)
-    if len(rows):
-        gathered[rows] = values
-    # Each row is filled by a single process and 0 in all others, so the sum is the whole.
-    return all_reduce(fabric, torch.from_numpy(gathered).to(fabric.device)).cpu().numpy()
 
 
 def broadcast_buffers(fabric: Fabric, *networks: nn.Module | None) -> None:

@@ -14,7 +14,6 @@ from parfocal.data.table import Table
 from parfocal.engine.batches import EVALUATION_BATCH_SIZE
 from parfocal.engine.compiled import OpenVinoNetwork, convert_to_openvino, is_openvino_available
 from parfocal.engine.device import build_memory_error, resolve_precision, retry_out_of_memory
-from parfocal.engine.distributed import gather_rows
 from parfocal.evaluation.predictions import Predictions
 from parfocal.models.classifier import Classifier
 from parfocal.progress import print_line, show_progress
@@ -55,6 +54,19 @@ def predict_probabilities(fabric: "Fabric", network: nn.Module, batches: Iterabl
         return torch.softmax(network(pixels).float(), dim=1)
 
     return compute_rows(fabric, network, predict, batches)
+
+
+def gather_rows(fabric: "Fabric", values: np.ndarray, rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return an array of this shape; each process has the `values` of its `rows`, and gets those of the others."""
+    gathered = np.zeros(shape)
+    if len(rows):
+        gathered[rows] = values
+    if fabric.world_size == 1:
+        return gathered
+    # Each row is filled by a single process and 0 in all others, so the sum is the whole.
+    total = fabric.all_reduce(torch.from_numpy(gathered).to(fabric.device), reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total.cpu().numpy()
 
 
 @torch.inference_mode()

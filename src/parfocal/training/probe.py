@@ -20,9 +20,9 @@ from torch import Tensor
 
 from parfocal.data.loader import BatchLoader
 from parfocal.data.table import Table
-from parfocal.engine.distributed import gather_rows, rank_zero_guard
+from parfocal.engine.distributed import rank_zero_guard
 from parfocal.errors import UsageError
-from parfocal.evaluation.inference import compute_rows
+from parfocal.evaluation.inference import compute_rows, gather_rows
 from parfocal.groups import GroupKind
 from parfocal.models.classifier import Classifier
 from parfocal.progress import show_progress
