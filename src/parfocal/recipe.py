@@ -77,6 +77,11 @@ class Recipe(Config):
             raise ValueError(
                 f"freeze={self.training.freeze} would freeze random weights. Set init=imagenet or other weights"
             )
+        if self.training.head != "random" and self.network.init == "scratch":
+            raise ValueError(
+                f"head={self.training.head} needs pretrained weights: the features of a random network hardly tell "
+                "classes apart. Set init=imagenet or other weights"
+            )
         if self.views.crop_size > self.images.size:
             raise ValueError(f"crop_size={self.views.crop_size} is larger than size={self.images.size}")
         if self.views.start_size > self.views.crop_size:

@@ -315,6 +315,12 @@ class TrainingConfig(Config):
     select: Literal["accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"] = Field(
         default="accuracy", description="validation metric that selects the best epoch"
     )
+    head: Literal["random", "probe", "warm_start"] = Field(
+        default="random",
+        description="initial head. random: random weights, unless init has a head for these classes; probe: logistic "
+        "regression on the features of the pretrained network, and no further training (linear probing); warm_start: "
+        "the same, then training as usual (LP-FT)",
+    )
     freeze: Literal["none", "head", "stage4", "stage3", "stage2", "stage1"] = Field(
         default="none", description="fine-tuning: train only the head, or the head and the stages down to this one"
     )
@@ -345,6 +351,11 @@ class TrainingConfig(Config):
             raise ValueError("sampling=factors needs one number for each class, such as factors=1,7,7,7,7")
         if self.factors and not any(self.factors):
             raise ValueError(f"factors={','.join(f'{factor:g}' for factor in self.factors)} would show no image")
+        if self.head != "random" and self.loss not in ("cross_entropy", "focal", "joint"):
+            raise ValueError(
+                f"head={self.head} fits a logit for each class, and loss={self.loss} needs another head. "
+                "Set loss=cross_entropy or head=random"
+            )
         if self.unfreeze_every and self.freeze == "none":
             raise ValueError(f"unfreeze_every={self.unfreeze_every} needs freeze, such as freeze=head")
         if self.loss == "regression" and (self.label_smoothing or self.logit_adjustment):
@@ -352,6 +363,11 @@ class TrainingConfig(Config):
                 "label_smoothing and logit_adjustment need a classification loss. Set loss=cross_entropy or loss=focal"
             )
         return self
+
+    @property
+    def n_epochs(self) -> int:
+        """The number of epochs: with head=probe, the fit counts as one and is all training."""
+        return 1 if self.head == "probe" else self.epochs
 
 
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]

@@ -115,6 +115,7 @@ def test_the_remedies_are_those_that_the_recipe_does_not_use_yet() -> None:
         ({"model": "resnet50", "groups": 2}, "; init=RUN with", "imagenet"),
         ({"model": "resnet50", "groups": 1}, "; init=imagenet, or init=RUN with", "regression"),
         ({"ordered": True}, "loss=regression", "more epochs"),
+        ({"init": "imagenet", "head": "probe"}, "head=warm_start", "epochs"),
         ({"ordered": True, "label_smoothing": 0.1}, "; init=imagenet, or init=RUN with", "regression"),
     ],
 )

@@ -242,6 +242,11 @@ def test_without_internet_access_the_error_says_which_file_to_place_where(
         ),
         ({"init": "imagenet", "stride_in": "1x1"}, "was trained with stride_in=3x3"),
         ({"freeze": "head"}, "freeze=head would freeze random weights"),
+        ({"head": "probe"}, "head=probe needs pretrained weights"),
+        (
+            {"head": "warm_start", "init": "imagenet", "loss": "regression"},
+            "fits a logit for each class, and loss=regression needs another head",
+        ),
         ({"unfreeze_every": 2}, "unfreeze_every=2 needs freeze"),
     ],
 )

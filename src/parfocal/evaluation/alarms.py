@@ -55,7 +55,7 @@ def alarms(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], reci
             found.append(Alarm("collapse", since, until, text))
 
     collapses = [(alarm.since, alarm.until) for alarm in found]
-    min_epochs = min(_MIN_EPOCHS_AT_CHANCE, recipe.training.epochs)
+    min_epochs = min(_MIN_EPOCHS_AT_CHANCE, recipe.training.n_epochs)
     is_at_chance = [float(row["valid_kappa"]) < _compute_kappa_limit(row, true_shares, n_images) for row in history]
     for since, until in _find_stretches(is_at_chance):
         # A network that predicts only a single class has a kappa of 0 as well: one alarm is enough.
@@ -124,6 +124,8 @@ def _explain_collapse(is_largest_class: bool, recipe: Recipe) -> str:
 def _suggest_remedies(recipe: Recipe) -> str:
     """Return what is most likely to help, is not in the recipe yet, and is compatible with it."""
     training = recipe.training
+    if training.head == "probe":
+        return "Try head=warm_start, which then trains the whole network."
     remedies: list[str] = []
     if training.optimizer != "sgd" and training.learning_rate > 3e-4:
         remedies.append(f"a learning_rate below {training.learning_rate:g}")

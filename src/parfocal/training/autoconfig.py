@@ -302,6 +302,8 @@ def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any
     epochs = max(_MIN_EPOCHS, epochs, math.ceil(chosen.get("warmup", 0)))
     limits = f"{_MIN_EPOCHS} to {_MAX_EPOCHS} epochs"
     reason = f"{steps_per_epoch:,} steps each: about {total_steps:,} in total, but {limits}"
+    if chosen.get("head") == "probe":
+        reason = "not used: head=probe fits the head at once"
     yield "epochs", epochs, reason
 
 

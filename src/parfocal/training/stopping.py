@@ -79,6 +79,10 @@ class TimeBudget:
         self._start_time = time.perf_counter() - self.elapsed_seconds
         self.reserve = 0.0
 
+    def begin_training(self) -> None:
+        """Count all time so far as preparation, which says nothing about the pace of training."""
+        self.preparation_seconds = self.elapsed_seconds
+
     def sync(self, step: int = 0) -> None:
         """Read the clock; in distributed training all processes do this together, and only at every tenth step."""
         distributed = self._fabric.world_size > 1
@@ -101,7 +105,7 @@ class TimeBudget:
         """The fraction of the time for training that has passed."""
         remaining = self._seconds - self.preparation_seconds
         available = remaining - min(self.reserve, remaining / 2)
-        return (self.elapsed_seconds - self.preparation_seconds) / available
+        return (self.elapsed_seconds - self.preparation_seconds) / available if available > 0 else 1.0
 
 
 class TrainingInterruptedError(ParfocalError):

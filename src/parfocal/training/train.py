@@ -216,7 +216,7 @@ def validate_feasible(recipe: Recipe, table: Table) -> None:
     # Batch norm cannot train on a single value for each channel: on an image whose last feature map is 1×1.
     architecture = resolve_architecture(recipe.network.model, stem=recipe.network.stem)
     final_map_is_1x1 = recipe.views.crop_size <= architecture.output_stride
-    batch_norm_trains = config.freeze != "head" or config.unfreeze_every
+    batch_norm_trains = config.head != "probe" and (config.freeze != "head" or config.unfreeze_every)
     statistics_are_shared = config.sync_batchnorm and n_processes > 1
     if final_map_is_1x1 and batch_norm_trains and not statistics_are_shared:
         reason = (

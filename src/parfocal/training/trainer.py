@@ -20,7 +20,7 @@ from parfocal.engine.batches import build_batches
 from parfocal.engine.distributed import all_max, broadcast_buffers, rank_zero_guard
 from parfocal.evaluation.alarms import alarms, predicted_shares
 from parfocal.evaluation.inference import predict_split
-from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics
+from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics, get_metric
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.thresholds import tune_thresholds
 from parfocal.io import write_json
@@ -35,6 +35,7 @@ from parfocal.training.losses import build_loss, epoch_class_counts
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import compute_learning_rate
 from parfocal.training.progressive import choose_crop_size
+from parfocal.training.probe import fit_head
 from parfocal.training.step import (
     EpochState,
     Learner,
@@ -147,10 +148,15 @@ def start(
         within = f", {epoch_state.n_images:,} images into the next" if epoch_state else ""
         print_line(f"{run.name}: resuming after epoch {progress.epoch}{within}.")
     elif load_report := load_initial_weights(classifier, recipe.network):
+        text = load_report.describe()
+        if recipe.training.head != "random":
+            probe, epoch_state = fit_head(learner, table, loaders["train"], recipe.seed)
+            progress.elapsed_seconds = epoch_state.seconds
+            text = f"{text} {probe.describe(table.groups_are)}"
         with rank_zero_guard(fabric):
             if fabric.is_global_zero:
-                write_json(run.initial_weights_path, {**asdict(load_report), "text": load_report.describe()})
-        print_line(f"{run.name}: {load_report.describe()}")
+                write_json(run.initial_weights_path, {**asdict(load_report), "text": text})
+        print_line(f"{run.name}: {text}")
         if learner.ema_model is not None:
             learner.ema_model.load_state_dict(classifier.state_dict())
     progress.preparation_seconds += preparation_seconds
@@ -162,7 +168,26 @@ def start(
     )
     time_budget.reserve = progress.reserve_seconds
     epoch_state = epoch_state or EpochState.create(fabric.device, loaders["train"].steps_per_epoch)
-    return TrainState(run, table, loaders, learner, progress, epoch_state, time_budget)
+    state = TrainState(run, table, loaders, learner, progress, epoch_state, time_budget)
+    if recipe.training.head == "warm_start" and not run.has_checkpoint:
+        continue_from_probe(state)
+    return state
+
+
+def continue_from_probe(state: TrainState) -> None:
+    """Print the results of the head that was just fitted, and leave that epoch for the first one of training.
+
+    If no time is left to train, the fit remains the only epoch of the run.
+    """
+    seconds = state.time_budget.preparation_seconds + state.epoch_state.seconds
+    row = validate(state)
+    names = ("accuracy", "quadratic_kappa" if state.run.recipe.evaluation.ordered else "kappa")
+    results = [f"{get_metric(name).label} {value:.3f}" for name in names if (value := row[f"valid_{name}"]) is not None]
+    print_line(f"{state.run.name}: First result after {seconds:.0f} s: {', '.join(results)} on validation.")
+    state.time_budget.begin_training()
+    state.progress.preparation_seconds = state.time_budget.preparation_seconds
+    if not state.time_budget.exhausted():
+        state.epoch_state = EpochState.create(state.fabric.device, state.loaders["train"].steps_per_epoch)
 
 
 def is_done(state: TrainState) -> bool:
@@ -170,7 +195,10 @@ def is_done(state: TrainState) -> bool:
     config = state.run.recipe.training
     progress = state.progress
     state.time_budget.sync()
-    if state.time_budget.exhausted() or (not config.minutes and progress.epoch >= config.epochs):
+    has_epochs = config.head == "probe" or not config.minutes
+    is_over = state.time_budget.exhausted() or (has_epochs and progress.epoch >= config.n_epochs)
+    # The weights of a run are those of an epoch, so it has at least one.
+    if is_over and progress.epoch:
         return True
     if early_stop(progress.epoch, progress.best_epoch, config):
         print_line(
@@ -332,7 +360,7 @@ def report_epoch(state: TrainState) -> None:
     history = state.progress.history
     row = history[-1]
     minutes = state.time_budget.elapsed_seconds / 60
-    limit = f" {minutes:.1f}/{config.minutes:g} min" if config.minutes else f"/{config.epochs}"
+    limit = f" {minutes:.1f}/{config.minutes:g} min" if config.minutes else f"/{config.n_epochs}"
     test = f"  test {row['test_accuracy']:.3f}" if "test_accuracy" in row else ""
     print_line(
         f"epoch {row['epoch']:>3}{limit}  loss {row['train_loss']:.4f}  "
