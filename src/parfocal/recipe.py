@@ -28,6 +28,7 @@ from parfocal.recipe_schema import (
     ColumnsConfig,
     Config,
     DataConfig,
+    DecisionRuleName,
     EvaluationConfig,
     ImagesConfig,
     MachineConfig,
@@ -74,6 +75,15 @@ class Recipe(Config):
         if self.views.crop_size > self.images.size:
             raise ValueError(f"crop_size={self.views.crop_size} is larger than size={self.images.size}")
         return self
+
+    @property
+    def decision_rule(self) -> DecisionRuleName:
+        """The rule that the predicted class follows: `decide`, or what `auto` stands for."""
+        if self.evaluation.decide != "auto":
+            return self.evaluation.decide
+        # A regression head has thresholds of its own, tuned for kappa: its likeliest class is what they say.
+        selects_kappa = self.training.select == "quadratic_kappa" and self.training.loss != "regression"
+        return "mean" if self.evaluation.ordered and selects_kappa else "likeliest"
 
     def compute_hash(self) -> str:
         """Return a short hash of all settings."""

@@ -80,7 +80,7 @@ def test_options_are_fitted_on_validation_and_kept_with_the_run(trained: Path) -
     assert metrics["fellow_eyes"]["weight"] >= 0
     assert run.predictions_path("valid").read_bytes() != without_tta
     again = parfocal.evaluate(run.folder)[0].read_metrics()["test"]
-    assert again["operating_point"]["thresholds"] == metrics["operating_point"]["thresholds"]
+    assert again["operating_point"]["threshold"] == metrics["operating_point"]["threshold"]
     parfocal.evaluate(run.folder, operating_point="none", tta="recipe", fellow_eyes=False)
     assert run.predictions_path("valid").read_bytes() == without_tta
     assert "operating_point" not in run.read_metrics()["test"]
@@ -101,7 +101,7 @@ def test_the_views_of_the_recipe_are_not_kept_as_a_decision(trained: Path) -> No
         ({"refer": 1.5}, r"refer=1\.5 is not a coverage"),
         ({"refer": 0.999}, r"refer=0\.999 needs at least 999 validation images, and there are 24"),
         ({"operating_point": 0.95}, r"operating_point=0\.95 is not valid"),
-        ({"operating_point": "kappa"}, "Set ordered=true in the recipe"),
+        ({"decide": "thresholds"}, "Set ordered=true in the recipe"),
     ],
 )
 def test_a_rejected_option_leaves_the_runs_as_they_were(trained: Path, options: dict[str, Any], message: str) -> None:

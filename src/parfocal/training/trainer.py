@@ -18,6 +18,7 @@ from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
 from parfocal.engine.distributed import all_max, broadcast_buffers, rank_zero_guard
 from parfocal.evaluation.alarms import alarms, predicted_shares
+from parfocal.evaluation.decision import fit_decision_rule
 from parfocal.evaluation.inference import predict_split
 from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics
 from parfocal.evaluation.thresholds import tune_thresholds
@@ -200,7 +201,8 @@ def train_epoch(state: TrainState) -> dict[str, float]:
 def validate(state: TrainState) -> dict[str, float | None]:
     """Compute the validation columns of the history; with `test_curve` also the accuracy on the test split.
 
-    The thresholds of a regression head are fitted on the validation split first. The test split decides nothing.
+    The thresholds of a regression head, and the recipe's decision rule for the predicted class, are fitted on the
+    validation split first. The test split decides nothing.
     """
     start_time = time.perf_counter()
     fabric = state.fabric
@@ -213,12 +215,13 @@ def validate(state: TrainState) -> dict[str, float | None]:
         # The mean over TTA views is not that of their grades, so the network predicts again.
         if len(tta_views(state.run.recipe.views)) > 1:
             predictions = predict_split(fabric, network, state.table, "valid", valid)
-    metrics = compute_metrics(predictions)
+    decision = fit_decision_rule(predictions, state.run.recipe)
+    metrics = compute_metrics(decision.decide(predictions))
     row = {f"valid_{name}": metrics[name] for name in SELECTION_METRICS}
     row |= predicted_shares(metrics)
     if "test" in state.loaders:
         test_predictions = predict_split(fabric, network, state.table, "test", state.loaders["test"])
-        row["test_accuracy"] = compute_metrics(test_predictions)["accuracy"]
+        row["test_accuracy"] = compute_metrics(decision.decide(test_predictions))["accuracy"]
     state.progress.validation_seconds = all_max(fabric, time.perf_counter() - start_time)
     state.time_budget.reserve = state.progress.validation_seconds
     state.time_budget.sync()
