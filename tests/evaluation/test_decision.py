@@ -109,7 +109,7 @@ NAN = float("nan")
         ("operating_point.criterion", "luck"),
         ("operating_point.target", 1.5),
         ("decision_rule.rule", "luck"),
-        ("decision_rule.costs", [-1.0]),
+        ("decision_rule.costs", "many"),
         ("operating_point.threshold", -0.1),
         ("operating_point.threshold", 1.1),
         ("operating_point.referable", -1),
@@ -164,9 +164,8 @@ def test_thresholds_between_grades_are_finite_and_in_order(tmp_path: Path, thres
 def test_a_decision_must_fit_the_classes(fitted: ValidationDecision, fault: str) -> None:
     with pytest.raises(ParfocalError, match=rf"decision\.json: {re.escape(fault)}, which does not fit 4 classes"):
         Decision((fitted,)).check_classes(4, Path("decision.json"))
-    Decision(
-        (DecisionRule("mean", True, (0.5, 1.5, 2.5), (1.0,) * 4), OperatingPoint("cost", 5.0, 0.5, 3))
-    ).check_classes(4, Path("decision.json"))
+    fitting = (DecisionRule("mean", True, (0.5, 1.5, 2.5), (1.0,) * 4), OperatingPoint("cost", 5.0, 0.5, 3))
+    Decision(fitting).check_classes(4, Path("decision.json"))
 
 
 def test_an_option_stays_until_it_is_turned_off() -> None:

@@ -10,8 +10,12 @@ import pytest
 import parfocal
 from parfocal.commands.tables import print_results
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.compare import compare_runs
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.operating_point import OperatingPoint
+from parfocal.evaluation.predictions import Predictions
+from parfocal.report.report import format_rerun_commands
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE
 from tests.evaluation.trained_run import rewrite_file
@@ -173,3 +177,27 @@ def test_a_missing_image_is_an_error(trained: Path) -> None:
             parfocal.evaluate(trained / "runs" / "resnet20")
     finally:
         image.write_bytes(content)
+
+
+def test_every_output_follows_the_decision_rule_that_selected_the_epoch(cells: Path, tmp_path: Path) -> None:
+    changes = {**SMALL_RECIPE, "epochs": 2, "decide": "cost", "costs": [1, 50]}
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
+    metrics = run.read_metrics()
+    assert metrics["valid"]["decisions"]["rule"] == "cost"
+    best = run.read_history().iloc[metrics["best_epoch"] - 1]
+    assert metrics["valid"]["accuracy"] == pytest.approx(best["valid_accuracy"])
+    test = Predictions.load(run.predictions_path("test"))
+    assert test.predicted.tolist() != test.probabilities.argmax(axis=1).tolist()
+    assert compute_metrics(test)["confusion"] == metrics["test"]["confusion"]
+    assert compare_runs([run], "test").results[0].metrics["accuracy"].value == metrics["test"]["accuracy"]
+    assert pd.read_csv(run.folder / "submission.csv")["label"].tolist() == test.predicted.tolist()
+    parfocal.predict(run.folder, cells / "new_dataset" / "test", tmp_path / "test.csv")
+    predicted = pd.read_csv(tmp_path / "test.csv")["predicted"]
+    assert sorted(predicted) == sorted(test.classes[label] for label in test.predicted)
+    (evaluated,) = parfocal.evaluate(run.folder, decide="likeliest")
+    test = Predictions.load(evaluated.predictions_path("test"))
+    assert test.predicted.tolist() == test.probabilities.argmax(axis=1).tolist()
+    assert "--decide likeliest" in format_rerun_commands(evaluated)
+    parfocal.evaluate(run.folder, decide="none")
+    assert Run(run.folder).read_metrics()["test"] == metrics["test"]
+    assert "--decide" not in format_rerun_commands(run)

@@ -105,9 +105,7 @@ _MAX_SQUARE_RATIO = 1.05
 # An image whose disc covers less than this share is trimmed.
 _FULL_DISC_AREA = 0.9
 _MANY_IMAGES = 10_000
-# The classes are imbalanced where the largest has more than this many times the images of the smallest, ...
-_IMBALANCE_RATIO = 3.0
-# ... and a class dominates where it has more than this many times its even share.
+# A class dominates where it has more than this many times its even share.
 _DOMINANCE_RATIO = 1.5
 # The number of grades of diabetic retinopathy.
 _RETINOPATHY_GRADES = 5
@@ -199,28 +197,24 @@ def choose_augmentation(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Ite
 
 
 def choose_loss_and_sampling(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
-    """Choose the loss, the metric that selects the best epoch, and the sampling of the classes."""
+    """Choose the loss, the metric that selects the best epoch, the decision rule and the sampling."""
     shares = [count / fingerprint.n_images for count in fingerprint.class_counts if count]
     if fingerprint.ordinal_reason:
         yield "ordered", True, fingerprint.ordinal_reason
         is_retinopathy = len(fingerprint.class_counts) == _RETINOPATHY_GRADES and fingerprint.appearance == "disc"
         if is_retinopathy and chosen["ordered"]:
             yield "referable", 2, "patients are referred from moderate retinopathy on"
-        needs_classes = chosen.get("label_smoothing") or chosen.get("logit_adjustment")
-        loss = "cumulative_link" if needs_classes else "regression"
-        yield "loss", loss, "the classes are grades: a near miss should cost less than a far one"
+        yield "loss", "cross_entropy", "it was ahead of a regression of the grade in accuracy, quadratic kappa and AUC"
         yield "select", "quadratic_kappa", "weights errors by distance in grades; 0 for a constant prediction"
+        if chosen["select"] == "quadratic_kappa" and chosen["loss"] != "regression" and chosen["ordered"]:
+            yield "decide", "mean", "the rounded mean grade has a higher quadratic kappa than the most probable grade"
     else:
         yield "loss", "cross_entropy", "the classes have no known order"
         if max(shares) > _DOMINANCE_RATIO / len(shares):
             yield "select", "balanced_accuracy", f"the largest class alone would score {max(shares):.0%} accuracy"
         else:
             yield "select", "accuracy", "no class is much larger than the others"
-    ratio = max(shares) / min(shares)
-    if ratio > _IMBALANCE_RATIO:
-        yield "sampling", "square_root", f"the largest class has {ratio:.0f} times the images of the smallest"
-    else:
-        yield "sampling", "natural", "the classes are of similar size"
+    yield "sampling", "natural", "showing rare classes more often cost accuracy and kappa where it was measured"
 
 
 def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
