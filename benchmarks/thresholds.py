@@ -1,7 +1,7 @@
 """Measure what tuned, shrunk and cross-fitted thresholds between grades reach on images that did not choose them.
 
 Grades are drawn from a severity that a network sees with noise; its probabilities are sharpened and noisy, and then
-calibrated on validation, as in Parfocal. Prints the mean quadratic kappa on new images, by size of the validation split.
+calibrated on validation, as in Parfocal. Prints the mean quadratic kappa on new images by number of validation images.
 
     python -m benchmarks.thresholds
 """

@@ -129,7 +129,7 @@ def test_nothing_is_predicted_if_an_option_is_invalid_for_any_run(
 def test_a_submission_follows_the_operating_point(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(trained / "runs" / "plain20")
     for threshold, label in ((1.000001, 0), (0.0, 1)):
-        point = OperatingPoint("specificity", 0.9, (threshold,))
+        point = OperatingPoint("specificity", 0.9, threshold)
         with monkeypatch.context() as patch:
             patch.setattr(OperatingPoint, "fit", lambda *_, point=point: point)
             parfocal.evaluate(run.folder, operating_point="specificity=0.9")
