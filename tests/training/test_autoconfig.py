@@ -70,7 +70,7 @@ def test_fundus_photographs_are_trimmed_and_graded() -> None:
     assert values["decide"] == "mean"
     assert (values["ordered"], values["referable"]) == (True, 2)
     assert _plan_values(EYES, ordered=False)["referable"] == 0
-    assert "decide" not in _plan_values(EYES, loss="regression")
+    assert _plan_values(EYES, loss="regression")["decide"] == "auto"
     assert (values["model"], values["batch_size"]) == ("resnet18", 32)
 
 
