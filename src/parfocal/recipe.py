@@ -29,6 +29,7 @@ from parfocal.recipe_schema import (
     ColumnsConfig,
     Config,
     DataConfig,
+    DecisionRuleName,
     EvaluationConfig,
     ImagesConfig,
     MachineConfig,
@@ -87,6 +88,15 @@ class Recipe(Config):
         if self.views.start_size > self.views.crop_size:
             raise ValueError(f"start_size={self.views.start_size} is larger than crop_size={self.views.crop_size}")
         return self
+
+    @property
+    def decision_rule(self) -> DecisionRuleName:
+        """The rule that the predicted class follows: `decide`, or what `auto` stands for."""
+        if self.evaluation.decide != "auto":
+            return self.evaluation.decide
+        # A regression head has thresholds of its own, tuned for kappa: its likeliest class is what they say.
+        selects_kappa = self.training.select == "quadratic_kappa" and self.training.loss != "regression"
+        return "mean" if self.evaluation.ordered and selects_kappa else "likeliest"
 
     def compute_hash(self) -> str:
         """Return a short hash of all settings."""

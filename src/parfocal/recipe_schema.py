@@ -393,16 +393,36 @@ class MachineConfig(Config):
     loggers: tuple[LoggerName, ...] = Field(default=(), description="experiment trackers that get each epoch's metrics")
 
 
+DecisionRuleName = Literal["likeliest", "mean", "thresholds", "cost"]
+
+
 class EvaluationConfig(Config):
-    """What the classes mean: ordered grades, and from which grade on a patient is referred."""
+    """What the classes mean, and how the predicted class follows from their probabilities."""
 
     ordered: bool = Field(default=False, description="the classes are ordered grades, from mild to severe")
     referable: int = Field(
         default=0, ge=0, description="with ordered=true: lowest grade, from 0, that is referred to a doctor; 0: none"
+    )
+    decide: Literal["auto", DecisionRuleName] = Field(
+        default="auto",
+        description="decision rule for the predicted class: most probable class, rounded mean grade, mean grade cut at "
+        "thresholds tuned for quadratic kappa on validation, or lowest expected cost; auto: likeliest, but mean with "
+        "ordered=true select=quadratic_kappa unless loss=regression",
+    )
+    costs: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
+        default=(),
+        description="with decide=cost: the cost of missing an image of each class; with ordered=true for each squared "
+        "grade of distance, and 1 if not given",
     )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.referable and not self.ordered:
             raise ValueError(f"referable={self.referable} needs ordered=true")
+        if self.decide in ("mean", "thresholds") and not self.ordered:
+            raise ValueError(f"decide={self.decide} needs ordered classes (grades). Set ordered=true")
+        if self.decide == "cost" and not self.costs and not self.ordered:
+            raise ValueError("decide=cost needs one cost for each class, such as costs=1,5")
+        if self.costs and not any(self.costs):
+            raise ValueError("costs are all 0, so that every class would cost the same. Set at least one above 0")
         return self

@@ -20,6 +20,11 @@ def find_reported_accuracy(recipe: Recipe) -> dict[str, float]:
     }
 
 
+def has_source_document(recipe: Recipe) -> bool:
+    """Return whether a recipe is a packaged one that reproduces a source document."""
+    return recipe.name in find_packaged_recipes() and bool(read_recipe_file(recipe.name).document)
+
+
 def find_prerequisites(recipe: Recipe) -> tuple[str, ...]:
     """Return the commands to run before a packaged recipe."""
     return read_recipe_file(recipe.name).run_before if recipe.name in find_packaged_recipes() else ()

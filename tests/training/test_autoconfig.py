@@ -74,8 +74,10 @@ def test_fundus_photographs_are_trimmed_and_graded() -> None:
     assert values["crop_disc"]
     assert (values["resize_mode"], values["size"], values["crop_size"]) == ("pad", 224, 224)
     assert (values["loss"], values["select"], values["sampling"]) == ("joint", "quadratic_kappa", "natural")
+    assert values["decide"] == "mean"
     assert (values["ordered"], values["referable"]) == (True, 2)
     assert _plan_values(EYES, ordered=False)["referable"] == 0
+    assert _plan_values(EYES, loss="regression")["decide"] == "auto"
     assert _plan_values(EYES, head="probe", init="weights.pth")["loss"] == "joint"
     assert (values["model"], values["batch_size"]) == ("resnet18", 32)
 

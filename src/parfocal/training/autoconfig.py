@@ -257,7 +257,7 @@ def choose_augmentation(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Ite
 
 
 def choose_loss(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
-    """Choose the loss and the metric that selects the best epoch; every image is shown once an epoch."""
+    """Choose the loss, the metric that selects the best epoch, and the decision rule; show each image once an epoch."""
     shares = [count / fingerprint.n_images for count in fingerprint.class_counts if count]
     if fingerprint.ordinal_reason:
         yield "ordered", True, fingerprint.ordinal_reason
@@ -266,6 +266,8 @@ def choose_loss(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Ch
             yield "referable", 2, "patients are referred from moderate retinopathy on"
         yield "loss", "joint", "the classes are grades: a near miss costs less than a far one, and every grade counts"
         yield "select", "quadratic_kappa", "weights errors by distance in grades; 0 for a constant prediction"
+        if chosen["select"] == "quadratic_kappa" and chosen["loss"] != "regression" and chosen["ordered"]:
+            yield "decide", "mean", "the rounded mean grade has a higher quadratic kappa than the most probable grade"
     else:
         yield "loss", "cross_entropy", "the classes have no known order"
         if max(shares) > _DOMINANCE_RATIO / len(shares):

@@ -27,6 +27,7 @@ from parfocal.data.table import Table
 from parfocal.engine.device import build_fabric, resolve_devices
 from parfocal.engine.distributed import is_rank_zero, launch, rank_zero_first, rank_zero_guard
 from parfocal.errors import ParfocalError, UsageError, join_limited
+from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.evaluate import evaluate_run, predict_table
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import validate_referable_grade
@@ -141,6 +142,7 @@ def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], ob
     """Read, split, check and prepare a data set; reject faults that the recipe does not waive."""
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
+    DecisionRule.check(recipe.decision_rule, recipe.evaluation, len(table.classes))
     show_line(f"{len(table)} rows from {table.source}.")
     show_line(describe_groups(table))
     return check_and_prepare(table, recipe, show_line)

@@ -19,6 +19,7 @@ from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
 from parfocal.engine.distributed import all_max, broadcast_buffers, rank_zero_guard
 from parfocal.evaluation.alarms import alarms, predicted_shares
+from parfocal.evaluation.decision import fit_decision_rule
 from parfocal.evaluation.inference import predict_split
 from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics, get_metric
 from parfocal.evaluation.predictions import Predictions
@@ -270,20 +271,23 @@ def validate(state: TrainState) -> dict[str, float | None]:
     """Compute the validation columns of the history; with `test_curve` also the accuracy on the test split.
 
     One view of each image is enough to compare epochs, in the size that the epoch was trained with. The thresholds of a
-    regression head are fitted on the validation split first. The test split decides nothing.
+    regression head, and the recipe's decision rule for the predicted class, are fitted on the validation split first.
+    The test split decides nothing.
     """
     network = state.learner.eval_model
     predictions = predict_one_view(state, "valid")
     if isinstance(network.ordinal_head, RegressionHead):
         probabilities = fit_thresholds(network.ordinal_head, predictions.probabilities, predictions.truth)
         predictions = replace(predictions, probabilities=probabilities)
-    metrics = compute_metrics(predictions)
+    decision = fit_decision_rule(predictions, state.run.recipe)
+    metrics = compute_metrics(decision.decide(predictions))
     row = {f"valid_{name}": metrics[name] for name in SELECTION_METRICS}
     row |= predicted_shares(metrics)
     if state.run.recipe.views.start_size:
         row["crop_size"] = state.epoch_state.crop_size
     if "test" in state.loaders:
-        row["test_accuracy"] = compute_metrics(predict_one_view(state, "test"))["accuracy"]
+        test_predictions = decision.decide(predict_one_view(state, "test"))
+        row["test_accuracy"] = compute_metrics(test_predictions)["accuracy"]
     state.time_budget.sync()
     state.progress.reserve_seconds = state.time_budget.reserve
     state.progress.elapsed_seconds = state.time_budget.elapsed_seconds
