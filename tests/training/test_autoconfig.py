@@ -20,7 +20,6 @@ from parfocal.recipe import list_keys, load_recipe
 from parfocal.training import autoconfig
 from parfocal.training.autoconfig import SET_BY_USER, Plan, plan_from_fingerprint, plan_variants
 from parfocal.training.fingerprint import Fingerprint
-from parfocal.training.pace import measure_pace
 
 CELLS = Fingerprint(
     class_counts=(2_500, 5_495),
@@ -46,6 +45,12 @@ SCRATCH = Start("scratch", "no weights")
 PRETRAINED = Start("imagenet", "at hand")
 SMALL = Fingerprint(class_counts=(2_000,) * 10, n_groups=20_000, width=32, height=32)
 QUICK: dict[str, Any] = {"model": "resnet20", "epochs": 1, "size": 32, "crop_size": 32, "precision": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def _steady_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every network train on a million pixels a second."""
+    monkeypatch.setattr(autoconfig, "measure_pace", lambda *_: 1e6)
 
 
 def _plan_values(fingerprint: Fingerprint, start: Start = SCRATCH, **user_values: Any) -> dict[str, Any]:
@@ -347,8 +352,7 @@ def test_a_run_that_was_not_planned_has_no_plan_file(cells: Path, tmp_path: Path
     assert not run.plan_path.exists()
 
 
-def test_more_minutes_allow_larger_images_and_more_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autoconfig, "measure_pace", lambda *_: 1e6)
+def test_more_minutes_allow_larger_images_and_more_epochs() -> None:
     plans = [_plan_values(EYES, minutes=minutes) for minutes in (1.0, 60.0, 600.0, 6000.0)]
     assert [values["crop_size"] for values in plans] == [96, 96, 160, 224]
     assert [values["size"] for values in plans] == [96, 96, 160, 224]
@@ -356,7 +360,3 @@ def test_more_minutes_allow_larger_images_and_more_epochs(monkeypatch: pytest.Mo
     assert epochs[0] == 1
     assert epochs[1] == round(0.7 * 60 * 60 * 1e6 / (EYES.n_images * 96**2))
     assert _plan_values(EYES, minutes=1.0, size=224, crop_size=224)["crop_size"] == 224
-
-
-def test_the_pace_is_measured_with_the_planned_network() -> None:
-    assert measure_pace("resnet20") > 0

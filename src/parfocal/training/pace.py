@@ -13,9 +13,9 @@ from parfocal.training.step import Batch, build_learner, train_step
 
 # Large enough for the device to be busy, and small enough for a slow processor.
 _SIDE = 96
-_BATCH_SIZE = 32
+_BATCH_SIZE = 16
 # After a first step, in which memory is allocated and algorithms are chosen.
-_MIN_SECONDS = 1.0
+_MIN_SECONDS = 0.5
 
 
 @lru_cache

@@ -35,8 +35,8 @@ from parfocal.training.loggers import open_loggers
 from parfocal.training.losses import build_loss, epoch_class_counts
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import compute_learning_rate
-from parfocal.training.progressive import choose_crop_size
 from parfocal.training.probe import fit_head
+from parfocal.training.progressive import choose_crop_size
 from parfocal.training.step import (
     EpochState,
     Learner,
