@@ -82,8 +82,8 @@ def train(
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
     are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
-    run after each epoch, and `show_line` with what was read, what its groups are, and warnings; both in the first
-    process only.
+    run after each epoch, and `show_line` with what was read and what its groups are; both in the first process only.
+    Warnings are printed on standard error.
 
     `custom_transform` may be a function; the run records its name. Code that a recipe or a resumed run names by itself
     runs only if `allow_code` lists its module.
@@ -134,7 +134,7 @@ def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], ob
     validate_referable_grade(recipe.evaluation, table.classes)
     show_line(f"{len(table)} rows from {table.source}.")
     show_line(describe_groups(table))
-    return check_and_prepare(table, recipe, show_line)
+    return check_and_prepare(table, recipe)
 
 
 def plan_runs(
