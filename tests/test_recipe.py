@@ -74,12 +74,9 @@ def test_an_invalid_change_is_named_with_a_hint(argument: str, message: str) -> 
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect the printed lines."""
-    printed: list[str] = []
+def new_process() -> None:
+    """Print the line about an alias again, as a new process does."""
     recipe._print_alias.cache_clear()
-    monkeypatch.setattr(recipe, "print_line", printed.append)
-    return printed
 
 
 @pytest.mark.parametrize(
@@ -98,11 +95,12 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
 )
 def test_names_of_other_tools_are_accepted_with_one_printed_line(
-    lines: list[str], argument: str, key: str, value: object, line: str
+    new_process: None, capsys: pytest.CaptureFixture[str], argument: str, key: str, value: object, line: str
 ) -> None:
     for _ in range(2):
         assert recipe.get_value(load_recipe(None, **parse_changes([argument])), key) == value
-    assert lines == [line]
+    # Not only in a terminal: whoever reads the log of a job must see what was read.
+    assert capsys.readouterr().err.splitlines() == [line]
 
 
 def test_an_alias_with_several_values_starts_several_runs() -> None:

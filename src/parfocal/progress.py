@@ -1,5 +1,6 @@
-"""Progress bars and status lines on standard error, in a terminal only, and warnings."""
+"""Messages on standard error: progress bars and status lines in a terminal only, notes and warnings always."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True)
+# A process that another one started for the next device repeats what that one prints before `silence` is called.
+console = Console(stderr=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 
 
 class _RateColumn(ProgressColumn):
@@ -40,9 +42,14 @@ def silence() -> None:
 def print_line(text: str) -> None:
     """Print a line above the progress bars, in a terminal only."""
     if console.is_terminal:
-        console.print(text, highlight=False)
+        console.print(text, highlight=False, markup=False)
+
+
+def print_note(text: str) -> None:
+    """Print a line that belongs in a log as well, whether or not standard error is a terminal."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_warning(text: str) -> None:
-    """Print a warning in one line on standard error, whether or not that is a terminal."""
-    console.print(f"Warning: {text}", highlight=False, markup=False, soft_wrap=True)
+    """Print a warning in one line, whether or not standard error is a terminal."""
+    print_note(f"Warning: {text}")

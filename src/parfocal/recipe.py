@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from parfocal.errors import UsageError, did_you_mean, find_similar
 from parfocal.key_aliases import ALIASES, EXPLANATIONS, VALUE_ALIASES
 from parfocal.manifest import write_listed_file
-from parfocal.progress import print_line
+from parfocal.progress import print_note
 from parfocal.recipe_file import AUTO, RecipeFile, read_recipe_file, read_yaml
 from parfocal.recipe_schema import (
     AUTO_INIT,
@@ -84,9 +84,15 @@ class Recipe(Config):
                 "classes apart. Set init=imagenet or other weights"
             )
         if self.views.crop_size > self.images.size:
+<<<<<<< HEAD
             raise ValueError(f"crop_size={self.views.crop_size} is larger than size={self.images.size}")
         if self.views.start_size > self.views.crop_size:
             raise ValueError(f"start_size={self.views.start_size} is larger than crop_size={self.views.crop_size}")
+=======
+            raise ValueError(
+                f"crop_size={self.views.crop_size} is larger than size={self.images.size}. Set a larger size as well"
+            )
+>>>>>>> verify
         return self
 
     @property
@@ -251,7 +257,7 @@ def _translate_value(alias: str, value: Any) -> Any:
 # A recipe is read more than once, for example to validate it before the imports that take seconds.
 @functools.cache
 def _print_alias(text: str) -> None:
-    print_line(text)
+    print_note(text)
 
 
 def validate_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,7 +280,7 @@ def parse_changes(arguments: Iterable[str]) -> dict[str, Any]:
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
-            raise UsageError(f"{argument!r} is not of the form key=value.")
+            raise UsageError(f"{argument!r} is not of the form key=value, such as epochs=20.")
         if name == "experiment":
             changes[name] = text
             continue

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from parfocal.commands import app
 from parfocal.recipe import load_recipe
 from tests.cells import SMALL_RECIPE, draw_cell, write_image
 from tests.commands.run_command import expect_error, parfocal, parfocal_subprocess
+from tests.full_disk import limit_file_size
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 QUICK_RECIPE = [f"{key}={value}" for key, value in {**SMALL_RECIPE, "epochs": 1}.items()]
@@ -118,7 +118,6 @@ def test_a_plan_is_printed_and_written(cells: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("blank_figures")
-@pytest.mark.usefixtures("blank_figures")
 def test_an_experiment_is_one_command_that_ends_with_a_comparison(cells: Path, tmp_path: Path) -> None:
     first, file = tmp_path / "first", tmp_path / "small.yaml"
     assert parfocal("train", cells, *QUICK_RECIPE, "model=resnet20,plain20", "--out", first).returncode == 0
@@ -143,7 +142,6 @@ def test_an_experiment_is_one_command_that_ends_with_a_comparison(cells: Path, t
     assert lines == compared
 
 
-@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.usefixtures("blank_figures")
 def test_the_results_show_what_the_source_document_reports(cells: Path, tmp_path: Path) -> None:
     changes = [
@@ -286,10 +284,8 @@ def test_a_full_disk_during_training_ends_in_one_message(
     cells = draw(tmp_path / "cells", train=16, valid=8, test=4)
     assert parfocal("prepare", cells, *QUICK_RECIPE).returncode == 0
 
-    def limit_file_size() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
-
-    result = parfocal_subprocess("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs", preexec_fn=limit_file_size)
+    with limit_file_size(max_bytes):
+        result = parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs")
     assert "Cannot write" in expect_error(result, 1)
     left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert [path.name for path in left if ".part" in path.name] == []
@@ -299,7 +295,6 @@ def test_a_full_disk_during_training_ends_in_one_message(
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.usefixtures("blank_figures")
 def test_predict_lists_an_unreadable_image_and_exits_with_1(cells: Path, tmp_path: Path) -> None:
     assert parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs").returncode == 0
@@ -311,7 +306,6 @@ def test_predict_lists_an_unreadable_image_and_exits_with_1(cells: Path, tmp_pat
     assert result.stderr.strip() == f"Not read: {tmp_path / 'bad.png'}: text, not an image"
 
 
-@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.usefixtures("blank_figures")
 def test_explain_prints_peaks_and_overlaps_and_lists_unreadable_images(cells: Path, tmp_path: Path) -> None:
     assert parfocal("train", cells, *QUICK_RECIPE, "--out", tmp_path / "runs").returncode == 0

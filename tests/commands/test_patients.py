@@ -67,14 +67,15 @@ def test_train_says_what_the_groups_are_before_it_trains(images: Path, tmp_path:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("60 rows from columns of ")
     assert lines[1] == "Groups: each image by itself (no patient is known)."
-    assert lines[2].startswith("Warning: No patient is known. Each of the 60 images is split by itself")
-    assert 'columns.group_from="{patient}_{image}"' in lines[2]
+    warning = result.stderr.splitlines()[0]
+    assert warning.startswith("Warning: No patient is known. Each of the 60 images is split by itself")
+    assert 'columns.group_from="{patient}_{image}"' in warning
     run = Run(runs / "resnet20")
     assert run.groups_are == "images"
     assert "no_patients" in [finding["code"] for finding in run.read_environment()["data"]["findings"]]
     result = parfocal("train", images, *QUICK_RECIPE, "group_from={patient}_{image}", "--out", tmp_path / "grouped")
     assert result.stdout.splitlines()[1] == "Groups: 15 patients (columns.group_from={patient}_{image})."
-    assert "no_patients" not in result.stdout
+    assert "No patient is known" not in result.stderr
     assert Run(tmp_path / "grouped" / "resnet20").groups_are == "patients"
 
 
@@ -100,7 +101,7 @@ def test_no_output_of_a_run_calls_images_patients(images: Path, tmp_path: Path) 
         r"split\.by</th><td>patient<",
         r"it must not decide about a patient",
         r"cameras, stains, clinics and patients",
-        r"Each image counts as a patient: if a patient has more than 1 image, they may be in different splits",
+        r"Images were split one by one: images of one patient may be in different splits",
     ):
         text = re.sub(sentence, "", text)
     found = [

@@ -1,7 +1,6 @@
 """The Store: an array of preprocessed pixels and its index, built once, complete or absent."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,8 @@ from parfocal.data.layouts import read
 from parfocal.data.store import get_stores_folder, prepare
 from parfocal.errors import ParfocalError
 from parfocal.recipe_schema import ImagesConfig
+from tests.commands.run_command import expect_error, parfocal
+from tests.full_disk import limit_file_size
 
 
 def test_pixels_are_those_of_the_files_in_table_order(cells: Path) -> None:
@@ -168,15 +169,7 @@ def test_the_pixel_file_can_be_read_by_numpy(cells: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit stands in for a full disk on Linux")
 def test_a_full_disk_leaves_no_store(draw: Callable[..., Path], tmp_path: Path) -> None:
     folder = draw(tmp_path / "cells", train=40, valid=4, test=2)
-    command = [sys.executable, "-m", "parfocal", "prepare", str(folder), "size=128", "crop_size=128"]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("Error: Cannot write ")
-    assert len(done.stderr.strip().splitlines()) == 1
+    with limit_file_size(1_000_000):
+        result = parfocal("prepare", folder, "size=128", "crop_size=128")
+    assert "Cannot write " in expect_error(result, 1)
     assert [path.suffix for path in get_stores_folder().iterdir()] == [".lock"]

@@ -49,6 +49,19 @@ def test_weights_are_saved_under_the_names_of_torchvision(tmp_path: Path) -> Non
     assert {"conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer4.1.bn2.bias", "fc.bias"} <= set(tensors)
 
 
+def test_metadata_of_another_network_than_the_tensors_is_refused_before_memory_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    classifier = build_classifier(NetworkConfig(model="resnet50"), ("a", "b"))
+    # A network of 2 TB.
+    classifier.metadata["options"]["width_per_group"] = 2**16
+    classifier.save(path)
+    monkeypatch.setattr("torch.nn.init.kaiming_normal_", lambda *_, **__: pytest.fail("memory was taken"))
+    with pytest.raises(ParfocalError, match=r"layer1\.0\.conv1\.weight is \(64, 64, 1, 1\), but \(65536, 64"):
+        Classifier.load(path)
+
+
 def test_missing_and_damaged_weights_are_one_error(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(ParfocalError, match="no weights at"):

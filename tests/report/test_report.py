@@ -2,8 +2,10 @@
 
 import base64
 import html
+import io
 import re
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 import parfocal
-from parfocal.commands.tables import print_decisions, print_results
+from parfocal.commands.tables import print_decisions, print_differences, print_results
 from parfocal.errors import ParfocalError
+from parfocal.evaluation.compare import compare_runs
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.evaluate import evaluate_split
@@ -91,6 +94,27 @@ def test_it_opens_with_the_answer(runs: Path) -> None:
     assert re.search(r"<strong>.*[01]\.\d{3}", header)
     assert "Always predicting the largest class would score 50.0% accuracy." in header
     assert "too few patients to test it" in header
+
+
+def test_with_too_few_patients_it_describes_no_intervals_and_no_bands(runs: Path) -> None:
+    page = read_report(runs)
+    assert "Too few patients for confidence intervals" in page
+    for phrase in ("Below each metric", "The bands contain", "the same bootstrap samples"):
+        assert phrase not in page
+    comparison = compare_runs([runs])
+    with redirect_stdout(io.StringIO()) as output:
+        print_differences(comparison)
+    assert "bootstrapped over" not in output.getvalue()
+    assert "not the randomness of training" in output.getvalue()
+
+
+def test_the_table_of_other_questions_names_only_what_it_contains(runs: Path, tmp_path: Path) -> None:
+    assert "<caption>Whole patients, on test</caption>" in read_report(runs)
+    run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
+    metrics = run.read_metrics()
+    patients = metrics["test"]["by_group"]["mean"]
+    run.write_metrics({**metrics, "test": {**metrics["test"], "referable": patients}})
+    assert "<caption>Whole patients and referable grades, on test</caption>" in read_report(run.folder)
 
 
 def test_an_alarm_that_ended_before_the_best_epoch_is_not_at_the_top(runs: Path, tmp_path: Path) -> None:

@@ -99,11 +99,11 @@ def test_a_logger_that_fails_later_does_not_end_training(
             raise ConnectionError("no answer")
 
     lines: list[str] = []
-    monkeypatch.setattr(loggers, "print_line", lines.append)
+    monkeypatch.setattr(loggers, "print_warning", lines.append)
     monkeypatch.setattr(loggers.TensorBoardLogger, "log_metrics", fail)
     (run,) = parfocal.train(cells, out=tmp_path / "runs", loggers=["tensorboard"], **SMALL_RECIPE)
     assert run.is_finished
-    assert lines == ["Warning: resnet20 is no longer logged to tensorboard: no answer"]
+    assert lines == ["resnet20 is no longer logged to tensorboard: no answer"]
 
 
 def test_a_logger_that_is_not_installed_is_rejected_with_the_command_that_installs_it(

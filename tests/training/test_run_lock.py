@@ -63,11 +63,11 @@ def test_without_locks_on_the_file_system_a_warning_says_so(
 
     lines: list[str] = []
     monkeypatch.setattr(run_lock, "FileLock", NoLock)
-    monkeypatch.setattr(run_lock, "print_line", lines.append)
+    monkeypatch.setattr(run_lock, "print_warning", lines.append)
     with lock_runs([Run(tmp_path)]):
         pass
     assert len(lines) == 1
-    assert lines[0].startswith(f"Warning: the file system of {tmp_path} has no locks")
+    assert lines[0].startswith(f"The file system of {tmp_path} has no locks")
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:

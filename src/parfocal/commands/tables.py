@@ -41,9 +41,10 @@ _TEXT_COLUMNS = {
     "about", "accuracy", "code", "decide", "default", "experiments", "finding", "goal", "meaning", "metric", "origin",
     "predicted", "reason", "source", "split", "trains", "tta", "unit", "value",
 }  # fmt: skip
-_FOOTNOTE = (
-    "The 95 % confidence intervals are bootstrapped over {groups}. Intervals and p-values reflect the choice of "
-    "images, not the randomness of training. Compare several seeds for that."
+_INTERVALS_FOOTNOTE = "The 95 % confidence intervals are bootstrapped over {groups}. "
+_P_VALUES_FOOTNOTE = (
+    "Intervals and p-values reflect the choice of images, not the randomness of training. "
+    "Compare several seeds for that."
 )
 
 
@@ -155,7 +156,9 @@ def print_differences(comparison: Comparison) -> None:
         if difference.metric in metrics
     ]
     print_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significant", rows=rows)
-    show(_FOOTNOTE.format(groups=comparison.groups_are))
+    has_intervals = any(difference.interval for difference in comparison.differences)
+    intervals_footnote = _INTERVALS_FOOTNOTE.format(groups=comparison.groups_are) if has_intervals else ""
+    show(intervals_footnote + _P_VALUES_FOOTNOTE)
 
 
 def print_decisions(runs: Sequence[Run]) -> None:

@@ -7,7 +7,7 @@ faulty.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from parfocal.data.store import Store, prepare
 from parfocal.data.table import UNKNOWN, Table
 from parfocal.errors import ParfocalError, join_limited
 from parfocal.groups import SINGULAR
-from parfocal.progress import print_line
+from parfocal.progress import print_warning
 from parfocal.recipe import Recipe
 from parfocal.recipe_schema import ALLOWABLE_FINDINGS, ImagesConfig
 
@@ -90,8 +90,8 @@ class PreparedData:
     findings: tuple[Finding, ...]
 
 
-def check_and_prepare(table: Table, recipe: Recipe, show_line: Callable[[str], object] = print_line) -> PreparedData:
-    """Check and prepare a table; `show_line` shows every warning.
+def check_and_prepare(table: Table, recipe: Recipe) -> PreparedData:
+    """Check and prepare a table, and print every warning.
 
     Raise a ParfocalError for errors that the recipe does not accept (`allow`); leave out the missing and unreadable
     images that it accepts.
@@ -100,20 +100,20 @@ def check_and_prepare(table: Table, recipe: Recipe, show_line: Callable[[str], o
     table_findings = apply_waivers(check_table(table), allow)
     raise_errors(table_findings)
     # Before the pixels are prepared, which can take minutes.
-    _show_warnings(table_findings, show_line)
+    _print_warnings(table_findings)
     table = _drop_waived_rows(table, table_findings, "missing_files", allow)
     store = prepare(table, recipe.images)
     pixel_findings = apply_waivers(check_pixels(table, store.index), allow)
     raise_errors(pixel_findings)
     table = _drop_waived_rows(table, pixel_findings, "unreadable_images", allow)
-    _show_warnings(pixel_findings, show_line)
+    _print_warnings(pixel_findings)
     return PreparedData(table, store, (*table_findings, *pixel_findings))
 
 
-def _show_warnings(findings: Iterable[Finding], show_line: Callable[[str], object]) -> None:
+def _print_warnings(findings: Iterable[Finding]) -> None:
     for finding in findings:
         if finding.severity == "warning":
-            show_line(f"Warning: {finding.message} {finding.remedy}".rstrip())
+            print_warning(f"{finding.message} {finding.remedy}".rstrip())
 
 
 def _drop_waived_rows(table: Table, findings: list[Finding], code: str, allow: tuple[str, ...]) -> Table:

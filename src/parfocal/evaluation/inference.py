@@ -16,7 +16,7 @@ from parfocal.engine.compiled import OpenVinoNetwork, convert_to_openvino, is_op
 from parfocal.engine.device import build_memory_error, resolve_precision, retry_out_of_memory
 from parfocal.evaluation.predictions import Predictions
 from parfocal.models.classifier import Classifier
-from parfocal.progress import print_line, show_progress
+from parfocal.progress import print_line, print_warning, show_progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -142,6 +142,6 @@ def compile_network(fabric: "Fabric", network: nn.Module, image_size: int) -> nn
     try:
         predict_probabilities(fabric, compiled, [torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)])
     except Exception as error:  # A compiler can fail with any exception.
-        print_line(f"Warning: PyTorch cannot compile the network ({type(error).__name__}). It runs uncompiled.")
+        print_warning(f"PyTorch cannot compile the network ({type(error).__name__}). It runs uncompiled.")
         return network
     return compiled

@@ -89,6 +89,11 @@ def summarize(runs: Sequence[Run]) -> list[SummaryRow]:
     return rows
 
 
+def has_intervals(rows: Sequence[SummaryRow]) -> bool:
+    """Return whether a metric of any row has a confidence interval; with few groups none has."""
+    return any(value.interval is not None for row in rows for value in row.metrics.values())
+
+
 def select_distinct(names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Leave out metrics that repeat another in all results: for two classes, quadratic kappa is kappa."""
 

@@ -149,6 +149,7 @@ class Classifier(nn.Module):
 
     @classmethod
     def _from_tensors(cls, weights: Mapping[str, Tensor], metadata: dict[str, Any]) -> "Classifier":
+        _check_shapes(weights, metadata)
         classifier = cls(
             metadata["model"],
             metadata["classes"],
@@ -166,3 +167,17 @@ class Classifier(nn.Module):
         )
         classifier.metadata = metadata
         return classifier
+
+
+def _check_shapes(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Reject metadata that describe another network than the tensors of the file, which could be of any size.
+
+    The network is built on the meta device, which takes no memory.
+    """
+    n_outputs = len(metadata["classes"]) if metadata.get("ordinal_head", "none") == "none" else 1
+    with torch.device("meta"):
+        network = build_resnet(metadata["model"], n_outputs, in_channels=len(metadata["mean"]), **metadata["options"])
+    for name, described in network.state_dict().items():
+        if name not in weights or weights[name].shape != described.shape:
+            shape = tuple(weights[name].shape) if name in weights else "missing"
+            raise ValueError(f"{name} is {shape}, but {tuple(described.shape)} in the network that is described")

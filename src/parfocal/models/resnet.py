@@ -123,7 +123,8 @@ class ResNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, n_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # On the meta device a network has shapes and no values, and PyTorch imports for seconds to draw none.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif zero_init_residual and isinstance(module, BasicBlock):
                 nn.init.zeros_(module.bn2.weight)

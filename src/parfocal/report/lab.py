@@ -12,11 +12,12 @@ from typing import Any
 
 from parfocal.evaluation.compare import Comparison, compare_runs
 from parfocal.evaluation.metrics import get_metric
+from parfocal.evaluation.summary import has_intervals, summarize
 from parfocal.io import write_text
 from parfocal.markdown import format_code
 from parfocal.models.architectures import get_architecture
 from parfocal.recipe import Recipe, describe_keys, format_value, get_value, load_recipe
-from parfocal.report.formatting import SPLIT_NAMES, format_metric, read_labeled_metrics
+from parfocal.report.formatting import SPLIT_NAMES, describe_few_groups, format_metric, read_labeled_metrics
 from parfocal.report.html import render
 from parfocal.report.report import (
     build_headline,
@@ -110,6 +111,8 @@ def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
         preprocessing_rows=_build_setting_rows(recipe, ("images.", "views.", "network.normalization")),
         method_rows=_build_setting_rows(recipe, ("training.", "network.", "evaluation.")),
         accuracy_rows=accuracy_rows,
+        has_intervals=has_intervals(summarize(runs)),
+        few_groups=describe_few_groups(runs),
         training_keys=_TRAINING_KEYS,
         training_rows=training_rows,
         evaluate_command=shlex.join(["parfocal", "evaluate", *(os.path.relpath(run.folder) for run in runs)]),

@@ -4,10 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluation.metrics import get_metric
-from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, add_baseline, summarize
+from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, add_baseline, has_intervals, summarize
 from parfocal.groups import SINGULAR
 from parfocal.markdown import Markdown
+<<<<<<< HEAD
 from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics, select_positive_class
+=======
+from parfocal.report.formatting import (
+    describe_few_groups,
+    format_metric,
+    format_share,
+    read_labeled_metrics,
+    select_point_classes,
+)
+>>>>>>> verify
 from parfocal.report.html import render
 from parfocal.run import Run
 
@@ -69,6 +79,8 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
             finding["message"].partition(": ")[0] for finding in data["findings"] if finding["severity"] == "warning"
         ],
         splits=list(metrics_by_split),
+        has_intervals=has_intervals(summary),
+        few_groups=describe_few_groups([run]),
         result_rows=[
             *((metric.label, *(row.metrics[metric.name] for row in summary)) for metric in _METRICS),
             ("images", *(row.n_images for row in summary)),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from parfocal.data.encode import encode_jpeg
 from parfocal.errors import ParfocalError
+from parfocal.evaluation.bootstrap import MIN_GROUPS
 from parfocal.evaluation.compare import COMPARED_METRICS, Comparison, compare_runs
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.decision_rule import RULE_METRICS
@@ -22,6 +23,7 @@ from parfocal.evaluation.summary import (
     WIDE_TABLE_METRICS,
     SummaryRow,
     add_baseline,
+    has_intervals,
     select_distinct,
     summarize,
 )
@@ -176,6 +178,9 @@ def _build_report_context(
         "data": runs[0].read_environment()["data"],
         "waived_checks": sorted({check for run in runs for check in run.recipe.data.allow}),
         "few_groups": describe_few_groups(runs),
+        "has_intervals": has_intervals(summarize(runs)),
+        "has_bands": any(context["split_metrics"]["groups"] >= MIN_GROUPS for context in contexts.values()),
+        "derived_title": _describe_derived_rows([row for context in contexts.values() for row in context["derived"]]),
         "tta": find_tta_to_show(runs),
         "has_families": any(len(result.runs) > 1 for result in comparison.results),
         "figures": {
@@ -222,20 +227,36 @@ def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> lis
     """Return the results for whole groups, referable grades and the operating point; `positive` is a class row."""
     rows: list[dict[str, Any]] = []
 
-    def add_row(question: str, section: Mapping[str, Any], *, is_binary: bool) -> None:
+    def add_row(subject: str, question: str, section: Mapping[str, Any], *, is_binary: bool) -> None:
         summary = SummaryRow.from_metrics(run.name, split, section)
         positive = summary.classes[section["classes"][1]] if is_binary else None
-        rows.append({"question": question, "summary": summary, "positive": positive})
+        rows.append({"subject": subject, "question": question, "summary": summary, "positive": positive})
 
     for aggregation, text in _AGGREGATION_NAMES.items():
         if aggregation in metrics.get("by_group", {}):
-            add_row(f"{run.groups_are}, {text}", metrics["by_group"][aggregation], is_binary=False)
+            add_row(
+                f"whole {run.groups_are}",
+                f"{run.groups_are}, {text}",
+                metrics["by_group"][aggregation],
+                is_binary=False,
+            )
     if referable := metrics.get("referable"):
-        add_row(f"referable: {referable['classes'][1]}", referable, is_binary=True)
+        add_row("referable grades", f"referable: {referable['classes'][1]}", referable, is_binary=True)
     if point := metrics.get("operating_point"):
         question = f"operating point {point['goal']}, chosen on validation"
+<<<<<<< HEAD
         add_row(question, point, is_binary=True)
+=======
+        add_row("the operating point", question, point, is_binary=len(point["classes"]) == 2)
+>>>>>>> verify
     return rows
+
+
+def _describe_derived_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the title of the table of these rows: whole patients, referable grades and the operating point."""
+    subjects = list(dict.fromkeys(row["subject"] for row in rows))
+    title = " and ".join(filter(None, [", ".join(subjects[:-1]), *subjects[-1:]]))
+    return title[:1].upper() + title[1:]
 
 
 def _embed_mosaic(path: Path) -> str:

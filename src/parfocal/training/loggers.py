@@ -12,7 +12,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from parfocal.engine.distributed import rank_zero_guard
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.io import reject_link
-from parfocal.progress import print_line
+from parfocal.progress import print_warning
 from parfocal.recipe import hash_content
 from parfocal.recipe_schema import LoggerName
 from parfocal.run import Run
@@ -49,7 +49,7 @@ def open_loggers(run: Run, fabric: Fabric) -> Iterator[Callable[[Mapping[str, An
             # Whatever a logger's package raises must not end the training.
             except Exception as error:
                 del loggers[name]
-                print_line(f"Warning: {run.name} is no longer logged to {name}: {_first_line(error)}")
+                print_warning(f"{run.name} is no longer logged to {name}: {_first_line(error)}")
 
     status = "failed"
     try:

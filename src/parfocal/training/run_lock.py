@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from parfocal.errors import ParfocalError
 from parfocal.io import explain_write_errors
-from parfocal.progress import print_line
+from parfocal.progress import print_warning
 from parfocal.run import Run
 
 LOCK_FILE = ".lock"
@@ -40,6 +40,4 @@ def _lock(run: Run, locks: ExitStack) -> None:
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
-        print_line(
-            f"Warning: the file system of {run.folder} has no locks. Make sure that no other process trains this run."
-        )
+        print_warning(f"The file system of {run.folder} has no locks. Make sure that no other process trains this run.")

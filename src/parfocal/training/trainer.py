@@ -28,7 +28,7 @@ from parfocal.io import write_json
 from parfocal.models.classifier import build_classifier
 from parfocal.models.ordinal import RegressionHead
 from parfocal.models.pretrained import load_initial_weights
-from parfocal.progress import print_line
+from parfocal.progress import print_line, print_warning
 from parfocal.run import Run
 from parfocal.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from parfocal.training.loggers import open_loggers
@@ -373,4 +373,4 @@ def report_epoch(state: TrainState) -> None:
     )
     for alarm in alarms(history, state.table.count_classes("valid"), state.run.recipe):
         if alarm.until == len(history):
-            print_line(f"Warning: {alarm.text}")
+            print_warning(f"{state.run.name}: {alarm.text}")
