@@ -84,15 +84,11 @@ class Recipe(Config):
                 "classes apart. Set init=imagenet or other weights"
             )
         if self.views.crop_size > self.images.size:
-<<<<<<< HEAD
-            raise ValueError(f"crop_size={self.views.crop_size} is larger than size={self.images.size}")
-        if self.views.start_size > self.views.crop_size:
-            raise ValueError(f"start_size={self.views.start_size} is larger than crop_size={self.views.crop_size}")
-=======
             raise ValueError(
                 f"crop_size={self.views.crop_size} is larger than size={self.images.size}. Set a larger size as well"
             )
->>>>>>> verify
+        if self.views.start_size > self.views.crop_size:
+            raise ValueError(f"start_size={self.views.start_size} is larger than crop_size={self.views.crop_size}")
         return self
 
     @property

@@ -7,17 +7,13 @@ from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import CLASS_TABLE_METRICS, WIDE_TABLE_METRICS, add_baseline, has_intervals, summarize
 from parfocal.groups import SINGULAR
 from parfocal.markdown import Markdown
-<<<<<<< HEAD
-from parfocal.report.formatting import format_metric, format_share, read_labeled_metrics, select_positive_class
-=======
 from parfocal.report.formatting import (
     describe_few_groups,
     format_metric,
     format_share,
     read_labeled_metrics,
-    select_point_classes,
+    select_positive_class,
 )
->>>>>>> verify
 from parfocal.report.html import render
 from parfocal.run import Run
 

@@ -244,11 +244,7 @@ def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> lis
         add_row("referable grades", f"referable: {referable['classes'][1]}", referable, is_binary=True)
     if point := metrics.get("operating_point"):
         question = f"operating point {point['goal']}, chosen on validation"
-<<<<<<< HEAD
-        add_row(question, point, is_binary=True)
-=======
-        add_row("the operating point", question, point, is_binary=len(point["classes"]) == 2)
->>>>>>> verify
+        add_row("the operating point", question, point, is_binary=True)
     return rows
 
 

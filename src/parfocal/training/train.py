@@ -85,19 +85,13 @@ def train(
     `data` is a folder, sheet or `.npz` file in a known layout. Each run has a folder below `out`.
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
-<<<<<<< HEAD
     are; without a recipe they keep theirs, and only its `machine` section may change. `init=auto` is resolved once for
     all runs, and a run keeps what it was resolved to. `after_epoch` is called with the run after each epoch, and
-    `show_line` with the initial weights, what was read, what its groups are, and warnings; both in the first process
-    only.
+    `show_line` with the initial weights, what was read and what its groups are; both in the first process only.
+    Warnings are printed on standard error.
 
     The clock of `minutes` starts with this call, or at `started_at` on the clock of `time.perf_counter`; it covers
     everything up to the report.
-=======
-    are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
-    run after each epoch, and `show_line` with what was read and what its groups are; both in the first process only.
-    Warnings are printed on standard error.
->>>>>>> verify
 
     `custom_transform` may be a function; the run records its name. Code that a recipe or a resumed run names by itself
     runs only if `allow_code` lists its module.
