@@ -122,7 +122,8 @@ def test_the_penalty_has_the_lowest_log_loss_in_cross_validation(noise: float) -
     losses: dict[float, float] = {}
     for candidate in 10.0 ** np.arange(-4, 1.5, 0.5):
         model = LogisticRegression(C=candidate, max_iter=1000)
-        probabilities = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
+        predicted = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
+        probabilities = np.asarray(predicted)
         losses[candidate] = log_loss(labels, probabilities)
         if candidate == pytest.approx(c):
             assert accuracy == pytest.approx(np.mean(probabilities.argmax(axis=1) == labels), abs=0.01)
