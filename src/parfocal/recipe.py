@@ -70,7 +70,7 @@ class Recipe(Config):
     machine: MachineConfig = MachineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     # The values by start of a recipe file, until it is known which of them apply.
-    _by_start: dict[str, dict[str, Any]] = PrivateAttr(default={})
+    _by_start: Mapping[str, Mapping[str, Any]] = PrivateAttr(default={})
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:

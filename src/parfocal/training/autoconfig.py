@@ -198,7 +198,7 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
     side = max(8, min(content_side, max_side))
     if content_side <= _SMALL_SIDE and chosen["init"] != "scratch" and not _has_small_stem(chosen):
         side = _ENLARGED_SIDE[fingerprint.device]
-        reason = f"pretrained weights expect larger things to see than in {content_side} pixels"
+        reason = f"enlarged from {content_side} pixels, because pretrained weights expect larger structures"
     elif content_side <= max_side:
         reason = "the images have no more pixels"
     if chosen.get("minutes") and "crop_size" not in chosen:
