@@ -4,13 +4,14 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench
+.PHONY: help install demo test lint bench results
 
 help:
 	@echo "make demo     draw blood smears, train ResNet-18, 50 and 152 on them, compare the three (about 6 minutes)"
 	@echo "make test     run the tests"
 	@echo "make lint     check format, style and types"
 	@echo "make bench    measure speed, side by side with a plain loop and other trainers"
+	@echo "make results DATA=folder WEIGHTS=file   train the networks of docs/results and write its pages (it resumes)"
 	@echo "make install  make .venv with everything above in it"
 
 install: $(READY)
@@ -43,3 +44,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.serving
+
+# ONLY names pages, MINUTES limits the time: no run begins after it.
+results: $(READY)
+	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "Name the data sets and the weights: make results DATA=folder WEIGHTS=resnet18.safetensors"; exit 2; }
+	$(BIN)/python -m benchmarks.results_pages --data "$(DATA)" --weights "$(WEIGHTS)" $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--budget-minutes $(MINUTES))

@@ -5,16 +5,21 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_all_start_methods, get_context, set_start_method
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+
+Outcome = TypeVar("Outcome")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -23,6 +28,7 @@ def describe_machine() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _describe_processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -72,15 +78,42 @@ def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
     return statistics.median(numerators) / statistics.median(denominators)
 
 
+def run_in_subprocess(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
+    """Run a function in a new process, so that settings and memory of other measurements do not affect it."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _start_workers_by_default) as process:
+        return process.submit(function, *arguments).result()
+
+
+def describe_commit() -> str:
+    """Return the commit that is checked out; `+` means that the program or its benchmarks differ from it."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
+    code = ("src", "benchmarks", ":!benchmarks/results")
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code], capture_output=True, check=False)
+    return (head.stdout.strip() + ("+" if changed.returncode else "")) or "unknown"
+
+
+def describe_command() -> str:
+    """Return the command line of this program; of files in other folders only the names, which differ by machine."""
+    arguments = [Path(each).name if Path(each).is_absolute() or each.startswith("..") else each for each in sys.argv]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments[1:]])
+
+
 def save_results(name: str, results: dict[str, Any]) -> None:
     """Print results, and write them with the machine and the command that produced them."""
     for key, value in results.items():
         print(f"{key}: {value}")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    command = shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    path.write_text(json.dumps({"command": command, "machine": describe_machine(), **results}, indent=2) + "\n")
+    path.write_text(
+        json.dumps({"command": describe_command(), "machine": describe_machine(), **results}, indent=2) + "\n"
+    )
     print(f"Results: {path}")
+
+
+def _start_workers_by_default() -> None:
+    """Let loaders start their workers as they do by default; a spawned process would spawn them too."""
+    set_start_method(get_all_start_methods()[0], force=True)
 
 
 def _describe_processor() -> str:

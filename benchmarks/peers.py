@@ -12,12 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from importlib.metadata import version
-from multiprocessing import get_all_start_methods, get_context, set_start_method
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import pandas as pd
@@ -25,7 +23,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks.machine import cpu_seconds, median_ratio, save_results
+from benchmarks.machine import cpu_seconds, median_ratio, run_in_subprocess, save_results
 from benchmarks.training_loop import BATCH_SIZE, PlainDataset
 from parfocal.data.layouts import read
 from parfocal.data.store import prepare
@@ -38,8 +36,6 @@ from parfocal.synthetic.dataset import synthesize_smear
 from parfocal.training.step import EpochState, build_learner, run_epoch
 
 LEARNING_RATE, MOMENTUM, WORKERS = 0.001, 0.9, 2
-
-Outcome = TypeVar("Outcome")
 
 
 def train_parfocal(folder: Path, weights: Path, model: str, epochs: int) -> None:
@@ -212,7 +208,7 @@ def _build_plain_loader(folder: Path) -> DataLoader[Any]:
     return DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=WORKERS, persistent_workers=True)
 
 
-def _import_peer(package: str) -> str:
+def import_peer(package: str) -> str:
     """Import a package and return its version."""
     if not package:
         return ""
@@ -239,19 +235,11 @@ def _stub_torchvision() -> None:
         torchvision_library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
 
-def _run_in_subprocess(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
-    """Run a function in a new process, so that settings and memory of other trainers do not affect it."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
-
-
 def _measure_loop(name: str, folder: Path, model: str, epochs: int, threads: int) -> tuple[str, float, float]:
     """Train once; return the version of the trainer, the wall time, and the CPU time with that of the workers."""
     train, package = LOOPS[name]
-    package_version = _import_peer(package)
+    package_version = import_peer(package)
     torch.set_num_threads(threads)
-    # A spawned process would spawn the workers of its loaders too. They shall start as they do by default.
-    set_start_method(get_all_start_methods()[0], force=True)
     started, started_cpu = time.perf_counter(), cpu_seconds()
     train(folder, folder / f"{name}.weights", model, epochs)
     return package_version, time.perf_counter() - started, cpu_seconds() - started_cpu
@@ -287,7 +275,7 @@ def compare(
         folder = synthesize_smear(Path(temporary) / "smears", n_images)
         n_training_images = _drop_partial_batch(folder)
         _link_by_class(folder)
-        prepare_times = _run_in_subprocess(_measure_prepare, folder)
+        prepare_times = run_in_subprocess(_measure_prepare, folder)
         versions: dict[str, str] = {}
         left_out: dict[str, str] = {}
         seconds: dict[str, list[tuple[float, float]]] = {}
@@ -295,7 +283,7 @@ def compare(
             if name in left_out:
                 continue
             try:
-                versions[name], wall_time, cpu_time = _run_in_subprocess(
+                versions[name], wall_time, cpu_time = run_in_subprocess(
                     _measure_loop, name, folder, model, n_epochs, n_threads
                 )
             except (ImportError, RuntimeError) as error:

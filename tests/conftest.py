@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where a test uses more threads, they wait without spinning, which would take the cores from the other tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# No test asks the internet for weights.
+os.environ["PARFOCAL_OFFLINE"] = "1"
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +29,13 @@ def _stores_apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     """Keep every test's Stores in a folder of its own, and its words as wide as they are."""
     monkeypatch.setenv("PARFOCAL_STORES", str(tmp_path_factory.mktemp("stores")))
     monkeypatch.setenv("COLUMNS", "250")
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow downloads, for tests with a web server of their own."""
+    monkeypatch.delenv("PARFOCAL_OFFLINE")
+    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """Downloads are complete with the right hash or absent, and lost connections are resumed."""
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from parfocal.download import download
+from parfocal import download as module
+from parfocal.download import DownloadError, download
 from parfocal.errors import ParfocalError
 from tests.web import WebServer, run_web_server
 
@@ -15,8 +18,7 @@ HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    monkeypatch.setenv("no_proxy", "*")
+def site(online: None) -> Iterator[WebServer]:
     with run_web_server() as server:
         server.files["/weights.pth"] = CONTENT
         yield server
@@ -106,7 +108,58 @@ def test_a_failed_download_says_where_to_place_the_file(site: WebServer, tmp_pat
     assert download(url, path, HASH) == path
 
 
+@pytest.mark.usefixtures("online")
 def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ParfocalError, match="Cannot write"):
         download("http://127.0.0.1:9/w.pth", tmp_path / "file" / "w.pth")
+
+
+@pytest.mark.usefixtures("online")
+def test_a_server_that_accepts_and_stays_silent_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert module._TIMEOUT_SECONDS <= 5
+    monkeypatch.setattr(module, "_TIMEOUT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/w.pth"
+        with pytest.raises(DownloadError, match=r"(timed out|no answer within 0\.1 seconds)\. Without") as error:
+            download(url, tmp_path / "w.pth", HASH)
+    assert error.value.is_unreachable
+
+
+@pytest.mark.usefixtures("online")
+def test_a_name_server_that_stays_silent_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = Event()
+    monkeypatch.setattr(module, "_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kwargs: released.wait())
+    with pytest.raises(DownloadError, match=r"no answer within 0\.1 seconds"):
+        download("http://weights.invalid/w.pth", tmp_path / "w.pth", HASH)
+    released.set()
+
+
+def test_bytes_before_a_stall_are_kept(site: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TIMEOUT_SECONDS", 0.2)
+    site.stall_after = [1_234, 10]
+    download(f"{site.url}/weights.pth", tmp_path / "w.pth", HASH)
+    assert (tmp_path / "w.pth").read_bytes() == CONTENT
+    assert [byte_range for _, byte_range in site.requests] == ["", "bytes=1234-", "bytes=1244-"]
+
+
+def test_offline_nobody_is_asked(site: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARFOCAL_OFFLINE", "1")
+    path = tmp_path / "cache" / "w.pth"
+    with pytest.raises(ParfocalError, match=r"PARFOCAL_OFFLINE is set\. Without internet access, .* place it at"):
+        download(f"{site.url}/weights.pth", path, HASH)
+    assert not site.requests
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    assert download(f"{site.url}/weights.pth", path, HASH) == path
+    monkeypatch.setenv("PARFOCAL_OFFLINE", "0")
+    download(f"{site.url}/weights.pth", tmp_path / "w.pth", HASH)
+
+
+@pytest.mark.usefixtures("online")
+def test_an_address_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match=r"Cannot download w\.pth from mirror/w\.pth: unknown url type"):
+        download("mirror/w.pth", tmp_path / "w.pth", HASH)

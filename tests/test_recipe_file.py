@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from parfocal.errors import UsageError
-from parfocal.recipe import expand_recipes, list_keys, load_recipe, parse_changes
+from parfocal.recipe import Recipe, expand_recipes, list_keys, load_recipe, parse_changes
 from parfocal.recipe_file import find_packaged_recipes, read_recipe_file
 
 DOCUMENTED = [name for name in find_packaged_recipes() if read_recipe_file(name).document]
@@ -52,6 +52,53 @@ def test_values_for_a_network_apply_if_it_is_chosen(file: Path, model: str, batc
 def test_the_file_may_choose_the_network(tmp_path: Path) -> None:
     (tmp_path / "deep.yaml").write_text("network: {model: resnet50}\nnetworks: {resnet50: {batch_size: 7}}")
     assert load_recipe(tmp_path / "deep.yaml").training.batch_size == 7
+
+
+BY_START = """
+network: {init: auto}
+training: {optimizer: adamw, learning_rate: 0.5}
+networks: {resnet50: {epochs: 7}}
+by_start:
+  scratch: {lr: 0.01, epochs: 60, training.weight_decay: 0.05}
+  pretrained: {learning_rate: 0.003, epochs: 25}
+experiments: {pretraining: {init: [scratch, imagenet]}}
+"""
+
+
+@pytest.fixture
+def by_start_file(tmp_path: Path) -> Path:
+    (tmp_path / "mine.yaml").write_text(BY_START)
+    return tmp_path / "mine.yaml"
+
+
+def _get_values(recipe: Recipe) -> tuple[float, int, float]:
+    training = recipe.training
+    return training.learning_rate, training.epochs, training.weight_decay
+
+
+def test_values_by_start_apply_to_the_initial_weights_of_each_variant(by_start_file: Path, tmp_path: Path) -> None:
+    recipes = expand_recipes(by_start_file, experiment="pretraining")
+    assert _get_values(recipes["resnet18-initscratch"]) == (0.01, 60, 0.05)
+    assert _get_values(recipes["resnet18-initimagenet"]) == (0.003, 25, 0)
+    assert _get_values(load_recipe(by_start_file, init="weights.pth")) == (0.003, 25, 0)
+    recipes["resnet18-initscratch"].save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipes["resnet18-initscratch"]
+
+
+def test_values_by_start_wait_until_the_start_is_known(by_start_file: Path) -> None:
+    recipe = load_recipe(by_start_file)
+    assert (recipe.network.init, _get_values(recipe)) == ("auto", (0.5, 20, 0))
+    for init in ("scratch", "imagenet"):
+        assert load_recipe(load_recipe(recipe, seed=1), init=init) == load_recipe(by_start_file, init=init, seed=1)
+
+
+def test_changes_and_values_for_a_network_override_values_by_start(by_start_file: Path) -> None:
+    assert _get_values(load_recipe(by_start_file, init="scratch", lr=0.2)) == (0.2, 60, 0.05)
+    assert _get_values(load_recipe(load_recipe(by_start_file, lr=0.2), init="scratch")) == (0.2, 60, 0.05)
+    assert _get_values(load_recipe(load_recipe(by_start_file), init="scratch", epochs=3)) == (0.01, 3, 0.05)
+    assert load_recipe(by_start_file, init="imagenet", model="resnet50").training.epochs == 7
+    deep = load_recipe(by_start_file, model="resnet50")
+    assert load_recipe(deep, init="scratch").training.epochs == 7
 
 
 def test_an_experiment_gives_one_recipe_per_combination(file: Path) -> None:
@@ -108,6 +155,11 @@ def test_an_experiment_is_not_a_key() -> None:
         ("reported: [{split: tset, percent: 3}]", "reported.0.split: Input should be 'train', 'valid' or 'test'"),
         ("networks: [resnet18]", "networks: Input should be a valid dictionary"),
         ("networks: {resnet18: {bacth_size: 3}}", "Did you mean 'batch_size'"),
+        ("by_start: {imagenet: {epochs: 3}}", "by_start.imagenet.[key]: Input should be 'scratch' or 'pretrained'"),
+        ("by_start: {pretrained: {epohcs: 3}}", "Did you mean 'epochs'"),
+        ("by_start: {pretrained: {epochs: many}}", "training.epochs=many: Input should be a valid integer"),
+        ("by_start: {scratch: {lr: 1, learning_rate: 2}}", "lr and learning_rate are the same key"),
+        ("by_start: {scratch: {init: imagenet}}", "scratch sets init, which decides the start"),
     ],
 )
 def test_an_invalid_file_is_rejected_with_the_reason(tmp_path: Path, text: str, message: str) -> None:

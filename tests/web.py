@@ -1,19 +1,20 @@
-"""A local web server with byte ranges, which can drop connections."""
+"""A local web server with byte ranges, which can drop connections, or stall."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 
 @dataclass
 class WebServer:
-    """Files by path, the number of bytes after which to drop each coming response, and the received requests."""
+    """Files by path, the number of bytes after which to drop or stall each coming response, and received requests."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     truncate_after: list[int] = field(default_factory=list)
+    stall_after: list[int] = field(default_factory=list)
     supports_ranges: bool = True
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
@@ -23,6 +24,7 @@ class WebServer:
 def run_web_server() -> Iterator[WebServer]:
     """Run a web server during the block."""
     site = WebServer()
+    stopped = Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -39,7 +41,12 @@ def run_web_server() -> Iterator[WebServer]:
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            self.wfile.write(content[start:][: site.truncate_after.pop(0) if site.truncate_after else None])
+            stalls = bool(site.stall_after)
+            limits = site.stall_after if stalls else site.truncate_after
+            self.wfile.write(content[start:][: limits.pop(0) if limits else None])
+            if stalls:
+                self.wfile.flush()
+                stopped.wait()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
@@ -51,6 +58,7 @@ def run_web_server() -> Iterator[WebServer]:
     try:
         yield site
     finally:
+        stopped.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -4,8 +4,10 @@ import hashlib
 import math
 import os
 import ssl
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -16,8 +18,23 @@ from parfocal.io import explain_write_errors
 from parfocal.progress import show_progress
 
 _CHUNK_BYTES = 1_000_000
-_TIMEOUT_SECONDS = 30.0
-_CONNECTION_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+# The longest wait for an answer, and for more bytes of it.
+_TIMEOUT_SECONDS = 5.0
+# A `ValueError` is an address that is none, such as that of a mirror without https://.
+_CONNECTION_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, ValueError)
+
+
+class DownloadError(ParfocalError):
+    """A file cannot be downloaded. The message says where to place it; without an answer, `is_unreachable` is true."""
+
+    def __init__(self, url: str, path: Path, reason: str, *, n_kept: int = 0, is_unreachable: bool = True) -> None:
+        kept = f" {n_kept:,} bytes are kept; run the same command to resume." if n_kept else ""
+        super().__init__(
+            f"Cannot download {path.name} from {url}: {reason.rstrip('.')}.{kept} "
+            f"Without internet access, download it on another machine and place it at {path}."
+        )
+        self.reason = reason
+        self.is_unreachable = is_unreachable
 
 
 def download(url: str, path: Path, expected_hash: str = "") -> Path:
@@ -25,9 +42,11 @@ def download(url: str, path: Path, expected_hash: str = "") -> Path:
 
     `expected_hash` is `sha256:` or `md5:` with the digits of the hash, or its first digits; a file with another hash is
     rejected. After a lost connection the received bytes stay in a `.part` file, and with a hash the next call resumes
-    from there.
+    from there. Where nothing answers, it fails within five seconds, and with `PARFOCAL_OFFLINE=1` at once.
     """
     if not path.exists():
+        if is_offline():
+            raise DownloadError(url, path, "PARFOCAL_OFFLINE is set")
         with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(f".{path.name}.lock")):
@@ -41,6 +60,11 @@ def download(url: str, path: Path, expected_hash: str = "") -> Path:
             "Delete it and try again."
         )
     return path
+
+
+def is_offline() -> bool:
+    """Return whether the user has forbidden every download by `PARFOCAL_OFFLINE=1`."""
+    return os.environ.get("PARFOCAL_OFFLINE", "") not in ("", "0")
 
 
 def compute_file_hash(path: Path, algorithm: str = "sha256") -> str:
@@ -90,13 +114,10 @@ def _receive_all(url: str, partial_path: Path, path: Path, expected_hash: str) -
             received = _get_size(partial_path)
             if received > size_before and expected_hash:
                 continue
-            reason = f"{error.code} {error.reason}" if isinstance(error, HTTPError) else getattr(error, "reason", error)
-            is_kept = expected_hash and received
-            kept = f" {received:,} bytes are kept; run the same command to resume." if is_kept else ""
-            raise ParfocalError(
-                f"Cannot download {path.name} from {url}: {str(reason).rstrip('.')}.{kept} "
-                f"Without internet access, download it on another machine and place it at {path}."
-            ) from None
+            is_answer = isinstance(error, HTTPError)
+            reason = f"{error.code} {error.reason}" if is_answer else str(getattr(error, "reason", error))
+            n_kept = received if expected_hash else 0
+            raise DownloadError(url, path, reason, n_kept=n_kept, is_unreachable=not is_answer) from None
         else:
             return
 
@@ -106,19 +127,45 @@ def _receive(url: str, partial_path: Path, name: str) -> None:
     headers = {"User-Agent": "parfocal"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-    with urlopen(Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as response:
+    with _open(Request(url, headers=headers)) as response:
         start = offset if response.status == 206 else 0
         end = start + int(response.headers.get("Content-Length") or 0)
         with (
             partial_path.open("ab" if start else "wb") as file,
             show_progress(f"Downloading {name} (MB)", math.ceil(end / _CHUNK_BYTES)) as advance,
         ):
-            advance(start // _CHUNK_BYTES)
-            while chunk := response.read(_CHUNK_BYTES):
+            received = start
+            advance(received // _CHUNK_BYTES)
+            # `read1` returns what has arrived, so that a connection that is lost costs none of it.
+            while chunk := response.read1(_CHUNK_BYTES):
                 file.write(chunk)
-                advance(1)
+                advance((received + len(chunk)) // _CHUNK_BYTES - received // _CHUNK_BYTES)
+                received += len(chunk)
     if _get_size(partial_path) < end:
         raise ConnectionError(f"the connection was lost after {_get_size(partial_path):,} of {end:,} bytes")
+
+
+def _open(request: Request) -> HTTPResponse:
+    """Open an address within the time limit, in which its host is looked up and all addresses of the host are tried.
+
+    The time limit of `urlopen` counts for each address alone and not for the look-up, hence the thread.
+    """
+    answers: Queue[HTTPResponse | Exception] = Queue()
+
+    def open_url() -> None:
+        try:
+            answers.put(urlopen(request, timeout=_TIMEOUT_SECONDS))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=open_url, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_TIMEOUT_SECONDS)
+    except Empty:
+        raise TimeoutError(f"no answer within {_TIMEOUT_SECONDS:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _get_size(path: Path) -> int:

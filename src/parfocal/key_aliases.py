@@ -66,6 +66,7 @@ EXPLANATIONS = {
     "checkpoint": "Set init=FILE or init=RUN to fine-tune its weights, or continue a run with resume.",
     "resume": "It is not a recipe key: pass resume=True to parfocal.train, or --resume to the command.",
     "freeze_backbone": "Set freeze=head to train only the head; it needs init=imagenet or other weights.",
+    "linear_probe": "Set head=probe to fit only the head, with init=imagenet or other pretrained weights.",
     "augment": _AUGMENTATIONS,
     "augmentation": _AUGMENTATIONS,
     "color_jitter": "Set brightness, contrast, saturation and hue.",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from parfocal.errors import UsageError, did_you_mean, find_similar
@@ -25,9 +25,11 @@ from parfocal.manifest import write_listed_file
 from parfocal.progress import print_note
 from parfocal.recipe_file import AUTO, RecipeFile, read_recipe_file, read_yaml
 from parfocal.recipe_schema import (
+    AUTO_INIT,
     ColumnsConfig,
     Config,
     DataConfig,
+    DecisionRuleName,
     EvaluationConfig,
     ImagesConfig,
     MachineConfig,
@@ -41,6 +43,9 @@ _RECIPE_KEY = "recipe"
 """The key whose list of recipes an experiment compares."""
 
 _MAX_RELATED_KEYS = 4
+
+_START_KEYS = ("init", "model")
+"""The keys that decide whether a network starts from scratch."""
 
 _LITERAL_KEYS = ("group_from",)
 """Keys whose value on the command line is taken as it is, because braces and commas are part of a pattern."""
@@ -64,6 +69,8 @@ class Recipe(Config):
     training: TrainingConfig = TrainingConfig()
     machine: MachineConfig = MachineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    # The values by start of a recipe file, until it is known which of them apply.
+    _by_start: Mapping[str, Mapping[str, Any]] = PrivateAttr(default={})
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -71,11 +78,27 @@ class Recipe(Config):
             raise ValueError(
                 f"freeze={self.training.freeze} would freeze random weights. Set init=imagenet or other weights"
             )
+        if self.training.head != "random" and self.network.init == "scratch":
+            raise ValueError(
+                f"head={self.training.head} needs pretrained weights: the features of a random network hardly tell "
+                "classes apart. Set init=imagenet or other weights"
+            )
         if self.views.crop_size > self.images.size:
             raise ValueError(
                 f"crop_size={self.views.crop_size} is larger than size={self.images.size}. Set a larger size as well"
             )
+        if self.views.start_size > self.views.crop_size:
+            raise ValueError(f"start_size={self.views.start_size} is larger than crop_size={self.views.crop_size}")
         return self
+
+    @property
+    def decision_rule(self) -> DecisionRuleName:
+        """The rule that the predicted class follows: `decide`, or what `auto` stands for."""
+        if self.evaluation.decide != "auto":
+            return self.evaluation.decide
+        # A regression head has thresholds of its own, tuned for kappa: its likeliest class is what they say.
+        selects_kappa = self.training.select == "quadratic_kappa" and self.training.loss != "regression"
+        return "mean" if self.evaluation.ordered and selects_kappa else "likeliest"
 
     def compute_hash(self) -> str:
         """Return a short hash of all settings."""
@@ -96,19 +119,28 @@ def hash_content(content: object) -> str:
 def load_recipe(source: str | Path | RecipeFile | Recipe | None = None, **changes: Any) -> Recipe:
     """Return the recipe `source` (a packaged name, a YAML file, its content or a recipe) with changed keys: `epochs=3`.
 
-    The values that a file gives for single networks apply to the chosen network.
+    The values that a file gives for single networks, and those by start, apply to the chosen network and its initial
+    weights; with `init=auto` the latter wait until `load_recipe(recipe, init=…)` resolves it.
     """
     content: dict[str, Any] = {}
+    by_start: Mapping[str, Mapping[str, Any]] = {}
     changes = canonicalize_changes(changes)
     if isinstance(source, Recipe):
         content = source.model_dump(mode="json")
+        by_start = source._by_start
     elif source is not None:
         file = source if isinstance(source, RecipeFile) else read_recipe_file(source)
         content = copy.deepcopy(file.choices)
-        network = content.get("network")
-        default_model = network.get("model") if isinstance(network, dict) else None
-        model = changes.get("model", default_model or NetworkConfig().model)
+        by_start = {start: _validate_values_by_start(start, values) for start, values in file.by_start.items()}
+        model = _get_network_choice(content, changes, "model")
         changes = {**canonicalize_changes(file.networks.get(str(model), {})), **changes}
+    by_start = {
+        start: {key: value for key, value in values.items() if key not in changes} for start, values in by_start.items()
+    }
+    init = _get_network_choice(content, changes, "init")
+    if init != AUTO_INIT:
+        changes = {**by_start.get("scratch" if init == "scratch" else "pretrained", {}), **changes}
+        by_start = {}
     for key, value in changes.items():
         *sections, name = _resolve_key(key)
         target = content
@@ -116,9 +148,27 @@ def load_recipe(source: str | Path | RecipeFile | Recipe | None = None, **change
             target = target.setdefault(section, {})
         target[name] = value
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise UsageError(_format_validation_error(error)) from None
+    recipe._by_start = by_start
+    return recipe
+
+
+def _get_network_choice(content: Mapping[str, Any], changes: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a key of the section `network`, changed, in the file, or by default."""
+    section = content.get("network")
+    in_file = section.get(key) if isinstance(section, dict) else None
+    return changes.get(key, in_file or getattr(NetworkConfig(), key))
+
+
+def _validate_values_by_start(start: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a start under the short names of their keys; reject an invalid one, whatever applies."""
+    valid_values = validate_changes(values)
+    for key in _START_KEYS:
+        if key in valid_values:
+            raise UsageError(f"by_start: {start} sets {key}, which decides the start. Set it in the section network.")
+    return valid_values
 
 
 def expand_recipes(

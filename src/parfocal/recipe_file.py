@@ -33,13 +33,15 @@ class ReportedAccuracy(Config):
 class RecipeFile(Config):
     """The content of a recipe file: `choices` are the settings of the recipe, and the other fields do not change it.
 
-    `networks` holds changes for single networks, `experiments` lists of values by name, and `document` names the source
-    document (empty for the recipes of Parfocal). `run_before` lists commands to run first, `assumptions` gives the
-    reason for each key that the document does not state, and `notes` says what the document did differently.
+    `networks` holds changes for single networks, `by_start` changes for training from scratch and from pretrained
+    weights, `experiments` lists of values by name, and `document` names the source document (empty for the recipes of
+    Parfocal). `run_before` lists commands to run first, `assumptions` gives the reason for each key that the document
+    does not state, and `notes` says what the document did differently.
     """
 
     choices: dict[str, Any]
     networks: dict[str, dict[str, Any]] = Field(default={})
+    by_start: dict[Literal["scratch", "pretrained"], dict[str, Any]] = Field(default={})
     experiments: dict[str, dict[str, Any]] = Field(default={})
     document: str = ""
     run_before: tuple[str, ...] = ()

@@ -120,6 +120,13 @@ class ViewsConfig(Config):
     """Cropping, augmentation in training and test-time augmentation."""
 
     crop_size: int = Field(default=224, ge=8, le=4096, description="side of the square that the network takes")
+    start_size: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="progressive resizing: side of the crops of the first epoch, the same view in fewer pixels; "
+        "it grows to crop_size over three quarters of the training; 0: crop_size throughout",
+    )
     tta: TtaMode = Field(
         default="none",
         description="test-time augmentation: none (the center crop), center and corners, these and their flips, "
@@ -166,6 +173,10 @@ class ViewsConfig(Config):
     )
 
 
+AUTO_INIT = "auto"
+"""The value of `init` that is replaced, before training, by the best initial weights at hand."""
+
+
 class NetworkConfig(Config):
     """The network, its input normalization and its initial weights."""
 
@@ -191,7 +202,8 @@ class NetworkConfig(Config):
     dropout: float = Field(default=0, ge=0, lt=1, description="dropout probability before the head")
     init: str = Field(
         default="scratch",
-        description="initial weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run",
+        description="initial weights: scratch, imagenet, imagenet-v2, hf:OWNER/REPOSITORY, a file, or an earlier run; "
+        "auto: imagenet where its weights can be had, else scratch",
     )
 
     @model_validator(mode="after")
@@ -249,8 +261,13 @@ class TrainingConfig(Config):
     )
     clip_grad: float = Field(default=0, ge=0, description="largest norm of the gradients; 0: no gradient clipping")
     accumulate: int = Field(default=1, ge=1, description="batches per step (gradient accumulation)")
-    loss: Literal["cross_entropy", "focal", "regression", "cumulative_link"] = Field(
-        default="cross_entropy", description="loss function; the last two are for ordered classes, such as grades"
+    loss: Literal["cross_entropy", "focal", "joint", "regression", "cumulative_link"] = Field(
+        default="cross_entropy",
+        description="loss function; the last three are for ordered classes, such as grades: joint is cross-entropy "
+        "plus the squared error of the expected grade",
+    )
+    grade_weight: float = Field(
+        default=0.5, ge=0, description="with loss=joint: weight of the squared error of the expected grade"
     )
     label_smoothing: float = Field(default=0, ge=0, lt=1, description="label smoothing")
     focal_gamma: float = Field(
@@ -298,6 +315,12 @@ class TrainingConfig(Config):
     select: Literal["accuracy", "balanced_accuracy", "kappa", "quadratic_kappa", "auc", "loss"] = Field(
         default="accuracy", description="validation metric that selects the best epoch"
     )
+    head: Literal["random", "probe", "warm_start"] = Field(
+        default="random",
+        description="initial head. random: random weights, unless init has a head for these classes; probe: logistic "
+        "regression on the features of the pretrained network, and no further training (linear probing); warm_start: "
+        "the same, then training as usual (LP-FT)",
+    )
     freeze: Literal["none", "head", "stage4", "stage3", "stage2", "stage1"] = Field(
         default="none", description="fine-tuning: train only the head, or the head and the stages down to this one"
     )
@@ -328,6 +351,11 @@ class TrainingConfig(Config):
             raise ValueError("sampling=factors needs one number for each class, such as factors=1,7,7,7,7")
         if self.factors and not any(self.factors):
             raise ValueError(f"factors={','.join(f'{factor:g}' for factor in self.factors)} would show no image")
+        if self.head != "random" and self.loss not in ("cross_entropy", "focal", "joint"):
+            raise ValueError(
+                f"head={self.head} fits a logit for each class, and loss={self.loss} needs another head. "
+                "Set loss=cross_entropy or head=random"
+            )
         if self.unfreeze_every and self.freeze == "none":
             raise ValueError(f"unfreeze_every={self.unfreeze_every} needs freeze, such as freeze=head")
         if self.loss == "regression" and (self.label_smoothing or self.logit_adjustment):
@@ -335,6 +363,11 @@ class TrainingConfig(Config):
                 "label_smoothing and logit_adjustment need a classification loss. Set loss=cross_entropy or loss=focal"
             )
         return self
+
+    @property
+    def n_epochs(self) -> int:
+        """The number of epochs: with head=probe, the fit counts as one and is all training."""
+        return 1 if self.head == "probe" else self.epochs
 
 
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]
@@ -360,16 +393,36 @@ class MachineConfig(Config):
     loggers: tuple[LoggerName, ...] = Field(default=(), description="experiment trackers that get each epoch's metrics")
 
 
+DecisionRuleName = Literal["likeliest", "mean", "thresholds", "cost"]
+
+
 class EvaluationConfig(Config):
-    """What the classes mean: ordered grades, and from which grade on a patient is referred."""
+    """What the classes mean, and how the predicted class follows from their probabilities."""
 
     ordered: bool = Field(default=False, description="the classes are ordered grades, from mild to severe")
     referable: int = Field(
         default=0, ge=0, description="with ordered=true: lowest grade, from 0, that is referred to a doctor; 0: none"
+    )
+    decide: Literal["auto", DecisionRuleName] = Field(
+        default="auto",
+        description="decision rule for the predicted class: most probable class, rounded mean grade, mean grade cut at "
+        "thresholds tuned for quadratic kappa on validation, or lowest expected cost; auto: likeliest, but mean with "
+        "ordered=true select=quadratic_kappa unless loss=regression",
+    )
+    costs: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
+        default=(),
+        description="with decide=cost: the cost of missing an image of each class; with ordered=true for each squared "
+        "grade of distance, and 1 if not given",
     )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.referable and not self.ordered:
             raise ValueError(f"referable={self.referable} needs ordered=true")
+        if self.decide in ("mean", "thresholds") and not self.ordered:
+            raise ValueError(f"decide={self.decide} needs ordered classes (grades). Set ordered=true")
+        if self.decide == "cost" and not self.costs and not self.ordered:
+            raise ValueError("decide=cost needs one cost for each class, such as costs=1,5")
+        if self.costs and not any(self.costs):
+            raise ValueError("costs are all 0, so that every class would cost the same. Set at least one above 0")
         return self

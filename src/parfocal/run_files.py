@@ -90,7 +90,7 @@ class _Metrics(_Shape):
     reliability: list[dict[str, Number]] = []
     # Of an operating point.
     goal: str = ""
-    thresholds: list[float] = []
+    threshold: float = 0
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:
@@ -120,12 +120,19 @@ class _Referral(_Shape):
     __pydantic_extra__: dict[str, Number | _Share]  # pyright: ignore
 
 
+class _Decisions(_Shape):
+    rule: str
+    thresholds: list[float] = []
+    by_rule: dict[Literal["likeliest", "mean", "thresholds", "cost"], dict[str, float]]
+
+
 class _SplitMetrics(_Metrics):
     # A decision may have a section of any content, but a metric is a number.
     __pydantic_extra__: dict[str, Number | dict[str, Any]]  # pyright: ignore
     patients: _Patients | None = None
     referable: _Metrics | None = None
     calibration: _Calibration | None = None
+    decisions: _Decisions | None = None
     operating_point: _Metrics | None = None
     referral: _Referral | None = None
     fellow_eyes: _Metrics | None = None

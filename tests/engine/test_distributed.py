@@ -79,6 +79,7 @@ def test_two_machines_unfreeze_one_stage_after_another(cells: Path, tmp_path: Pa
         "devices": 1,
         "freeze": "head",
         "unfreeze_every": 1,
+        "head": "warm_start",
         "init": first.folder,
         "ema": 0.9,
         "class_weights": "balanced",

@@ -89,33 +89,46 @@ def test_a_class_of_almost_all_images_may_be_predicted_that_often() -> None:
 
 def test_the_remedies_are_those_that_the_recipe_does_not_use_yet() -> None:
     texts = {
-        name: alarms(_make_history([1.0], [0.0]), GRADES, load_recipe(name, **changes))[0].text
+        " ".join([name, *changes.values()]): alarms(_make_history([1.0], [0.0]), GRADES, load_recipe(name, **changes))[
+            0
+        ].text
         for name, changes in (
             ("leukemia-adam", {}),
-            ("retinopathy", {"sampling": "decay", "init": "imagenet"}),
+            ("retinopathy", {"init": "imagenet"}),
+            ("retinopathy", {}),
             ("fundus", {}),
         )
     }
-    assert "a learning_rate below 0.001; warmup=2; sampling=decay" in texts["leukemia-adam"]
-    assert "; init=RUN with an earlier run on similar images; select=kappa" in texts["leukemia-adam"]
-    assert "Try more epochs." in texts["retinopathy"]
-    assert "loss=regression, which learns the grade as a number; init=imagenet, or init=RUN" in texts["fundus"]
+    assert texts["leukemia-adam"].endswith(
+        "Try a learning_rate below 0.001; warmup=2; select=kappa, so that such an epoch is never selected."
+    )
+    assert texts["retinopathy imagenet"].endswith("Try more epochs.")
+    assert "Try init=imagenet, or init=RUN with an earlier run on similar images; more epochs." in texts["retinopathy"]
+    assert "; decide=mean, which predicts the rounded mean grade instead of" in texts["fundus"]
+    assert "init=" not in texts["fundus"]
+
+
+def test_no_alarm_advises_what_was_measured_to_cost_accuracy() -> None:
+    for changes in ({}, {"ordered": True}, {"minutes": 5}):
+        text = alarms(_make_history([1.0], [0.0]), GRADES, load_recipe(None, **changes))[0].text
+        assert "sampling" not in text
+        assert "regression" not in text
 
 
 @pytest.mark.parametrize(
     ("changes", "expected", "unexpected"),
     [
-        ({"minutes": 30}, "sampling=square_root, for the rare classes", "sampling=decay"),
         ({"minutes": 30, "sampling": "balanced", "init": "imagenet", "select": "kappa"}, "warmup=2; more m", "epo"),
-        ({"epochs": 1}, "sampling=decay", "warmup"),
-        ({"model": "resnet20"}, "; init=RUN with", "imagenet"),
-        ({"model": "plain18"}, "; init=RUN with", "imagenet"),
-        ({"normalization": "none"}, "; init=RUN with", "imagenet"),
-        ({"stride_in": "1x1"}, "; init=RUN with", "imagenet"),
-        ({"model": "resnet50", "groups": 2}, "; init=RUN with", "imagenet"),
-        ({"model": "resnet50", "groups": 1}, "; init=imagenet, or init=RUN with", "regression"),
-        ({"ordered": True}, "loss=regression", "more epochs"),
-        ({"ordered": True, "label_smoothing": 0.1}, "; init=imagenet, or init=RUN with", "regression"),
+        ({"epochs": 1}, "select=kappa", "warmup"),
+        ({"model": "resnet20"}, "init=RUN with", "imagenet"),
+        ({"model": "plain18"}, "init=RUN with", "imagenet"),
+        ({"normalization": "none"}, "init=RUN with", "imagenet"),
+        ({"stride_in": "1x1"}, "init=RUN with", "imagenet"),
+        ({"model": "resnet50", "groups": 2}, "init=RUN with", "imagenet"),
+        ({"model": "resnet50", "groups": 1}, "init=imagenet, or init=RUN with", "more epochs"),
+        ({"ordered": True}, "decide=mean", "more epochs"),
+        ({"ordered": True, "select": "quadratic_kappa"}, "init=imagenet, or init=RUN with", "decide"),
+        ({"init": "imagenet", "head": "probe"}, "head=warm_start", "epochs"),
     ],
 )
 def test_no_remedy_is_suggested_that_the_recipe_would_reject(

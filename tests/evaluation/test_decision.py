@@ -13,19 +13,26 @@ import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation import decision as decision_module
 from parfocal.evaluation.decision import DECISIONS, Decision, DecisionOptions, fit_decision
+from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.patients import FellowEyes
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
-from parfocal.recipe_schema import EvaluationConfig
+from parfocal.evaluation.validation_decision import (
+    DecideFunction,
+    PredictedBatch,
+    ValidationDecision,
+    ValidationSplit,
+)
+from parfocal.recipe import load_recipe
 from parfocal.run import Run
 from tests.evaluation.make_predictions import make_predictions
 from tests.evaluation.trained_run import trained as trained
 
-PLAIN = EvaluationConfig()
+RECIPE = load_recipe()
+PLAIN = RECIPE.evaluation
 MONITOR = OodMonitor((1.0,) * 7, (2.0,) * 7, 4.0, 60)
 ALL_OPTIONS = DecisionOptions(operating_point="sensitivity=0.9", refer=0.8, tta="d4", fellow_eyes=True)
 
@@ -57,7 +64,9 @@ class TopProbability(ValidationDecision):
         doubtful = batch.probabilities.max(axis=1) < self.limit
         return replace(batch, flags={**batch.flags, self.flag: doubtful})
 
-    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+    def evaluate(
+        self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray, decide: DecideFunction
+    ) -> dict[str, Any]:
         return {"share": float((calibrated.probabilities.max(axis=1) < self.limit).mean())}
 
     def describe(self) -> str:
@@ -74,7 +83,7 @@ def _overconfident(seed: int = 0, count: int = 400) -> Predictions:
 
 
 def test_a_loaded_decision_equals_the_saved_one(tmp_path: Path) -> None:
-    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
+    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), RECIPE)
     assert [type(fitted) for fitted in decision.fitted] == list(DECISIONS)
     decision.save(tmp_path / "decision.json")
     assert Decision.load(tmp_path / "decision.json") == decision
@@ -99,10 +108,10 @@ NAN = float("nan")
         ("temperature.value", float("inf")),
         ("operating_point.criterion", "luck"),
         ("operating_point.target", 1.5),
-        ("operating_point.thresholds", [0.4, 0.6]),
-        ("operating_point.thresholds", [-0.1]),
-        ("operating_point.thresholds", [1.1]),
-        ("operating_point.thresholds", []),
+        ("decision_rule.rule", "luck"),
+        ("decision_rule.costs", "many"),
+        ("operating_point.threshold", -0.1),
+        ("operating_point.threshold", 1.1),
         ("operating_point.referable", -1),
         ("referral.coverage", 1),
         ("referral.min_probability", 1.1),
@@ -118,7 +127,7 @@ def test_a_value_out_of_bounds_is_an_error_that_names_file_key_and_value(
     tmp_path: Path, key: str, value: object
 ) -> None:
     path = tmp_path / "decision.json"
-    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
+    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), RECIPE)
     content: Any = decision.as_dict()
     section, _, name = key.rpartition(".")
     (content[section] if section else content)[name] = value
@@ -133,38 +142,42 @@ def test_a_value_out_of_bounds_is_an_error_that_names_file_key_and_value(
 )
 def test_thresholds_between_grades_are_finite_and_in_order(tmp_path: Path, thresholds: list[float], fault: str) -> None:
     path = tmp_path / "decision.json"
-    content = Decision((OperatingPoint("kappa", 0.0, (0.5, 0.5, 1.5)),)).as_dict()
+    content = Decision((DecisionRule("thresholds", True, (0.5, 0.5, 1.5)),)).as_dict()
     path.write_text(json.dumps(content))
     assert Decision.load(path).as_dict() == content
-    content["operating_point"]["thresholds"] = thresholds
+    content["decision_rule"]["thresholds"] = thresholds
     path.write_text(json.dumps(content))
     with pytest.raises(ParfocalError, match=fault):
         Decision.load(path)
 
 
 @pytest.mark.parametrize(
-    ("point", "fault"),
+    ("fitted", "fault"),
     [
-        (OperatingPoint("kappa", 0.0, (0.5, 1.5)), "thresholds has 2 values"),
-        (OperatingPoint("cost", 5.0, (0.5,), 4), "referable is 4"),
-        (OperatingPoint("cost", 5.0, (0.5,)), "referable is 0"),
+        (DecisionRule("thresholds", True, (0.5, 1.5)), "decision_rule.thresholds has 2 values"),
+        (DecisionRule("thresholds", True), "decision_rule.thresholds has 0 values"),
+        (DecisionRule("cost", costs=(1.0, 2.0)), "decision_rule.costs has 2 values"),
+        (OperatingPoint("cost", 5.0, 0.5, 4), "operating_point.referable is 4"),
+        (OperatingPoint("cost", 5.0, 0.5), "operating_point.referable is 0"),
     ],
 )
-def test_an_operating_point_must_fit_the_classes(point: OperatingPoint, fault: str) -> None:
-    with pytest.raises(ParfocalError, match=rf"decision\.json: operating_point\.{fault}, which does not fit 4 classes"):
-        Decision((point,)).check_classes(4, Path("decision.json"))
+def test_a_decision_must_fit_the_classes(fitted: ValidationDecision, fault: str) -> None:
+    with pytest.raises(ParfocalError, match=rf"decision\.json: {re.escape(fault)}, which does not fit 4 classes"):
+        Decision((fitted,)).check_classes(4, Path("decision.json"))
+    fitting = (DecisionRule("mean", True, (0.5, 1.5, 2.5), (1.0,) * 4), OperatingPoint("cost", 5.0, 0.5, 3))
+    Decision(fitting).check_classes(4, Path("decision.json"))
 
 
 def test_an_option_stays_until_it_is_turned_off() -> None:
-    first = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
-    assert fit_decision(_overconfident(), DecisionOptions(), first, PLAIN) == first
-    off = fit_decision(_overconfident(), DecisionOptions("none", 0, "recipe", fellow_eyes=False), first, PLAIN)
+    first = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), RECIPE)
+    assert fit_decision(_overconfident(), DecisionOptions(), first, RECIPE) == first
+    off = fit_decision(_overconfident(), DecisionOptions("none", 0, "recipe", fellow_eyes=False), first, RECIPE)
     assert (off.operating_point, off.referral, off.tta, off.get(FellowEyes)) == (None, None, "", None)
     assert off.temperature == first.temperature
 
 
 def test_calibration_metrics_improve_and_accuracy_stays() -> None:
-    decision = fit_decision(_overconfident(), DecisionOptions(), Decision(), PLAIN)
+    decision = fit_decision(_overconfident(), DecisionOptions(), Decision(), RECIPE)
     assert decision.temperature > 2
     metrics = evaluate_split(_overconfident(1), PLAIN, decision)
     assert metrics["calibration"]["ece"] < metrics["ece"] / 2
@@ -174,7 +187,7 @@ def test_calibration_metrics_improve_and_accuracy_stays() -> None:
 
 
 def test_an_operating_point_is_also_evaluated_on_a_split_that_did_not_choose_it() -> None:
-    decision = fit_decision(_overconfident(), DecisionOptions("sensitivity=0.95"), Decision(), PLAIN)
+    decision = fit_decision(_overconfident(), DecisionOptions("sensitivity=0.95"), Decision(), RECIPE)
     valid = evaluate_split(_overconfident(), PLAIN, decision)["operating_point"]
     test = evaluate_split(_overconfident(1), PLAIN, decision)["operating_point"]
     assert valid["goal"] == test["goal"] == "sensitivity=0.95"
@@ -184,19 +197,19 @@ def test_an_operating_point_is_also_evaluated_on_a_split_that_did_not_choose_it(
     assert "auc" not in test
     assert decision.operating_point is not None
     calibrated = decision.calibrate(_overconfident(1)).probabilities
-    positive = calibrated[:, 1] >= decision.operating_point.thresholds[0]
+    positive = calibrated[:, 1] >= decision.operating_point.threshold
     assert test["confusion"][1][1] == (positive & (_overconfident(1).truth == 1)).sum()
 
 
 def test_the_label_of_two_classes_follows_the_threshold() -> None:
-    decision = fit_decision(_overconfident(), DecisionOptions("specificity=0.99"), Decision(), PLAIN)
+    decision = fit_decision(_overconfident(), DecisionOptions("specificity=0.99"), Decision(), RECIPE)
     calibrated = decision.calibrate(_overconfident()).probabilities
     assert decision.predict_labels(calibrated).sum() < calibrated.argmax(axis=1).sum()
     assert Decision().predict_labels(calibrated).tolist() == calibrated.argmax(axis=1).tolist()
 
 
 def test_applying_a_decision_calibrates_decides_and_flags() -> None:
-    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN)
+    decision = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), RECIPE)
     batch = decision.apply(_overconfident(1).probabilities)
     calibrated = decision.calibrate(_overconfident(1)).probabilities
     assert batch.probabilities.tolist() == calibrated.tolist()
@@ -208,9 +221,16 @@ def test_applying_a_decision_calibrates_decides_and_flags() -> None:
 
 
 def test_each_decision_is_described_in_one_sentence() -> None:
-    sentences = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), PLAIN).describe()
+    sentences = fit_decision(_overconfident(), ALL_OPTIONS, Decision((MONITOR,)), RECIPE).describe()
     assert len(sentences) == len(DECISIONS)
-    expected = ["temperature of", "sensitivity=0.9 has the threshold", "target coverage: 80%", "unusual", "weight of"]
+    expected = [
+        "temperature of",
+        "most probable",
+        "sensitivity=0.9 has the threshold",
+        "target coverage: 80%",
+        "unusual",
+        "weight of",
+    ]
     for sentence, words in zip(sentences, expected, strict=True):
         assert words in sentence
         assert sentence.endswith(".")

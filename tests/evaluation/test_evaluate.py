@@ -10,8 +10,12 @@ import pytest
 import parfocal
 from parfocal.commands.tables import print_results
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.compare import compare_runs
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.operating_point import OperatingPoint
+from parfocal.evaluation.predictions import Predictions
+from parfocal.report.report import format_rerun_commands
 from parfocal.run import Run, open_runs
 from tests.cells import SMALL_RECIPE
 from tests.evaluation.trained_run import rewrite_file
@@ -80,7 +84,7 @@ def test_options_are_fitted_on_validation_and_kept_with_the_run(trained: Path) -
     assert metrics["fellow_eyes"]["weight"] >= 0
     assert run.predictions_path("valid").read_bytes() != without_tta
     again = parfocal.evaluate(run.folder)[0].read_metrics()["test"]
-    assert again["operating_point"]["thresholds"] == metrics["operating_point"]["thresholds"]
+    assert again["operating_point"]["threshold"] == metrics["operating_point"]["threshold"]
     parfocal.evaluate(run.folder, operating_point="none", tta="recipe", fellow_eyes=False)
     assert run.predictions_path("valid").read_bytes() == without_tta
     assert "operating_point" not in run.read_metrics()["test"]
@@ -101,7 +105,7 @@ def test_the_views_of_the_recipe_are_not_kept_as_a_decision(trained: Path) -> No
         ({"refer": 1.5}, r"refer=1\.5 is not a coverage"),
         ({"refer": 0.999}, r"refer=0\.999 needs at least 999 validation images, and there are 24"),
         ({"operating_point": 0.95}, r"operating_point=0\.95 is not valid"),
-        ({"operating_point": "kappa"}, "Set ordered=true in the recipe"),
+        ({"decide": "thresholds"}, "Set ordered=true in the recipe"),
     ],
 )
 def test_a_rejected_option_leaves_the_runs_as_they_were(trained: Path, options: dict[str, Any], message: str) -> None:
@@ -125,7 +129,7 @@ def test_nothing_is_predicted_if_an_option_is_invalid_for_any_run(
 def test_a_submission_follows_the_operating_point(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(trained / "runs" / "plain20")
     for threshold, label in ((1.000001, 0), (0.0, 1)):
-        point = OperatingPoint("specificity", 0.9, (threshold,))
+        point = OperatingPoint("specificity", 0.9, threshold)
         with monkeypatch.context() as patch:
             patch.setattr(OperatingPoint, "fit", lambda *_, point=point: point)
             parfocal.evaluate(run.folder, operating_point="specificity=0.9")
@@ -173,3 +177,27 @@ def test_a_missing_image_is_an_error(trained: Path) -> None:
             parfocal.evaluate(trained / "runs" / "resnet20")
     finally:
         image.write_bytes(content)
+
+
+def test_every_output_follows_the_decision_rule_that_selected_the_epoch(cells: Path, tmp_path: Path) -> None:
+    changes = {**SMALL_RECIPE, "epochs": 2, "decide": "cost", "costs": [1e6, 1]}
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", **changes)
+    metrics = run.read_metrics()
+    assert metrics["valid"]["decisions"]["rule"] == "cost"
+    best = run.read_history().iloc[metrics["best_epoch"] - 1]
+    assert metrics["valid"]["accuracy"] == pytest.approx(best["valid_accuracy"])
+    test = Predictions.load(run.predictions_path("test"))
+    assert test.predicted.tolist() != test.probabilities.argmax(axis=1).tolist()
+    assert compute_metrics(test)["confusion"] == metrics["test"]["confusion"]
+    assert compare_runs([run], "test").results[0].metrics["accuracy"].value == metrics["test"]["accuracy"]
+    assert pd.read_csv(run.folder / "submission.csv")["label"].tolist() == test.predicted.tolist()
+    parfocal.predict(run.folder, cells / "new_dataset" / "test", tmp_path / "test.csv")
+    predicted = pd.read_csv(tmp_path / "test.csv")["predicted"]
+    assert sorted(predicted) == sorted(test.classes[label] for label in test.predicted)
+    (evaluated,) = parfocal.evaluate(run.folder, decide="likeliest")
+    test = Predictions.load(evaluated.predictions_path("test"))
+    assert test.predicted.tolist() == test.probabilities.argmax(axis=1).tolist()
+    assert "--decide likeliest" in format_rerun_commands(evaluated)
+    parfocal.evaluate(run.folder, decide="none")
+    assert Run(run.folder).read_metrics()["test"] == metrics["test"]
+    assert "--decide" not in format_rerun_commands(run)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.operating_point import OperatingPoint, binarize_grades, parse_goal
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.validation_decision import ValidationSplit
+from parfocal.evaluation.validation_decision import PredictedBatch, ValidationSplit
 from parfocal.recipe import load_recipe
 from parfocal.recipe_schema import EvaluationConfig
 from tests.evaluation.make_predictions import make_predictions
@@ -49,7 +49,7 @@ def test_sensitivity_and_specificity_are_reached_and_the_other_is_as_high_as_pos
     possible = [_sensitivity_and_specificity(predictions, threshold) for threshold in thresholds]
     for criterion, index, other in (("sensitivity", 0, 1), ("specificity", 1, 0)):
         point = _fit(predictions, f"{criterion}={target}")
-        reached = _sensitivity_and_specificity(predictions, point.thresholds[0])
+        reached = _sensitivity_and_specificity(predictions, point.threshold)
         assert reached[index] >= target - 1e-9
         assert reached[other] == max(rates[other] for rates in possible if rates[index] >= target - 1e-9)
 
@@ -66,7 +66,7 @@ def test_no_threshold_has_a_lower_cost(seed: int, cost: float, steps: int) -> No
 
     point = _fit(predictions, f"cost={cost}")
     thresholds = [*np.unique(predictions.probabilities[:, 1]), 2.0]
-    assert total_cost(point.thresholds[0]) == pytest.approx(min(map(total_cost, thresholds)))
+    assert total_cost(point.threshold) == pytest.approx(min(map(total_cost, thresholds)))
 
 
 @given(seed=st.integers(0, 1000))
@@ -74,7 +74,7 @@ def test_rounding_changes_no_label_of_validation(seed: int) -> None:
     predictions = _make_scores(seed)
     point = _fit(predictions, "sensitivity=0.9")
     rounded = np.round(predictions.probabilities, 9)
-    assert point.predict_labels(predictions.probabilities).tolist() == point.predict_labels(rounded).tolist()
+    assert point.is_positive(predictions.probabilities).tolist() == point.is_positive(rounded).tolist()
 
 
 def test_referable_grades_are_positive_and_the_label_stays_a_grade() -> None:
@@ -84,28 +84,13 @@ def test_referable_grades_are_positive_and_the_label_stays_a_grade() -> None:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     point = _fit(make_predictions(truth, probabilities), "sensitivity=0.95", GRADES)
     positive = point.is_positive(probabilities)
-    assert positive is not None
     assert positive[truth >= 2].mean() >= 0.95
-    assert point.predict_labels(probabilities).tolist() == probabilities.argmax(axis=1).tolist()
+    batch = point.apply(PredictedBatch(truth, probabilities))
+    assert batch.labels.tolist() == truth.tolist()
+    assert batch.flags["positive"].tolist() == positive.tolist()
 
 
-def test_thresholds_between_grades_are_tuned_for_quadratic_kappa() -> None:
-    rng = np.random.default_rng(0)
-    truth = np.minimum(rng.geometric(0.5, 500) - 1, 4)
-    # The expected grades lean towards the middle, so that rounding is not the best choice.
-    probabilities = 0.5 * np.eye(5)[truth] + 0.5 * rng.dirichlet(np.ones(5), 500)
-    point = _fit(make_predictions(truth, probabilities), "kappa", GRADES)
-    assert point.is_positive(probabilities) is None
-    assert list(point.thresholds) == sorted(point.thresholds)
-    tuned = point.predict_labels(probabilities)
-    rounded = np.round(probabilities @ np.arange(5)).astype(int)
-    kappas = [cohen_kappa_score(truth, labels, weights="quadratic") for labels in (tuned, rounded)]
-    assert kappas[0] > kappas[1]
-
-
-@pytest.mark.parametrize(
-    "goal", ["sensitivity", "sensitivity=2", "cost=-1", "cost=many", "accuracy=0.9", "", "kappa=1"]
-)
+@pytest.mark.parametrize("goal", ["sensitivity", "sensitivity=2", "cost=-1", "cost=many", "accuracy=0.9", "", "kappa"])
 def test_an_invalid_goal_is_rejected(goal: str) -> None:
     with pytest.raises(UsageError, match=rf"operating_point={goal} is not valid\. Choose sensitivity=0\.95"):
         parse_goal(goal)
@@ -115,16 +100,14 @@ def test_a_goal_that_does_not_fit_the_classes_is_rejected() -> None:
     three_classes = make_predictions([0, 1, 2], np.eye(3))
     with pytest.raises(UsageError, match="needs a positive and a negative side, and there are 3 classes"):
         _fit(three_classes, "sensitivity=0.9")
-    with pytest.raises(UsageError, match="Set ordered=true"):
-        _fit(three_classes, "kappa")
     with pytest.raises(ParfocalError, match="needs positive and negative validation images, and all are negative"):
         _fit(make_predictions([0, 0], np.eye(2)), "cost=5")
 
 
 def test_the_goal_is_written_as_the_user_wrote_it() -> None:
-    for goal in ("sensitivity=0.95", "cost=5", "kappa"):
+    for goal in ("sensitivity=0.95", "cost=5"):
         criterion, target = parse_goal(goal)
-        assert OperatingPoint(criterion, target, (0.5,)).goal == goal
+        assert OperatingPoint(criterion, target, 0.5).goal == goal
 
 
 def test_the_referable_probability_is_the_sum_over_the_referable_grades() -> None:

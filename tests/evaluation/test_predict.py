@@ -58,7 +58,7 @@ def test_the_decisions_of_the_run_add_their_flags(trained: Path, tmp_path: Path)
         pd.testing.assert_frame_equal(known, _read_evaluated(run), atol=1e-6)
         assert decision.operating_point is not None
         assert decision.referral is not None
-        positive = rows["probability:blast"] >= decision.operating_point.thresholds[0]
+        positive = rows["probability:blast"] >= decision.operating_point.threshold
         assert rows["positive"].tolist() == positive.tolist()
         assert (rows["predicted"] == "blast").tolist() == (rows["positive"] == 1).tolist()
         assert rows["referred"].tolist() == decision.referral.is_referred(rows[PROBABILITIES].to_numpy()).tolist()

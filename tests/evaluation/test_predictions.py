@@ -62,7 +62,7 @@ HEADER = "id,group,truth,predicted,probability:a,probability:b\n"
     ("text", "message"),
     [
         ("", "is empty"),
-        ("x,y\n1,2\n", "it has no column id, group, truth, probability:CLASS for each class"),
+        ("x,y\n1,2\n", "it has no column id, group, truth, predicted, probability:CLASS for each class"),
         (HEADER.replace("id,", ""), "it has no column id"),
         (HEADER.replace("truth,", ""), "it has no column truth"),
         (

@@ -41,7 +41,7 @@ def run(trained: Path) -> Run:
     scores = np.sort(scores)[4:-4]
     widest = np.diff(scores).argmax()
     threshold = float(scores[widest : widest + 2].mean())
-    operating_point = replace(decision.operating_point, thresholds=(threshold,))
+    operating_point = replace(decision.operating_point, threshold=threshold)
     decision.with_fitted(operating_point).save(run.decision_path)
     return run
 
@@ -81,7 +81,7 @@ def test_every_format_predicts_what_the_evaluation_and_predict_report(
     columns = [f"probability:{name}" for name in metadata["classes"]]
     np.testing.assert_allclose(probabilities, table[columns], atol=tolerance)
     assert np.ptp(probabilities, axis=0).max() > 0.05
-    threshold = metadata["operating_point"]["thresholds"][0]
+    threshold = metadata["operating_point"]["threshold"]
     assert (probabilities[:, 1] >= threshold).tolist() == (table["predicted"] == "blast").tolist()
     assert exported.verification.n_changed == 0
     assert exported.verification.max_difference <= tolerance
@@ -115,7 +115,7 @@ def test_the_metadata_says_how_to_prepare_images_and_interpret_probabilities(run
     decision = Decision.load(run.decision_path)
     assert metadata["temperature"] == decision.temperature
     assert decision.operating_point is not None
-    assert metadata["operating_point"]["thresholds"] == list(decision.operating_point.thresholds)
+    assert metadata["operating_point"]["threshold"] == decision.operating_point.threshold
     assert metadata["decision_rule"].startswith("blast if its probability is at least")
     assert "Not a medical device" in metadata["use"]
 
@@ -232,7 +232,7 @@ def _make_predictions(n_classes: int) -> Predictions:
     [
         (2, {}, None, "the most probable class"),
         (2, {}, "specificity=0.8", "b if its probability is at least "),
-        (3, {"ordered": True}, "kappa", "the expected grade (sum of each grade times its probability), cut at"),
+        (3, {"ordered": True, "decide": "thresholds"}, None, "the mean grade (the sum of each grade times its prob"),
         (
             3,
             {"ordered": True, "referable": 1},
@@ -244,5 +244,5 @@ def _make_predictions(n_classes: int) -> Predictions:
 def test_the_decision_rule_is_described(n_classes: int, changes: dict[str, Any], goal: str | None, rule: str) -> None:
     recipe = load_recipe(None, **changes)
     predictions = _make_predictions(n_classes)
-    decision = fit_decision(predictions, DecisionOptions(goal), Decision(), recipe.evaluation, None)
+    decision = fit_decision(predictions, DecisionOptions(goal), Decision(), recipe)
     assert describe_decision_rule(predictions.classes, recipe, decision).startswith(rule)

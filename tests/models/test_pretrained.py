@@ -15,13 +15,13 @@ from torch import Tensor
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.models.classifier import Classifier, build_classifier
 from parfocal.models.pretrained import (
-    PRETRAINED_HASHES,
     LoadReport,
-    fetch_initial_weights,
     load_initial_weights,
+    recognize_network,
     validate_initial_weights,
 )
 from parfocal.models.resnet import build_resnet
+from parfocal.models.weight_files import PRETRAINED_HASHES, fetch_initial_weights
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.recipe_schema import NetworkConfig
 from parfocal.run import Run
@@ -194,6 +194,7 @@ def test_a_small_part_of_a_large_file_does_not_count_as_fitting(tmp_path: Path) 
         load_initial_weights(build_classifier(config, CLASSES), config)
 
 
+@pytest.mark.usefixtures("online")
 def test_a_hub_repository_gives_its_safetensors_file_checked_by_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +202,6 @@ def test_a_hub_repository_gives_its_safetensors_file_checked_by_hash(
     content = (tmp_path / "hub.safetensors").read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "*")
     with run_web_server() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
         site.files["/me/net/resolve/main/model.safetensors"] = content[:-1] + b"!"
@@ -219,10 +219,12 @@ def test_a_hub_repository_gives_its_safetensors_file_checked_by_hash(
     assert fetch_initial_weights(_make_config("hf:me/net")) == tmp_path / "cache" / "me--net" / "model.safetensors"
 
 
+@pytest.mark.usefixtures("online")
 def test_without_internet_access_the_error_says_which_file_to_place_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "")
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(ParfocalError) as error:
@@ -240,6 +242,11 @@ def test_without_internet_access_the_error_says_which_file_to_place_where(
         ),
         ({"init": "imagenet", "stride_in": "1x1"}, "was trained with stride_in=3x3"),
         ({"freeze": "head"}, "freeze=head would freeze random weights"),
+        ({"head": "probe"}, "head=probe needs pretrained weights"),
+        (
+            {"head": "warm_start", "init": "imagenet", "loss": "regression"},
+            "fits a logit for each class, and loss=regression needs another head",
+        ),
         ({"unfreeze_every": 2}, "unfreeze_every=2 needs freeze"),
     ],
 )
@@ -267,3 +274,23 @@ def test_the_report_is_plain_data(tmp_path: Path) -> None:
     report = _load(build_classifier(_make_config("scratch"), CLASSES), _make_config(tmp_path / "w.pth"))
     assert json.loads(json.dumps(asdict(report)))["unused"] == ["fc.weight", "fc.bias"]
     assert Recipe().network.init == "scratch"
+
+
+def test_the_network_of_weights_on_this_machine_is_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path))
+    torch.save(_make_weights("resnet20"), tmp_path / "w.pth")
+    assert recognize_network(_make_config(tmp_path / "w.pth", "resnet18")) == {"model": "resnet20"}
+    torch.save(_make_weights("resnet18", stem="small"), tmp_path / "small.pth")
+    assert recognize_network(_make_config(tmp_path / "small.pth")) == {"model": "resnet18", "stem": "small"}
+    _make_run(tmp_path / "run", "plain20", {"normalization": "half"})
+    recognized = recognize_network(_make_config(tmp_path / "run", "resnet18"))
+    assert (recognized["model"], recognized["normalization"]) == ("plain20", "half")
+    assert recognize_network(_make_config("hf:me/net")) == {}
+    (tmp_path / "me--net").mkdir()
+    save_file(_make_weights("resnet20"), tmp_path / "me--net" / "model.safetensors")
+    assert recognize_network(_make_config("hf:me/net", "resnet18")) == {"model": "resnet20"}
+    torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
+    for init in ("auto", "scratch", "imagenet", "imagenet-v2", tmp_path / "w.pth"):
+        assert recognize_network(_make_config(init, "resnet18")) == {}
+    with pytest.raises(UsageError, match=r"init=nowhere\.pth does not exist"):
+        recognize_network(_make_config("nowhere.pth"))

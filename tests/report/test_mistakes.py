@@ -38,7 +38,7 @@ def _swap_predictions(run: Run) -> None:
     predictions = Predictions.load(run.predictions_path("test"))
     probabilities = predictions.probabilities.copy()
     probabilities[:3] = probabilities[:3, ::-1]
-    replace(predictions, probabilities=probabilities).save(run.predictions_path("test"))
+    replace(predictions, probabilities=probabilities, labels=None).save(run.predictions_path("test"))
 
 
 @pytest.fixture

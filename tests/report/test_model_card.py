@@ -51,9 +51,7 @@ def _write_card(folder: Path, *splits: str) -> str:
     run = Run(folder / "eyes")
     recipe = load_recipe(None, ordered=True, referable=2, allow=["conflicting_labels"])
     recipe.save(run.folder / "recipe.yaml")
-    decision = fit_decision(
-        _make_predictions(200), DecisionOptions("sensitivity=0.9", 0.9), Decision(), recipe.evaluation, None
-    )
+    decision = fit_decision(_make_predictions(200), DecisionOptions("sensitivity=0.9", 0.9), Decision(), recipe)
     decision.save(run.decision_path)
     run.write_environment({"recipe_hash": "abc", "precision": "bf16", "data": _make_data(("train", *splits))})
     alarm = {"code": "collapsed", "text": "It predicts none for 97 % of the images.", "since": 1, "until": 2}

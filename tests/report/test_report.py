@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import parfocal
-from parfocal.commands.tables import print_differences, print_results
+from parfocal.commands.tables import print_decisions, print_differences, print_results
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.compare import compare_runs
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.evaluate import evaluate_split
-from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.patients import FellowEyes
 from parfocal.recipe import load_recipe
 from parfocal.report.live import write_live_page
@@ -149,28 +149,29 @@ def test_it_names_the_test_time_augmentation_if_it_is_not_that_of_the_recipe(
     assert "different test-time augmentation" in lines[-2]
 
 
-def test_an_operating_point_of_grades_has_a_row_without_sensitivity(runs: Path, tmp_path: Path) -> None:
+def test_accuracy_and_kappa_are_shown_under_each_decision_rule(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(runs / "resnet20", tmp_path / "resnet20")
     run = Run(tmp_path / "resnet20")
     config = load_recipe(None, ordered=True).evaluation
     truth = np.arange(60) % 3
-    decision = Decision((OperatingPoint("kappa", 0.0, (0.5, 1.5)),))
-    predictions = make_predictions(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3)
-    graded_metrics = evaluate_split(predictions, config, decision)
+    decision = Decision((DecisionRule("mean", True, (0.5, 1.5)),))
+    predictions = decision.decide(make_predictions(truth, np.eye(3)[truth] * 0.8 + 0.2 / 3))
     metrics = run.read_metrics()
-    metrics["test"]["operating_point"] = graded_metrics["operating_point"]
-    metrics["test"].pop("by_group", None)
-    run.write_metrics(metrics)
-    (row,) = re.findall("<tr>.*operating point kappa, chosen on validation.*</tr>", read_report(run.folder))
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
-    assert cells[:3] == ["operating point kappa, chosen on validation", "60", "1.000"]
-    assert cells[-2:] == ["–", "–"]
+    metrics["test"]["decisions"] = evaluate_split(predictions, config, decision)["decisions"]
     metrics["test"]["by_group"] = {"excluded": 3}
-    metrics["test"].pop("operating_point")
     run.write_metrics(metrics)
     page = read_report(run.folder)
+    (row,) = re.findall(r"<tr[^>]*>.*rounded mean grade \(in force\).*</tr>", page)
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row)[1:] == ["1.000"] * 3
+    assert page.count("mean grade, cut at thresholds</td>") == 1
     assert "Whole patients, referable disease" not in page
     assert "3 patients whose images have different true classes are excluded" in page
+    print_decisions([run])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["resnet20", "test", "mean", "yes", "1.000", "1.000", "1.000"] in lines
+    assert ["resnet20", "test", "thresholds", "1.000", "1.000", "1.000"] in lines
 
 
 def test_the_accuracy_that_the_source_document_reports_is_shown(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -13,7 +14,10 @@ from markdown_it import MarkdownIt
 import parfocal
 from parfocal.errors import UsageError
 from parfocal.models.architectures import ARCHITECTURES
+from parfocal.models.auto_init import Start, explain_misfit
+from parfocal.models.resnet import build_resnet
 from parfocal.recipe import list_keys, load_recipe
+from parfocal.training import autoconfig
 from parfocal.training.autoconfig import SET_BY_USER, Plan, plan_from_fingerprint, plan_variants
 from parfocal.training.fingerprint import Fingerprint
 
@@ -37,13 +41,21 @@ EYES = Fingerprint(
     ordinal_reason="grades",
     rotation_reason="round",
 )
+SCRATCH = Start("scratch", "no weights")
+PRETRAINED = Start("imagenet", "at hand")
 SMALL = Fingerprint(class_counts=(2_000,) * 10, n_groups=20_000, width=32, height=32)
 QUICK: dict[str, Any] = {"model": "resnet20", "epochs": 1, "size": 32, "crop_size": 32, "precision": "float32"}
 
 
-def _plan_values(fingerprint: Fingerprint, **user_values: Any) -> dict[str, Any]:
+@pytest.fixture(autouse=True)
+def _steady_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every network train on a million pixels a second."""
+    monkeypatch.setattr(autoconfig, "measure_pace", lambda *_: 1e6)
+
+
+def _plan_values(fingerprint: Fingerprint, start: Start = SCRATCH, **user_values: Any) -> dict[str, Any]:
     """Return the values of the planned recipe by their short keys."""
-    recipe = plan_from_fingerprint(fingerprint, user_values).recipe.model_dump()
+    recipe = plan_from_fingerprint(fingerprint, user_values, start).recipe.model_dump()
     values: dict[str, Any] = {}
     for key, key_path in list_keys().items():
         values[key] = recipe[key_path[0]] if len(key_path) == 1 else recipe[key_path[0]][key_path[1]]
@@ -66,10 +78,11 @@ def test_fundus_photographs_are_trimmed_and_graded() -> None:
     values = _plan_values(EYES)
     assert values["crop_disc"]
     assert (values["resize_mode"], values["size"], values["crop_size"]) == ("pad", 224, 224)
-    assert (values["loss"], values["select"], values["sampling"]) == ("regression", "quadratic_kappa", "square_root")
+    assert (values["loss"], values["select"], values["sampling"]) == ("joint", "quadratic_kappa", "natural")
+    assert values["decide"] == "mean"
     assert (values["ordered"], values["referable"]) == (True, 2)
     assert _plan_values(EYES, ordered=False)["referable"] == 0
-    assert _plan_values(EYES, label_smoothing=0.1)["loss"] == "cumulative_link"
+    assert _plan_values(EYES, loss="regression")["decide"] == "auto"
     assert (values["model"], values["batch_size"]) == ("resnet18", 32)
 
 
@@ -96,7 +109,7 @@ def test_an_automatic_batch_size_and_a_time_budget_are_planned_around() -> None:
     values = _plan_values(CELLS, batch_size=0, minutes=30.0)
     assert (values["batch_size"], values["minutes"]) == (0, 30)
     assert "as many images as fit on the device" in _find_reason(CELLS, "lr_scaling", batch_size=0)
-    assert _find_reason(CELLS, "epochs", minutes=30.0) == "minutes decides the length of the run"
+    assert "minutes decides the length" in _find_reason(CELLS, "epochs", minutes=30.0)
 
 
 def test_few_images_get_more_epochs_and_smaller_batches() -> None:
@@ -109,36 +122,58 @@ def test_few_images_get_more_epochs_and_smaller_batches() -> None:
     assert epochs[-1] == 5
 
 
-def test_pretrained_weights_on_the_machine_are_used_and_trained_with_a_lower_learning_rate() -> None:
-    cached = replace(CELLS, cached_networks=("resnet18",))
+def test_pretrained_weights_are_trained_for_less_time_with_a_lower_learning_rate() -> None:
     scratch_values = _plan_values(CELLS)
-    pretrained_values = _plan_values(cached)
+    pretrained_values = _plan_values(CELLS, PRETRAINED)
     assert (scratch_values["init"], pretrained_values["init"]) == ("scratch", "imagenet")
     assert pretrained_values["learning_rate"] < scratch_values["learning_rate"]
     assert pretrained_values["epochs"] < scratch_values["epochs"]
     assert (scratch_values["zero_init_residual"], pretrained_values["zero_init_residual"]) == (True, False)
-    assert _plan_values(cached, normalization="none")["init"] == "scratch"
-    assert _plan_values(cached, stride_in="1x1")["init"] == "scratch"
-    assert _plan_values(cached, model="resnet50")["init"] == "scratch"
-    assert _plan_values(replace(SMALL, cached_networks=("resnet18",)))["init"] == "scratch"
+    assert _plan_values(CELLS, PRETRAINED, init="scratch") == {**scratch_values, "init": "scratch"}
+    assert _plan_values(CELLS, PRETRAINED, init="auto") == pretrained_values
+
+
+def test_small_images_are_enlarged_for_pretrained_weights() -> None:
+    values = _plan_values(SMALL, PRETRAINED)
+    assert (values["size"], values["crop_size"], values["stem"]) == (160, 160, None)
+    assert _plan_values(replace(SMALL, device="cuda"), PRETRAINED)["crop_size"] == 224
+    assert _plan_values(replace(SMALL, width=65, height=65), PRETRAINED)["crop_size"] == 65
+    values = _plan_values(replace(SMALL, content_extent=0.5), PRETRAINED)
+    assert (values["size"], values["crop_size"]) == (320, 160)
+    assert _plan_values(SMALL, PRETRAINED, crop_size=32)["size"] == 32
+
+
+def test_the_network_follows_the_users_weights(tmp_path: Path) -> None:
+    large_gpu = replace(EYES, device="cuda", memory_gib=80.0)
+    assert _plan_values(large_gpu, PRETRAINED)["model"] == "resnet50"
+    torch.save(build_resnet("resnet18", 5).state_dict(), tmp_path / "w.pth")
+    values = _plan_values(large_gpu, init=str(tmp_path / "w.pth"))
+    assert (values["model"], values["learning_rate"]) == (
+        "resnet18",
+        _plan_values(large_gpu, PRETRAINED)["learning_rate"],
+    )
+    assert _find_reason(large_gpu, "model", init=str(tmp_path / "w.pth")) == "the initial weights are of such a network"
+    assert _plan_values(large_gpu, init=str(tmp_path / "w.pth"), model="resnet50")["model"] == "resnet50"
+    torch.save(build_resnet("resnet18", 5, stem="small").state_dict(), tmp_path / "small.pth")
+    values = _plan_values(SMALL, init=str(tmp_path / "small.pth"))
+    assert (values["model"], values["stem"], values["crop_size"]) == ("resnet18", "small", 32)
 
 
 @pytest.mark.parametrize(
-    ("class_counts", "select", "sampling"),
+    ("class_counts", "select"),
     [
-        ((100, 100), "accuracy", "natural"),
-        ((100, 210), "accuracy", "natural"),
-        ((100, 290), "accuracy", "natural"),
-        ((100, 310), "balanced_accuracy", "square_root"),
-        ((100, 0, 100), "accuracy", "natural"),
-        ((50, 50, 310), "balanced_accuracy", "square_root"),
+        ((100, 100), "accuracy"),
+        ((100, 290), "accuracy"),
+        ((100, 310), "balanced_accuracy"),
+        ((100, 0, 100), "accuracy"),
+        ((50, 50, 310), "balanced_accuracy"),
     ],
 )
-def test_class_imbalance_changes_the_selection_metric_and_the_sampling(
-    class_counts: tuple[int, ...], select: str, sampling: str
+def test_class_imbalance_changes_the_selection_metric_and_not_the_sampling(
+    class_counts: tuple[int, ...], select: str
 ) -> None:
     values = _plan_values(replace(CELLS, class_counts=class_counts))
-    assert (values["select"], values["sampling"]) == (select, sampling)
+    assert (values["select"], values["sampling"]) == (select, "natural")
 
 
 def test_the_learning_rate_and_weight_decay_suit_the_users_optimizer() -> None:
@@ -175,7 +210,6 @@ FINGERPRINTS = st.builds(
     rotation_reason=st.sampled_from(["", "round"]),
     device=st.sampled_from(["cpu", "cuda"]),
     memory_gib=st.floats(0.5, 200),
-    cached_networks=st.sampled_from([(), ("resnet18",), ("resnet18", "resnet50")]),
 )
 
 # Each value is valid in a recipe, and no two of them contradict each other.
@@ -202,11 +236,15 @@ USER_VALUES = st.fixed_dictionaries(
 )
 
 
-@given(fingerprint=FINGERPRINTS, user_values=USER_VALUES)
+@given(fingerprint=FINGERPRINTS, user_values=USER_VALUES, fits=st.booleans())
 def test_a_plan_is_always_a_valid_recipe_with_a_reason_for_every_choice(
-    fingerprint: Fingerprint, user_values: dict[str, Any]
+    fingerprint: Fingerprint, user_values: dict[str, Any], fits: bool
 ) -> None:
-    plan = plan_from_fingerprint(fingerprint, user_values)
+    preliminary = plan_from_fingerprint(fingerprint, user_values)
+    assert preliminary.recipe.network.init == "auto"
+    is_pretrained = fits and not explain_misfit(preliminary.recipe.network)
+    plan = preliminary.resolve_init(PRETRAINED if is_pretrained else SCRATCH)
+    assert plan.recipe.network.model == preliminary.recipe.network.model
     default_values = load_recipe(None, name="auto", about=plan.recipe.about).model_dump()
     values = plan.recipe.model_dump()
     chosen_keys = {key for key, _, _ in plan.reasons}
@@ -230,6 +268,7 @@ def test_a_plan_suits_the_data_and_gives_reasons(cells: Path) -> None:
     assert plan.recipe.images.size == 48
     assert 24 < plan.recipe.views.crop_size < 48
     assert plan.recipe.training.epochs == 3
+    assert plan.recipe.network.init == "scratch"
     markdown = plan.to_markdown()
     assert "| `epochs` | 3 | set by you |" in markdown
     assert "| `stem` | small |" in markdown
@@ -251,7 +290,8 @@ def test_the_users_split_is_the_split_that_is_measured(cells: Path) -> None:
 
 
 def test_values_in_lists_make_one_plan_each(cells: Path) -> None:
-    plans = plan_variants(cells, model=["resnet18", "resnet20"], optimizer=["sgd", "adam"])
+    variants = plan_variants(cells, model=["resnet18", "resnet20"], optimizer=["sgd", "adam"])
+    plans = {name: plan.resolve_init(SCRATCH) for name, plan in variants.items()}
     assert list(plans) == [
         "resnet18-optimizersgd",
         "resnet18-optimizeradam",
@@ -309,3 +349,12 @@ def test_a_planned_run_keeps_its_network_when_it_is_resumed(cells: Path, tmp_pat
 def test_a_run_that_was_not_planned_has_no_plan_file(cells: Path, tmp_path: Path) -> None:
     (run,) = parfocal.train(cells, out=tmp_path / "runs", **QUICK)
     assert not run.plan_path.exists()
+
+
+def test_more_minutes_allow_larger_images_and_more_epochs() -> None:
+    plans = [_plan_values(EYES, minutes=minutes) for minutes in (1.0, 60.0, 600.0)]
+    assert [values["crop_size"] for values in plans] == [96, 160, 224]
+    assert [values["size"] for values in plans] == [96, 160, 224]
+    epochs = [values["epochs"] for values in plans]
+    assert epochs == [1, round(0.7 * 60 * 60 * 1e6 / (EYES.n_images * 160**2)), 18]
+    assert _plan_values(EYES, minutes=1.0, size=224, crop_size=224)["crop_size"] == 224

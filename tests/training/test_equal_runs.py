@@ -11,7 +11,7 @@ from parfocal.models.checkpoints import read_tensors
 from tests.cells import SMALL_RECIPE
 from tests.training.resuming import assert_identical_runs
 
-TIMES = {"images_per_second", "waiting", "seconds", "elapsed_seconds", "validation_seconds"}
+TIMES = {"images_per_second", "waiting", "seconds", "elapsed_seconds", "preparation_seconds", "reserve_seconds"}
 WITH_TIMES = {"environment.json", "history.csv", "metrics.json", "last.ckpt", "manifest.json"}
 
 

@@ -1,4 +1,4 @@
-"""The fingerprint of data and device: counts, appearance, grades, and pretrained weights on the machine."""
+"""The fingerprint of data and device: counts, appearance and grades."""
 
 from pathlib import Path
 
@@ -88,15 +88,6 @@ def test_numbered_classes_of_fundus_discs_are_grades(tmp_path: Path) -> None:
 def test_names_from_microscopy_allow_rotation(tmp_path: Path) -> None:
     fingerprint = _fingerprint(_write_noise_images(tmp_path / "set", ("lymphocyte", "other")))
     assert "'lymph' in the names" in fingerprint.rotation_reason
-
-
-def test_pretrained_weights_on_the_machine_are_found(
-    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PARFOCAL_WEIGHTS", str(tmp_path))
-    assert _fingerprint(cells).cached_networks == ()
-    (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"")
-    assert _fingerprint(cells).cached_networks == ("resnet18",)
 
 
 def test_a_damaged_image_is_skipped_and_a_data_set_of_damaged_images_rejected(cells: Path) -> None:

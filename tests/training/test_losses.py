@@ -31,7 +31,7 @@ from parfocal.training.losses import (
 from tests.cells import SMALL_RECIPE
 
 CLASS_COUNTS = np.array([70, 20, 10])
-NAMES = ("cross_entropy", "focal", "regression", "cumulative_link")
+NAMES = ("cross_entropy", "focal", "joint", "regression", "cumulative_link")
 BATCH = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 12, 16, 3) * 30
 LABELS = torch.arange(8)
 

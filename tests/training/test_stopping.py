@@ -94,12 +94,34 @@ def test_the_total_steps_are_estimated_from_the_pace_and_the_reserve_is_kept(clo
     budget.sync()
     assert budget.estimate_total_steps(100) == pytest.approx(400)
     assert not budget.exhausted()
-    budget.reserve = 91
+    budget.reserve = 60
+    assert budget.estimate_total_steps(100) == pytest.approx(200)
+    clock[0] = 61
+    budget.sync()
     assert budget.exhausted()
     budget.reserve = 0
     clock[0] = 120
     budget.sync()
     assert budget.exhausted()
+
+
+def test_preparation_counts_but_half_of_the_time_is_left_for_training_and_half_of_that_for_the_end(
+    clock: list[float],
+) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    budget = TimeBudget(fabric, minutes=2, preparation_seconds=20)
+    clock[0] = 25
+    budget.sync()
+    assert budget.elapsed_seconds == 45
+    assert budget.estimate_total_steps(1) == pytest.approx(4)
+    slow = TimeBudget(fabric, minutes=2, preparation_seconds=900)
+    slow.reserve = 900
+    clock[0] += 29
+    slow.sync()
+    assert not slow.exhausted()
+    clock[0] += 2
+    slow.sync()
+    assert slow.exhausted()
 
 
 def test_only_sync_reads_the_clock(clock: list[float]) -> None:

@@ -12,9 +12,13 @@ def evaluate(
     runs: RunsArgument,
     operating_point: Annotated[
         str | None,
+        typer.Option(help="Choose a threshold on validation: sensitivity=0.95, specificity=0.9, cost=5, or none."),
+    ] = None,
+    decide: Annotated[
+        str | None,
         typer.Option(
-            help="Choose thresholds on validation: sensitivity=0.95, specificity=0.9, cost=5, kappa (ordered grades), "
-            "or none."
+            help="Decision rule for the predicted class: likeliest, mean or thresholds (ordered grades), or cost; "
+            "none: as in the recipe."
         ),
     ] = None,
     refer: Annotated[
@@ -77,10 +81,10 @@ def evaluate(
     from parfocal.evaluation.external import evaluate_external, parse_class_map
     from parfocal.run import Run, open_runs
 
-    has_options = any(option is not None for option in (operating_point, refer, tta, fellow_eyes))
+    has_options = any(option is not None for option in (operating_point, decide, refer, tta, fellow_eyes))
     if data and (has_options or ensemble):
         raise UsageError(
-            "--data evaluates a run with its own TTA, temperature and thresholds. Leave the other options out."
+            "--data evaluates a run with its own TTA, temperature and decision rule. Leave the other options out."
         )
     if class_map and not data:
         raise UsageError("--class-map renames the classes of --data. Pass --data too.")
@@ -97,13 +101,16 @@ def evaluate(
     elif ensemble:
         members = open_runs(runs)
         folder = out or members[0].folder.parent / "ensemble"
-        comparison = build_ensemble(members, folder, DecisionOptions(operating_point, refer, fellow_eyes=fellow_eyes))
+        options = DecisionOptions(operating_point, refer, fellow_eyes=fellow_eyes, decide=decide)
+        comparison = build_ensemble(members, folder, options)
         print_compared_results(comparison)
         typer.echo()
         print_differences(comparison)
         print_decisions([Run(folder)])
         typer.echo(f"Ensemble: {folder}")
     else:
-        evaluated = evaluate_runs(runs, operating_point=operating_point, refer=refer, tta=tta, fellow_eyes=fellow_eyes)
+        evaluated = evaluate_runs(
+            runs, operating_point=operating_point, refer=refer, tta=tta, fellow_eyes=fellow_eyes, decide=decide
+        )
         print_results(evaluated)
         print_decisions(evaluated)

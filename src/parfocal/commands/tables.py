@@ -11,6 +11,7 @@ from rich.table import Table
 from parfocal.errors import join_limited
 from parfocal.evaluation.compare import Comparison
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.decision_rule import RULE_METRICS
 from parfocal.evaluation.summary import (
     TABLE_METRICS,
     MetricValue,
@@ -30,14 +31,14 @@ from parfocal.report.formatting import (
     format_p_value,
     format_share,
     read_labeled_metrics,
-    select_point_classes,
+    select_positive_class,
     select_table_metrics,
 )
 from parfocal.reported import find_reported_accuracy
 from parfocal.run import Run
 
 _TEXT_COLUMNS = {
-    "about", "accuracy", "code", "default", "experiments", "finding", "goal", "meaning", "metric", "origin",
+    "about", "accuracy", "code", "decide", "default", "experiments", "finding", "goal", "meaning", "metric", "origin",
     "predicted", "reason", "source", "split", "trains", "tta", "unit", "value",
 }  # fmt: skip
 _INTERVALS_FOOTNOTE = "The 95 % confidence intervals are bootstrapped over {groups}. "
@@ -161,7 +162,10 @@ def print_differences(comparison: Comparison) -> None:
 
 
 def print_decisions(runs: Sequence[Run]) -> None:
-    """Print the results at operating points, of referral and of combined eyes, if chosen, and what each run fitted."""
+    """Print the results by decision rule, at operating points, of referral and of combined eyes, and what was fitted.
+
+    Decision rules are shown where there is more than one to choose from, the others if they were chosen.
+    """
     _print_decision_tables(
         (run.name, split, metrics) for run in runs for split, metrics in read_labeled_metrics(run).items()
     )
@@ -172,24 +176,35 @@ def print_decisions(runs: Sequence[Run]) -> None:
 
 def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
     """Print the decision results of (run, split, metrics)."""
+    rules: list[list[str]] = []
     points: list[list[str]] = []
     referrals: list[list[str]] = []
     fused: list[list[str]] = []
     for run, split, metrics in metrics_by_split:
+        if decisions := metrics.get("decisions"):
+            for rule, values in decisions["by_rule"].items():
+                cells = [format_metric(values, metric) for metric in RULE_METRICS]
+                rules.append([run, split, rule, "yes" if rule == decisions["rule"] else "", *cells])
         if point := metrics.get("operating_point"):
-            for name, class_metrics in select_point_classes(point).items():
-                cells = [format_metric(class_metrics, metric) for metric in ("recall", "specificity", "precision")]
-                points.append([run, point["goal"], split, name, *cells])
+            name, class_metrics = select_positive_class(point)
+            cells = [format_metric(class_metrics, metric) for metric in ("recall", "specificity", "precision")]
+            points.append([run, point["goal"], split, name, *cells])
         if referral := metrics.get("referral"):
             cells = [format_share(referral[name]) for name in ("coverage", "referral_rate", "selective_accuracy")]
             referrals.append([run, split, f"{referral['target_coverage']:g}", *cells])
         if fusion := metrics.get("fellow_eyes"):
             cells = [f"{fusion['weight']:.2f}", format_metric(fusion, "accuracy"), format_metric(metrics, "accuracy")]
             fused.append([run, split, *cells])
+    rule_headings = ("decision rule", "split", "decide", "in force", *(HEADINGS[metric] for metric in RULE_METRICS))
     point_headings = ("operating point", "goal", "split", "predicted", "sensitivity", "specificity", "precision")
     referral_headings = ("referral", "split", "target coverage", "coverage", "referral rate", "selective accuracy")
     fused_headings = ("fellow eyes", "split", "weight of the others", "accuracy", "single image")
-    for headings, rows in ((point_headings, points), (referral_headings, referrals), (fused_headings, fused)):
+    for headings, rows in (
+        (rule_headings, rules),
+        (point_headings, points),
+        (referral_headings, referrals),
+        (fused_headings, fused),
+    ):
         if rows:
             show()
             print_table(*headings, rows=rows)

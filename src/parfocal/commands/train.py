@@ -1,5 +1,6 @@
 """`parfocal train`: train networks on labeled images, and compare them."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,8 @@ def train(
 
     Example: `parfocal train smears --recipe leukemia model=resnet18,resnet50,resnet152 epochs=20`
     """
+    started_at = time.perf_counter()
+
     from parfocal.errors import ParfocalError
     from parfocal.recipe import expand_recipes, parse_changes
     from parfocal.recipe_file import AUTO
@@ -58,6 +61,7 @@ def train(
                 after_epoch=make_live_callback(),
                 allow_code=allow_code or (),
                 show_line=typer.echo,
+                started_at=started_at,
                 **values,
             )
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from torch import Tensor
 from parfocal.data.augment import Views, draw_views, eval_views
 from parfocal.data.custom_transform import CustomTransform
 from parfocal.data.store import ImageArray
-from parfocal.data.warp import render, render_batch
+from parfocal.data.warp import render, render_batch, resize, resize_batch
 from parfocal.errors import UsageError
 from parfocal.recipe_schema import TrainingConfig, ViewsConfig
 
@@ -71,30 +71,36 @@ class BatchLoader:
         """The number of images in each batch of a training epoch, over all processes."""
         return np.array([len(batch) for batch in self._split_batches(self.epoch_size)])
 
-    def train_batches(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def train_batches(
+        self, epoch: int, first_batch: int = 0, crop_size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels, labels) of a training epoch, from batch `first_batch` on.
 
-        (seed, epoch) decides the order and the augmented views.
+        (seed, epoch) decides the order and the augmented views. A `crop_size` below that of the recipe shows the same
+        views with fewer pixels, which progressive resizing starts with.
         """
+        config, image_size = scale_views(self.views_config, self._image_size, crop_size)
         check_batch_covers_processes(self.epoch_size, self.batch_size, self.world_size)
         order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
         view_indices = assign_view_indices(order, len(self.indices))
         n_views = int(view_indices.max(initial=-1)) + 1
         views = draw_views(
             n_views,
-            self._image_size,
-            self.views_config,
+            image_size,
+            config,
             seed=self.seed,
             epoch=epoch,
             custom_transform=self.custom_transform,
         )
-        return self._render_batches(order, view_indices, views, self._split_rank_batches(len(order))[first_batch:])
+        batches = self._split_rank_batches(len(order))[first_batch:]
+        return self._render_batches(order, view_indices, views, batches, image_size)
 
-    def eval_batches(self, tta_view: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def eval_batches(self, tta_view: int = 0, crop_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels, labels) in the order of the split, each image as evaluation shows it."""
+        config, image_size = scale_views(self.views_config, self._image_size, crop_size)
         order = np.arange(len(self.indices))
-        views = eval_views(len(order), self._image_size, self.views_config, tta_view)
-        return self._render_batches(order, order, views, self._split_rank_batches(len(order)))
+        views = eval_views(len(order), image_size, config, tta_view)
+        return self._render_batches(order, order, views, self._split_rank_batches(len(order)), image_size)
 
     def rank_rows(self) -> np.ndarray:
         """Return the rows of the split that `eval_batches` yields in this process, in its order."""
@@ -119,14 +125,15 @@ class BatchLoader:
         return [batch for batch in batches if len(batch)]
 
     def _render_batches(
-        self, order: np.ndarray, view_indices: np.ndarray, views: Views, batches: list[np.ndarray]
+        self, order: np.ndarray, view_indices: np.ndarray, views: Views, batches: list[np.ndarray], image_size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Render each batch as a task; the order of the tasks, not of the threads, is the order of the batches."""
         self.wait_seconds = 0.0
         if self.device is not None and views.custom_transform is None:
             for batch in batches:
                 rows = torch.from_numpy(order[batch]).to(self.device, non_blocking=True)
-                pixels = render_batch(self._device_pixels[rows], views, view_indices[batch])
+                images = resize_batch(self._device_pixels[rows], image_size)
+                pixels = render_batch(images, views, view_indices[batch])
                 yield pixels, torch.from_numpy(self.labels[order[batch]])
             return
         remaining = deque(batches)
@@ -135,7 +142,7 @@ class BatchLoader:
             while remaining or pending:
                 while remaining and len(pending) <= self.n_threads:
                     batch = remaining.popleft()
-                    task = pool.submit(self._render_on_cpu, order[batch], view_indices[batch], views)
+                    task = pool.submit(self._render_on_cpu, order[batch], view_indices[batch], views, image_size)
                     pending.append((order[batch], task))
                 rows, task = pending.popleft()
                 start = time.perf_counter()
@@ -148,11 +155,21 @@ class BatchLoader:
         """All pixels of the split, copied to the device once."""
         return torch.from_numpy(np.asarray(self.pixels[self.indices])).to(self.device)
 
-    def _render_on_cpu(self, rows: np.ndarray, view_indices: np.ndarray, views: Views) -> Tensor:
+    def _render_on_cpu(self, rows: np.ndarray, view_indices: np.ndarray, views: Views, image_size: int) -> Tensor:
         out = np.empty((len(rows), views.crop_size, views.crop_size, 3), np.uint8)
         for position, (row, view_index) in enumerate(zip(rows, view_indices, strict=True)):
-            render(self.pixels[self.indices[row]], views[view_index], out[position])
+            image = resize(self.pixels[self.indices[row]], image_size)
+            render(image, views[view_index], out[position])
         return torch.from_numpy(out)
+
+
+def scale_views(config: ViewsConfig, image_size: int, crop_size: int | None) -> tuple[ViewsConfig, int]:
+    """Return the views of another crop size, and the side of the Store images that then show the same field of view."""
+    if crop_size in (None, config.crop_size):
+        return config, image_size
+    scale = crop_size / config.crop_size
+    changes = {"crop_size": crop_size, "crop_padding": round(config.crop_padding * scale)}
+    return config.model_copy(update=changes), max(crop_size, round(image_size * scale))
 
 
 def draw_epoch_order(labels: np.ndarray, config: TrainingConfig, *, seed: int, epoch: int) -> np.ndarray:

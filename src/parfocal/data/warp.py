@@ -36,6 +36,22 @@ def render(image: Pixels, view: View, out: Pixels) -> None:
         out[top:bottom, left:right] = 0
 
 
+def resize(image: Pixels, side: int) -> Pixels:
+    """Return a square image with another side, antialiased where it shrinks; the same image if it has that side."""
+    if image.shape[0] == side:
+        return image
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def resize_batch(pixels: Tensor, side: int) -> Tensor:
+    """Resize a batch of square Store images (N, height, width, 3) as `resize` does, on the device that holds it."""
+    if pixels.shape[1] == side:
+        return pixels
+    images = pixels.permute(0, 3, 1, 2).float()
+    resized = nn.functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
 def render_batch(pixels: Tensor, views: Views, indices: np.ndarray) -> Tensor:
     """Render the views with these indices of a batch of Store images, on the device that holds the images.
 

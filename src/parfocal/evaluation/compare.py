@@ -195,7 +195,8 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _same_recipe(first: Run, second: Run) -> bool:
-    if Decision.load(first.decision_path).tta != Decision.load(second.decision_path).tta:
+    decisions = [Decision.load(run.decision_path) for run in (first, second)]
+    if decisions[0].tta != decisions[1].tta or decisions[0].rule != decisions[1].rule:
         return False
     keys = find_differences(first.recipe, second.recipe)
     return bool(keys) and all(key in _IGNORED_KEYS or key.startswith("machine.") for key in keys)

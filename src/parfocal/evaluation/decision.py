@@ -1,4 +1,4 @@
-"""Everything that was decided on validation after training: calibration, operating point, referral, TTA and the rest.
+"""Everything that was decided on validation after training: calibration, decision rule, operating point and the rest.
 
 `DECISIONS` is the registry. The fitted decisions of a run are kept in its decision.json.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import NonNegativeInt, ValidationError, create_model
 
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
+from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.patients import FellowEyes
@@ -21,7 +22,8 @@ from parfocal.evaluation.referral import ConformalReferral
 from parfocal.evaluation.temperature import Temperature
 from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
 from parfocal.manifest import MANIFEST_FILE, verify_file, write_listed_file
-from parfocal.recipe_schema import EvaluationConfig, TtaMode
+from parfocal.recipe import Recipe
+from parfocal.recipe_schema import DecisionRuleName, EvaluationConfig, TtaMode
 
 if TYPE_CHECKING:
     from parfocal.data.store import Store
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 DECISIONS: tuple[type[ValidationDecision], ...] = (
     Temperature,
+    DecisionRule,
     OperatingPoint,
     ConformalReferral,
     OodMonitor,
@@ -41,7 +44,7 @@ AnyDecision = TypeVar("AnyDecision", bound=ValidationDecision)
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """The options of `evaluate`. None keeps what was decided before; "none", 0 and False turn a decision off.
+    """The options of `evaluate`. None keeps what was decided before; "none", 0 and False undo it.
 
     `tta` is no decision, but the name of the views for test-time augmentation; "recipe" takes those of the recipe.
     `others` holds the options of decisions that have no parameter here.
@@ -51,6 +54,7 @@ class DecisionOptions:
     refer: float | None = None
     tta: str | None = None
     fellow_eyes: bool | None = None
+    decide: str | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,6 +97,12 @@ class Decision:
         return self._calibration.value
 
     @property
+    def rule(self) -> DecisionRuleName:
+        """The decision rule for the predicted class."""
+        decision = self.get(DecisionRule)
+        return decision.rule if decision else "likeliest"
+
+    @property
     def operating_point(self) -> OperatingPoint | None:
         """The operating point; None if there is none."""
         return self.get(OperatingPoint)
@@ -128,6 +138,14 @@ class Decision:
         """Return the predicted class of each image from calibrated probabilities."""
         return self._apply_calibrated(PredictedBatch(calibrated.argmax(axis=1), calibrated)).labels
 
+    def decide(self, predictions: Predictions) -> Predictions:
+        """Return predictions with the classes that the decision rule predicts, without any operating point."""
+        rule = self.get(DecisionRule)
+        # Calibration keeps the order of the classes, so the most probable class needs none.
+        if rule is None or rule.rule == "likeliest":
+            return replace(predictions, labels=None)
+        return replace(predictions, labels=rule.predict_labels(self.calibrate(predictions).probabilities))
+
     def calibrate(self, predictions: Predictions) -> Predictions:
         """Return predictions with calibrated probabilities."""
         batch = PredictedBatch(predictions.predicted, predictions.probabilities)
@@ -139,23 +157,18 @@ class Decision:
         labels = self.predict_labels(calibrated.probabilities)
         sections: dict[str, Any] = {}
         for decision in self.with_fitted(self._calibration).fitted:
-            metrics = decision.evaluate(predictions, calibrated, labels)
+            metrics = decision.evaluate(predictions, calibrated, labels, self.decide)
             if metrics is not None:
                 sections[decision.section] = metrics
         return sections
 
     def check_classes(self, n_classes: int, path: Path) -> None:
-        """Reject an operating point, read from a file, that does not fit the number of classes."""
-        point = self.operating_point
-        if point is None:
-            return
-        if point.criterion == "kappa" and len(point.thresholds) != n_classes - 1:
-            fault = f"operating_point.thresholds has {len(point.thresholds)} values"
-        elif point.referable >= n_classes or (point.criterion != "kappa" and not point.referable and n_classes != 2):
-            fault = f"operating_point.referable is {point.referable}"
-        else:
-            return
-        raise ParfocalError(f"{path}: {fault}, which does not fit {n_classes} classes. {_describe_remedy(path)}")
+        """Reject a decision, read from a file, that does not fit the number of classes."""
+        for decision in self.fitted:
+            if fault := decision.find_misfit(n_classes):
+                raise ParfocalError(
+                    f"{path}: {decision.name}.{fault}, which does not fit {n_classes} classes. {_describe_remedy(path)}"
+                )
 
     def describe(self) -> list[str]:
         """Return a sentence for each decision."""
@@ -208,18 +221,30 @@ class Decision:
         return batch
 
 
+def fit_decision_rule(valid: Predictions, recipe: Recipe) -> Decision:
+    """Fit the recipe's decision rule, and the calibration that it needs, to predict the classes of an epoch."""
+    # The most probable class follows without any fit.
+    if recipe.decision_rule == "likeliest":
+        return Decision()
+    temperature = Temperature.fit(ValidationSplit(valid, valid, recipe.evaluation))
+    split = ValidationSplit(valid, Decision((temperature,)).calibrate(valid), recipe.evaluation)
+    return Decision((temperature, DecisionRule.fit(split, recipe.decision_rule)))
+
+
 def fit_decision(
     valid: Predictions,
     options: DecisionOptions,
     previous: Decision,
-    config: EvaluationConfig,
+    recipe: Recipe,
     table: "Table | None" = None,
     store: "Store | None" = None,
 ) -> Decision:
-    """Fit every decision on the validation split; options that are None are taken from the previous decision.
+    """Fit every decision on the validation split.
 
+    Options that are None are taken from the previous decision, and the decision rule otherwise from the recipe.
     Without a store, decisions that read pixels stay as they were.
     """
+    config = recipe.evaluation
     temperature = Temperature.fit(ValidationSplit(valid, valid, config))
     split = ValidationSplit(valid, Decision((temperature,)).calibrate(valid), config, table, store)
     fitted: list[ValidationDecision] = [temperature]
@@ -228,6 +253,8 @@ def fit_decision(
         option = options.get(kind)
         if option is None and before is not None:
             option = before.option_value
+        if not _is_on(option):
+            option = kind.default_option(recipe)
         if kind is Temperature or (kind.option and not _is_on(option)):
             continue
         decision = before if kind.reads_pixels and store is None else kind.fit(split, option)

@@ -45,8 +45,9 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     fitted_on_predictions = tuple(decision for decision in previous.fitted if not decision.reads_pixels)
     pixel_decisions = Decision.load(runs[0].decision_path).pixel_decisions
     previous = replace(previous, fitted=fitted_on_predictions).with_fitted(*pixel_decisions)
-    with write_predictions(ensemble, averages) as written:
-        decision = fit_decision(written["valid"], options, previous, config)
+    with write_predictions(
+        ensemble, averages, lambda valid: fit_decision(valid, options, previous, runs[0].recipe)
+    ) as (decision, written):
         metrics = {split: evaluate_split(predictions, config, decision) for split, predictions in written.items()}
     create_manifest(out)
     # Test-time augmentation can differ between members.
@@ -66,7 +67,7 @@ def average_predictions(predictions: dict[str, Predictions]) -> Predictions:
         raise ParfocalError(f"{mismatch}. An ensemble needs the same images for all runs.")
     first, *others = predictions.values()
     probabilities = [first.probabilities, *(align_predictions(other, first).probabilities for other in others)]
-    return replace(first, probabilities=np.mean(probabilities, axis=0))
+    return replace(first, probabilities=np.mean(probabilities, axis=0), labels=None)
 
 
 def open_members(folder: Path) -> list[Run]:

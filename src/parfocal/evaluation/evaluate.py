@@ -3,7 +3,7 @@
 Metrics are computed from the predictions as they are in their files, never from the network directly.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,20 +44,22 @@ def evaluate(
     refer: float | None = None,
     tta: str | None = None,
     fellow_eyes: bool | None = None,
+    decide: str | None = None,
     **others: Any,
 ) -> list[Run]:
     """Load the trained network of each run, predict its valid and test splits, and write predictions and metrics.
 
     Each option is fitted on validation and kept with the run; None keeps what was decided before. `operating_point`
-    chooses thresholds for a goal such as "sensitivity=0.95" ("none" for no thresholds). `refer` is the target coverage
+    chooses a threshold for a goal such as "sensitivity=0.95" ("none" for no threshold). `refer` is the target coverage
     of referral to a human (0 for no referral). `tta` names the views for test-time augmentation, such as "d4" ("recipe"
-    for those of the recipe). `fellow_eyes` also evaluates each image combined with the others of its patient.
+    for those of the recipe). `fellow_eyes` also evaluates each image combined with the others of its patient. `decide`
+    is the decision rule for the predicted class, such as "thresholds" ("none" for that of the recipe).
 
     Errors in the data that the recipe does not allow are raised. Unreadable images that it allows are left out and
     listed in the metrics.
     """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
-    options = DecisionOptions(operating_point, refer, tta, fellow_eyes, others)
+    options = DecisionOptions(operating_point, refer, tta, fellow_eyes, decide, others)
     # All runs are checked before the first is evaluated, so that an error leaves every run as it was.
     for run in opened:
         options.check(run.recipe.evaluation, len(run.read_environment()["data"]["classes"]))
@@ -108,9 +110,12 @@ def evaluate_run(
     """Write the predictions, decision, submission and metrics of a run; call it in a single process."""
     config = run.recipe.evaluation
     training = _describe_training(run, table, classifier)
-    with write_predictions(run, predictions) as written:
-        previous = Decision.load(run.decision_path)
-        decision = fit_decision(written["valid"], options or DecisionOptions(), previous, config, table, store)
+    previous = Decision.load(run.decision_path)
+
+    def fit(valid: Predictions) -> Decision:
+        return fit_decision(valid, options or DecisionOptions(), previous, run.recipe, table, store)
+
+    with write_predictions(run, predictions, fit) as (decision, written):
         metrics = {split: evaluate_split(of_split, config, decision) for split, of_split in written.items()}
         if "test" in written:
             test = written["test"]
@@ -122,20 +127,27 @@ def evaluate_run(
 
 
 @contextmanager
-def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> Iterator[dict[str, Predictions]]:
-    """Write predictions, and yield them as read back from the new files; the files count only if the block succeeds.
+def write_predictions(
+    run: Run, predictions: Mapping[str, Predictions], fit: Callable[[Predictions], Decision]
+) -> Iterator[tuple[Decision, dict[str, Predictions]]]:
+    """Write predictions, with the classes of a decision that is fitted on `valid`; yield the decision and both splits.
 
-    Metrics of what is yielded can be computed again from the files. If the block fails, the previous files remain.
+    Everything is computed from what the files hold, so that it can be computed from them again. They count only if
+    the block succeeds; if it fails, the previous files remain.
     """
     with ExitStack() as files:
-        written: dict[str, Predictions] = {}
+        paths: dict[str, Path] = {}
         for split, of_split in predictions.items():
             path = run.predictions_path(split)
             reject_link(path.parent)
-            temporary = files.enter_context(atomic_write(path))
-            of_split.save(temporary)
-            written[split] = Predictions.load(temporary)
-        yield written
+            paths[split] = files.enter_context(atomic_write(path))
+            of_split.save(paths[split])
+        written = {split: Predictions.load(path) for split, path in paths.items()}
+        decision = fit(written["valid"])
+        written = {split: decision.decide(of_split) for split, of_split in written.items()}
+        for split, of_split in written.items():
+            of_split.save(paths[split])
+        yield decision, written
 
 
 def evaluate_split(
@@ -145,10 +157,12 @@ def evaluate_split(
 
     `by_group` holds the metrics per patient (or what the groups are) if a group has more than 1 image, and `referable`
     those of the referable grades if the recipe names the lowest. With a decision, each kind adds its section, such as
-    `calibration` and `operating_point`; all other metrics are those of the predictions as they are.
+    `calibration` and `operating_point`; all other metrics are those of the predictions as they are, whose classes are
+    those of the decision rule.
     """
     if not predictions.labeled:
         return compute_metrics(predictions)
+    decide = (decision or Decision()).decide
     metrics = {
         **compute_metrics_with_intervals(predictions),
         "reliability": compute_reliability_diagram(predictions.truth, predictions.probabilities),
@@ -157,7 +171,12 @@ def evaluate_split(
         by_group, n_excluded = aggregate_by_group(predictions, config.ordered)
         metrics["by_group"] = {
             "excluded": n_excluded,
-            **{way: compute_metrics_with_intervals(joint) for way, joint in by_group.items() if len(joint)},
+            # A vote counts classes that the rule has already decided.
+            **{
+                way: compute_metrics_with_intervals(joint if way == "vote" else decide(joint))
+                for way, joint in by_group.items()
+                if len(joint)
+            },
         }
     if config.referable:
         metrics["referable"] = compute_metrics_with_intervals(binarize_grades(predictions, config.referable))

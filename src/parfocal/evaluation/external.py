@@ -45,7 +45,8 @@ def evaluate_external(
     NAME is the name of the data, with a number if other data of that name, or another class map, was evaluated before.
 
     `class_map` renames classes of the data (by name or code) to classes of the run; "" drops a class. A class without
-    an entry must have the same name in the run. Nothing is fitted here: TTA, temperature and thresholds are the run's.
+    an entry must have the same name in the run. Nothing is fitted here: the run has decided TTA, temperature
+    and decision rule.
 
     Images of the run's training or validation split are an error, also as other files. Near-duplicates of them are
     counted and listed in the metrics, and an error above MAX_NEAR_DUPLICATES unless `allow` names "near_duplicates".
@@ -62,6 +63,7 @@ def evaluate_external(
     near_duplicates = _check_unseen(run, table, store, "near_duplicates" in allow)
     fabric = build_fabric(run.recipe.training.precision)
     predictions = predict_table(classifier, table, store, with_tta(run.recipe, decision.tta), fabric)["test"]
+    predictions = decision.decide(predictions)
     metadata = {
         "data": str(Path(data).resolve()),
         "source": table.source,

@@ -1,6 +1,6 @@
 """Inference: from pixels to class probabilities, for validation, evaluation, prediction and serving."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
@@ -25,49 +25,84 @@ _MAX_BATCH_SIZES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """The largest batch size of each network that has run out of memory."""
 
 
-def predict_split(fabric: "Fabric", network: nn.Module, table: Table, split: str, batches: BatchLoader) -> Predictions:
-    """Return the predictions for a split, averaged over the TTA views; each process predicts its share of the rows."""
-    views = tta_views(batches.views_config)
+def predict_split(
+    fabric: "Fabric",
+    network: nn.Module,
+    table: Table,
+    split: str,
+    batches: BatchLoader,
+    views: Sequence[int] | None = None,
+    crop_size: int | None = None,
+) -> Predictions:
+    """Return the predictions for a split, averaged over all TTA views or those of these numbers.
+
+    Each process predicts its share of the rows.
+    """
+    views = tta_views(batches.views_config) if views is None else views
     rows = batches.rank_rows()
     with show_progress(f"Evaluating {split}", len(rows) * len(views)) as advance:
 
         def read_pixels(view: int) -> Iterator[Tensor]:
-            for pixels, _ in batches.eval_batches(view):
+            for pixels, _ in batches.eval_batches(view, crop_size):
                 yield pixels
                 advance(len(pixels))
 
         rank_probabilities = np.mean(
             [predict_probabilities(fabric, network, read_pixels(view)) for view in views], axis=0
         )
-    probabilities = np.zeros((len(batches.indices), len(table.classes)))
-    probabilities[rows] = rank_probabilities
-    if fabric.world_size > 1:
-        # Each row is filled by a single process and 0 in all others, so the sum is the whole.
-        total = fabric.all_reduce(torch.from_numpy(probabilities).to(fabric.device), reduce_op="sum")
-        assert isinstance(total, Tensor)
-        probabilities = total.cpu().numpy()
+    shape = (len(batches.indices), len(table.classes))
+    probabilities = gather_rows(fabric, rank_probabilities, rows, shape)
     return Predictions.from_table(table, split, probabilities)
 
 
-@torch.inference_mode()
 def predict_probabilities(fabric: "Fabric", network: nn.Module, batches: Iterable[Tensor]) -> np.ndarray:
     """Return a row of class probabilities per image, in the order of the batches of pixels.
 
     If memory runs out, the batch size of this network is halved from then on.
     """
+
+    def predict(pixels: Tensor) -> Tensor:
+        return torch.softmax(network(pixels).float(), dim=1)
+
+    return compute_rows(fabric, network, predict, batches)
+
+
+def gather_rows(fabric: "Fabric", values: np.ndarray, rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return an array of this shape; each process has the `values` of its `rows`, and gets those of the others."""
+    gathered = np.zeros(shape)
+    if len(rows):
+        gathered[rows] = values
+    if fabric.world_size == 1:
+        return gathered
+    # Each row is filled by a single process and 0 in all others, so the sum is the whole.
+    total = fabric.all_reduce(torch.from_numpy(gathered).to(fabric.device), reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total.cpu().numpy()
+
+
+@torch.inference_mode()
+def compute_rows(
+    fabric: "Fabric", network: nn.Module, compute: Callable[[Tensor], Tensor], batches: Iterable[Tensor]
+) -> np.ndarray:
+    """Return the rows that `compute` returns for batches of pixels, with the network in evaluation mode.
+
+    If memory runs out, the batch size of this network is halved from then on.
+    """
     network.eval()
     with fabric.autocast():
-        rows = [_predict_batch(network, pixels, fabric.device) for pixels in batches]
+        rows = [_compute_batch(network, compute, pixels, fabric.device) for pixels in batches]
     return torch.cat(rows).cpu().double().numpy() if rows else np.empty((0, 0))
 
 
-def _predict_batch(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
+def _compute_batch(
+    network: nn.Module, compute: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device
+) -> Tensor:
     def get_batch_size() -> int:
         return min(_MAX_BATCH_SIZES.get(network, len(pixels)), len(pixels))
 
-    def predict() -> Tensor:
+    def compute_chunks() -> Tensor:
         chunks = (chunk.to(device, non_blocking=True) for chunk in pixels.split(get_batch_size()))
-        return torch.cat([torch.softmax(network(chunk).float(), dim=1) for chunk in chunks])
+        return torch.cat([compute(chunk) for chunk in chunks])
 
     def halve_batch_size() -> None:
         batch_size = get_batch_size()
@@ -77,7 +112,7 @@ def _predict_batch(network: nn.Module, pixels: Tensor, device: torch.device) -> 
             print_line(f"Memory ran out with a batch size of {batch_size}: it is halved for inference.")
         _MAX_BATCH_SIZES[network] = batch_size // 2
 
-    return retry_out_of_memory(predict, halve_batch_size, device)
+    return retry_out_of_memory(compute_chunks, halve_batch_size, device)
 
 
 def build_predict_function(

@@ -181,7 +181,9 @@ class ResampledMetrics:
         rows = [np.full_like(bins, number) for number in range(len(_SCORE_METRICS))]
         rows += [start + bins for start in _BIN_STARTS]
         values = [metric.compute(truth, predictions.probabilities) for metric in _SCORE_METRICS]
-        values += [predictions.predicted == truth, confidence, np.ones(len(bins))]
+        # Calibration is a property of the probabilities, whichever class is predicted from them.
+        likeliest = predictions.probabilities.argmax(axis=1)
+        values += [likeliest == truth, confidence, np.ones(len(bins))]
         self._score_sums = self._sum_by_group(rows, _BIN_STARTS[-1] + calibration.N_BINS, values)
 
         self._ranked_scores = [

@@ -1,11 +1,10 @@
-"""Operating point: decision thresholds chosen on validation, for example for a sensitivity of 0.95.
+"""Operating point: a decision threshold chosen on validation, for example for a sensitivity of 0.95.
 
 Also here: binary (referable) predictions from grades.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -15,19 +14,16 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.metrics import METRICS
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.thresholds import apply_thresholds, compute_expected_grades, tune_thresholds
 from parfocal.evaluation.validation_decision import (
+    DecideFunction,
     PredictedBatch,
     ValidationDecision,
     ValidationSplit,
 )
 from parfocal.recipe_schema import EvaluationConfig
 
-Criterion = Literal["sensitivity", "specificity", "cost", "kappa"]
-CRITERIA = (
-    "sensitivity=0.95, specificity=0.9, cost=5 (a false negative costs as much as 5 false positives), "
-    "or kappa (thresholds between grades)"
-)
+Criterion = Literal["sensitivity", "specificity", "cost"]
+CRITERIA = "sensitivity=0.95, specificity=0.9, or cost=5 (a false negative costs as much as 5 false positives)"
 
 _PROBABILITY_METRICS = {metric.name for metric in METRICS if metric.source != "confusion"}
 # Above the highest probability no image is positive; the sum of probabilities can exceed 1 by rounding.
@@ -40,22 +36,11 @@ def _check_target(target: float, info: ValidationInfo) -> float:
     return target
 
 
-def _check_thresholds(thresholds: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-    if info.data.get("criterion") == "kappa":
-        if not thresholds or any(lower > higher for lower, higher in pairwise(thresholds)):
-            raise ValueError("thresholds between grades must not decrease")
-    elif len(thresholds) != 1 or not 0 <= thresholds[0] <= _MAX_THRESHOLD:
-        raise ValueError("the threshold must be a single probability from 0 to 1")
-    return thresholds
-
-
 @dataclass(frozen=True)
 class OperatingPoint(ValidationDecision):
-    """The goal, and the thresholds that reach it on validation.
+    """The goal, and the threshold that reaches it on validation: the lowest positive probability of a positive image.
 
-    For `kappa` the thresholds lie between grades and cut the expected grade. Otherwise there is a single threshold: the
-    lowest positive probability of a positive image. The positive side is the second of two classes, or all grades from
-    `referable` on.
+    The positive side is the second of two classes, or all grades from `referable` on.
     """
 
     name = "operating_point"
@@ -64,32 +49,26 @@ class OperatingPoint(ValidationDecision):
 
     criterion: Criterion
     target: Annotated[FiniteFloat, Field(ge=0), AfterValidator(_check_target)]
-    thresholds: Annotated[tuple[FiniteFloat, ...], AfterValidator(_check_thresholds)]
+    threshold: Annotated[FiniteFloat, Field(ge=0, le=_MAX_THRESHOLD)]
     referable: Annotated[int, Field(ge=0)] = 0
 
     @classmethod
     def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:
         """Reject a goal that is invalid or does not fit the classes."""
-        criterion, _ = parse_goal(option)
-        if criterion == "kappa" and not config.ordered:
-            raise UsageError("operating_point=kappa tunes thresholds between grades. Set ordered=true in the recipe.")
-        if criterion != "kappa" and not config.referable and n_classes != 2:
+        parse_goal(option)
+        if not config.referable and n_classes != 2:
             raise UsageError(
                 f"operating_point={option} needs a positive and a negative side, and there are {n_classes} classes. "
-                "Set the lowest referable grade in the recipe (ordered=true referable=2), or use operating_point=kappa."
+                "Set the lowest referable grade in the recipe (ordered=true referable=2)."
             )
 
     @classmethod
     def fit(cls, valid: ValidationSplit, option: Any) -> Self:
-        """Choose the thresholds that reach a goal, such as `sensitivity=0.95`."""
+        """Choose the threshold that reaches a goal, such as `sensitivity=0.95`."""
         calibrated = valid.calibrated
         referable = valid.config.referable
         cls.check(option, valid.config, len(calibrated.classes))
         criterion, target = parse_goal(option)
-        if criterion == "kappa":
-            grades = compute_expected_grades(calibrated.probabilities)
-            thresholds = tune_thresholds(grades, calibrated.truth, len(calibrated.classes))
-            return cls(criterion, target, tuple(map(float, thresholds)), referable)
         positive = calibrated.truth >= (referable or 1)
         if not positive.any() or positive.all():
             raise ParfocalError(
@@ -97,12 +76,12 @@ class OperatingPoint(ValidationDecision):
                 f"{'positive' if positive.any() else 'negative'}."
             )
         scores = compute_positive_probability(calibrated.probabilities, referable)
-        return cls(criterion, target, (_choose_threshold(scores, positive, criterion, target),), referable)
+        return cls(criterion, target, _choose_threshold(scores, positive, criterion, target), referable)
 
     @property
     def goal(self) -> str:
         """The goal as the user writes it: `sensitivity=0.95`."""
-        return self.criterion if self.criterion == "kappa" else f"{self.criterion}={self.target:g}"
+        return f"{self.criterion}={self.target:g}"
 
     @property
     def option_value(self) -> str:
@@ -111,60 +90,47 @@ class OperatingPoint(ValidationDecision):
 
     @property
     def flag(self) -> str:
-        """The column of the images that are positive; none for thresholds between grades."""
-        return "" if self.criterion == "kappa" else "positive"
+        """The column of the images that are positive."""
+        return "positive"
 
-    def is_positive(self, probabilities: np.ndarray) -> np.ndarray | None:
-        """Return which images are positive; None for thresholds between grades."""
-        if self.criterion == "kappa":
-            return None
-        return compute_positive_probability(probabilities, self.referable) >= self.thresholds[0]
-
-    def predict_labels(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the predicted class of each image. With referable grades it stays the most probable grade."""
-        positive = self.is_positive(probabilities)
-        if positive is None:
-            return apply_thresholds(compute_expected_grades(probabilities), np.array(self.thresholds))
-        if probabilities.shape[1] == 2:
-            return positive.astype(np.int64)
-        return probabilities.argmax(axis=1)
+    def is_positive(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return which images are positive."""
+        return compute_positive_probability(probabilities, self.referable) >= self.threshold
 
     def apply(self, batch: PredictedBatch) -> PredictedBatch:
-        """Set the labels, and flag the positive images."""
+        """Flag the positive images. They decide the label of two classes; grades stay those of the decision rule."""
         positive = self.is_positive(batch.probabilities)
-        flags = batch.flags if positive is None else {**batch.flags, self.flag: positive}
-        return replace(batch, labels=self.predict_labels(batch.probabilities), flags=flags)
+        labels = positive.astype(np.int64) if batch.probabilities.shape[1] == 2 else batch.labels
+        return replace(batch, labels=labels, flags={**batch.flags, self.flag: positive})
 
-    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
-        """Return the goal, the thresholds and every metric of the labels; the sensitivity is the positive recall."""
+    def evaluate(
+        self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray, decide: DecideFunction
+    ) -> dict[str, Any]:
+        """Return the goal, the threshold and every metric of the labels; the sensitivity is the positive recall."""
         positive = self.is_positive(calibrated.probabilities)
-        if positive is None:
-            binary = calibrated
-            decided = self.predict_labels(calibrated.probabilities)
-        else:
-            binary = binarize_grades(calibrated, self.referable) if self.referable else calibrated
-            decided = positive.astype(np.int64)
-        metrics = compute_metrics_with_intervals(replace(binary, probabilities=np.eye(len(binary.classes))[decided]))
-        # Labels have no probabilities, so that metrics of probabilities would say nothing.
+        binary = binarize_grades(calibrated, self.referable) if self.referable else calibrated
+        metrics = compute_metrics_with_intervals(replace(binary, labels=positive.astype(np.int64)))
+        # Metrics of probabilities are the same at every threshold.
         for of_split in (metrics, metrics["intervals"]):
             for values in (of_split, *of_split["per_class"].values()):
                 for name in _PROBABILITY_METRICS:
                     values.pop(name, None)
-        return {"goal": self.goal, "thresholds": list(self.thresholds), **metrics}
+        return {"goal": self.goal, "threshold": self.threshold, **metrics}
+
+    def find_misfit(self, n_classes: int) -> str:
+        """Return the referable grade if it does not fit the number of classes."""
+        has_sides = self.referable or n_classes == 2
+        return "" if has_sides and self.referable < n_classes else f"referable is {self.referable}"
 
     def describe(self) -> str:
         """Return a sentence that says what was decided."""
-        thresholds = ", ".join(f"{threshold:.3g}" for threshold in self.thresholds)
-        plural = "" if len(self.thresholds) == 1 else "s"
-        return f"The operating point {self.goal} has the threshold{plural} {thresholds}."
+        return f"The operating point {self.goal} has the threshold {self.threshold:.3g}."
 
 
 def parse_goal(goal: str) -> tuple[Criterion, float]:
-    """Return the criterion and the target of a goal such as `sensitivity=0.95`; the target of `kappa` is 0."""
+    """Return the criterion and the target of a goal such as `sensitivity=0.95`."""
     # A caller in Python can pass anything, such as a number without a criterion.
     criterion, _, text = str(goal).partition("=")
-    if goal == "kappa":
-        return "kappa", 0.0
     try:
         target = float(text)
     except ValueError:
@@ -216,5 +182,6 @@ def binarize_grades(predictions: Predictions, lowest_referable_grade: int) -> Pr
         predictions,
         truth=truth.astype(np.int64),
         probabilities=np.stack([1 - positive, positive], axis=1),
+        labels=None,
         classes=(f"below {name}", f"{name} or above"),
     )

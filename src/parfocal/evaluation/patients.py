@@ -11,7 +11,7 @@ from scipy.special import softmax
 from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.calibration import log_losses
 from parfocal.evaluation.predictions import Predictions, index_groups
-from parfocal.evaluation.validation_decision import ValidationDecision, ValidationSplit
+from parfocal.evaluation.validation_decision import DecideFunction, ValidationDecision, ValidationSplit
 
 # Breaks ties between votes by mean probability, and is too small to change any printed digit.
 _TIE_BREAK_WEIGHT = 1e-9
@@ -48,7 +48,7 @@ def aggregate_by_group(predictions: Predictions, ordered: bool) -> tuple[dict[st
     names = tuple(map(str, group_names[is_included]))
     truth = highest[is_included]
     aggregated = {
-        method: replace(predictions, ids=names, groups=names, truth=truth, probabilities=probabilities[is_included])
+        method: Predictions(names, names, truth, probabilities[is_included], predictions.classes)
         for method, probabilities in probabilities_by_method.items()
     }
     return aggregated, int((~is_included).sum())
@@ -93,11 +93,13 @@ class FellowEyes(ValidationDecision):
         n_others = np.bincount(group_index)[group_index][:, None] - 1
         mean_of_others = np.divide(sum_of_others, n_others, out=logs.copy(), where=n_others > 0)
         fused = (1 - self.weight) * logs + self.weight * mean_of_others
-        return replace(predictions, probabilities=softmax(fused, axis=1))
+        return replace(predictions, probabilities=softmax(fused, axis=1), labels=None)
 
-    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+    def evaluate(
+        self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray, decide: DecideFunction
+    ) -> dict[str, Any]:
         """Return the weight and every metric of the fused predictions."""
-        return {"weight": self.weight, **compute_metrics_with_intervals(self.fuse(predictions))}
+        return {"weight": self.weight, **compute_metrics_with_intervals(decide(self.fuse(predictions)))}
 
     def describe(self) -> str:
         """Return a sentence that says what was decided."""

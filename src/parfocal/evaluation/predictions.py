@@ -1,4 +1,4 @@
-"""Predictions of a split as a table (id, group, truth, a probability per class), the basis of every evaluation.
+"""Predictions of a split as a table (id, group, truth, predicted class, probabilities), the basis of every evaluation.
 
 They are read and written as CSV, matched by image between runs, and combined over the folds of a cross-validation.
 """
@@ -16,20 +16,24 @@ from parfocal.errors import ParfocalError, join_limited
 from parfocal.io import atomic_write
 
 _PROBABILITY_PREFIX = "probability:"
-_REQUIRED_COLUMNS = ("id", "group", "truth")
+_REQUIRED_COLUMNS = ("id", "group", "truth", "predicted")
 # Single-precision rounding can push a probability this far above 1.
 _ROUNDING_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The class probabilities of every image of a split, with its true class (-1 if unknown)."""
+    """The class probabilities of every image of a split, with its true class (-1 if unknown).
+
+    `labels` are the classes that a decision rule predicts; None for the most probable ones.
+    """
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
     truth: np.ndarray
     probabilities: np.ndarray
     classes: tuple[str, ...]
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         is_finite = np.isfinite(self.probabilities).all(axis=1)
@@ -42,8 +46,13 @@ class Predictions:
 
     @property
     def predicted(self) -> np.ndarray:
-        """The most probable class of each image."""
-        return self.probabilities.argmax(axis=1)
+        """The predicted class of each image."""
+        return self.probabilities.argmax(axis=1) if self.labels is None else self.labels
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of the predicted class of each image."""
+        return self.probabilities[np.arange(len(self)), self.predicted]
 
     @property
     def labeled(self) -> bool:
@@ -90,13 +99,16 @@ class Predictions:
         labels = {name: label for label, name in enumerate(classes)} | {"": UNKNOWN}
         is_valid = rows["truth"].isin(labels)
         _check_values(path, rows["truth"], is_valid, f"Allowed: {', '.join(classes)}, or empty if unknown")
-        truth = np.array([labels[name] for name in rows["truth"]], dtype=np.int64)
+        _check_values(path, rows["predicted"], rows["predicted"].isin(classes), f"Allowed: {', '.join(classes)}")
+        truth, predicted = (
+            np.array([labels[name] for name in rows[column]], dtype=np.int64) for column in ("truth", "predicted")
+        )
         values = [pd.to_numeric(rows[name], errors="coerce").to_numpy(np.float64) for name in columns]
         probabilities = np.stack(values, axis=1)
         is_valid = (probabilities >= 0) & (probabilities <= 1 + _ROUNDING_TOLERANCE)
         for label, name in enumerate(columns):
             _check_values(path, rows[name], is_valid[:, label], "Allowed: numbers from 0 to 1")
-        return cls(tuple(rows["id"]), tuple(rows["group"]), truth, probabilities, classes)
+        return cls(tuple(rows["id"]), tuple(rows["group"]), truth, probabilities, classes, predicted)
 
 
 def _check_values(path: Path, column: pd.Series, is_valid: np.ndarray | pd.Series, allowed: str) -> None:
@@ -131,6 +143,7 @@ def align_predictions(predictions: Predictions, reference: Predictions) -> Predi
         groups=reference.groups,
         truth=predictions.truth[rows],
         probabilities=predictions.probabilities[rows],
+        labels=predictions.predicted[rows],
     )
 
 
@@ -183,6 +196,7 @@ def join_folds(family_name: str, predictions_by_run: Mapping[str, Predictions]) 
                 groups=tuple(group for fold in folds.values() for group in fold.groups),
                 truth=np.concatenate([fold.truth for fold in folds.values()]),
                 probabilities=np.concatenate([fold.probabilities for fold in folds.values()]),
+                labels=np.concatenate([fold.predicted for fold in folds.values()]),
             ),
         )
         for folds in fold_sets

@@ -13,6 +13,7 @@ from parfocal.engine.device import build_fabric, to_channels_last
 from parfocal.errors import ParfocalError
 from parfocal.evaluation.calibration import apply_temperature
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.ensemble import MEMBERS_FILE, open_members
 from parfocal.evaluation.evaluate import with_tta
 from parfocal.evaluation.inference import build_predict_function
@@ -41,7 +42,8 @@ class Predictor:
     """Networks loaded from runs, and the decision that their predictions follow.
 
     A single run, or the folder of an ensemble, predicts with its decision. Runs passed together are averaged, each with
-    its temperature, and no thresholds apply. With `long_lived`, loading may take longer so that predictions are faster.
+    its temperature; a decision rule that all share applies, but no thresholds. With `long_lived`, loading may take
+    longer so that predictions are faster.
     """
 
     def __init__(self, paths: Sequence[Path | str], *, long_lived: bool = False) -> None:
@@ -74,9 +76,8 @@ class Predictor:
 
     @property
     def has_positive_class(self) -> bool:
-        """Whether images can be positive: with an operating point (other than for kappa), or with referable grades."""
-        point = self.decision.operating_point
-        return bool(self.config.referable) if point is None else point.flag == "positive"
+        """Whether images can be positive: with an operating point, or with referable grades."""
+        return bool(self.config.referable) or self.decision.operating_point is not None
 
     @property
     def flag_names(self) -> list[str]:
@@ -127,4 +128,9 @@ def _open_runs(paths: Sequence[Path | str]) -> tuple[list[Run], Decision, bool]:
     decision = Decision.load(runs[0].decision_path)
     if len(runs) == 1:
         return runs, decision, False
-    return runs, Decision(decision.pixel_decisions), True
+    rules = {Decision.load(run.decision_path).get(DecisionRule) for run in runs}
+    shared = {rule and replace(rule, thresholds=()) for rule in rules}
+    rule = shared.pop()
+    if shared or rule is None or rule.rule == "thresholds":
+        return runs, Decision(decision.pixel_decisions), True
+    return runs, Decision(decision.pixel_decisions).with_fitted(rule), True

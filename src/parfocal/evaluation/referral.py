@@ -14,7 +14,12 @@ from pydantic import Field
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.bootstrap import compute_proportion
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
+from parfocal.evaluation.validation_decision import (
+    DecideFunction,
+    PredictedBatch,
+    ValidationDecision,
+    ValidationSplit,
+)
 from parfocal.recipe_schema import EvaluationConfig
 
 # Probabilities read from a file differ in the ninth digit from those that were written.
@@ -76,7 +81,9 @@ class ConformalReferral(ValidationDecision):
         """Flag the images that a human should see."""
         return replace(batch, flags={**batch.flags, self.flag: self.is_referred(batch.probabilities)})
 
-    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+    def evaluate(
+        self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray, decide: DecideFunction
+    ) -> dict[str, Any]:
         """Return the coverage, the share of referred images, and the accuracy on the images that are not referred."""
         sets = self.prediction_sets(calibrated.probabilities)
         covered = sets[np.arange(len(calibrated)), calibrated.truth]

@@ -9,7 +9,12 @@ from pydantic import Field
 from parfocal.evaluation.calibration import apply_temperature, compute_reliability_diagram, fit_temperature
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.predictions import Predictions
-from parfocal.evaluation.validation_decision import PredictedBatch, ValidationDecision, ValidationSplit
+from parfocal.evaluation.validation_decision import (
+    DecideFunction,
+    PredictedBatch,
+    ValidationDecision,
+    ValidationSplit,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,9 @@ class Temperature(ValidationDecision):
         calibrated = apply_temperature(batch.probabilities, self.value)
         return replace(batch, probabilities=calibrated, labels=calibrated.argmax(axis=1))
 
-    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any]:
+    def evaluate(
+        self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray, decide: DecideFunction
+    ) -> dict[str, Any]:
         """Return the calibration metrics and the reliability diagram after scaling."""
         metrics = compute_metrics(calibrated)
         return {

@@ -4,7 +4,7 @@ To add a decision, derive a class from `ValidationDecision` and list it in `DECI
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,11 +13,15 @@ from pydantic import ConfigDict
 
 from parfocal.data.decode import Pixels
 from parfocal.evaluation.predictions import Predictions
+from parfocal.recipe import Recipe
 from parfocal.recipe_schema import EvaluationConfig
 
 if TYPE_CHECKING:
     from parfocal.data.store import Store
     from parfocal.data.table import Table
+
+DecideFunction = Callable[[Predictions], Predictions]
+"""Returns predictions with the classes that the decision rule predicts from their probabilities."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,18 @@ class ValidationDecision(ABC):
     section: ClassVar[str] = ""
     """The key of its results in metrics.json; "" if it has none."""
     option: ClassVar[str] = ""
-    """The parameter of `evaluate` that turns it on; "" if it is always fitted."""
+    """The parameter of `evaluate` that chooses it; "" if it is always fitted."""
     reads_pixels: ClassVar[bool] = False
     """Whether `fit` and `inspect` need pixels."""
 
     @classmethod  # noqa: B027 (optional to override)
     def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:
         """Reject an option that can never be met, before any network runs."""
+
+    @classmethod
+    def default_option(cls, recipe: Recipe) -> Any:
+        """Return the option that applies if none was chosen; None leaves the decision out."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -106,9 +115,18 @@ class ValidationDecision(ABC):
         """Return what the pixels of a prepared image say for the flag; only called if the decision reads pixels."""
         return ""
 
-    def evaluate(self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray) -> dict[str, Any] | None:
-        """Return what the decision reaches on labeled predictions, for metrics.json; `labels` are the decided ones."""
+    def evaluate(
+        self, predictions: Predictions, calibrated: Predictions, labels: np.ndarray, decide: DecideFunction
+    ) -> dict[str, Any] | None:
+        """Return what the decision reaches on labeled predictions, for metrics.json.
+
+        `labels` are the classes after all decisions; `decide` applies the decision rule to other predictions.
+        """
         return None
+
+    def find_misfit(self, n_classes: int) -> str:
+        """Return which field, read from a file, does not fit the number of classes; "" if all do."""
+        return ""
 
     @abstractmethod
     def describe(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from parfocal.engine.compiled import OpenVinoNetwork, Precision, convert_to_openvino
 from parfocal.errors import ParfocalError, UsageError, did_you_mean
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.ensemble import MEMBERS_FILE
 from parfocal.evaluation.evaluate import with_tta
 from parfocal.exporters.formats import FORMATS, OpenVino, load_export, quantize, staging_path
@@ -144,6 +145,7 @@ def build_metadata(run: Run, recipe: Recipe, decision: Decision, precision: Prec
         "ordered": recipe.evaluation.ordered,
         "referable": recipe.evaluation.referable,
         "decision_rule": describe_decision_rule(data["classes"], recipe, decision),
+        "decide": asdict(rule) if (rule := decision.get(DecisionRule)) else None,
         "operating_point": asdict(decision.operating_point) if decision.operating_point else None,
         "referral": asdict(decision.referral) if decision.referral else None,
         "out_of_distribution": asdict(decision.ood) if decision.ood else None,
@@ -154,16 +156,15 @@ def build_metadata(run: Run, recipe: Recipe, decision: Decision, precision: Prec
 
 def describe_decision_rule(classes: Sequence[str], recipe: Recipe, decision: Decision) -> str:
     """Describe how the predicted class follows from the probabilities."""
+    rule = decision.get(DecisionRule) or DecisionRule("likeliest")
     operating_point = decision.operating_point
     if operating_point is None:
-        return "the most probable class"
-    if operating_point.criterion == "kappa":
-        return "the expected grade (sum of each grade times its probability), cut at the operating point's thresholds"
-    threshold = f"{operating_point.thresholds[0]:.6g}"
+        return rule.describe_class()
+    threshold = f"{operating_point.threshold:.6g}"
     if len(classes) == 2:
         return f"{classes[1]} if its probability is at least {threshold}, else {classes[0]}"
     lowest = classes[recipe.evaluation.referable]
-    return f"the most probable class; positive if the probabilities of {lowest} and above sum to at least {threshold}"
+    return f"{rule.describe_class()}; positive if the probabilities of {lowest} and above sum to at least {threshold}"
 
 
 def _open_single_run(run: Path | str | Run) -> Run:

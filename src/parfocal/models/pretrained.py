@@ -1,7 +1,5 @@
-"""Initial weights for transfer learning: torchvision's ImageNet weights, the Hugging Face Hub, a file, or a run."""
+"""Initial weights for transfer learning: read them, recognize their network, and load what fits by name and shape."""
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,39 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parfocal.download import compute_file_hash, download
-from parfocal.errors import ParfocalError, UsageError, find_similar, join_limited
-from parfocal.io import get_cache_folder
-from parfocal.manifest import file_exists, verify_file
+from parfocal.download import compute_file_hash
+from parfocal.errors import ParfocalError, UsageError, join_limited
+from parfocal.manifest import verify_file
 from parfocal.models.architectures import ARCHITECTURES, resolve_architecture
 from parfocal.models.checkpoints import load_pth, read_safetensors, require_finite
 from parfocal.models.classifier import ORDINAL_HEAD_PREFIX, Classifier, get_network_options
 from parfocal.models.resnet import build_resnet
+from parfocal.models.weight_files import PRETRAINED_HASHES, fetch_initial_weights, find_local_weights
 from parfocal.recipe_schema import NetworkConfig
-from parfocal.run import Run, find_runs
 
-PRETRAINED_HASHES: dict[str, dict[str, str]] = {
-    "imagenet": {
-        "resnet18": "f37072fd",
-        "resnet34": "b627a593",
-        "resnet50": "0676ba61",
-        "resnet101": "63fe2227",
-        "resnet152": "394f9c45",
-        "resnext50_32x4d": "7cdf4587",
-        "wide_resnet50_2": "95faca4d",
-    },
-    "imagenet-v2": {
-        "resnet50": "11ad3fa6",
-        "resnet101": "cd907fc2",
-        "resnet152": "f82ba261",
-        "resnext50_32x4d": "1a0047aa",
-        "wide_resnet50_2": "9ba9bcbe",
-    },
-}
-"""The first digits of the SHA-256 of torchvision's files, which are in their names: `resnet18-f37072fd.pth`."""
-
-_PRETRAINED_URL = "https://download.pytorch.org/models"
 _FIRST_CONV = "conv1.weight"
+_SMALL_KERNEL = 3
+"""The side of the first convolution of a small stem."""
+
+_NETWORK_KEYS = ("normalization", "stem", "stride_in", "groups", "width_per_group")
 _HEAD_PREFIXES = ("fc.", ORDINAL_HEAD_PREFIX)
 _MAX_ROWS = 12
 
@@ -73,31 +53,24 @@ class LoadReport:
         return f"Started from {self.file}: {'; '.join([counts, *details])}."
 
 
-def fetch_initial_weights(config: NetworkConfig) -> Path | None:
-    """Return the file of a recipe's `init`, downloaded if necessary; None for random weights."""
-    if config.init == "scratch":
-        return None
-    if config.init in PRETRAINED_HASHES:
-        hashes = PRETRAINED_HASHES[config.init]
-        if config.model not in hashes:
-            raise UsageError(
-                f"There are no {config.init} weights for {config.model}; they are available for {', '.join(hashes)}."
-            )
-        path = _get_cached_path(config.init, config.model)
-        return download(f"{_PRETRAINED_URL}/{path.name}", path, f"sha256:{hashes[config.model]}")
-    if config.init.startswith("hf:"):
-        return _download_from_hub(config.init.removeprefix("hf:"))
-    path = Path(config.init).expanduser()
-    if path.is_dir():
-        return _find_run_weights(path, config.model)
-    if not path.is_file():
-        similar = find_similar(config.init, ("scratch", *PRETRAINED_HASHES))
-        hint = f"Did you mean {similar!r}? " if similar else ""
-        raise UsageError(
-            f"init={config.init} does not exist. {hint}Valid are scratch, {', '.join(PRETRAINED_HASHES)}, "
-            "hf:OWNER/REPOSITORY, a .pth or .safetensors file, or a run folder."
-        )
-    return path
+def recognize_network(config: NetworkConfig) -> dict[str, Any]:
+    """Return the network keys, `model` first, that the weights of `init` belong to; empty if that is not known.
+
+    `config.model` chooses among the runs of a folder, and among published weights. Nothing is downloaded.
+    """
+    path = None if config.init in PRETRAINED_HASHES else find_local_weights(config)
+    if path is None:
+        return {}
+    weights, metadata = _read_file(path)
+    trained_with = _get_trained_network(metadata)
+    model = str(trained_with.get("model") or _recognize_model(weights))
+    if model not in ARCHITECTURES:
+        return {}
+    keys = {key: trained_with[key] for key in _NETWORK_KEYS if trained_with.get(key) is not None}
+    has_small_stem = _FIRST_CONV in weights and weights[_FIRST_CONV].shape[-1] == _SMALL_KERNEL
+    if has_small_stem and ARCHITECTURES[model].stem != "small":
+        keys["stem"] = "small"
+    return {"model": model, **keys}
 
 
 def validate_initial_weights(config: NetworkConfig) -> None:
@@ -107,7 +80,7 @@ def validate_initial_weights(config: NetworkConfig) -> None:
     if path is None:
         return
     file_weights, metadata = _read_weights(path, config)
-    network_weights = _build_meta_weights(config.model, **get_network_options(config))
+    network_weights = build_meta_weights(config.model, **get_network_options(config))
     _match_weights(config, path, network_weights, file_weights, metadata is None)
 
 
@@ -134,46 +107,10 @@ def load_initial_weights(classifier: Classifier, config: NetworkConfig) -> LoadR
     return report
 
 
-def is_cached(init: str, model: str) -> bool:
-    """Return whether the pretrained weights of a network are in the cache, so that no download is needed."""
-    return _get_cached_path(init, model).is_file()
-
-
-def _get_cached_path(init: str, model: str) -> Path:
-    return get_cache_folder("weights", "PARFOCAL_WEIGHTS") / f"{model}-{PRETRAINED_HASHES[init][model]}.pth"
-
-
-def _download_from_hub(repository: str) -> Path:
-    """Download `model.safetensors` of a repository; its Git LFS pointer contains the hash."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise UsageError(f"init=hf:{repository} is not of the form hf:OWNER/REPOSITORY.")
-    url = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repository}"
-    path = get_cache_folder("weights", "PARFOCAL_WEIGHTS") / repository.replace("/", "--") / "model.safetensors"
-    pointer = path.with_name("model.safetensors.note")
-    if not path.exists() and not pointer.exists():
-        try:
-            download(f"{url}/raw/main/model.safetensors", pointer)
-        except ParfocalError:
-            # The download of the file itself then reports the error, and the file can be placed without the pointer.
-            return download(f"{url}/resolve/main/model.safetensors", path)
-    found = re.search(rb"sha256:[0-9a-f]{64}", pointer.read_bytes()[:1000]) if pointer.exists() else None
-    return download(f"{url}/resolve/main/model.safetensors", path, found[0].decode() if found else "")
-
-
-def _find_run_weights(folder: Path, model: str) -> Path:
-    """Return the weights of a run, or of the only run with the same network in a folder of runs."""
-    all_runs = [Run(folder)] if (folder / "recipe.yaml").is_file() else find_runs(folder)
-    runs = all_runs if len(all_runs) == 1 else [run for run in all_runs if run.recipe.network.model == model]
-    if not all_runs:
-        raise UsageError(f"init={folder} is not a run folder and contains no runs. Name a run folder.")
-    if len(runs) != 1:
-        raise UsageError(
-            f"init={folder} contains {len(all_runs)} runs, {len(runs)} of them of {model}. "
-            f"Name one run: {join_limited(run.folder for run in all_runs)}."
-        )
-    if not file_exists(runs[0].weights_path):
-        raise ParfocalError(f"{runs[0].folder} has no weights yet. Let it finish an epoch first.")
-    return runs[0].weights_path
+def build_meta_weights(model: str, n_classes: int = 2, **options: Any) -> dict[str, Tensor]:
+    """Return the weights of a network with names and shapes, but without values."""
+    with torch.device("meta"):
+        return build_resnet(model, n_classes, **options).state_dict()
 
 
 def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -181,14 +118,8 @@ def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor],
 
     Names and shapes do not show another normalization or another `stride_in`, so they are checked here.
     """
-    if (path.parent / "recipe.yaml").is_file():
-        verify_file(path)
-    weights, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (load_pth(path), None)
-    require_finite(path, weights)
-    recipe = (metadata or {}).get("recipe") or {}
-    trained_with = recipe.get("network") if isinstance(recipe, dict) else None
-    if not isinstance(trained_with, dict):
-        trained_with = {}
+    weights, metadata = _read_file(path)
+    trained_with = _get_trained_network(metadata)
     for key in ("normalization", "stride_in"):
         trained_value = trained_with.get(key)
         value = getattr(config, key)
@@ -198,6 +129,22 @@ def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor],
                 f"Set {key}={trained_value}."
             )
     return weights, metadata
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read the weights of a file, which must be finite, and the metadata if Parfocal wrote it."""
+    if (path.parent / "recipe.yaml").is_file():
+        verify_file(path)
+    weights, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (load_pth(path), None)
+    require_finite(path, weights)
+    return weights, metadata
+
+
+def _get_trained_network(metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the section `network` of the recipe that weights were trained with; empty if it is unknown."""
+    recipe = (metadata or {}).get("recipe") or {}
+    network = recipe.get("network") if isinstance(recipe, dict) else None
+    return network if isinstance(network, dict) else {}
 
 
 def _match_weights(
@@ -243,12 +190,6 @@ def _drop_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weight for name, weight in weights.items() if not name.endswith("num_batches_tracked")}
 
 
-def _build_meta_weights(model: str, **options: Any) -> dict[str, Tensor]:
-    """Return the weights of a network with names and shapes, but without values."""
-    with torch.device("meta"):
-        return build_resnet(model, n_classes=2, **options).state_dict()
-
-
 def _format_mismatch(
     config: NetworkConfig,
     path: Path,
@@ -264,15 +205,20 @@ def _format_mismatch(
     name_width, shape_width, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     table = "\n".join(f"  {name:<{name_width}}  {shape:<{shape_width}}  {other}" for name, shape, other in rows)
     more = f"\n  and {len(names) - _MAX_ROWS} more" if len(names) > _MAX_ROWS else ""
-    backbone = _get_backbone_shapes(file_weights)
-    candidates = (name for name in ARCHITECTURES if _get_backbone_shapes(_build_meta_weights(name)) == backbone)
-    model = next(candidates, "")
+    model = _recognize_model(file_weights)
     advice = f"The file looks like model={model}." if model else "The file is of another kind of network."
     return (
         f"{path} does not fit {config.model}: {len(matched)} of its {len(file_weights)} weights match "
         f"{len(matched)} of the {len(network_weights)} weights of the network. {advice} "
         f"Weights that do not match (name, shape in the file, shape in the network):\n{table}{more}"
     )
+
+
+def _recognize_model(weights: Mapping[str, Tensor]) -> str:
+    """Return the name of the network that has these weights, by names and shapes, or an empty string."""
+    backbone = _get_backbone_shapes(weights)
+    candidates = (name for name in ARCHITECTURES if _get_backbone_shapes(build_meta_weights(name)) == backbone)
+    return next(candidates, "")
 
 
 def _format_shape(tensor: Tensor | None) -> str:

@@ -135,6 +135,10 @@ class ResNet(nn.Module):
         """Compute the feature map of the last stage for normalized pixels (N, channels, H, W)."""
         return self.forward_stages(self.stage_names, self.forward_stem(x))
 
+    def forward_pooled(self, x: Tensor) -> Tensor:
+        """Compute the pooled features (N, features), which the head takes, for normalized pixels."""
+        return torch.flatten(self.avgpool(self.forward_features(x)), 1)
+
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute the input of the first stage for normalized pixels (N, channels, H, W)."""
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -147,8 +151,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits (N, classes) for normalized pixels (N, channels, H, W)."""
-        pooled = torch.flatten(self.avgpool(self.forward_features(x)), 1)
-        return self.fc(self.dropout(pooled))
+        return self.fc(self.dropout(self.forward_pooled(x)))
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:

@@ -9,12 +9,22 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import MAJORITY_ACCURACY, METRICS
 from parfocal.evaluation.summary import SPLITS, TABLE_METRICS, MetricValue, select_distinct
 from parfocal.groups import GroupKind, find_common_kind
+from parfocal.recipe_schema import DecisionRuleName
 from parfocal.run import Run
 
 SPLIT_NAMES = {"valid": "validation", "test": "test"}
 
 HEADINGS = {metric.name: metric.heading for metric in (*METRICS, MAJORITY_ACCURACY)}
 """The column heading of each metric."""
+
+
+RULE_MEANINGS: dict[DecisionRuleName, str] = {
+    "likeliest": "most probable class",
+    "mean": "rounded mean grade",
+    "thresholds": "mean grade, cut at thresholds",
+    "cost": "lowest expected cost",
+}
+"""What each decision rule predicts."""
 
 
 def format_p_value(p_value: float | None) -> str:
@@ -34,13 +44,10 @@ def format_share(estimate: Mapping[str, Any] | None) -> str:
     return "–" if estimate is None else str(MetricValue(estimate["value"], estimate["interval"]))
 
 
-def select_point_classes(point: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the metrics, with intervals, of the classes that a table of operating points shows.
-
-    The second of two classes is the positive class. With thresholds between grades, every grade is shown.
-    """
-    names = point["classes"][1:] if len(point["classes"]) == 2 else point["classes"]
-    return {name: {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]} for name in names}
+def select_positive_class(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the metrics, with intervals, of the positive class of an operating point."""
+    name = point["classes"][-1]
+    return name, {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]}
 
 
 def select_table_metrics(comparison: Comparison) -> list[str]:

@@ -67,12 +67,12 @@ def _build_progress(run: Run) -> dict[str, Any]:
     elif config.minutes:
         seconds_left = max(0.0, config.minutes * 60 - float(history["seconds"].sum()))
     else:
-        seconds_left = max(0, config.epochs - len(rows)) * float(history["seconds"].tail(3).mean())
+        seconds_left = max(0, config.n_epochs - len(rows)) * float(history["seconds"].tail(3).mean())
     counts = run.read_environment()["data"]["counts"]["valid"]
     return {
         "name": run.name,
         "epoch": len(rows),
-        "limit": f"{config.minutes:g} min" if config.minutes else str(config.epochs),
+        "limit": f"{config.minutes:g} min" if config.minutes else str(config.n_epochs),
         "seconds_left": seconds_left,
         "is_finished": run.is_finished,
         "last": rows[-1],

@@ -82,7 +82,7 @@ def find_most_confused_pairs(predictions: Predictions, n_pairs: int = MAX_PAIRS)
 
 
 def _sort_by_confidence(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
-    return rows[np.argsort(-predictions.probabilities[rows].max(axis=1), kind="stable")]
+    return rows[np.argsort(-predictions.confidence[rows], kind="stable")]
 
 
 def _build_mistakes(run: Run, predictions: Predictions, split: str, folder: Path) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _write_images(
             "id": image_id,
             "truth": predictions.classes[truth],
             "predicted": predictions.classes[predictions.predicted[row]],
-            "confidence": float(predictions.probabilities[row].max()),
+            "confidence": float(predictions.confidence[row]),
             "truth_probability": float(predictions.probabilities[row, truth]),
         }
         if image_id in images.unreadable:

@@ -12,7 +12,7 @@ from parfocal.report.formatting import (
     format_metric,
     format_share,
     read_labeled_metrics,
-    select_point_classes,
+    select_positive_class,
 )
 from parfocal.report.html import render
 from parfocal.run import Run
@@ -52,10 +52,9 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
             changes = (f"{metrics[name]:.3f} → {calibrated[name]:.3f}" for name in _CALIBRATION_METRICS)
             calibration_rows.append((split, *changes))
         if point := metrics.get("operating_point"):
-            operating_point_rows += [
-                (point["goal"], split, name, format_metric(values, "recall"), format_metric(values, "specificity"))
-                for name, values in select_point_classes(point).items()
-            ]
+            name, values = select_positive_class(point)
+            cells = (format_metric(values, metric) for metric in ("recall", "specificity"))
+            operating_point_rows.append((point["goal"], split, name, *cells))
         if referral := metrics.get("referral"):
             shares = (format_share(referral[name]) for name in ("coverage", "referral_rate", "selective_accuracy"))
             referral_rows.append((split, referral["target_coverage"], *shares))

@@ -14,6 +14,7 @@ from parfocal.errors import ParfocalError
 from parfocal.evaluation.bootstrap import MIN_GROUPS
 from parfocal.evaluation.compare import COMPARED_METRICS, Comparison, compare_runs
 from parfocal.evaluation.decision import Decision
+from parfocal.evaluation.decision_rule import RULE_METRICS
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.predictions import Predictions
@@ -30,6 +31,7 @@ from parfocal.io import reject_link, write_text
 from parfocal.recipe import find_differences, get_nested
 from parfocal.report.figure_style import assign_colors, save_figure
 from parfocal.report.formatting import (
+    RULE_MEANINGS,
     SPLIT_NAMES,
     describe_few_groups,
     describe_tta,
@@ -171,6 +173,8 @@ def _build_report_context(
             select_distinct(WIDE_TABLE_METRICS, [result.metrics for result in comparison.results])
         ),
         "class_metrics": WIDE_CLASS_TABLE_METRICS,
+        "rule_metrics": RULE_METRICS,
+        "rule_meanings": RULE_MEANINGS,
         "data": runs[0].read_environment()["data"],
         "waived_checks": sorted({check for run in runs for check in run.recipe.data.allow}),
         "few_groups": describe_few_groups(runs),
@@ -205,6 +209,7 @@ def _build_run_context(
         "metrics_by_split": metrics_by_split,
         "split_metrics": metrics_by_split[split],
         "summary": {row.split: row for row in summarize([run])},
+        "decisions": metrics_by_split[split].get("decisions"),
         "derived": _build_derived_rows(run, split, metrics_by_split[split]),
         "environment": run.read_environment(),
         "recipe": recipe,
@@ -239,7 +244,7 @@ def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> lis
         add_row("referable grades", f"referable: {referable['classes'][1]}", referable, is_binary=True)
     if point := metrics.get("operating_point"):
         question = f"operating point {point['goal']}, chosen on validation"
-        add_row("the operating point", question, point, is_binary=len(point["classes"]) == 2)
+        add_row("the operating point", question, point, is_binary=True)
     return rows
 
 
@@ -327,7 +332,7 @@ def format_rerun_commands(run: Run) -> str:
     train = ["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/rerun"]
     options = ["--tta", decision.tta] if decision.tta else []
     for fitted in decision.fitted:
-        if fitted.option:
+        if fitted.option and fitted.option_value != fitted.default_option(run.recipe):
             value = fitted.option_value
             options.append(f"--{fitted.option.replace('_', '-')}")
             options += [] if value is True else [str(value)]

@@ -75,6 +75,7 @@ class NetworkInfo(BaseModel):
     model: str
     size: int = Field(description="side of the prepared image, in pixels")
     n_calibration_images: int = Field(description="validation images used for calibration; 0 if not calibrated")
+    decide: str = Field(description="the decision rule for the predicted class, such as likeliest or mean")
     operating_point: OperatingPointInfo | None
     coverage: float | None = Field(description="target coverage of the prediction sets that decide on referral")
     detects_unusual: bool = Field(description="whether unusual (out-of-distribution) images are marked")
@@ -151,7 +152,7 @@ def describe_network(network: ServedNetwork) -> dict[str, Any]:
             "threshold": 0.5,
         }
         if point := decision.operating_point:
-            operating_point |= {"goal": point.goal, "threshold": point.thresholds[0]}
+            operating_point |= {"goal": point.goal, "threshold": point.threshold}
     splits = run.read_metrics() if run.is_finished else {}
     return {
         "name": network.name,
@@ -161,6 +162,7 @@ def describe_network(network: ServedNetwork) -> dict[str, Any]:
         "model": recipe.network.model,
         "size": recipe.images.size,
         "n_calibration_images": decision.n_images,
+        "decide": decision.rule,
         "operating_point": operating_point,
         "coverage": decision.referral.coverage if decision.referral else None,
         "detects_unusual": decision.ood is not None,

@@ -4,7 +4,7 @@ Values that the user sets come first. The rules choose all others, each from the
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from parfocal.data.split import read_and_split
 from parfocal.markdown import escape_markdown, format_code, format_markdown_table
 from parfocal.models.architectures import Stem, get_architecture
+from parfocal.models.auto_init import Start, find_start
+from parfocal.models.pretrained import recognize_network
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import Recipe, expand_recipes, load_recipe, validate_changes
 from parfocal.recipe_file import AUTO
-from parfocal.recipe_schema import ColumnsConfig, DataConfig, SplitConfig
+from parfocal.recipe_schema import AUTO_INIT, ColumnsConfig, DataConfig, NetworkConfig, SplitConfig
 from parfocal.reported import format_value
 from parfocal.training.fingerprint import Fingerprint, compute_fingerprint
+from parfocal.training.pace import measure_pace
 
 Choice = tuple[str, Any, str]
 """A key, its value, and the reason."""
@@ -34,15 +37,23 @@ _DATA_KEYS = {"seed", *DataConfig.model_fields, *ColumnsConfig.model_fields, *Sp
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe; if it was planned, also the key, the value and the reason of each choice."""
+    """A recipe; if it was planned, also the key, the value and the reason of each choice, and the fingerprint."""
 
     recipe: Recipe
     reasons: tuple[Choice, ...] = ()
+    fingerprint: Fingerprint | None = None
 
     @property
     def user_keys(self) -> set[str]:
         """The keys that the user has set."""
         return {key for key, _, reason in self.reasons if reason == SET_BY_USER}
+
+    def resolve_init(self, start: Start) -> "Plan":
+        """Return the plan with the initial weights `start` in place of `init=auto`, and the values that suit them."""
+        if self.fingerprint is None:
+            return Plan(load_recipe(self.recipe, init=start.init))
+        user_values = {key: value for key, value, reason in self.reasons if reason == SET_BY_USER}
+        return plan_from_fingerprint(self.fingerprint, user_values, start)
 
     def to_markdown(self) -> str:
         """Return the plan as a Markdown page."""
@@ -52,14 +63,16 @@ class Plan:
 
 
 def plan(data: Path | str, **changes: Any) -> Plan:
-    """Plan a recipe for labeled images in a known layout; `changes` are kept as they are."""
+    """Plan a recipe for labeled images in a known layout; `changes` are kept as they are. Nothing is downloaded."""
     user_values = validate_changes(changes)
     fingerprint = compute_fingerprint(read_and_split(data, _build_data_recipe(user_values)))
-    return plan_from_fingerprint(fingerprint, user_values)
+    planned = plan_from_fingerprint(fingerprint, user_values)
+    network = planned.recipe.network
+    return planned.resolve_init(find_start([network])) if network.init == AUTO_INIT else planned
 
 
 def plan_variants(data: Path | str, experiment: str = "", **changes: Any) -> dict[str, Plan]:
-    """Return a plan for each combination of the values given as lists, by run name."""
+    """Return a plan for each combination of the values given as lists, by run name; `init=auto` is not yet resolved."""
     fingerprints: dict[str, Fingerprint] = {}
     plans: dict[str, Plan] = {}
 
@@ -77,17 +90,24 @@ def plan_variants(data: Path | str, experiment: str = "", **changes: Any) -> dic
     return {name: plans[recipe.compute_hash()] for name, recipe in recipes.items()}
 
 
-def plan_from_fingerprint(fingerprint: Fingerprint, user_values: dict[str, Any]) -> Plan:
-    """Choose a value for every key that a rule knows; keep the user's values."""
-    chosen = dict(user_values)
-    reasons: list[Choice] = [(key, value, SET_BY_USER) for key, value in user_values.items()]
+def plan_from_fingerprint(fingerprint: Fingerprint, user_values: Mapping[str, Any], start: Start | None = None) -> Plan:
+    """Choose a value for every key that a rule knows; keep the user's values.
+
+    `start` stands in place of `init=auto`. Without it such a plan is preliminary, as if ImageNet weights were at hand.
+    """
+    fixed = {key: (value, SET_BY_USER) for key, value in user_values.items()}
+    if user_values.get("init", AUTO_INIT) == AUTO_INIT:
+        fixed["init"] = (start.init, start.reason) if start else (AUTO_INIT, "resolved when training starts")
+    chosen = {key: value for key, (value, _) in fixed.items()}
+    reasons: list[Choice] = [(key, value, reason) for key, (value, reason) in fixed.items()]
     for rule in RULES:
         for key, value, reason in rule(fingerprint, chosen):
-            if key not in user_values:
+            if key not in fixed:
                 chosen[key] = value
                 reasons.append((key, value, reason))
     about = f"Planned for {fingerprint.describe()}."
-    return Plan(load_recipe(None, **{"name": AUTO, "about": about, **chosen}), tuple(reasons))
+    recipe = load_recipe(None, **{"name": AUTO, "about": about, **chosen})
+    return Plan(recipe, tuple(reasons), fingerprint)
 
 
 def _build_data_recipe(user_values: dict[str, Any]) -> Recipe:
@@ -100,17 +120,32 @@ _LARGE_SIDE = 512
 _MAX_SIDE = 4096
 # Up to this side the usual stem, which downsamples by four at once, leaves too small a feature map.
 _SMALL_SIDE = 64
+# Pretrained weights have the usual stem, so small images are enlarged for them.
+_ENLARGED_SIDE = {"cpu": 160, "cuda": 224}
+# How many epochs a side is worth while, for so many images, and the share of the minutes that is left for training.
+_EPOCHS_BY_SIDE = {96: 0, 128: 3, 160: 5, 192: 8, 224: 10, 320: 16, 384: 16, 512: 20}
+_REFERENCE_IMAGES = 2_600
+_TRAINING_SHARE = 0.7
 # An image with sides of at most this ratio is squashed to a square.
 _MAX_SQUARE_RATIO = 1.05
 # An image whose disc covers less than this share is trimmed.
 _FULL_DISC_AREA = 0.9
 _MANY_IMAGES = 10_000
-# The classes are imbalanced where the largest has more than this many times the images of the smallest, ...
-_IMBALANCE_RATIO = 3.0
-# ... and a class dominates where it has more than this many times its even share.
+# A class dominates where it has more than this many times its even share.
 _DOMINANCE_RATIO = 1.5
 # The number of grades of diabetic retinopathy.
 _RETINOPATHY_GRADES = 5
+# Learning rate for a batch of 32 and weight decay, by optimizer and whether the weights are pretrained.
+_LEARNING_RATES = {
+    ("sgd", False): (0.05, 5e-4),
+    ("sgd", True): (0.0125, 5e-4),
+    ("adam", False): (1e-3, 0.0),
+    ("adam", True): (3e-4, 0.0),
+    ("adamw", False): (1e-3, 0.05),
+    ("adamw", True): (3e-4, 0.05),
+}
+# Share of the training over which the learning rate rises.
+_WARMUP_SHARE = 0.1
 _MIN_STEPS_PER_EPOCH = 30
 _TOTAL_STEPS = {"cpu": 3_000, "cuda": 10_000}
 _MIN_EPOCHS = 5
@@ -118,6 +153,23 @@ _MAX_EPOCHS = 100
 _MAX_BATCH_SIZE = {"cpu": 32, "cuda": 128}
 # Share of the memory: a step needs about twice the counted activations, and the weights need the rest.
 _BATCH_MEMORY_SHARE = 0.3
+
+
+def choose_start(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
+    """Choose the network, which is that of the initial weights if these are the user's, else by images and device."""
+    is_small = chosen.get("crop_size", _content_side(fingerprint)) <= _SMALL_SIDE
+    if fingerprint.device == "cpu":
+        model, reason = "resnet18", "ResNet-50 takes three times as long on a CPU"
+    elif fingerprint.n_images >= _MANY_IMAGES and not is_small:
+        model, reason = "resnet50", f"{fingerprint.n_images:,} images suffice for a deeper network on a GPU"
+    else:
+        model, reason = "resnet18", "a deeper network would overfit so few or such small images"
+    model = chosen.get("model", model)
+    recognized = recognize_network(NetworkConfig(model=model, init=chosen["init"]))
+    for key, value in recognized.items():
+        yield key, value, "the initial weights are of such a network"
+    if not recognized:
+        yield "model", model, reason
 
 
 def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
@@ -142,10 +194,19 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
         reason = "lesions are small, and a GPU is fast enough for 512 pixels"
     elif fingerprint.appearance == "disc":
         reason = "512 pixels show more but take five times as long, too long for a CPU"
-    content_side = round(fingerprint.short_side * extent)
-    if content_side <= max_side:
+    content_side = _content_side(fingerprint)
+    side = max(8, min(content_side, max_side))
+    if content_side <= _SMALL_SIDE and chosen["init"] != "scratch" and not _has_small_stem(chosen):
+        side = _ENLARGED_SIDE[fingerprint.device]
+        reason = f"enlarged from {content_side} pixels, because pretrained weights expect larger structures"
+    elif content_side <= max_side:
         reason = "the images have no more pixels"
-    crop_size = chosen.get("crop_size", max(8, min(content_side, max_side)))
+    if chosen.get("minutes") and "crop_size" not in chosen:
+        affordable = find_affordable_side(fingerprint, chosen)
+        if affordable < side:
+            side = affordable
+            reason = f"larger images would be seen too seldom in {chosen['minutes']:g} minutes on this machine"
+    crop_size = chosen.get("crop_size", side)
     if extent < 1:
         size = min(_MAX_SIDE, max(crop_size, round(crop_size / extent)))
         yield "size", size, f"gives the central {extent:.0%}, where all content is, {crop_size} pixels"
@@ -155,32 +216,28 @@ def choose_preprocessing(fingerprint: Fingerprint, chosen: dict[str, Any]) -> It
         yield "crop_size", chosen["size"], "the network sees the whole stored image"
 
 
+def find_affordable_side(fingerprint: Fingerprint, chosen: Mapping[str, Any]) -> int:
+    """Return the largest side with which the minutes are long enough to see every image as often as that side needs."""
+    # Large data sets need fewer epochs, though more steps.
+    size_factor = min(1.0, math.sqrt(_REFERENCE_IMAGES / fingerprint.n_images))
+    affordable = [
+        side
+        for side, n_epochs in _EPOCHS_BY_SIDE.items()
+        if _estimate_passes(fingerprint, {**chosen, "crop_size": side}) >= n_epochs * size_factor
+    ]
+    return max(affordable)
+
+
 def choose_network(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
-    """Choose the network by images and device, and its initial weights."""
+    """Choose what a network that starts from scratch needs in addition."""
+    if chosen["init"] != "scratch":
+        return
     crop_size = chosen["crop_size"]
-    is_small = crop_size <= _SMALL_SIDE
-    if fingerprint.device == "cpu":
-        yield "model", "resnet18", "ResNet-50 takes three times as long on a CPU"
-    elif fingerprint.n_images >= _MANY_IMAGES and not is_small:
-        yield "model", "resnet50", f"{fingerprint.n_images:,} images suffice for a deeper network on a GPU"
-    else:
-        yield "model", "resnet18", "a deeper network would overfit so few or such small images"
-    model = chosen["model"]
-    default_stem = get_architecture(model).stem
-    if is_small and default_stem != "small" and chosen.get("init", "scratch") == "scratch":
+    if crop_size <= _SMALL_SIDE and not _has_small_stem(chosen):
         map_side = -(-crop_size // 32)
         reason = f"the usual stem would leave a {map_side}×{map_side} feature map of {crop_size}×{crop_size} pixels"
         yield "stem", "small", reason
-    if chosen.get("stem") == "small" or default_stem == "small":
-        yield "init", "scratch", "pretrained weights are for another stem"
-    elif chosen.get("normalization") in ("none", "whiten") or chosen.get("stride_in") == "1x1":
-        yield "init", "scratch", "pretrained weights are for another normalization or another stride_in"
-    elif model in fingerprint.cached_networks:
-        yield "init", "imagenet", "the ImageNet weights are on this machine; set init=scratch to do without"
-    else:
-        yield "init", "scratch", f"no ImageNet weights of {model} on this machine; init=imagenet downloads them"
-    if chosen["init"] == "scratch":
-        yield "zero_init_residual", True, "each block starts as the identity, which stabilizes the first epochs"
+    yield "zero_init_residual", True, "each block starts as the identity, which stabilizes the first epochs"
 
 
 def choose_augmentation(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
@@ -190,37 +247,34 @@ def choose_augmentation(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Ite
         yield "flip_horizontal", 0.5, "left and right are interchangeable"
         yield "flip_vertical", 0.5, "top and bottom are interchangeable"
         yield "zoom", 0.1, "the scale varies a little between images"
+        yield "tta", "d4", "the average over eight flips and quarter turns is better than one view"
     else:
         yield "flip_horizontal", 0.5, "a mirrored image has the same label"
         yield "crop_position", "random", "a shifted image has the same label; set rotate=180 if a turned one has, too"
         yield "crop_padding", chosen["crop_size"] // 8, "an eighth of the side"
-    yield "brightness", 0.1, "the light varies a little between images"
-    yield "contrast", 0.1, "the contrast varies a little between images"
+    yield "brightness", 0.2, "the light varies between images"
+    yield "contrast", 0.2, "the contrast varies between images"
 
 
-def choose_loss_and_sampling(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
-    """Choose the loss, the metric that selects the best epoch, and the sampling of the classes."""
+def choose_loss(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
+    """Choose the loss, the metric that selects the best epoch, and the decision rule; show each image once an epoch."""
     shares = [count / fingerprint.n_images for count in fingerprint.class_counts if count]
     if fingerprint.ordinal_reason:
         yield "ordered", True, fingerprint.ordinal_reason
         is_retinopathy = len(fingerprint.class_counts) == _RETINOPATHY_GRADES and fingerprint.appearance == "disc"
         if is_retinopathy and chosen["ordered"]:
             yield "referable", 2, "patients are referred from moderate retinopathy on"
-        needs_classes = chosen.get("label_smoothing") or chosen.get("logit_adjustment")
-        loss = "cumulative_link" if needs_classes else "regression"
-        yield "loss", loss, "the classes are grades: a near miss should cost less than a far one"
+        yield "loss", "joint", "the classes are grades: a near miss costs less than a far one, and every grade counts"
         yield "select", "quadratic_kappa", "weights errors by distance in grades; 0 for a constant prediction"
+        if chosen["select"] == "quadratic_kappa" and chosen["loss"] != "regression" and chosen["ordered"]:
+            yield "decide", "mean", "the rounded mean grade has a higher quadratic kappa than the most probable grade"
     else:
         yield "loss", "cross_entropy", "the classes have no known order"
         if max(shares) > _DOMINANCE_RATIO / len(shares):
             yield "select", "balanced_accuracy", f"the largest class alone would score {max(shares):.0%} accuracy"
         else:
             yield "select", "accuracy", "no class is much larger than the others"
-    ratio = max(shares) / min(shares)
-    if ratio > _IMBALANCE_RATIO:
-        yield "sampling", "square_root", f"the largest class has {ratio:.0f} times the images of the smallest"
-    else:
-        yield "sampling", "natural", "the classes are of similar size"
+    yield "sampling", "natural", "showing rare classes more often cost accuracy and kappa where it was measured"
 
 
 def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
@@ -240,53 +294,74 @@ def choose_batch_size_and_epochs(fingerprint: Fingerprint, chosen: dict[str, Any
     # At least 2 images, which batch norm needs.
     power_of_two = max(2, 1 << max(0, limit.bit_length() - 1))
     yield "batch_size", min(max_batch_size, power_of_two), reason
+    if chosen.get("minutes"):
+        epochs = max(1, math.ceil(chosen.get("warmup", 0)), round(_estimate_passes(fingerprint, chosen)))
+        yield "epochs", epochs, "an estimate from a short measurement: minutes decides the length of the training"
+        return
     steps_per_epoch = _steps_per_epoch(fingerprint, chosen)
     total_steps = _TOTAL_STEPS[fingerprint.device] // (1 if chosen["init"] == "scratch" else 2)
     epochs = min(_MAX_EPOCHS, round(total_steps / steps_per_epoch))
     epochs = max(_MIN_EPOCHS, epochs, math.ceil(chosen.get("warmup", 0)))
     limits = f"{_MIN_EPOCHS} to {_MAX_EPOCHS} epochs"
     reason = f"{steps_per_epoch:,} steps each: about {total_steps:,} in total, but {limits}"
-    yield "epochs", epochs, "minutes decides the length of the run" if chosen.get("minutes") else reason
+    if chosen.get("head") == "probe":
+        reason = "not used: head=probe fits the head at once"
+    yield "epochs", epochs, reason
 
 
 def choose_optimizer(fingerprint: Fingerprint, chosen: dict[str, Any]) -> Iterator[Choice]:
     """Choose the optimizer, the learning rate and its schedule, weight decay and EMA."""
-    yield "optimizer", "sgd", "the results vary less between epochs than with Adam"
+    yield "optimizer", "adamw", "learns in fewer epochs than SGD, above all from pretrained weights"
     optimizer = chosen["optimizer"]
     is_pretrained = chosen["init"] != "scratch"
-    learning_rate, weight_decay = {"sgd": (0.05, 5e-4), "adam": (1e-3, 0.0), "adamw": (1e-3, 0.05)}[optimizer]
+    learning_rate, weight_decay = _LEARNING_RATES[optimizer, is_pretrained]
     if optimizer == "sgd" and chosen.get("momentum") != 0:
         yield "nesterov", True, "looks ahead along the momentum, at no cost"
-    quarter = ", a quarter of that for pretrained weights" if is_pretrained else ""
-    reason = f"for 32 images per step with {optimizer}{quarter}"
-    yield "learning_rate", learning_rate / 4 if is_pretrained else learning_rate, reason
+    start = "pretrained" if is_pretrained else "random"
+    yield "learning_rate", learning_rate, f"for {optimizer}, {start} weights and 32 images per step"
     n_images = f"{chosen['batch_size']} images" if chosen["batch_size"] else "as many images as fit on the device"
     yield "lr_scaling", "linear" if optimizer == "sgd" else "square_root", f"a step has {n_images}"
     yield "weight_decay", weight_decay, f"the usual value with {optimizer}"
     yield "no_decay_norm_bias", True, "batch norm and biases need no weight decay"
-    yield "schedule", "one_cycle", "warms up for 30 % of the run and ends near zero, so that the last epochs converge"
-    if chosen["schedule"] != "one_cycle":
-        warmup = min(max(1, round(0.05 * chosen["epochs"])), chosen["epochs"] / 2)
-        yield "warmup", warmup, "the full learning rate is too large at the start"
+    yield "schedule", "one_cycle", "warms up and ends near zero, so that the last epochs converge"
+    warmup = round(min(_WARMUP_SHARE * chosen["epochs"], chosen["epochs"] / 2), 2)
+    yield "warmup", warmup, f"the learning rate rises over {_WARMUP_SHARE:.0%} of the training"
     total_steps = chosen["epochs"] * _steps_per_epoch(fingerprint, chosen)
     reason = f"an average of the weights varies less; the run has {total_steps:,} steps"
     yield "ema", 0.999 if total_steps >= 5_000 else 0.99, reason
 
 
 RULES: tuple[Callable[[Fingerprint, dict[str, Any]], Iterator[Choice]], ...] = (
+    choose_start,
     choose_preprocessing,
     choose_network,
     choose_augmentation,
-    choose_loss_and_sampling,
+    choose_loss,
     choose_batch_size_and_epochs,
     choose_optimizer,
 )
 """In this order: each rule may use what the rules before it have chosen."""
 
 
+def _content_side(fingerprint: Fingerprint) -> int:
+    """Return the side, in pixels of the images, of the central square that contains everything."""
+    return round(fingerprint.short_side * fingerprint.content_extent)
+
+
+def _has_small_stem(chosen: Mapping[str, Any]) -> bool:
+    return (chosen.get("stem") or get_architecture(chosen["model"]).stem) == "small"
+
+
 def _steps_per_epoch(fingerprint: Fingerprint, chosen: dict[str, Any]) -> int:
     """Return the steps of an epoch. batch_size=auto is resolved only in training, so assume the largest."""
     return math.ceil(fingerprint.n_images / (chosen["batch_size"] or _MAX_BATCH_SIZE[fingerprint.device]))
+
+
+def _estimate_passes(fingerprint: Fingerprint, chosen: Mapping[str, Any]) -> float:
+    """Return how many times the network can train on each image within the minutes."""
+    seconds = _TRAINING_SHARE * 60 * chosen["minutes"]
+    n_pixels = seconds * measure_pace(chosen["model"], chosen.get("stem"))
+    return n_pixels / (fingerprint.n_images * chosen["crop_size"] ** 2)
 
 
 @lru_cache

@@ -14,13 +14,18 @@ from parfocal.training.step import EpochState, Learner
 
 @dataclass
 class Progress:
-    """How far a run has come: its history, its best epoch, and the seconds of the run and of the last validation."""
+    """How far a run has come: its history, its best epoch, and the seconds that it took.
+
+    Of all `elapsed_seconds`, `preparation_seconds` passed before training; `reserve_seconds` are kept back for the end.
+    """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
     elapsed_seconds: float = 0.0
-    validation_seconds: float = 0.0
+    preparation_seconds: float = 0.0
+    reserve_seconds: float = 0.0
+    best_crop_size: int = 0
 
     @property
     def epoch(self) -> int:

@@ -18,7 +18,6 @@ from parfocal.data.table import Table
 from parfocal.engine.device import get_machine_memory
 from parfocal.errors import ParfocalError, UnreadableImageError
 from parfocal.groups import GroupKind
-from parfocal.models.pretrained import PRETRAINED_HASHES, is_cached
 from parfocal.recipe_schema import ImagesConfig
 
 Appearance = Literal["plain", "disc", "cell"]
@@ -49,7 +48,6 @@ class Fingerprint:
     share of the image that the bounding box of the disc covers. `content_extent` is the share of the side, around the
     center, that contains everything that is not black in 95 % of the images. `ordinal_reason` and `rotation_reason` say
     why the classes are ordered and why the images have no fixed orientation; they are empty otherwise.
-    `cached_networks` are those whose ImageNet weights are on this machine.
     """
 
     class_counts: tuple[int, ...]
@@ -64,7 +62,6 @@ class Fingerprint:
     rotation_reason: str = ""
     device: Literal["cpu", "cuda"] = "cpu"
     memory_gib: float = _DEFAULT_MEMORY_GIB
-    cached_networks: tuple[str, ...] = ()
 
     @property
     def n_images(self) -> int:
@@ -125,7 +122,6 @@ def compute_fingerprint(table: Table) -> Fingerprint:
         rotation_reason=rotation_reason,
         device="cuda" if torch.cuda.is_available() else "cpu",
         memory_gib=_get_device_memory_gib(),
-        cached_networks=tuple(model for model in PRETRAINED_HASHES["imagenet"] if is_cached("imagenet", model)),
     )
 
 

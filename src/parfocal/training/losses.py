@@ -58,6 +58,14 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, context: LossContext)
     return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
+@register_loss("joint")
+def joint_loss(logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:
+    """Compute cross-entropy plus `grade_weight` times the squared error of the expected grade."""
+    grades = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
+    error = torch.softmax(logits, dim=1) @ grades - labels
+    return smoothed_cross_entropy(logits, labels, context) + context.config.grade_weight * error.square()
+
+
 @register_loss("focal")
 def focal_loss(logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:
     """Compute cross-entropy times (1 - p) ** focal_gamma, p being the probability of the true class."""

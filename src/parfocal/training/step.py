@@ -78,7 +78,8 @@ def start_epoch(learner: Learner, recipe: Recipe, epoch: int) -> None:
 class EpochState:
     """How far an epoch has come: sums over its batches so far, kept on the device until they are needed.
 
-    `first_bad_batch` is the first batch whose loss diverged, or the number of batches if none did.
+    `first_bad_batch` is the first batch whose loss diverged, or the number of batches if none did. `crop_size` is the
+    side of the crops of this epoch; 0 before its first batch.
     """
 
     loss_sum: Tensor
@@ -89,6 +90,7 @@ class EpochState:
     learning_rate: float = 0.0
     seconds: float = 0.0
     wait_seconds: float = 0.0
+    crop_size: int = 0
 
     @classmethod
     def create(cls, device: torch.device, n_batches: int) -> "EpochState":
@@ -144,7 +146,7 @@ def run_epoch(
     start_epoch(learner, recipe, epoch)
     start_time = time.perf_counter() - state.seconds
     earlier_wait_seconds = state.wait_seconds
-    loaded = prefetch(loader.train_batches(epoch, state.n_batches), fabric.device)
+    loaded = prefetch(loader.train_batches(epoch, state.n_batches, state.crop_size or None), fabric.device)
     with show_progress(progress_label, loader.epoch_size) as advance:
         advance(state.n_images)
         while state.n_batches < n_batches:

@@ -63,15 +63,25 @@ def early_stop(n_epochs: int, best_epoch: int, config: TrainingConfig) -> bool:
 class TimeBudget:
     """Track how much of a run's minutes has passed, by the clock of rank 0; with `minutes=0` it is never exhausted.
 
-    `elapsed_seconds` is the time as of the last `sync`; `reserve` is kept back for validating the last epoch.
+    The minutes cover everything from reading the data to the report: `preparation_seconds` passed before training, and
+    `reserve` is kept back for validating the last epoch, the evaluation and the report. Each of the two leaves at least
+    half of the time to the rest, so that something is always trained. `elapsed_seconds` is the time as of the last
+    `sync`, with that of earlier processes if the run was resumed.
     """
 
-    def __init__(self, fabric: "Fabric", minutes: float, elapsed_seconds: float = 0) -> None:
+    def __init__(
+        self, fabric: "Fabric", minutes: float, elapsed_seconds: float = 0, preparation_seconds: float = 0
+    ) -> None:
         self._fabric = fabric
         self._seconds = minutes * 60
-        self._start_time = time.perf_counter() - elapsed_seconds
-        self.elapsed_seconds = elapsed_seconds
+        self.preparation_seconds = min(preparation_seconds, self._seconds / 2)
+        self.elapsed_seconds = max(elapsed_seconds, self.preparation_seconds)
+        self._start_time = time.perf_counter() - self.elapsed_seconds
         self.reserve = 0.0
+
+    def begin_training(self) -> None:
+        """Count all time so far as preparation, which says nothing about the pace of training."""
+        self.preparation_seconds = self.elapsed_seconds
 
     def sync(self, step: int = 0) -> None:
         """Read the clock; in distributed training all processes do this together, and only at every tenth step."""
@@ -84,11 +94,18 @@ class TimeBudget:
 
     def estimate_total_steps(self, steps_done: int) -> float | None:
         """Return how many steps the whole run will have at the current pace; None where `epochs` decides."""
-        return steps_done / max(_MIN_FRACTION, self.elapsed_seconds / self._seconds) if self._seconds else None
+        return steps_done / max(_MIN_FRACTION, self._fraction) if self._seconds else None
 
     def exhausted(self) -> bool:
-        """Return whether the time is up, except for the reserve."""
-        return bool(self._seconds) and self.elapsed_seconds + self.reserve >= self._seconds
+        """Return whether the time for training is up."""
+        return bool(self._seconds) and self._fraction >= 1
+
+    @property
+    def _fraction(self) -> float:
+        """The fraction of the time for training that has passed."""
+        remaining = self._seconds - self.preparation_seconds
+        available = remaining - min(self.reserve, remaining / 2)
+        return (self.elapsed_seconds - self.preparation_seconds) / available if available > 0 else 1.0
 
 
 class TrainingInterruptedError(ParfocalError):

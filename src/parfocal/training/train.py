@@ -1,7 +1,8 @@
 """Train networks on labeled images: resolve the recipe of each run, validate, prepare the data, create and fit."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +27,7 @@ from parfocal.data.table import Table
 from parfocal.engine.device import build_fabric, resolve_devices
 from parfocal.engine.distributed import is_rank_zero, launch, rank_zero_first, rank_zero_guard
 from parfocal.errors import ParfocalError, UsageError, join_limited
+from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.evaluate import evaluate_run, predict_table
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import validate_referable_grade
@@ -40,6 +42,7 @@ from parfocal.recipe_file import AUTO
 from parfocal.recipe_schema import MachineConfig
 from parfocal.reported import find_prerequisites
 from parfocal.run import Run, find_runs
+from parfocal.training.auto_start import resolve_auto_init
 from parfocal.training.autoconfig import Plan, plan_variants
 from parfocal.training.batch_size import resolve_batch_size
 from parfocal.training.environment import describe_changes, describe_environment
@@ -74,6 +77,7 @@ def train(
     after_epoch: Callable[[Run], object] | None = None,
     allow_code: Sequence[str] = (),
     show_line: Callable[[str], object] = print_line,
+    started_at: float | None = None,
     **changes: Any,
 ) -> list[Run]:
     """Train a run for each combination of the values in `changes`, evaluate the runs, and return them.
@@ -81,13 +85,18 @@ def train(
     `data` is a folder, sheet or `.npz` file in a known layout. Each run has a folder below `out`.
     An `experiment` of the recipe brings values that `changes` override. With the recipe `auto` each run is planned from
     the data, and its folder holds the reasons. With `resume`, unfinished runs continue and finished ones stay as they
-    are; without a recipe they keep theirs, and only its `machine` section may change. `after_epoch` is called with the
-    run after each epoch, and `show_line` with what was read and what its groups are; both in the first process only.
+    are; without a recipe they keep theirs, and only its `machine` section may change. `init=auto` is resolved once for
+    all runs, and a run keeps what it was resolved to. `after_epoch` is called with the run after each epoch, and
+    `show_line` with the initial weights, what was read and what its groups are; both in the first process only.
     Warnings are printed on standard error.
+
+    The clock of `minutes` starts with this call, or at `started_at` on the clock of `time.perf_counter`; it covers
+    everything up to the report.
 
     `custom_transform` may be a function; the run records its name. Code that a recipe or a resumed run names by itself
     runs only if `allow_code` lists its module.
     """
+    started_at = time.perf_counter() if started_at is None else started_at
     folder = Path(out) if out is not None else default_folder(data, recipe, experiment)
     changes, allowed = separate_functions(changes, allow_code, recipe)
     plans = _resolve_plans(data, folder, recipe, resume, experiment, changes, allowed)
@@ -100,12 +109,12 @@ def train(
         # The other processes find the runs that rank 0 has created, so they resume.
         with rank_zero_first(fabric):
             run_plans = plan_runs(data, folder, plans, resume or not is_rank_zero(), allowed, locks, show)
-        _fit_runs(run_plans, after_epoch)
+        _fit_runs(run_plans, after_epoch, started_at)
     return [run_plan.run for run_plan in run_plans]
 
 
-def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object] | None) -> None:
-    """Train and evaluate the runs that are not finished."""
+def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object] | None, started_at: float) -> None:
+    """Train and evaluate the runs that are not finished; the clock of the first has been running since `started_at`."""
     for run_plan in run_plans:
         run = run_plan.run
         if run.is_finished:
@@ -114,12 +123,13 @@ def _fit_runs(run_plans: Sequence[RunPlan], after_epoch: Callable[[Run], object]
         store = run_plan.prepared.store
         fabric = build_fabric(run_plan.recipe.training.precision, run_plan.recipe.machine)
         launch(fabric)
-        fit(run, table, store, fabric, after_epoch, run_plan.custom_transform)
+        fit(run, table, store, fabric, after_epoch, run_plan.custom_transform, time.perf_counter() - started_at)
         classifier = Classifier.load(run.weights_path)
         predictions = predict_table(classifier, table, store, run_plan.recipe, fabric)
         with rank_zero_guard(fabric):
             if is_rank_zero():
                 evaluate_run(run, classifier, table, store, predictions)
+        started_at = time.perf_counter()
 
 
 def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experiment: str = "") -> Path:
@@ -132,6 +142,7 @@ def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], ob
     """Read, split, check and prepare a data set; reject faults that the recipe does not waive."""
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
+    DecisionRule.check(recipe.decision_rule, recipe.evaluation, len(table.classes))
     show_line(f"{len(table)} rows from {table.source}.")
     show_line(describe_groups(table))
     return check_and_prepare(table, recipe)
@@ -150,7 +161,12 @@ def plan_runs(
 
     Rank 0 locks the unfinished runs until `locks` is closed.
     """
-    resolved = {name: _resolve_recipe(Run(folder / name), plan, resume) for name, plan in plans.items()}
+    stored = _read_stored_recipes(folder, plans, resume)
+    plans = resolve_auto_init(plans, stored, show_line)
+    resolved = {
+        name: _resume_plan(Run(folder / name), plan, stored[name]) if name in stored else plan
+        for name, plan in plans.items()
+    }
     custom_transforms: dict[str, CustomTransform | None] = {}
     for name, plan in resolved.items():
         run = Run(folder / name)
@@ -202,7 +218,7 @@ def validate_feasible(recipe: Recipe, table: Table) -> None:
     # Batch norm cannot train on a single value for each channel: on an image whose last feature map is 1×1.
     architecture = resolve_architecture(recipe.network.model, stem=recipe.network.stem)
     final_map_is_1x1 = recipe.views.crop_size <= architecture.output_stride
-    batch_norm_trains = config.freeze != "head" or config.unfreeze_every
+    batch_norm_trains = config.head != "probe" and (config.freeze != "head" or config.unfreeze_every)
     statistics_are_shared = config.sync_batchnorm and n_processes > 1
     if final_map_is_1x1 and batch_norm_trains and not statistics_are_shared:
         reason = (
@@ -243,27 +259,31 @@ def _resolve_plans(
     return {name: Plan(variant) for name, variant in recipes.items()}
 
 
-def _resolve_recipe(run: Run, plan: Plan, resume: bool) -> Plan:
-    """Return the plan of a new run; to resume a run, return its saved recipe after checking that the plan agrees."""
-    if not file_exists(run.folder / "recipe.yaml"):
-        return plan
-    if not resume:
+def _read_stored_recipes(folder: Path, names: Iterable[str], resume: bool) -> dict[str, Recipe]:
+    """Return the recipes of the runs that exist already, by name; without `resume` there must be none."""
+    existing = [run for run in map(Run, map(folder.joinpath, names)) if file_exists(run.folder / "recipe.yaml")]
+    if existing and not resume:
         raise ParfocalError(
-            f"{run.folder} already contains a run. Continue it with resume, or choose another out folder."
+            f"{existing[0].folder} already contains a run. Continue it with resume, or choose another out folder."
         )
+    return {run.name: run.recipe for run in existing}
+
+
+def _resume_plan(run: Run, plan: Plan, stored: Recipe) -> Plan:
+    """Return the plan with the stored recipe of a run, after checking that the plan agrees with it."""
     recipe = plan.recipe
     if not recipe.training.batch_size:
-        recipe = load_recipe(recipe, batch_size=run.recipe.training.batch_size)
+        recipe = load_recipe(recipe, batch_size=stored.training.batch_size)
     # The machine may change, and values that were planned may differ.
     changes = ", ".join(
         f"{key} was {old}, now {new}"
-        for key, (old, new) in find_differences(run.recipe, recipe).items()
+        for key, (old, new) in find_differences(stored, recipe).items()
         if key not in ("name", "about") and not key.startswith("machine.")
         if not plan.reasons or _short_key(key) in plan.user_keys
     )
     if changes:
         raise UsageError(f"{run.folder} was started with another recipe: {changes}. Choose another out folder.")
-    return replace(plan, recipe=run.recipe.model_copy(update={"machine": recipe.machine}))
+    return replace(plan, recipe=stored.model_copy(update={"machine": recipe.machine}))
 
 
 def _short_key(key: str) -> str:

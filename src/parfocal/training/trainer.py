@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from parfocal.data.table import Table
 from parfocal.engine.batches import build_batches
 from parfocal.engine.distributed import all_max, broadcast_buffers, rank_zero_guard
 from parfocal.evaluation.alarms import alarms, predicted_shares
+from parfocal.evaluation.decision import fit_decision_rule
 from parfocal.evaluation.inference import predict_split
-from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics
+from parfocal.evaluation.metrics import SELECTION_METRICS, compute_metrics, get_metric
+from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.thresholds import tune_thresholds
 from parfocal.io import write_json
 from parfocal.models.classifier import build_classifier
@@ -32,6 +35,8 @@ from parfocal.training.loggers import open_loggers
 from parfocal.training.losses import build_loss, epoch_class_counts
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import compute_learning_rate
+from parfocal.training.probe import fit_head
+from parfocal.training.progressive import choose_crop_size
 from parfocal.training.step import (
     EpochState,
     Learner,
@@ -53,6 +58,10 @@ from parfocal.training.stopping import (
 
 # How often, in steps, processes agree on whether to stop or save: they wait for each other then.
 _SYNC_EVERY = 10
+# A forward pass with loading takes this share of a training step.
+_FORWARD_SHARE = 0.4
+# Intervals, figures and the report, on two cores.
+_REPORT_SECONDS = 10
 _SCALE_BOUNDS = (0.05, 20.0)
 
 
@@ -69,6 +78,11 @@ class TrainState:
     time_budget: TimeBudget
     interruption: Interruption = field(default_factory=Interruption)
 
+    @cached_property
+    def n_test(self) -> int:
+        """The number of test images, which are evaluated after training."""
+        return len(self.table.get_positions("test"))
+
     @property
     def fabric(self) -> Fabric:
         """The engine that the learner runs on."""
@@ -82,13 +96,15 @@ def fit(
     fabric: Fabric,
     after_epoch: Callable[[Run], object] | None = None,
     custom_transform: CustomTransform | None = None,
+    preparation_seconds: float = 0,
 ) -> None:
     """Train the run's network to the end of its recipe, from its checkpoint if it has been started before.
 
     Leave `model.safetensors` (the weights of the best epoch), `last.ckpt` and `history.csv` in the run folder. Each is
     complete at any moment, so a run that is killed anywhere and resumed ends with the same weights as without the kill.
+    Of the recipe's minutes, `preparation_seconds` have already passed.
     """
-    state = start(run, table, store, fabric, custom_transform)
+    state = start(run, table, store, fabric, custom_transform, preparation_seconds)
     with catch_signals() as state.interruption, open_loggers(run, fabric) as log_epoch:
         while not is_done(state):
             start_time = time.perf_counter() - state.epoch_state.seconds
@@ -106,7 +122,12 @@ def fit(
 
 
 def start(
-    run: Run, table: Table, store: Store, fabric: Fabric, custom_transform: CustomTransform | None = None
+    run: Run,
+    table: Table,
+    store: Store,
+    fabric: Fabric,
+    custom_transform: CustomTransform | None = None,
+    preparation_seconds: float = 0,
 ) -> TrainState:
     """Build the network and the batches of a run, and load its checkpoint or else its initial weights."""
     recipe = run.recipe
@@ -128,16 +149,46 @@ def start(
         within = f", {epoch_state.n_images:,} images into the next" if epoch_state else ""
         print_line(f"{run.name}: resuming after epoch {progress.epoch}{within}.")
     elif load_report := load_initial_weights(classifier, recipe.network):
+        text = load_report.describe()
+        if recipe.training.head != "random":
+            probe, epoch_state = fit_head(learner, table, loaders["train"], recipe.seed)
+            progress.elapsed_seconds = epoch_state.seconds
+            text = f"{text} {probe.describe(table.groups_are)}"
         with rank_zero_guard(fabric):
             if fabric.is_global_zero:
-                write_json(run.initial_weights_path, {**asdict(load_report), "text": load_report.describe()})
-        print_line(f"{run.name}: {load_report.describe()}")
+                write_json(run.initial_weights_path, {**asdict(load_report), "text": text})
+        print_line(f"{run.name}: {text}")
         if learner.ema_model is not None:
             learner.ema_model.load_state_dict(classifier.state_dict())
-    time_budget = TimeBudget(fabric, recipe.training.minutes, progress.elapsed_seconds)
-    time_budget.reserve = progress.validation_seconds
+    progress.preparation_seconds += preparation_seconds
+    time_budget = TimeBudget(
+        fabric,
+        recipe.training.minutes,
+        progress.elapsed_seconds + preparation_seconds,
+        progress.preparation_seconds,
+    )
+    time_budget.reserve = progress.reserve_seconds
     epoch_state = epoch_state or EpochState.create(fabric.device, loaders["train"].steps_per_epoch)
-    return TrainState(run, table, loaders, learner, progress, epoch_state, time_budget)
+    state = TrainState(run, table, loaders, learner, progress, epoch_state, time_budget)
+    if recipe.training.head == "warm_start" and not run.has_checkpoint:
+        continue_from_probe(state)
+    return state
+
+
+def continue_from_probe(state: TrainState) -> None:
+    """Print the results of the head that was just fitted, and leave that epoch for the first one of training.
+
+    If no time is left to train, the fit remains the only epoch of the run.
+    """
+    seconds = state.time_budget.preparation_seconds + state.epoch_state.seconds
+    row = validate(state)
+    names = ("accuracy", "quadratic_kappa" if state.run.recipe.evaluation.ordered else "kappa")
+    results = [f"{get_metric(name).label} {value:.3f}" for name in names if (value := row[f"valid_{name}"]) is not None]
+    print_line(f"{state.run.name}: First result after {seconds:.0f} s: {', '.join(results)} on validation.")
+    state.time_budget.begin_training()
+    state.progress.preparation_seconds = state.time_budget.preparation_seconds
+    if not state.time_budget.exhausted():
+        state.epoch_state = EpochState.create(state.fabric.device, state.loaders["train"].steps_per_epoch)
 
 
 def is_done(state: TrainState) -> bool:
@@ -145,7 +196,10 @@ def is_done(state: TrainState) -> bool:
     config = state.run.recipe.training
     progress = state.progress
     state.time_budget.sync()
-    if state.time_budget.exhausted() or (not config.minutes and progress.epoch >= config.epochs):
+    has_epochs = config.head == "probe" or not config.minutes
+    is_over = state.time_budget.exhausted() or (has_epochs and progress.epoch >= config.n_epochs)
+    # The weights of a run are those of an epoch, so it has at least one.
+    if is_over and progress.epoch:
         return True
     if early_stop(progress.epoch, progress.best_epoch, config):
         print_line(
@@ -175,14 +229,20 @@ def train_epoch(state: TrainState) -> dict[str, float]:
         total_steps = state.time_budget.estimate_total_steps(step + 1)
         return compute_learning_rate(step, n_batches, config, n_reductions, total_steps)
 
+    if not state.epoch_state.crop_size:
+        n_epochs = (state.time_budget.estimate_total_steps(epoch * n_batches) or config.epochs * n_batches) / n_batches
+        state.epoch_state.crop_size = choose_crop_size(recipe.views, epoch, n_epochs)
     saved_at = time.perf_counter()
     label = f"{state.run.name} epoch {epoch + 1}"
     for epoch_state in run_epoch(learner, loader, recipe, epoch, learning_rate_at, state.epoch_state, loss_fn, label):
         n_steps = -(-epoch_state.n_batches // config.accumulate)
+        is_synced = state.fabric.world_size == 1 or n_steps % _SYNC_EVERY == 0
+        if config.minutes and is_synced:
+            state.time_budget.reserve = all_max(state.fabric, estimate_reserve(state))
         state.time_budget.sync(n_steps)
         if state.time_budget.exhausted():
             break
-        if state.fabric.world_size > 1 and n_steps % _SYNC_EVERY:
+        if not is_synced:
             continue
         signal_number = all_max(state.fabric, state.interruption.signal_number)
         save_is_due = time.perf_counter() - saved_at > recipe.machine.save_every * 60
@@ -197,33 +257,48 @@ def train_epoch(state: TrainState) -> dict[str, float]:
     return epoch_row(learner, state.epoch_state)
 
 
+def estimate_reserve(state: TrainState) -> float:
+    """Return the seconds that validating this epoch, evaluating the best one, and the report will take."""
+    epoch_state = state.epoch_state
+    views = state.run.recipe.views
+    n_valid = len(state.loaders["valid"].indices)
+    n_views = len(tta_views(views)) * (views.crop_size / (epoch_state.crop_size or views.crop_size)) ** 2
+    n_forward = n_valid + n_views * (n_valid + state.n_test)
+    return _REPORT_SECONDS + _FORWARD_SHARE * n_forward * epoch_state.seconds / epoch_state.n_images
+
+
 def validate(state: TrainState) -> dict[str, float | None]:
     """Compute the validation columns of the history; with `test_curve` also the accuracy on the test split.
 
-    The thresholds of a regression head are fitted on the validation split first. The test split decides nothing.
+    One view of each image is enough to compare epochs, in the size that the epoch was trained with. The thresholds of a
+    regression head, and the recipe's decision rule for the predicted class, are fitted on the validation split first.
+    The test split decides nothing.
     """
-    start_time = time.perf_counter()
-    fabric = state.fabric
     network = state.learner.eval_model
-    valid = state.loaders["valid"]
-    predictions = predict_split(fabric, network, state.table, "valid", valid)
+    predictions = predict_one_view(state, "valid")
     if isinstance(network.ordinal_head, RegressionHead):
         probabilities = fit_thresholds(network.ordinal_head, predictions.probabilities, predictions.truth)
         predictions = replace(predictions, probabilities=probabilities)
-        # The mean over TTA views is not that of their grades, so the network predicts again.
-        if len(tta_views(state.run.recipe.views)) > 1:
-            predictions = predict_split(fabric, network, state.table, "valid", valid)
-    metrics = compute_metrics(predictions)
+    decision = fit_decision_rule(predictions, state.run.recipe)
+    metrics = compute_metrics(decision.decide(predictions))
     row = {f"valid_{name}": metrics[name] for name in SELECTION_METRICS}
     row |= predicted_shares(metrics)
+    if state.run.recipe.views.start_size:
+        row["crop_size"] = state.epoch_state.crop_size
     if "test" in state.loaders:
-        test_predictions = predict_split(fabric, network, state.table, "test", state.loaders["test"])
+        test_predictions = decision.decide(predict_one_view(state, "test"))
         row["test_accuracy"] = compute_metrics(test_predictions)["accuracy"]
-    state.progress.validation_seconds = all_max(fabric, time.perf_counter() - start_time)
-    state.time_budget.reserve = state.progress.validation_seconds
     state.time_budget.sync()
+    state.progress.reserve_seconds = state.time_budget.reserve
     state.progress.elapsed_seconds = state.time_budget.elapsed_seconds
     return row
+
+
+def predict_one_view(state: TrainState, split: str) -> Predictions:
+    """Predict a split with the view that has neither flips nor turns, in the size of the epoch."""
+    loader = state.loaders[split]
+    crop_size = state.epoch_state.crop_size or None
+    return predict_split(state.fabric, state.learner.eval_model, state.table, split, loader, [0], crop_size)
 
 
 def fit_thresholds(head: RegressionHead, probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -255,10 +330,13 @@ def save_epoch(state: TrainState, row: dict[str, Any]) -> None:
     progress.history.append(row)
     select = run.recipe.training.select
     value = row[f"valid_{select}"]
-    is_best = progress.epoch == 1 or is_better(value, progress.best_value, select)
+    # Epochs of different sizes cannot be compared, and the network is used in the largest.
+    has_grown = state.epoch_state.crop_size > progress.best_crop_size
+    is_best = has_grown or is_better(value, progress.best_value, select)
     if is_best:
         progress.best_epoch = progress.epoch
         progress.best_value = value
+        progress.best_crop_size = state.epoch_state.crop_size
     state.epoch_state = EpochState.create(state.fabric.device, state.loaders["train"].steps_per_epoch)
     if state.fabric.is_global_zero:
         if is_best:
@@ -286,7 +364,7 @@ def report_epoch(state: TrainState) -> None:
     history = state.progress.history
     row = history[-1]
     minutes = state.time_budget.elapsed_seconds / 60
-    limit = f" {minutes:.1f}/{config.minutes:g} min" if config.minutes else f"/{config.epochs}"
+    limit = f" {minutes:.1f}/{config.minutes:g} min" if config.minutes else f"/{config.n_epochs}"
     test = f"  test {row['test_accuracy']:.3f}" if "test_accuracy" in row else ""
     print_line(
         f"epoch {row['epoch']:>3}{limit}  loss {row['train_loss']:.4f}  "

@@ -172,9 +172,9 @@ def test_a_damaged_archive_is_an_error(tmp_path: Path, fault: str) -> None:
         read(tmp_path)
 
 
+@pytest.mark.usefixtures("online")
 def test_cifar10_is_downloaded_only_if_the_recipe_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = _build_tar(_build_batches())
-    monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(ParfocalError, match="contains no labels"):
         read(tmp_path)
     with run_web_server() as site:
