@@ -112,8 +112,8 @@ def test_the_accuracy_by_batch_size_has_a_line_for_each_scaling_of_the_learning_
     assert figure is not None
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines if not str(line.get_label()).startswith("_")}
-    assert set(lines) == {"constant learning rate", "learning rate × batch size / 32"}
-    constant = lines["constant learning rate"]
+    assert set(lines) == {"learning rate not scaled", "linear scaling of the learning rate"}
+    constant = lines["learning rate not scaled"]
     assert list(constant.get_xdata()) == [8, 32, 128]  # type: ignore[arg-type]
     assert list(constant.get_ydata()) == pytest.approx([0.513, 0.537, 0.633])  # type: ignore[arg-type]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "32", "128"]

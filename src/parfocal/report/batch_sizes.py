@@ -8,16 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from parfocal.recipe import Recipe, format_value, get_value, list_keys
+from parfocal.recipe_schema import MachineConfig
 from parfocal.report.figure_style import PALETTE, STYLE, add_legend
 from parfocal.report.formatting import SPLIT_NAMES, read_labeled_metrics
 from parfocal.run import Run
 
-# Runs that differ in other keys are on different lines.
-_KEYS_OF_A_LINE = {"name", "about", "seed", "fold", "batch_size"}
+# Runs on one line may differ in these keys.
+_IGNORED_KEYS = {"name", "about", "seed", "fold", "batch_size", *MachineConfig.model_fields}
 _SCALING_LABELS = {
-    "none": "constant learning rate",
-    "linear": "learning rate × batch size / 32",
-    "square_root": "learning rate × √(batch size / 32)",
+    "none": "learning rate not scaled",
+    "linear": "linear scaling of the learning rate",
+    "square_root": "square-root scaling of the learning rate",
 }
 
 
@@ -55,27 +56,22 @@ def draw_batch_sizes(runs: Sequence[Run], split: str) -> Figure | None:
 
 def _find_lines(runs: Sequence[Run]) -> dict[str, dict[int, list[Run]]]:
     """Return the runs of each line by batch size, in ascending order; a line has at least two batch sizes."""
-    families: dict[str, list[Run]] = {}
-    for run in runs:
-        content = {key: get_value(run.recipe, key) for key in list_keys() if key not in _KEYS_OF_A_LINE}
-        families.setdefault(repr(content), []).append(run)
-    lines = [family for family in families.values() if len({run.recipe.training.batch_size for run in family}) > 1]
-    recipes = [family[0].recipe for family in lines]
-    result: dict[str, dict[int, list[Run]]] = {}
-    for family in lines:
-        by_size: dict[int, list[Run]] = {}
-        for run in sorted(family, key=lambda run: run.recipe.training.batch_size):
-            by_size.setdefault(run.recipe.training.batch_size, []).append(run)
-        result[_describe_line(family[0].recipe, recipes)] = by_size
-    return result
+    families: dict[str, dict[int, list[Run]]] = {}
+    for run in sorted(runs, key=lambda run: run.recipe.training.batch_size):
+        settings = repr([get_value(run.recipe, key) for key in list_keys() if key not in _IGNORED_KEYS])
+        families.setdefault(settings, {}).setdefault(run.recipe.training.batch_size, []).append(run)
+    lines = [family for family in families.values() if len(family) > 1]
+    recipes = [next(iter(line.values()))[0].recipe for line in lines]
+    return {_describe_line(recipe, recipes): line for recipe, line in zip(recipes, lines, strict=True)}
 
 
 def _describe_line(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
-    """Return the label of a line: how its learning rate follows the batch size, and what else no other line has."""
+    """Return the label of a line: how its learning rate follows the batch size, and what else differs among lines."""
     words = [_SCALING_LABELS[recipe.training.lr_scaling]]
     for key in list_keys():
-        values = {repr(get_value(other, key)) for other in recipes}
-        if key not in _KEYS_OF_A_LINE and key != "lr_scaling" and len(values) > 1:
-            value = format_value(get_value(recipe, key))
-            words.append(value if key == "model" else f"{key}={value}")
+        if key in _IGNORED_KEYS or key == "lr_scaling":
+            continue
+        value = get_value(recipe, key)
+        if any(get_value(other, key) != value for other in recipes):
+            words.append(format_value(value) if key == "model" else f"{key}={format_value(value)}")
     return ", ".join(words)
