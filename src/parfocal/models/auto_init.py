@@ -9,6 +9,7 @@ from parfocal.errors import ParfocalError
 from parfocal.models.architectures import get_architecture, resolve_architecture
 from parfocal.models.pretrained import build_meta_weights
 from parfocal.models.weight_files import PRETRAINED_HASHES, fetch_initial_weights, find_local_weights, get_address
+from parfocal.recipe import format_value
 from parfocal.recipe_schema import PRETRAINED_NORMALIZATIONS, NetworkConfig
 
 _PRETRAINED = "imagenet"
@@ -64,8 +65,9 @@ def explain_misfit(network: NetworkConfig) -> str:
     options = network.model_dump(include={"stem", "stride_in", "groups", "width_per_group", "conv_bias"})
     published = get_architecture(network.model)
     if resolve_architecture(network.model, **options) != published:
-        changed = [f"{key}={value}" for key, value in options.items() if value not in (None, getattr(published, key))]
-        return f"there are no ImageNet weights for {', '.join(changed)}"
+        changes = {key: value for key, value in options.items() if value not in (None, getattr(published, key))}
+        listed = ", ".join(f"{key}={format_value(value)}" for key, value in changes.items())
+        return f"there are no ImageNet weights for {listed}"
     return ""
 
 

@@ -23,7 +23,7 @@ _FIRST_BIAS = "conv1.bias"
 _SMALL_KERNEL = 3
 """The side of the first convolution of a small stem."""
 
-_NETWORK_KEYS = ("normalization", "stem", "stride_in", "groups", "width_per_group", "conv_bias")
+_NETWORK_KEYS = ("normalization", "stem", "stride_in", "groups", "width_per_group")
 _HEAD_PREFIXES = ("fc.", ORDINAL_HEAD_PREFIX)
 _MAX_ROWS = 12
 
@@ -71,6 +71,8 @@ def recognize_network(config: NetworkConfig) -> dict[str, Any]:
     has_small_stem = _FIRST_CONV in weights and weights[_FIRST_CONV].shape[-1] == _SMALL_KERNEL
     if has_small_stem and ARCHITECTURES[model].stem != "small":
         keys["stem"] = "small"
+    if _FIRST_BIAS in weights:
+        keys["conv_bias"] = True
     return {"model": model, **keys}
 
 
