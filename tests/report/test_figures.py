@@ -98,16 +98,19 @@ def write_epochs(run: Run, history: Any) -> None:
     run.write_metrics({**metrics, "best_epoch": 1})
 
 
-def test_the_accuracy_by_batch_size_has_a_line_for_each_scaling_of_the_learning_rate(tmp_path: Path) -> None:
+def test_the_accuracy_by_batch_size_has_a_line_for_each_scaling_of_the_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs: list[Run] = []
+    metrics: dict[str, Any] = {}
     for scaling, accuracy in (("none", 0.5), ("linear", 0.7)):
         for batch_size in (8, 32, 128):
             for seed in range(2):
                 folder = tmp_path / f"{scaling}-{batch_size}-{seed}"
                 run = _make_run(folder, batch_size=batch_size, lr_scaling=scaling, seed=seed)
-                value = accuracy + batch_size / 1000 + seed / 100
-                run.write_metrics({"test": {"labeled": True, "accuracy": value}})
+                metrics[run.name] = {"test": {"accuracy": accuracy + batch_size / 1000 + seed / 100}}
                 runs.append(run)
+    monkeypatch.setattr("parfocal.report.batch_sizes.read_labeled_metrics", lambda run: metrics[run.name])
     figure = draw_batch_sizes(runs, "test")
     assert figure is not None
     (axes,) = figure.axes

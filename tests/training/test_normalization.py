@@ -40,15 +40,17 @@ def test_the_normalization_is_that_of_the_training_pixels(normalization: str) ->
 def test_zca_whitens_the_pixels_of_the_crops() -> None:
     config = NetworkConfig(model="resnet20", normalization="zca")
     rng = np.random.default_rng(1)
-    # Large areas of one color: neighbors are alike.
-    coarse = rng.integers(0, 256, (400, 5, 5, 3)).repeat(2, axis=1).repeat(2, axis=2).astype(np.uint8)
+    # Squares of one color with some noise: neighbors are alike.
+    squares = rng.integers(30, 226, (400, 5, 5, 3)).repeat(2, axis=1).repeat(2, axis=2)
+    pixels = np.clip(squares + rng.normal(0, 20, squares.shape), 0, 255).astype(np.uint8)
     views = ViewsConfig(crop_size=8)
-    loader = BatchLoader(coarse, np.arange(400), np.zeros(400, np.int64), views, TrainingConfig(), 8)
+    loader = BatchLoader(pixels, np.arange(400), np.zeros(400, np.int64), views, TrainingConfig(), 8)
     classifier = build_classifier(config, ("a", "b"), compute_normalization(config, loader))
-    crops = torch.from_numpy(coarse[:, 1:9, 1:9])
+    crops = torch.from_numpy(pixels[:, 1:9, 1:9])
     before = np.corrcoef((crops / 255).reshape(400, -1).numpy().T)
     after = np.corrcoef(classifier.normalize(crops).flatten(1).numpy().T)
-    assert np.abs(before - np.eye(192)).mean() > 4 * np.abs(after - np.eye(192)).mean()
+    assert np.abs(before - np.eye(192)).max() > 0.85
+    assert np.abs(after - np.eye(192)).max() < 0.5
     torch.testing.assert_close(classifier.normalize(crops).mean(dim=0), torch.zeros(3, 8, 8), atol=1e-4, rtol=0)
 
 
