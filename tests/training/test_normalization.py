@@ -50,7 +50,7 @@ def test_zca_whitens_the_pixels_of_the_crops() -> None:
     before = np.corrcoef((crops / 255).reshape(400, -1).numpy().T)
     after = np.corrcoef(classifier.normalize(crops).flatten(1).numpy().T)
     assert np.abs(before - np.eye(192)).max() > 0.85
-    assert np.abs(after - np.eye(192)).max() < 0.5
+    assert np.abs(after - np.eye(192)).max() < 0.6
     torch.testing.assert_close(classifier.normalize(crops).mean(dim=0), torch.zeros(3, 8, 8), atol=1e-4, rtol=0)
 
 

@@ -49,7 +49,7 @@ def draw_batch_sizes(runs: Sequence[Run], split: str) -> Figure | None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("Batch size")
         axes.set_ylabel(f"Accuracy on {SPLIT_NAMES[split]}")
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
         add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
