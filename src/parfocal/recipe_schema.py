@@ -110,8 +110,9 @@ class ImagesConfig(Config):
 
 
 AugmentationName = Literal[
-    "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue", "grayscale"
-]
+    "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue",
+    "color_temperature", "grayscale",
+]  # fmt: skip
 Composition = Literal["all", "random_order", "one_of"]
 TtaMode = Literal["none", "five_crop", "ten_crop", "flips", "d4"]
 
@@ -153,6 +154,13 @@ class ViewsConfig(Config):
     hue: float = Field(
         default=0, ge=0, le=0.5, description="random hue rotation by up to this share of the color circle"
     )
+    color_temperature: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="random color temperature: red by a factor of 1 ± this value and blue by the opposite, at the same "
+        "brightness",
+    )
     grayscale: float = Field(default=0, ge=0, le=1, description="probability of conversion to grayscale")
     probabilities: dict[AugmentationName, Annotated[float, Field(ge=0, le=1)]] = Field(
         default={},
@@ -176,25 +184,39 @@ class ViewsConfig(Config):
 AUTO_INIT = "auto"
 """The value of `init` that is replaced, before training, by the best initial weights at hand."""
 
+PRETRAINED_NORMALIZATIONS = ("half", "imagenet", "dataset")
+"""The normalizations that published weights can be fine-tuned with."""
+
+MAX_ZCA_SIZE = 32
+"""The largest side of a crop whose pixels are whitened: the matrix has (3 · 32 · 32)² values, 38 MB."""
+
 
 class NetworkConfig(Config):
     """The network, its input normalization and its initial weights."""
 
     model: str = Field(default="resnet18", description="name of the network; the reference lists all")
-    normalization: Literal["none", "half", "imagenet", "dataset", "whiten"] = Field(
+    normalization: Literal["none", "half", "imagenet", "dataset", "sample", "whiten", "zca"] = Field(
         default="imagenet",
-        description="input normalization: 0 to 1, −1 to 1, ImageNet's mean and std, those of the training split, "
-        "or ZCA whitening",
+        description="input normalization: 0 to 1, −1 to 1, ImageNet's mean and std, those of the training split, those "
+        "of each image (sample-wise), whitening of the three colors, or ZCA whitening of the pixels of small crops",
     )
     stem: Literal["imagenet", "small"] | None = Field(
         default=None, description="7×7 convolution with stride 2 and max pooling, or one 3×3 convolution"
     )
-    stride_in: Literal["3x3", "1x1"] = Field(
-        default="3x3", description="which convolution of a bottleneck block has stride 2"
+    stride_in: Literal["3x3", "1x1", "second"] = Field(
+        default="3x3",
+        description="which convolution of a bottleneck block has stride 2; second: also in basic blocks the second "
+        "convolution, instead of the first",
     )
+    conv_bias: bool = Field(default=False, description="convolutions have a bias")
     groups: int | None = Field(default=None, ge=1, description="number of groups of the 3×3 convolutions")
     width_per_group: int | None = Field(
         default=None, ge=1, description="channels per group of the 3×3 convolutions in the first stage"
+    )
+    init_scheme: Literal["kaiming", "torch"] = Field(
+        default="kaiming",
+        description="how random weights of convolutions are drawn: Kaiming (He) initialization, normal with fan out, "
+        "or PyTorch's default",
     )
     zero_init_residual: bool = Field(
         default=False, description="initialize the last batch norm of each block with 0, so each starts as identity"
@@ -209,13 +231,15 @@ class NetworkConfig(Config):
     @model_validator(mode="after")
     def _check_pretrained_weights(self) -> Self:
         if self.init in ("imagenet", "imagenet-v2"):
-            if self.normalization in ("none", "whiten"):
+            if self.normalization not in PRETRAINED_NORMALIZATIONS:
                 raise ValueError(
                     f"init={self.init} was trained with normalization=imagenet, not {self.normalization}. "
                     "Set normalization=imagenet"
                 )
             if self.stride_in != "3x3":
                 raise ValueError(f"init={self.init} was trained with stride_in=3x3, not {self.stride_in}")
+            if self.conv_bias:
+                raise ValueError(f"init={self.init} was trained without biases. Set conv_bias=false")
         return self
 
 

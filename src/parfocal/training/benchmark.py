@@ -57,6 +57,7 @@ _GEOMETRY_ONLY = {
     "contrast": 0,
     "saturation": 0,
     "hue": 0,
+    "color_temperature": 0,
     "grayscale": 0,
     "erase": 0,
     "custom_transform": "",

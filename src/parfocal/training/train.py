@@ -49,6 +49,7 @@ from parfocal.training.environment import describe_changes, describe_environment
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
 from parfocal.training.run_lock import lock_runs
+from parfocal.training.test_curve import explain_missing_test_curve
 from parfocal.training.trainer import fit
 
 
@@ -189,11 +190,22 @@ def plan_runs(
         if not run_plan.run.is_finished:
             validate_select(run_plan.recipe.training.select, run_plan.prepared.table.count_classes("valid"))
             validate_feasible(run_plan.recipe, run_plan.prepared.table)
+    for line in dict.fromkeys(map(_explain_missing_test_curve, run_plans)):
+        if line:
+            show_line(line)
     if is_rank_zero():
         locks.enter_context(lock_runs(run_plan.run for run_plan in run_plans if not run_plan.run.is_finished))
         for run_plan in run_plans:
             _create_run(run_plan, data)
     return run_plans
+
+
+def _explain_missing_test_curve(run_plan: RunPlan) -> str:
+    """Return why a run that asks for a test curve gets none; empty if it gets one, or is finished."""
+    if run_plan.run.is_finished or not run_plan.recipe.training.test_curve:
+        return ""
+    table = run_plan.prepared.table
+    return explain_missing_test_curve(table.splits, [split for split in table.splits if table.is_labeled(split)])
 
 
 def validate_select(select: str, class_counts: Mapping[str, int]) -> None:
