@@ -9,6 +9,9 @@ AllowableFinding = Literal[
     "identical_across_splits",
     "conflicting_labels",
     "duplicate_rows",
+    "mixed_class_names",
+    "unseen_classes",
+    "no_grade_0",
     "unreadable_images",
     "missing_files",
 ]
@@ -82,6 +85,10 @@ class ImagesConfig(Config):
         description="resize to a square by ignoring the aspect ratio, cropping or padding; none: keep the scale",
     )
     size: int = Field(default=256, ge=8, le=4096, description="side of the stored square, in pixels")
+    bit_depth: Literal[8, 10, 12, 14, 16] | None = Field(
+        default=None,
+        description="bits that 16-bit files use; training sets it from the largest value of the training images",
+    )
     enhance: Literal["none", "clahe", "local_average"] = Field(
         default="none", description="contrast enhancement: CLAHE, or subtraction of the local mean color"
     )
@@ -327,7 +334,12 @@ class TrainingConfig(Config):
         default=0.5,
         ge=0,
         le=20,
-        description="with sampling=oversample: extra images, as a share of the split, of all but the largest class",
+        description="with sampling=oversample: extra images, as a share of the split, of all classes but one",
+    )
+    oversample_except: str = Field(
+        default="0",
+        description="with sampling=oversample: code or name of the class without extra images, such as grade 0 or the "
+        "healthy class",
     )
     mixup: float = Field(default=0, ge=0, le=10, description="alpha of MixUp, which blends pairs of images; 0: off")
     cutmix: float = Field(

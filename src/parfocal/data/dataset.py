@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from parfocal.data.augment import draw_views, eval_views
+from parfocal.data.bit_depth import resolve_bit_depth
 from parfocal.data.checks import check_and_prepare
 from parfocal.data.custom_transform import load_custom_transform, separate_functions
 from parfocal.data.split import read_and_split
@@ -46,7 +47,8 @@ class ImageDataset(Dataset[tuple[Tensor, int] | Tensor]):
         )
         self.recipe = load_recipe(recipe, **changes)
         self._custom_transform = load_custom_transform(self.recipe.views.custom_transform, allowed)
-        table = read_and_split(root, self.recipe)
+        table, images = resolve_bit_depth(read_and_split(root, self.recipe), self.recipe.images)
+        self.recipe = self.recipe.model_copy(update={"images": images})
         modes = [*table.splits, *table.submission_lists]
         if mode not in modes:
             raise UsageError(f"There is no mode {mode!r}. {did_you_mean(mode, modes)}")

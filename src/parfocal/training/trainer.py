@@ -218,7 +218,8 @@ def train_epoch(state: TrainState) -> dict[str, float]:
     learner = state.learner
     epoch = state.progress.epoch
     loader = state.loaders["train"]
-    class_counts = epoch_class_counts(loader.labels, len(learner.classifier.classes), config, epoch)
+    n_classes = len(learner.classifier.classes)
+    class_counts = epoch_class_counts(loader.labels, n_classes, config, epoch, loader.kept_class)
     loss_fn = build_loss(config, class_counts, learner.classifier.ordinal_head, state.fabric.device)
     n_reductions = plateau_reductions([row[f"valid_{config.select}"] for row in state.progress.history], config)
     n_batches = loader.steps_per_epoch
