@@ -39,7 +39,7 @@ from parfocal.run import Run
 
 _TEXT_COLUMNS = {
     "about", "accuracy", "code", "decide", "default", "experiments", "finding", "goal", "meaning", "metric", "origin",
-    "predicted", "reason", "source", "split", "trains", "tta", "unit", "value",
+    "predicted", "reason", "significance", "source", "split", "trains", "tta", "unit", "value",
 }  # fmt: skip
 _INTERVALS_FOOTNOTE = "The 95 % confidence intervals are bootstrapped over {groups}. "
 _P_VALUES_FOOTNOTE = (
@@ -150,12 +150,12 @@ def print_differences(comparison: Comparison) -> None:
             format_p_value(difference.p_value),
             format_p_value(difference.adjusted_p_value),
             format_p_value(difference.mcnemar_p_value),
-            "yes" if difference.significant else "no",
+            difference.significance_text,
         )
         for difference in comparison.differences
         if difference.metric in metrics
     ]
-    print_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significant", rows=rows)
+    print_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significance", rows=rows)
     has_intervals = any(difference.interval for difference in comparison.differences)
     intervals_footnote = _INTERVALS_FOOTNOTE.format(groups=comparison.groups_are) if has_intervals else ""
     show(intervals_footnote + _P_VALUES_FOOTNOTE)

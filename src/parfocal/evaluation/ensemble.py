@@ -56,8 +56,9 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
     split = choose_split([*runs, ensemble])
     compared = {name: {name: predictions} for name, predictions in by_split[split].items()}
-    comparison = compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
-    return replace(comparison, groups_are=find_common_kind(run.groups_are for run in runs))
+    compared["ensemble"] = {"ensemble": written[split]}
+    groups_are = find_common_kind(run.groups_are for run in runs)
+    return compare_predictions(compared, split, groups_are=groups_are, baseline="ensemble")
 
 
 def average_predictions(predictions: dict[str, Predictions]) -> Predictions:

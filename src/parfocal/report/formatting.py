@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluation.bootstrap import MIN_GROUPS
-from parfocal.evaluation.compare import Comparison
+from parfocal.evaluation.compare import Comparison, Difference
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import MAJORITY_ACCURACY, METRICS
 from parfocal.evaluation.summary import SPLITS, TABLE_METRICS, MetricValue, select_distinct
@@ -32,6 +32,13 @@ def format_p_value(p_value: float | None) -> str:
     if p_value is None:
         return "–"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def describe_significance(difference: Difference) -> str:
+    """Say whether a difference is statistically significant; if it was not tested, why not."""
+    if difference.significance == "not tested":
+        return f"significance not tested ({difference.not_tested_reason})"
+    return difference.significance.replace("significant", "statistically significant")
 
 
 def format_metric(metrics: Mapping[str, Any], name: str) -> str:

@@ -34,6 +34,7 @@ from parfocal.report.formatting import (
     RULE_MEANINGS,
     SPLIT_NAMES,
     describe_few_groups,
+    describe_significance,
     describe_tta,
     find_tta_to_show,
     format_metric,
@@ -314,13 +315,9 @@ def _describe_differences(best_run: Run, comparison: Comparison, metric: str) ->
         if difference.interval:
             low, high = sorted(sign * end + 0.0 for end in difference.interval)
             ci = f" (95 % CI of the difference {low:+.3f} to {high:+.3f})"
-        if difference.adjusted_p_value is None:
-            significance = f"too few {best_run.groups_are} to test it"
-        else:
-            significance = "statistically significant" if difference.significant else "not statistically significant"
         sentences.append(
             f"The {get_metric(metric).label} of {best_family} is {abs(value):.3f} {direction} than that of "
-            f"{other}{ci}: {significance}."
+            f"{other}{ci}: {describe_significance(difference)}."
         )
     return " ".join(sentences)
 
