@@ -93,7 +93,7 @@ def test_it_opens_with_the_answer(runs: Path) -> None:
     assert re.search(rf"<h1>.*{best}.*</h1>", header)
     assert re.search(r"<strong>.*[01]\.\d{3}", header)
     assert "Always predicting the largest class would score 50.0% accuracy." in header
-    assert "too few patients to test it" in header
+    assert "significance not tested (fewer than 40 patients)" in header
 
 
 def test_with_too_few_patients_it_describes_no_intervals_and_no_bands(runs: Path) -> None:

@@ -22,7 +22,9 @@ def comparison() -> Comparison:
     family = Result(
         "resnet20", ("a", "b"), 400, 200, 0.7, {name: MetricValue(0.9, [0.8, 0.95], 0.01) for name in METRICS}
     )
-    difference = Difference("plain_20", "resnet20", "accuracy", -0.1, [-0.2, -0.05], 0.001, 0.002, "significant", "", None)
+    difference = Difference(
+        "plain_20", "resnet20", "accuracy", -0.1, [-0.2, -0.05], 0.001, 0.002, "significant", "", None
+    )
     return Comparison("test", (single, family), (difference,))
 
 

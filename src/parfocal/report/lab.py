@@ -21,6 +21,7 @@ from parfocal.report.formatting import (
     SPLIT_NAMES,
     describe_few_groups,
     describe_significance,
+    describe_worse_calibration,
     format_metric,
     read_labeled_metrics,
 )
@@ -164,5 +165,6 @@ def _build_remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
         remarks.append(
             f"{run.name} trained for {minutes:.1f} minutes at {metrics['images_per_second']:,.0f} images per second."
         )
+    remarks += describe_worse_calibration(runs)
     findings = runs[0].read_environment()["data"]["findings"]
     return remarks + [finding["message"] for finding in findings if finding["severity"] != "note"]
