@@ -110,7 +110,7 @@ def test_the_remedies_are_those_that_the_recipe_does_not_use_yet() -> None:
         for name, changes in (
             ("leukemia-adam", {}),
             ("retinopathy", {"init": "imagenet"}),
-            ("retinopathy", {}),
+            ("retinopathy", {"init": "scratch"}),
             ("fundus", {}),
         )
     }
@@ -118,7 +118,10 @@ def test_the_remedies_are_those_that_the_recipe_does_not_use_yet() -> None:
         "Try a learning_rate below 0.001; warmup=2; select=kappa, so that such an epoch is never selected."
     )
     assert texts["retinopathy imagenet"].endswith("Try more epochs.")
-    assert "Try init=imagenet, or init=RUN with an earlier run on similar images; more epochs." in texts["retinopathy"]
+    assert (
+        "Try init=imagenet, or init=RUN with an earlier run on similar images; a learning_rate below 0.001."
+        in texts["retinopathy scratch"]
+    )
     assert "; decide=mean, which predicts the rounded mean grade instead of" in texts["fundus"]
     assert "init=" not in texts["fundus"]
 
