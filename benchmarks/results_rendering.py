@@ -121,7 +121,7 @@ def _format_difference(comparison: Comparison, label: str, metric: str) -> str:
 
 
 def _format_value(difference: Difference) -> str:
-    star = " *" if difference.significant else ""
+    star = " *" if difference.significance == "significant" else ""
     if difference.interval is None:
         return f"{difference.value:+.3f}"
     low, high = difference.interval

@@ -6,6 +6,8 @@ _OTHER_NAMES = {
     # Network and initial weights
     "model": ("arch", "architecture", "backbone", "model_name"),
     "dropout": ("drop_rate", "dropout_rate"),
+    # Data
+    "positive": ("pos_label", "positive_class"),
     # Images
     "crop_size": ("img_size", "image_size", "input_size", "imgsz"),
     # Split

@@ -28,7 +28,15 @@ class DataConfig(Config):
     """Which label layout to read, and which findings to accept."""
 
     format: str = Field(default="auto", description="label layout; auto: recognized from the files")
-    classes: tuple[str, ...] = Field(default=(), description="class names, in the order of their codes")
+    classes: tuple[str, ...] = Field(
+        default=(),
+        description="new class names, in the order of their codes; or the names or codes of the data, to order them",
+    )
+    positive: str = Field(
+        default="",
+        description="positive class of two, by name or code; guessed if the other is named normal, healthy, benign, "
+        "hem, control, negative, no … or 0",
+    )
     allow: tuple[AllowableFinding, ...] = Field(
         default=(), description="findings of the data check to accept; the report lists them"
     )

@@ -90,6 +90,7 @@ class _Metrics(_Shape):
     reliability: list[dict[str, Number]] = []
     # Of an operating point.
     goal: str = ""
+    positive: str = ""
     threshold: float = 0
 
     @model_validator(mode="after")
@@ -147,6 +148,7 @@ class _SplitMetrics(_Metrics):
 
 
 class _Alarm(_Shape):
+    code: str = ""
     since: int
     until: int
     text: str

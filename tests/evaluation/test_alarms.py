@@ -83,15 +83,30 @@ def test_two_epochs_at_chance_raise_an_alarm_if_the_recipe_has_only_two() -> Non
     )
 
 
+def test_kappa_without_a_second_class_on_validation_is_explained_and_has_its_own_remedy() -> None:
+    counts = {"no DR": 40, "mild": 0}
+    (alarm,) = alarms(_make_history([0.5] * 3, [0.0] * 3), counts, load_recipe())
+    assert alarm.code == "one_class"
+    assert alarm.text == (
+        "Epochs 1 to 3: kappa on validation is 0 whatever the network predicts, because all validation images are "
+        "'no DR'. Add validation images of another class, or split again (keep=false)."
+    )
+
+
+def test_kappa_is_not_proposed_to_select_the_epoch_where_it_is_at_chance_in_all() -> None:
+    at_chance, learned = (alarms(_make_history([1.0, 0.8], [0.0, kappa]), GRADES, load_recipe()) for kappa in (0, 0.3))
+    assert "select=kappa" not in at_chance[0].text
+    assert "select=kappa" in learned[0].text
+
+
 def test_a_class_of_almost_all_images_may_be_predicted_that_often() -> None:
     assert alarms(_make_history([0.97], [0.3]), {"no DR": 960, "mild": 40}, load_recipe()) == []
 
 
 def test_the_remedies_are_those_that_the_recipe_does_not_use_yet() -> None:
+    history = _make_history([1.0, 0.8], [0.0, 0.3])
     texts = {
-        " ".join([name, *changes.values()]): alarms(_make_history([1.0], [0.0]), GRADES, load_recipe(name, **changes))[
-            0
-        ].text
+        " ".join([name, *changes.values()]): alarms(history, GRADES, load_recipe(name, **changes))[0].text
         for name, changes in (
             ("leukemia-adam", {}),
             ("retinopathy", {"init": "imagenet"}),
@@ -103,8 +118,9 @@ def test_the_remedies_are_those_that_the_recipe_does_not_use_yet() -> None:
         "Try a learning_rate below 0.001; warmup=2; select=kappa, so that such an epoch is never selected."
     )
     assert texts["retinopathy imagenet"].endswith("Try more epochs.")
-    assert texts["retinopathy scratch"].endswith(
+    assert (
         "Try init=imagenet, or init=RUN with an earlier run on similar images; a learning_rate below 0.001."
+        in texts["retinopathy scratch"]
     )
     assert "; decide=mean, which predicts the rounded mean grade instead of" in texts["fundus"]
     assert "init=" not in texts["fundus"]
@@ -136,7 +152,7 @@ def test_no_alarm_advises_what_was_measured_to_cost_accuracy() -> None:
 def test_no_remedy_is_suggested_that_the_recipe_would_reject(
     changes: dict[str, Any], expected: str, unexpected: str
 ) -> None:
-    (alarm,) = alarms(_make_history([1.0], [0.0]), GRADES, load_recipe(**changes))
+    (alarm,) = alarms(_make_history([1.0, 0.8], [0.0, 0.3]), GRADES, load_recipe(**changes))
     remedies = alarm.text.partition(" Try ")[2]
     assert expected in remedies
     assert unexpected not in remedies

@@ -97,6 +97,13 @@ def test_a_few_correct_predictions_do_not_make_the_network_certain() -> None:
     assert apply_temperature(probabilities, fit_temperature(truth, probabilities)).max() < 0.99
 
 
+def test_a_temperature_fitted_on_few_images_stays_near_1() -> None:
+    few, many = (np.arange(n_images) % 2 for n_images in (24, 2400))
+    fitted = [fit_temperature(truth, np.where(np.eye(2)[truth] == 1, 0.8, 0.2)) for truth in (few, many)]
+    assert 0.6 < fitted[0] < 1
+    assert fitted[1] < 0.35
+
+
 def test_probabilities_of_0_stay_finite() -> None:
     assert np.isfinite(apply_temperature(np.eye(3), 0.05)).all()
     assert np.isfinite(fit_temperature(np.array([1, 1]), np.eye(2)))

@@ -12,6 +12,8 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.predictions import Predictions
 from parfocal.recipe import load_recipe
+from parfocal.report.formatting import describe_significance
+from parfocal.report.tables import format_comparison
 from parfocal.run import Run
 from tests.evaluation.make_predictions import make_predictions
 
@@ -68,13 +70,13 @@ def test_a_large_difference_is_significant_and_a_small_one_is_not(tmp_path: Path
     large = differences["poor", "good", "accuracy"]
     accuracy = {run.name: _compute_metrics(run)["accuracy"] for run in runs}
     assert large.value == pytest.approx(accuracy["poor"] - accuracy["good"])
-    assert large.significant
+    assert (large.significance, large.not_tested_reason) == ("significant", "")
     assert large.mcnemar_p_value is not None
     assert large.mcnemar_p_value < 0.001
     assert large.interval is not None
     assert large.interval[1] < 0
     small = differences["good", "equal", "accuracy"]
-    assert not small.significant
+    assert (small.significance, small.not_tested_reason) == ("not significant", "")
     assert small.p_value is not None
     assert small.adjusted_p_value is not None
     assert 0.05 < small.p_value <= small.adjusted_p_value
@@ -93,13 +95,13 @@ def test_pairing_finds_a_difference_although_the_intervals_overlap(tmp_path: Pat
     assert first is not None
     assert second is not None
     assert first[0] < second[1]
-    assert next(item for item in comparison.differences if item.metric == "accuracy").significant
+    assert next(item for item in comparison.differences if item.metric == "accuracy").significance == "significant"
 
 
 def test_a_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     runs = [_save_run(tmp_path / name, _draw_predictions(0.5), model=name) for name in ("resnet18", "resnet34")]
     for difference in compare_runs(runs).differences:
-        assert (difference.value, difference.p_value, difference.significant) == (0, 1, False)
+        assert (difference.value, difference.p_value, difference.significance) == (0, 1, "not significant")
 
 
 @pytest.mark.parametrize("n_patients", [4, 5, 6])
@@ -118,7 +120,24 @@ def test_a_difference_on_a_few_patients_is_only_as_significant_as_chance_allows(
     differences = {item.metric: item for item in comparison.differences}
     for name in ("accuracy", "balanced_accuracy", "brier"):
         assert differences[name].p_value == 2 / 2**n_patients
-        assert differences[name].significant == (n_patients == 6)
+        assert (differences[name].significance == "significant") == (n_patients == 6)
+
+
+def test_a_difference_on_too_few_patients_is_not_tested_and_says_why(tmp_path: Path) -> None:
+    predictions = _select(_draw_predictions(1.0), slice(8))
+    wrong = _make_wrong(predictions, np.arange(8))
+    comparison = compare_runs([
+        _save_run(tmp_path / "right", predictions, model="resnet18"),
+        _save_run(tmp_path / "wrong", wrong, model="resnet34"),
+    ])  # fmt: skip
+    difference = next(item for item in comparison.differences if item.metric == "accuracy")
+    assert difference.mcnemar_p_value is not None
+    assert difference.mcnemar_p_value < 0.05
+    assert difference.significance_text == "not tested (fewer than 40 patients)"
+    assert describe_significance(difference) == "significance not tested (fewer than 40 patients)"
+    for output_format in ("csv", "json", "latex"):
+        assert "not tested" in format_comparison(comparison, output_format, {"right": "none", "wrong": "none"})
+    assert "not tested (fewer than 40 patients)" in comparison._repr_html_()
 
 
 def test_the_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
@@ -142,6 +161,16 @@ def test_seeds_of_one_recipe_become_a_mean_with_a_standard_deviation(tmp_path: P
     assert accuracy.std == pytest.approx(np.std(values, ddof=1))
     assert comparison.results[1].metrics["accuracy"].std is None
     assert {difference.mcnemar_p_value for difference in comparison.differences} == {None}
+
+
+def test_runs_of_one_recipe_and_one_seed_are_no_seeds(tmp_path: Path) -> None:
+    runs = [
+        _save_run(tmp_path / name, _draw_predictions(0.5, seed), seed=seed, about=name)
+        for name, seed in (("first", 0), ("other-seed", 1), ("again", 0))
+    ]
+    comparison = compare_runs(runs)
+    assert [result.runs for result in comparison.results] == [("first", "other-seed"), ("again",)]
+    assert comparison.results[1].metrics["accuracy"].std is None
 
 
 def test_seeds_with_different_test_time_augmentation_stay_separate(tmp_path: Path) -> None:
@@ -266,4 +295,4 @@ def test_a_notebook_shows_the_metrics_and_the_significant_differences(tmp_path: 
     ])._repr_html_()  # fmt: skip
     assert "balanced accuracy" in html
     assert "poor – good" in html
-    assert "statistically significant" in html
+    assert "<td>significant</td>" in html

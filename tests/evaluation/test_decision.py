@@ -31,7 +31,7 @@ from parfocal.run import Run
 from tests.evaluation.make_predictions import make_predictions
 from tests.evaluation.trained_run import trained as trained
 
-RECIPE = load_recipe()
+RECIPE = load_recipe(None, positive="class 1")
 PLAIN = RECIPE.evaluation
 MONITOR = OodMonitor((1.0,) * 7, (2.0,) * 7, 4.0, 60)
 ALL_OPTIONS = DecisionOptions(operating_point="sensitivity=0.9", refer=0.8, tta="d4", fellow_eyes=True)
@@ -226,7 +226,7 @@ def test_each_decision_is_described_in_one_sentence() -> None:
     expected = [
         "temperature of",
         "most probable",
-        "sensitivity=0.9 has the threshold",
+        "sensitivity=0.9 for class 1 has the threshold",
         "target coverage: 80%",
         "unusual",
         "weight of",

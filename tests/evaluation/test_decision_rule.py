@@ -19,6 +19,7 @@ from parfocal.recipe import load_recipe
 from tests.evaluation.make_predictions import make_predictions, random_predictions
 
 GRADES = load_recipe(None, ordered=True).evaluation
+GRADE_NAMES = ("0", "1", "2", "3", "4")
 
 
 def _draw_grades(seed: int = 0, n_images: int = 400) -> Predictions:
@@ -75,9 +76,9 @@ def test_a_rule_that_the_classes_do_not_allow_is_rejected(changes: dict[str, Any
 
 def test_a_rule_that_evaluate_cannot_apply_is_rejected() -> None:
     with pytest.raises(UsageError, match="decide=thresholds needs ordered classes"):
-        DecisionOptions(decide="thresholds").check(load_recipe().evaluation, 5)
+        DecisionOptions(decide="thresholds").check(load_recipe().evaluation, GRADE_NAMES, None)
     with pytest.raises(UsageError, match=r"decide=kappa is not a decision rule\."):
-        DecisionOptions(decide="kappa").check(GRADES, 5)
+        DecisionOptions(decide="kappa").check(GRADES, GRADE_NAMES, None)
     costs = load_recipe(None, costs=[1, 2]).evaluation
     with pytest.raises(UsageError, match="costs has 2 numbers, and there are 5 classes"):
         DecisionRule.check("cost", costs, 5)

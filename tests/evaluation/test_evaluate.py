@@ -14,6 +14,7 @@ from parfocal.evaluation.compare import compare_runs
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.operating_point import OperatingPoint
+from parfocal.evaluation.positive_class import find_positive_class
 from parfocal.evaluation.predictions import Predictions
 from parfocal.report.report import format_rerun_commands
 from parfocal.run import Run, open_runs
@@ -90,6 +91,27 @@ def test_options_are_fitted_on_validation_and_kept_with_the_run(trained: Path) -
     assert "operating_point" not in run.read_metrics()["test"]
     with pytest.raises(UsageError, match=r"views\.tta=nine is not a choice"):
         parfocal.evaluate(run.folder, tta="nine")
+
+
+def test_the_positive_class_can_be_chosen_and_is_kept_with_the_run(trained: Path, tmp_path: Path) -> None:
+    run = Run(trained / "runs" / "plain20")
+    assert find_positive_class(run) == 1
+    parfocal.evaluate(run.folder, operating_point="sensitivity=0.9", positive="normal")
+    for _ in range(2):
+        point = run.read_metrics()["valid"]["operating_point"]
+        assert point["positive"] == "normal"
+        assert point["per_class"]["normal"]["recall"] >= 0.9
+        parfocal.evaluate(run.folder)
+    assert "--positive normal" in format_rerun_commands(run)
+    assert "operating point sensitivity=0.9 for normal" in read_report(run.folder)
+    result = parfocal.predict(run.folder, trained / "cells" / "new_dataset" / "test", tmp_path / "predictions.csv")
+    rows = pd.read_csv(result.path)
+    assert result.positive_name == "normal"
+    assert (rows["predicted"] == "normal").tolist() == (rows["positive"] == 1).tolist()
+    with pytest.raises(UsageError, match=r"positive=blasts is not a class\. Did you mean 'blast'"):
+        parfocal.evaluate(run.folder, positive="blasts")
+    parfocal.evaluate(run.folder, operating_point="none", positive="none")
+    assert Decision.load(run.decision_path).positive == ""
 
 
 def test_the_views_of_the_recipe_are_not_kept_as_a_decision(trained: Path) -> None:

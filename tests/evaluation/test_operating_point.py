@@ -1,5 +1,6 @@
 """Thresholds reach their goal on validation, and rounding changes no label; grades become binary predictions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import parfocal
 from parfocal.errors import ParfocalError, UsageError
+from parfocal.evaluation.decision import DecisionOptions
 from parfocal.evaluation.evaluate import evaluate_split
 from parfocal.evaluation.operating_point import OperatingPoint, binarize_grades, parse_goal
 from parfocal.evaluation.predictions import Predictions
@@ -22,8 +24,10 @@ PLAIN = EvaluationConfig()
 GRADES = EvaluationConfig(ordered=True, referable=2)
 
 
-def _fit(predictions: Predictions, goal: str, config: EvaluationConfig = PLAIN) -> OperatingPoint:
-    return OperatingPoint.fit(ValidationSplit(predictions, predictions, config), goal)
+def _fit(
+    predictions: Predictions, goal: str, config: EvaluationConfig = PLAIN, positive: int | None = 1
+) -> OperatingPoint:
+    return OperatingPoint.fit(ValidationSplit(predictions, predictions, config, positive), goal)
 
 
 def _make_scores(seed: int, count: int = 60, steps: int = 0) -> Predictions:
@@ -102,6 +106,29 @@ def test_a_goal_that_does_not_fit_the_classes_is_rejected() -> None:
         _fit(three_classes, "sensitivity=0.9")
     with pytest.raises(ParfocalError, match="needs positive and negative validation images, and all are negative"):
         _fit(make_predictions([0, 0], np.eye(2)), "cost=5")
+
+
+@given(seed=st.integers(0, 1000))
+def test_the_positive_class_can_be_the_first_of_two(seed: int) -> None:
+    predictions = _make_scores(seed)
+    mirrored = replace(predictions, truth=1 - predictions.truth, probabilities=predictions.probabilities[:, ::-1])
+    point = _fit(predictions, "sensitivity=0.9")
+    mirrored_point = _fit(mirrored, "sensitivity=0.9", positive=0)
+    assert mirrored_point.threshold == point.threshold
+    assert mirrored_point.positive_name == "class 0"
+    batch = PredictedBatch(mirrored.predicted, mirrored.probabilities)
+    labels = mirrored_point.apply(batch).labels
+    assert labels[mirrored.truth == 0].tolist().count(0) >= 0.9 * (mirrored.truth == 0).sum()
+    assert (labels == 0).tolist() == point.is_positive(predictions.probabilities).tolist()
+
+
+def test_without_a_positive_class_one_sentence_names_the_option() -> None:
+    message = "operating_point=cost=5 needs to know which class is positive: set positive=class 0 or positive=class 1."
+    with pytest.raises(UsageError) as error:
+        _fit(make_predictions([0, 1], np.eye(2)), "cost=5", positive=None)
+    assert str(error.value) == message
+    with pytest.raises(UsageError, match="needs to know which class is positive"):
+        DecisionOptions("cost=5").check(PLAIN, ("class 0", "class 1"), None)
 
 
 def test_the_goal_is_written_as_the_user_wrote_it() -> None:

@@ -231,7 +231,8 @@ def _make_predictions(n_classes: int) -> Predictions:
     ("n_classes", "changes", "goal", "rule"),
     [
         (2, {}, None, "the most probable class"),
-        (2, {}, "specificity=0.8", "b if its probability is at least "),
+        (2, {"positive": "b"}, "specificity=0.8", "b if its probability is at least "),
+        (2, {"positive": "a"}, "specificity=0.8", "a if its probability is at least "),
         (3, {"ordered": True, "decide": "thresholds"}, None, "the mean grade (the sum of each grade times its prob"),
         (
             3,

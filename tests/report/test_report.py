@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,9 +79,45 @@ def test_the_page_loads_nothing_from_a_server(runs: Path) -> None:
     assert not re.search(r"url\(|@import|<script|<link", page)
 
 
-def test_it_names_the_selection_and_the_majority_class_baseline(runs: Path) -> None:
+def _set_valid_accuracy(runs: Path, folder: Path, accuracies: tuple[float, float], *alarms: dict[str, Any]) -> Path:
+    """Return a copy of two runs with these validation accuracies, and the alarms in the metrics of the first."""
+    shutil.copytree(runs, folder)
+    for run, accuracy, raised in zip(open_runs([folder]), accuracies, (alarms, ()), strict=True):
+        metrics = run.read_metrics()
+        valid = {**metrics["valid"], "accuracy": accuracy}
+        run.write_metrics({**metrics, "valid": valid, "alarms": list(raised), "best_epoch": 2})
+    return folder
+
+
+def test_it_names_the_best_run_unless_all_are_equal_or_it_learned_nothing(runs: Path, tmp_path: Path) -> None:
+    def read_title(name: str, accuracies: tuple[float, float], *alarms: dict[str, Any]) -> str:
+        page = read_report(_set_valid_accuracy(runs, tmp_path / name, accuracies, *alarms))
+        assert ('<tr class="best">' in page) == ("selected from" in page)
+        return page.partition("<h1>")[2].partition("</h1>")[0]
+
+    first = open_runs([runs])[0].name
+    assert read_title("better", (0.9, 0.6)).startswith(f"{first}, selected from 2 runs: accuracy 0.")
+    assert read_title("equal", (0.5, 0.5)) == (
+        "None of the 2 runs is the best: all have the same accuracy on validation"
+    )
+    alarm = {"code": "collapse", "since": 1, "until": 2, "text": "Epochs 1 to 2: all are 'blast'."}
+    assert read_title("collapsed", (0.9, 0.6), alarm).startswith(f"{first} learned nothing")
+    assert "selected from 2 runs" in read_title("later", (0.9, 0.6), {**alarm, "since": 3, "until": 3})
+
+
+def test_it_says_where_the_temperature_made_the_calibration_on_test_worse(runs: Path, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(open_runs([runs])[0].folder, tmp_path / "one")))
+    metrics = run.read_metrics()
+    for change, is_worse in ((0.1, True), (-0.1, False)):
+        calibration = {**metrics["test"]["calibration"], "loss": metrics["test"]["loss"] + change}
+        run.write_metrics({**metrics, "test": {**metrics["test"], "calibration": calibration}})
+        assert (
+            f"The temperature of {run.name} made the calibration on test worse" in read_report(run.folder)
+        ) == is_worse
+
+
+def test_it_names_the_majority_class_baseline(runs: Path) -> None:
     page = read_report(runs)
-    assert ", selected from 2 runs: " in page
     assert "Always predicting the largest class would score 50.0% accuracy." in page
     assert "Test split: not used for any choice" in page
     assert "&lt;b&gt;odd &amp; name&lt;/b&gt;" in page
@@ -93,7 +130,7 @@ def test_it_opens_with_the_answer(runs: Path) -> None:
     assert re.search(rf"<h1>.*{best}.*</h1>", header)
     assert re.search(r"<strong>.*[01]\.\d{3}", header)
     assert "Always predicting the largest class would score 50.0% accuracy." in header
-    assert "too few patients to test it" in header
+    assert "significance not tested (fewer than 40 patients)" in header
 
 
 def test_with_too_few_patients_it_describes_no_intervals_and_no_bands(runs: Path) -> None:

@@ -22,7 +22,9 @@ def comparison() -> Comparison:
     family = Result(
         "resnet20", ("a", "b"), 400, 200, 0.7, {name: MetricValue(0.9, [0.8, 0.95], 0.01) for name in METRICS}
     )
-    difference = Difference("plain_20", "resnet20", "accuracy", -0.1, [-0.2, -0.05], 0.001, 0.002, True, None)
+    difference = Difference(
+        "plain_20", "resnet20", "accuracy", -0.1, [-0.2, -0.05], 0.001, 0.002, "significant", "", None
+    )
     return Comparison("test", (single, family), (difference,))
 
 
@@ -34,7 +36,7 @@ def test_csv_has_a_row_for_each_metric_and_each_difference(comparison: Compariso
     accuracy = results[(results["run"] == "resnet20") & (results["metric"] == "accuracy")].iloc[0]
     assert accuracy[["value", "low", "high", "std", "runs"]].tolist() == [0.9, 0.8, 0.95, 0.01, 2]
     assert differences[["run", "compared_with", "value"]].to_numpy().tolist() == [["plain_20", "resnet20", -0.1]]
-    assert differences["significant"].tolist() == [True]
+    assert differences["significance"].tolist() == ["significant"]
     assert dict(zip(results["run"], results["tta"], strict=True)) == {
         "plain_20": "none",
         "resnet20": "d4, none",

@@ -14,6 +14,13 @@ def evaluate(
         str | None,
         typer.Option(help="Choose a threshold on validation: sensitivity=0.95, specificity=0.9, cost=5, or none."),
     ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            help="The positive class of two, by name or code; none: as in the recipe, or guessed from names such as "
+            "normal."
+        ),
+    ] = None,
     decide: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +88,7 @@ def evaluate(
     from parfocal.evaluation.external import evaluate_external, parse_class_map
     from parfocal.run import Run, open_runs
 
-    has_options = any(option is not None for option in (operating_point, decide, refer, tta, fellow_eyes))
+    has_options = any(option is not None for option in (operating_point, positive, decide, refer, tta, fellow_eyes))
     if data and (has_options or ensemble):
         raise UsageError(
             "--data evaluates a run with its own TTA, temperature and decision rule. Leave the other options out."
@@ -101,7 +108,7 @@ def evaluate(
     elif ensemble:
         members = open_runs(runs)
         folder = out or members[0].folder.parent / "ensemble"
-        options = DecisionOptions(operating_point, refer, fellow_eyes=fellow_eyes, decide=decide)
+        options = DecisionOptions(operating_point, refer, fellow_eyes=fellow_eyes, decide=decide, positive=positive)
         comparison = build_ensemble(members, folder, options)
         print_compared_results(comparison)
         typer.echo()
@@ -110,7 +117,13 @@ def evaluate(
         typer.echo(f"Ensemble: {folder}")
     else:
         evaluated = evaluate_runs(
-            runs, operating_point=operating_point, refer=refer, tta=tta, fellow_eyes=fellow_eyes, decide=decide
+            runs,
+            operating_point=operating_point,
+            refer=refer,
+            tta=tta,
+            fellow_eyes=fellow_eyes,
+            decide=decide,
+            positive=positive,
         )
         print_results(evaluated)
         print_decisions(evaluated)

@@ -40,7 +40,8 @@ def predict(
     mean_of = f" with the mean of {', '.join(result.run_names)}" if len(result.run_names) > 1 else ""
     typer.echo(f"{result.n_rows} images predicted{mean_of}: {result.path}")
     for name, count in result.flag_counts.items():
-        typer.echo(f"{name.capitalize()}: {count}")
+        meaning = f" ({result.positive_name})" if name == "positive" else ""
+        typer.echo(f"{name.capitalize()}{meaning}: {count}")
     for name, reason in result.unreadable.items():
         typer.echo(f"Not read: {name}: {reason}", err=True)
     for name in result.not_finite:

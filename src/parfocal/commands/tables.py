@@ -24,6 +24,7 @@ from parfocal.report.formatting import (
     HEADINGS,
     describe_few_groups,
     describe_tta,
+    describe_worse_calibration,
     find_tta_to_show,
     format_few_groups,
     format_metric,
@@ -39,7 +40,7 @@ from parfocal.run import Run
 
 _TEXT_COLUMNS = {
     "about", "accuracy", "code", "decide", "default", "experiments", "finding", "goal", "meaning", "metric", "origin",
-    "predicted", "reason", "source", "split", "trains", "tta", "unit", "value",
+    "positive", "predicted", "reason", "significance", "source", "split", "trains", "tta", "unit", "value",
 }  # fmt: skip
 _INTERVALS_FOOTNOTE = "The 95 % confidence intervals are bootstrapped over {groups}. "
 _P_VALUES_FOOTNOTE = (
@@ -101,6 +102,8 @@ def print_results(runs: Sequence[Run]) -> None:
         show(describe_tta(runs))
     if few_groups := describe_few_groups(runs):
         show(few_groups)
+    for sentence in describe_worse_calibration(runs):
+        show(sentence)
     for run in runs:
         if unreadable := run.read_metrics().get("unreadable_images"):
             show(f"{run.name}: {len(unreadable)} images are no longer readable, left out: {join_limited(unreadable)}.")
@@ -156,12 +159,12 @@ def print_differences(comparison: Comparison) -> None:
             format_p_value(difference.p_value),
             format_p_value(difference.adjusted_p_value),
             format_p_value(difference.mcnemar_p_value),
-            "yes" if difference.significant else "no",
+            difference.significance_text,
         )
         for difference in comparison.differences
         if difference.metric in metrics
     ]
-    print_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significant", rows=rows)
+    print_table("difference", "metric", "value", "p", "adjusted p", "McNemar's p", "significance", rows=rows)
     has_intervals = any(difference.interval for difference in comparison.differences)
     intervals_footnote = _INTERVALS_FOOTNOTE.format(groups=comparison.groups_are) if has_intervals else ""
     show(intervals_footnote + _P_VALUES_FOOTNOTE)
@@ -202,7 +205,7 @@ def _print_decision_tables(metrics_by_split: Iterable[tuple[str, str, Mapping[st
             cells = [f"{fusion['weight']:.2f}", format_metric(fusion, "accuracy"), format_metric(metrics, "accuracy")]
             fused.append([run, split, *cells])
     rule_headings = ("decision rule", "split", "decide", "in force", *(HEADINGS[metric] for metric in RULE_METRICS))
-    point_headings = ("operating point", "goal", "split", "predicted", "sensitivity", "specificity", "precision")
+    point_headings = ("operating point", "goal", "split", "positive", "sensitivity", "specificity", "precision")
     referral_headings = ("referral", "split", "target coverage", "coverage", "referral rate", "selective accuracy")
     fused_headings = ("fellow eyes", "split", "weight of the others", "accuracy", "single image")
     for headings, rows in (

@@ -207,7 +207,8 @@ def _check_classes(table: Table) -> list[Finding]:
         share = counts[largest] / sum(counts.values())
         sizes = ", ".join(f"{count} {name}" for name, count in counts.items())
         message = f"{split}: {sizes}. Always predicting {largest!r} would score {100 * share:.1f} % accuracy."
-        if share >= _MIN_MAJORITY_SHARE:
+        # Balanced accuracy leaves out a class that is absent.
+        if share >= _MIN_MAJORITY_SHARE and not absent:
             message += " Judge by balanced accuracy instead."
         findings.append(Finding("note", "class_counts", message))
     return findings

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from parfocal.data.table import UNKNOWN, natural_sort_key
+import numpy as np
+
+from parfocal.data.table import UNKNOWN, Table, natural_sort_key
 from parfocal.errors import ParfocalError, UsageError
 
 MISSING_WORDS = frozenset(
@@ -71,16 +74,49 @@ def normalize_label(text: str) -> str:
     return str(int(value)) if value.is_integer() else text
 
 
-def resolve_class_names(codes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the codes: `names` if there are any, else the codes."""
-    if not names:
-        return codes
-    if len(names) != len(codes):
+def resolve_class_names(
+    codes: tuple[str, ...], chosen: tuple[str, ...], names: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the codes.
+
+    `chosen` are the names of the recipe, and `names` those that the data has for its codes. Chosen names are new names,
+    unless they are all names or all codes of the data: then the data keeps its names, and `order_classes` orders them.
+    """
+    names = names or codes
+    if not chosen:
+        return names
+    if len(chosen) != len(codes):
         raise UsageError(
-            f"classes names {len(names)} classes ({', '.join(names)}), but the data has {len(codes)} "
+            f"classes names {len(chosen)} classes ({', '.join(chosen)}), but the data has {len(codes)} "
             f"({', '.join(codes)})."
         )
-    return names
+    spellings = {name.casefold(): name for name in chosen}
+    if spellings.keys() == {name.casefold() for name in names}:
+        return tuple(spellings[name.casefold()] for name in names)
+    if set(chosen) == set(codes):
+        return names
+    if known := [name for name in chosen if name in (*codes, *names)]:
+        raise UsageError(
+            f"classes={','.join(chosen)} mixes new names with {', '.join(known)} of the data. List all of "
+            f"{', '.join(names)} in the order that you want, or only new names."
+        )
+    return chosen
+
+
+def order_classes(table: Table, chosen: tuple[str, ...]) -> Table:
+    """Return the table with its classes in the order of the names or codes that the recipe lists, if it lists them."""
+    known = next((names for names in (table.classes, table.codes) if set(names) == set(chosen)), ())
+    order = [known.index(name) for name in chosen] if known else []
+    if order == sorted(order):
+        return table
+    # The last entry is for UNKNOWN, which is -1.
+    new_labels = np.append(np.argsort(order), UNKNOWN)
+    return replace(
+        table,
+        rows=table.rows.assign(label=new_labels[table.rows["label"].to_numpy()]),
+        classes=tuple(table.classes[label] for label in order),
+        codes=tuple(table.codes[label] for label in order),
+    )
 
 
 def find_class_index(label: str, codes: tuple[str, ...], classes: tuple[str, ...], file: Path, line: int) -> int:

@@ -25,7 +25,7 @@ from parfocal.data.parallel import catch_unreadable, map_ordered
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError
 from parfocal.io import explain_write_errors, get_cache_folder, write_json
-from parfocal.progress import print_line
+from parfocal.progress import print_line, print_warning
 from parfocal.recipe import hash_content
 from parfocal.recipe_schema import ImagesConfig
 
@@ -149,7 +149,7 @@ def _open_if_complete(folder: Path, config: ImagesConfig) -> Store | None:
         return None
     except (OSError, ValueError, KeyError):
         pass
-    print_line(f"The Store {folder} is damaged and will be built again.")
+    print_warning(f"The Store {folder} is damaged and will be built again.")
     return None
 
 

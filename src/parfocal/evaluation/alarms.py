@@ -13,6 +13,9 @@ from parfocal.reported import has_source_document
 PREDICTED_COLUMN_PREFIX = "valid_predicted:"
 """Prefix of the history columns with the share of each class among the predictions on validation."""
 
+ALARMS_OF_NO_LEARNING = ("collapse", "no_kappa")
+"""Codes of the alarms that say that the network has learned nothing."""
+
 # A class with more than this share of the predictions is a collapse, unless it has nearly that share of the images.
 _COLLAPSE_SHARE = 0.95
 _COLLAPSE_MARGIN = 0.02
@@ -42,6 +45,8 @@ def alarms(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], reci
     """
     n_images = max(1, sum(counts.values()))
     true_shares = {name: count / n_images for name, count in counts.items()}
+    is_at_chance = [float(row["valid_kappa"]) < _compute_kappa_limit(row, true_shares, n_images) for row in history]
+    remedies = _suggest_remedies(recipe, kappa_selects=not all(is_at_chance))
     found: list[Alarm] = []
     for name, true_share in true_shares.items():
         shares = [float(row.get(PREDICTED_COLUMN_PREFIX + name, 0)) for row in history]
@@ -51,22 +56,31 @@ def alarms(history: Sequence[Mapping[Any, Any]], counts: Mapping[str, int], reci
             cause = _explain_collapse(true_share == max(true_shares.values()), recipe)
             text = (
                 f"{_format_epochs(since, until)}: {shares[until - 1]:.1%} of the validation images are predicted as "
-                f"{name!r}, the true class of {true_share:.1%}. {cause} {_suggest_remedies(recipe)}"
+                f"{name!r}, the true class of {true_share:.1%}. {cause} {remedies}"
             )
             found.append(Alarm("collapse", since, until, text))
 
     collapses = [(alarm.since, alarm.until) for alarm in found]
     min_epochs = min(_MIN_EPOCHS_AT_CHANCE, recipe.training.n_epochs)
-    is_at_chance = [float(row["valid_kappa"]) < _compute_kappa_limit(row, true_shares, n_images) for row in history]
+    present = [name for name, count in counts.items() if count]
     for since, until in _find_stretches(is_at_chance):
         # A network that predicts only a single class has a kappa of 0 as well: one alarm is enough.
         is_collapse = any(first <= since and until <= last for first, last in collapses)
-        if until - since + 1 >= min_epochs and not is_collapse:
+        if until - since + 1 < min_epochs:
+            continue
+        if len(present) == 1:
+            text = (
+                f"{_format_epochs(since, until)}: kappa on validation is 0 whatever the network predicts, because all "
+                f"validation images are {present[0]!r}. Add validation images of another class, or split again "
+                "(keep=false)."
+            )
+            found.append(Alarm("one_class", since, until, text))
+        elif not is_collapse:
             kappa = float(history[until - 1]["valid_kappa"])
             text = (
                 f"{_format_epochs(since, until)}: kappa on validation is {kappa:.3f}, no better than chance. The "
                 "network does not learn from the images: there are too few training steps, the learning rate is too "
-                f"high, or the images are too small. {_suggest_remedies(recipe)}"
+                f"high, or the images are too small. {remedies}"
             )
             found.append(Alarm("no_kappa", since, until, text))
     return sorted(found, key=lambda alarm: alarm.until)
@@ -122,9 +136,10 @@ def _explain_collapse(is_largest_class: bool, recipe: Recipe) -> str:
     )
 
 
-def _suggest_remedies(recipe: Recipe) -> str:
+def _suggest_remedies(recipe: Recipe, *, kappa_selects: bool) -> str:
     """Return what is most likely to help, is not in the recipe yet, and is compatible with it.
 
+    `kappa_selects` says whether kappa tells epochs apart: it does not if it is at chance in all of them.
     Weighted sampling is not among it: on EyePACS, sampling by the root of the frequency lowered accuracy and kappa.
     """
     training = recipe.training
@@ -141,7 +156,7 @@ def _suggest_remedies(recipe: Recipe) -> str:
         remedies.append("warmup=2")
     if recipe.evaluation.ordered and recipe.decision_rule == "likeliest" and training.loss != "regression":
         remedies.append("decide=mean, which predicts the rounded mean grade instead of the most probable one")
-    if training.select == "accuracy":
+    if training.select == "accuracy" and kappa_selects:
         remedies.append("select=kappa, so that such an epoch is never selected")
     if len(remedies) < 2:
         remedies.append("more minutes" if training.minutes else "more epochs")

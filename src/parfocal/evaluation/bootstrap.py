@@ -27,6 +27,7 @@ from parfocal.evaluation.metrics import (
     compute_metrics,
 )
 from parfocal.evaluation.predictions import Predictions, index_groups
+from parfocal.groups import GroupKind
 
 N_SAMPLES = 2000
 CONFIDENCE_LEVEL = 0.95
@@ -57,10 +58,9 @@ class BootstrapResult:
     def compute_interval(self, level: float = CONFIDENCE_LEVEL) -> list[float] | None:
         """Return the confidence interval; None if undefined.
 
-        It is undefined with fewer than `MIN_GROUPS` groups, if the metric is undefined in most samples, or if all
-        samples have the same value.
+        `explain_undefined` says why it is.
         """
-        if not self._is_defined():
+        if self.explain_undefined():
             return None
         ends = stats.t.ppf([(1 - level) / 2, (1 + level) / 2], self._degrees_of_freedom) * self._widening
         shifted = self._bias_correction + ends
@@ -74,7 +74,7 @@ class BootstrapResult:
 
         It is 1 minus the confidence level at which the interval just reaches 0.
         """
-        if not self._is_defined():
+        if self.explain_undefined():
             return None
         return min(1.0, self._compute_tail_p_value(1), self._compute_tail_p_value(-1))
 
@@ -92,9 +92,14 @@ class BootstrapResult:
         end = z_score / max(1 + acceleration * z_score, 1e-9) - bias_correction
         return float(2 * stats.t.cdf(end / self._widening, self._degrees_of_freedom))
 
-    def _is_defined(self) -> bool:
+    def explain_undefined(self, groups_are: GroupKind = "groups") -> str:
+        """Return why there is no interval and no p-value; an empty string if there are both."""
         samples = self._defined_samples
-        return self.n_groups >= MIN_GROUPS and 2 * len(samples) >= len(self.samples) and bool(np.ptp(samples) > 0)
+        if self.n_groups < MIN_GROUPS:
+            return f"fewer than {MIN_GROUPS} {groups_are}"
+        if 2 * len(samples) < len(self.samples):
+            return "undefined in most bootstrap samples"
+        return "" if np.ptp(samples) > 0 else "the same in every bootstrap sample"
 
     @property
     def _defined_samples(self) -> np.ndarray:

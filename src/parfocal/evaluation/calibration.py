@@ -12,6 +12,9 @@ N_BINS = 15
 """Number of equally wide confidence bins from 0 to 1; each includes its upper edge."""
 
 _TEMPERATURE_BOUNDS = (0.05, 20.0)
+# Weight of the prior at temperature 1, in images. In simulations with 16 to 1,600 images, 5 to 10 gave the lowest log
+# loss on new images; images of one patient tell less than as many independent ones, so it is the larger.
+_PRIOR_WEIGHT = 10
 
 
 def brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -63,7 +66,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the temperature with the lowest log loss.
 
-    A weak prior at temperature 1, worth about 1 image, keeps a network that is correct on a handful of images from
+    A prior at temperature 1, worth about 10 images, keeps a network that is correct on a handful of images from
     becoming certain of everything. Among hundreds of images it has no noticeable effect.
     """
     logits = np.log(np.clip(probabilities, np.finfo(np.float64).tiny, None))
@@ -73,7 +76,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
         scaled = logits / np.exp(log_temperature)
         highest = scaled.max(axis=1)
         log_sum = highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
-        return float((log_sum - true_logits / np.exp(log_temperature)).sum() + log_temperature**2 / 2)
+        return float((log_sum - true_logits / np.exp(log_temperature)).sum() + _PRIOR_WEIGHT * log_temperature**2 / 2)
 
     result: Any = minimize_scalar(compute_loss, bounds=tuple(np.log(_TEMPERATURE_BOUNDS)), method="bounded")
     return float(np.exp(result.x))

@@ -7,9 +7,10 @@ computed from the predictions files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +38,8 @@ COMPARED_METRICS = tuple(metric.name for metric in SPLIT_METRICS if metric.compa
 # Recipes that differ only in these keys belong to the same family.
 _IGNORED_KEYS = ("name", "about", "seed", "split.fold")
 
+Significance = Literal["significant", "not significant", "not tested"]
+
 BootstrapResults = dict[MetricKey, BootstrapResult]
 
 
@@ -60,8 +63,9 @@ class Difference:
     """How much higher a metric is for `first` than for `second`.
 
     `p_value` is the larger of the bootstrap's and the permutation test's. `adjusted_p_value` is corrected for the
-    number of pairs (Holm), and `significant` says whether it is below 0.05. `mcnemar_p_value` is McNemar's exact test
-    of accuracy, which takes images as independent; it exists if both sides predict each image once.
+    number of pairs (Holm), and `significance` says whether it is below 0.05, or `not_tested_reason` why there is none.
+    `mcnemar_p_value` is McNemar's exact test of accuracy, which takes images as independent; it exists if both sides
+    predict each image once.
     """
 
     first: str
@@ -71,13 +75,19 @@ class Difference:
     interval: list[float] | None
     p_value: float | None
     adjusted_p_value: float | None
-    significant: bool
+    significance: Significance
+    not_tested_reason: str
     mcnemar_p_value: float | None
 
     @property
     def metric_value(self) -> MetricValue:
         """The difference with its interval, formatted like a metric."""
         return MetricValue(self.value, self.interval)
+
+    @property
+    def significance_text(self) -> str:
+        """The significance, with the reason if it was not tested."""
+        return f"{self.significance} ({self.not_tested_reason})" if self.not_tested_reason else self.significance
 
 
 @dataclass(frozen=True)
@@ -109,12 +119,12 @@ class Comparison:
                 f"{difference.first} – {difference.second}",
                 get_metric(difference.metric).label,
                 str(difference.metric_value),
-                "yes" if difference.significant else "no",
+                difference.significance_text,
             )
             for difference in self.differences
             if difference.metric in TABLE_METRICS
         ]
-        header = ("difference", "metric", "value", "statistically significant")
+        header = ("difference", "metric", "value", "significance")
         return results + render_html_table("Differences", header, rows) if rows else results
 
 
@@ -125,12 +135,15 @@ def compare_runs(runs: Iterable[Path | str | Run], split: str = "", n_samples: i
     families = {
         name: {run.name: _load_labeled(run, split) for run in family} for name, family in group_runs(opened).items()
     }
-    groups_are = find_common_kind(run.groups_are for run in opened)
-    return replace(compare_predictions(families, split, n_samples), groups_are=groups_are)
+    return compare_predictions(families, split, n_samples, find_common_kind(run.groups_are for run in opened))
 
 
 def compare_predictions(
-    families: Mapping[str, Mapping[str, Predictions]], split: str, n_samples: int = N_SAMPLES, baseline: str = ""
+    families: Mapping[str, Mapping[str, Predictions]],
+    split: str,
+    n_samples: int = N_SAMPLES,
+    groups_are: GroupKind = "groups",
+    baseline: str = "",
 ) -> Comparison:
     """Compare labeled predictions: families by name, each with the predictions of its runs by name.
 
@@ -158,10 +171,10 @@ def compare_predictions(
         if not mismatch:
             mean_results[name] = {metric: _average(bootstrapped[rows], metric) for metric in COMPARED_METRICS}
     if mismatch or len(families) == 1:
-        return Comparison(split, tuple(results), (), mismatch)
+        return Comparison(split, tuple(results), (), mismatch, groups_are)
     pairs = [pair for pair in combinations(families, 2) if not baseline or baseline in pair]
-    differences = _compute_differences(pairs, mean_results, predictions_by_family, n_samples)
-    return Comparison(split, tuple(results), tuple(differences))
+    differences = _compute_differences(pairs, mean_results, predictions_by_family, n_samples, groups_are)
+    return Comparison(split, tuple(results), tuple(differences), groups_are=groups_are)
 
 
 def choose_split(runs: Sequence[Run]) -> str:
@@ -177,7 +190,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     families: list[list[Run]] = []
     for run in runs:
         for family in families:
-            if _same_recipe(family[0], run):
+            if _is_repetition(family[0], run) and all(_get_draw(run) != _get_draw(other) for other in family):
                 family.append(run)
                 break
         else:
@@ -194,12 +207,18 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return dict(zip(names, families, strict=True))
 
 
-def _same_recipe(first: Run, second: Run) -> bool:
+def _is_repetition(first: Run, second: Run) -> bool:
+    """Return whether two runs differ in nothing but seed, fold, name and machine."""
     decisions = [Decision.load(run.decision_path) for run in (first, second)]
     if decisions[0].tta != decisions[1].tta or decisions[0].rule != decisions[1].rule:
         return False
     keys = find_differences(first.recipe, second.recipe)
-    return bool(keys) and all(key in _IGNORED_KEYS or key.startswith("machine.") for key in keys)
+    return all(key in _IGNORED_KEYS or key.startswith("machine.") for key in keys)
+
+
+def _get_draw(run: Run) -> tuple[int, int]:
+    """Return the seed and the fold: a run that repeats both is no further draw of chance."""
+    return run.recipe.seed, run.recipe.split.fold
 
 
 def _load_labeled(run: Run, split: str) -> Predictions:
@@ -265,6 +284,7 @@ def _compute_differences(
     mean_results: Mapping[str, Mapping[str, BootstrapResult]],
     predictions_by_family: Mapping[str, Sequence[Predictions]],
     n_samples: int,
+    groups_are: GroupKind,
 ) -> list[Difference]:
     permutation_p_values = {
         (first, second): permutation_test(predictions_by_family[first], predictions_by_family[second], n_samples)
@@ -290,11 +310,18 @@ def _compute_differences(
                     interval=result.compute_interval(),
                     p_value=p_value,
                     adjusted_p_value=adjusted,
-                    significant=adjusted is not None and adjusted < 1 - CONFIDENCE_LEVEL,
+                    significance=_classify_significance(adjusted),
+                    not_tested_reason="" if adjusted is not None else result.explain_undefined(groups_are),
                     mcnemar_p_value=mcnemar_test(first[0], second[0]) if has_mcnemar else None,
                 )
             )
     return differences
+
+
+def _classify_significance(adjusted_p_value: float | None) -> Significance:
+    if adjusted_p_value is None:
+        return "not tested"
+    return "significant" if adjusted_p_value < 1 - CONFIDENCE_LEVEL else "not significant"
 
 
 def _combine_p_values(result: BootstrapResult, permutation_p_value: float) -> float | None:

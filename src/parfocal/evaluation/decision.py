@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -17,6 +17,7 @@ from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.operating_point import OperatingPoint
 from parfocal.evaluation.out_of_distribution import OodMonitor
 from parfocal.evaluation.patients import FellowEyes
+from parfocal.evaluation.positive_class import require_positive_class, resolve_positive_class
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.referral import ConformalReferral
 from parfocal.evaluation.temperature import Temperature
@@ -47,6 +48,7 @@ class DecisionOptions:
     """The options of `evaluate`. None keeps what was decided before; "none", 0 and False undo it.
 
     `tta` is no decision, but the name of the views for test-time augmentation; "recipe" takes those of the recipe.
+    `positive` is the positive class of two; "none" leaves it to the recipe and the names of the classes.
     `others` holds the options of decisions that have no parameter here.
     """
 
@@ -55,6 +57,7 @@ class DecisionOptions:
     tta: str | None = None
     fellow_eyes: bool | None = None
     decide: str | None = None
+    positive: str | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,25 +70,36 @@ class DecisionOptions:
         """Return the option of a kind of decision; None to keep what was decided before."""
         return self.others.get(kind.option, getattr(self, kind.option, None)) if kind.option else None
 
-    def check(self, config: EvaluationConfig, n_classes: int) -> None:
-        """Reject options that can never be met, before any network runs. The recipe checks `tta`."""
+    def choose_positive(self, previous: str) -> str:
+        """Return the positive class that the options choose, or else the previous choice; "" for none."""
+        return previous if self.positive is None else self.positive if _is_on(self.positive) else ""
+
+    def check(self, config: EvaluationConfig, classes: Sequence[str], positive: int | None) -> None:
+        """Reject options that can never be met, before any network runs. The recipe checks `tta`.
+
+        `positive` is the positive class that the options choose, if it is known.
+        """
         for kind in DECISIONS:
             option = self.get(kind)
             if _is_on(option):
-                kind.check(option, config, n_classes)
+                kind.check(option, config, len(classes))
+        if _is_on(self.operating_point) and not config.referable:
+            require_positive_class(positive, classes, f"operating_point={self.operating_point}")
 
 
 @dataclass(frozen=True)
 class Decision:
     """The fitted decisions of a run or an ensemble.
 
-    `tta` names the views for test-time augmentation if they are not those of the recipe. `n_images` is the number of
+    `tta` names the views for test-time augmentation if they are not those of the recipe. `positive` is the positive
+    class of two if `evaluate` chose it. `n_images` is the number of
     validation images; 0 if nothing was decided yet, as for runs of an older Parfocal.
     """
 
     fitted: tuple[ValidationDecision, ...] = ()
     tta: str = ""
     n_images: int = 0
+    positive: str = ""
 
     def get(self, kind: type[AnyDecision]) -> AnyDecision | None:
         """Return the fitted decision of a kind; None if there is none."""
@@ -177,7 +191,8 @@ class Decision:
     def as_dict(self) -> dict[str, Any]:
         """Return the decision as plain data."""
         by_name = {decision.name: decision.as_dict() for decision in self.fitted}
-        return {**{kind.name: by_name.get(kind.name) for kind in DECISIONS}, "tta": self.tta, "n_images": self.n_images}
+        fitted = {kind.name: by_name.get(kind.name) for kind in DECISIONS}
+        return {**fitted, "tta": self.tta, "positive": self.positive, "n_images": self.n_images}
 
     def save(self, path: Path) -> None:
         """Write the decision as JSON."""
@@ -195,7 +210,11 @@ class Decision:
             # Each kind of decision, or null, with the bounds of its fields.
             kinds: dict[str, Any] = {kind.name: (kind | None, None) for kind in DECISIONS}
             schema = create_model(
-                "DecisionFile", tta=(Literal["", TtaMode], ...), n_images=(NonNegativeInt, ...), **kinds
+                "DecisionFile",
+                tta=(Literal["", TtaMode], ...),
+                positive=(str, ""),
+                n_images=(NonNegativeInt, ...),
+                **kinds,
             )
             content = schema.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except ValidationError as error:
@@ -207,8 +226,9 @@ class Decision:
             raise ParfocalError(f"{path} is not a decision file of this version. {remedy}") from None
         except (ValueError, RecursionError):
             raise ParfocalError(f"{path} is not a decision file. {remedy}") from None
-        *fitted, tta, n_images = (getattr(content, name) for name in (*kinds, "tta", "n_images"))
-        return cls(tuple(decision for decision in fitted if decision is not None), tta, n_images)
+        fitted = (getattr(content, name) for name in kinds)
+        settings = {name: getattr(content, name) for name in ("tta", "n_images", "positive")}
+        return cls(tuple(decision for decision in fitted if decision is not None), **settings)
 
     @property
     def _calibration(self) -> Temperature:
@@ -238,15 +258,18 @@ def fit_decision(
     recipe: Recipe,
     table: "Table | None" = None,
     store: "Store | None" = None,
+    codes: Sequence[str] = (),
 ) -> Decision:
     """Fit every decision on the validation split.
 
     Options that are None are taken from the previous decision, and the decision rule otherwise from the recipe.
-    Without a store, decisions that read pixels stay as they were.
+    Without a store, decisions that read pixels stay as they were. `codes` are what the data writes for the classes.
     """
     config = recipe.evaluation
+    chosen = options.choose_positive(previous.positive)
+    positive = resolve_positive_class(chosen or recipe.data.positive, config, valid.classes, codes)
     temperature = Temperature.fit(ValidationSplit(valid, valid, config))
-    split = ValidationSplit(valid, Decision((temperature,)).calibrate(valid), config, table, store)
+    split = ValidationSplit(valid, Decision((temperature,)).calibrate(valid), config, positive, table, store)
     fitted: list[ValidationDecision] = [temperature]
     for kind in DECISIONS:
         before = previous.get(kind)
@@ -261,7 +284,7 @@ def fit_decision(
         if decision is not None:
             fitted.append(decision)
     tta = previous.tta if options.tta is None else options.tta
-    return Decision(tuple(fitted), "" if tta == "recipe" else tta, len(valid))
+    return Decision(tuple(fitted), "" if tta == "recipe" else tta, len(valid), chosen)
 
 
 def _describe_remedy(path: Path) -> str:

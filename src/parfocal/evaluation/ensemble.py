@@ -11,6 +11,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.compare import Comparison, choose_split, compare_predictions
 from parfocal.evaluation.decision import Decision, DecisionOptions, fit_decision
 from parfocal.evaluation.evaluate import evaluate_split, write_predictions
+from parfocal.evaluation.positive_class import find_positive_class
 from parfocal.evaluation.predictions import Predictions, align_predictions, describe_mismatch
 from parfocal.groups import find_common_kind
 from parfocal.io import write_json
@@ -40,13 +41,17 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
         for split in (("valid", "test") if has_test else ("valid",))
     }
     averages = {split: average_predictions(by_run) for split, by_run in by_split.items()}
-    options.check(config, len(averages["valid"].classes))
     previous = Decision.load(ensemble.decision_path)
+    of_member = Decision.load(runs[0].decision_path)
+    positive = previous.positive or of_member.positive
+    positive_class = find_positive_class(runs[0], options.choose_positive(positive))
+    options.check(config, averages["valid"].classes, positive_class)
     fitted_on_predictions = tuple(decision for decision in previous.fitted if not decision.reads_pixels)
-    pixel_decisions = Decision.load(runs[0].decision_path).pixel_decisions
-    previous = replace(previous, fitted=fitted_on_predictions).with_fitted(*pixel_decisions)
+    previous = replace(previous, fitted=fitted_on_predictions, positive=positive)
+    previous = previous.with_fitted(*of_member.pixel_decisions)
+    codes = runs[0].read_environment()["data"]["codes"]
     with write_predictions(
-        ensemble, averages, lambda valid: fit_decision(valid, options, previous, runs[0].recipe)
+        ensemble, averages, lambda valid: fit_decision(valid, options, previous, runs[0].recipe, codes=codes)
     ) as (decision, written):
         metrics = {split: evaluate_split(predictions, config, decision) for split, predictions in written.items()}
     create_manifest(out)
@@ -56,8 +61,9 @@ def build_ensemble(runs: Sequence[Run], out: Path, options: DecisionOptions | No
     write_json(out / MEMBERS_FILE, {"members": [os.path.relpath(run.folder, out) for run in runs]})
     split = choose_split([*runs, ensemble])
     compared = {name: {name: predictions} for name, predictions in by_split[split].items()}
-    comparison = compare_predictions({**compared, "ensemble": {"ensemble": written[split]}}, split, baseline="ensemble")
-    return replace(comparison, groups_are=find_common_kind(run.groups_are for run in runs))
+    compared["ensemble"] = {"ensemble": written[split]}
+    groups_are = find_common_kind(run.groups_are for run in runs)
+    return compare_predictions(compared, split, groups_are=groups_are, baseline="ensemble")
 
 
 def average_predictions(predictions: dict[str, Predictions]) -> Predictions:

@@ -23,6 +23,7 @@ from parfocal.evaluation.locate import locate_table
 from parfocal.evaluation.metrics import compute_metrics
 from parfocal.evaluation.operating_point import binarize_grades
 from parfocal.evaluation.patients import aggregate_by_group
+from parfocal.evaluation.positive_class import find_positive_class
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.submission import write_submission
 from parfocal.io import atomic_write, reject_link
@@ -45,6 +46,7 @@ def evaluate(
     tta: str | None = None,
     fellow_eyes: bool | None = None,
     decide: str | None = None,
+    positive: str | None = None,
     **others: Any,
 ) -> list[Run]:
     """Load the trained network of each run, predict its valid and test splits, and write predictions and metrics.
@@ -53,16 +55,19 @@ def evaluate(
     chooses a threshold for a goal such as "sensitivity=0.95" ("none" for no threshold). `refer` is the target coverage
     of referral to a human (0 for no referral). `tta` names the views for test-time augmentation, such as "d4" ("recipe"
     for those of the recipe). `fellow_eyes` also evaluates each image combined with the others of its patient. `decide`
-    is the decision rule for the predicted class, such as "thresholds" ("none" for that of the recipe).
+    is the decision rule for the predicted class, such as "thresholds" ("none" for that of the recipe). `positive` is
+    the positive class of two, by name or code ("none" leaves it to the recipe and the names of the classes).
 
     Errors in the data that the recipe does not allow are raised. Unreadable images that it allows are left out and
     listed in the metrics.
     """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
-    options = DecisionOptions(operating_point, refer, tta, fellow_eyes, decide, others)
+    options = DecisionOptions(operating_point, refer, tta, fellow_eyes, decide, positive, others)
     # All runs are checked before the first is evaluated, so that an error leaves every run as it was.
     for run in opened:
-        options.check(run.recipe.evaluation, len(run.read_environment()["data"]["classes"]))
+        chosen = options.choose_positive(Decision.load(run.decision_path).positive)
+        classes = run.read_environment()["data"]["classes"]
+        options.check(run.recipe.evaluation, classes, find_positive_class(run, chosen))
         _find_tta(run, options)
     for run in opened:
         prepared = check_and_prepare(locate_table(run), run.recipe)
@@ -113,7 +118,7 @@ def evaluate_run(
     previous = Decision.load(run.decision_path)
 
     def fit(valid: Predictions) -> Decision:
-        return fit_decision(valid, options or DecisionOptions(), previous, run.recipe, table, store)
+        return fit_decision(valid, options or DecisionOptions(), previous, run.recipe, table, store, table.codes)
 
     with write_predictions(run, predictions, fit) as (decision, written):
         metrics = {split: evaluate_split(of_split, config, decision) for split, of_split in written.items()}

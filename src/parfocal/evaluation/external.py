@@ -23,7 +23,7 @@ from parfocal.evaluation.locate import locate_table
 from parfocal.evaluation.predictions import Predictions
 from parfocal.io import reject_link, write_json
 from parfocal.models.classifier import Classifier
-from parfocal.progress import print_line
+from parfocal.progress import print_warning
 from parfocal.run import Run
 from parfocal.run_files import ExternalMetrics, read_json_file
 
@@ -141,7 +141,7 @@ def _check_unseen(run: Run, table: Table, store: Store, allow_near_duplicates: b
     """
     original = locate_table(run)
     if not all(is_existing_file(get_container_file(path)) for path in original.paths):
-        print_line(f"The training images of {run.name} are missing, so copies of them cannot be found.")
+        print_warning(f"The training images of {run.name} are missing, so copies of them cannot be found.")
         return None
     seen_store = prepare(original, run.recipe.images)
     seen = replace(original, rows=original.rows[original.rows["split"] != "test"])

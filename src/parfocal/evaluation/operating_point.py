@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, FiniteFloat, ValidationInfo
 from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.bootstrap import compute_metrics_with_intervals
 from parfocal.evaluation.metrics import METRICS
+from parfocal.evaluation.positive_class import require_positive_class
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.validation_decision import (
     DecideFunction,
@@ -40,7 +41,7 @@ def _check_target(target: float, info: ValidationInfo) -> float:
 class OperatingPoint(ValidationDecision):
     """The goal, and the threshold that reaches it on validation: the lowest positive probability of a positive image.
 
-    The positive side is the second of two classes, or all grades from `referable` on.
+    The positive side is the class `positive` of two, or all grades from `referable` on; `positive_name` names it.
     """
 
     name = "operating_point"
@@ -51,6 +52,8 @@ class OperatingPoint(ValidationDecision):
     target: Annotated[FiniteFloat, Field(ge=0), AfterValidator(_check_target)]
     threshold: Annotated[FiniteFloat, Field(ge=0, le=_MAX_THRESHOLD)]
     referable: Annotated[int, Field(ge=0)] = 0
+    positive: Annotated[int, Field(ge=0, le=1)] = 1
+    positive_name: str = ""
 
     @classmethod
     def check(cls, option: Any, config: EvaluationConfig, n_classes: int) -> None:
@@ -69,14 +72,21 @@ class OperatingPoint(ValidationDecision):
         referable = valid.config.referable
         cls.check(option, valid.config, len(calibrated.classes))
         criterion, target = parse_goal(option)
-        positive = calibrated.truth >= (referable or 1)
+        if referable:
+            label, name = 1, name_referable_grades(calibrated.classes, referable)
+            positive = calibrated.truth >= referable
+        else:
+            label = require_positive_class(valid.positive, calibrated.classes, f"operating_point={option}")
+            name = calibrated.classes[label]
+            positive = calibrated.truth == label
         if not positive.any() or positive.all():
             raise ParfocalError(
                 f"operating_point={option} needs positive and negative validation images, and all are "
                 f"{'positive' if positive.any() else 'negative'}."
             )
-        scores = compute_positive_probability(calibrated.probabilities, referable)
-        return cls(criterion, target, _choose_threshold(scores, positive, criterion, target), referable)
+        scores = compute_positive_probability(calibrated.probabilities, referable, label)
+        threshold = _choose_threshold(scores, positive, criterion, target)
+        return cls(criterion, target, threshold, referable, label, name)
 
     @property
     def goal(self) -> str:
@@ -95,12 +105,12 @@ class OperatingPoint(ValidationDecision):
 
     def is_positive(self, probabilities: np.ndarray) -> np.ndarray:
         """Return which images are positive."""
-        return compute_positive_probability(probabilities, self.referable) >= self.threshold
+        return compute_positive_probability(probabilities, self.referable, self.positive) >= self.threshold
 
     def apply(self, batch: PredictedBatch) -> PredictedBatch:
         """Flag the positive images. They decide the label of two classes; grades stay those of the decision rule."""
         positive = self.is_positive(batch.probabilities)
-        labels = positive.astype(np.int64) if batch.probabilities.shape[1] == 2 else batch.labels
+        labels = self._find_labels(positive) if batch.probabilities.shape[1] == 2 else batch.labels
         return replace(batch, labels=labels, flags={**batch.flags, self.flag: positive})
 
     def evaluate(
@@ -109,13 +119,13 @@ class OperatingPoint(ValidationDecision):
         """Return the goal, the threshold and every metric of the labels; the sensitivity is the positive recall."""
         positive = self.is_positive(calibrated.probabilities)
         binary = binarize_grades(calibrated, self.referable) if self.referable else calibrated
-        metrics = compute_metrics_with_intervals(replace(binary, labels=positive.astype(np.int64)))
+        metrics = compute_metrics_with_intervals(replace(binary, labels=self._find_labels(positive)))
         # Metrics of probabilities are the same at every threshold.
         for of_split in (metrics, metrics["intervals"]):
             for values in (of_split, *of_split["per_class"].values()):
                 for name in _PROBABILITY_METRICS:
                     values.pop(name, None)
-        return {"goal": self.goal, "threshold": self.threshold, **metrics}
+        return {"goal": self.goal, "positive": self.positive_name, "threshold": self.threshold, **metrics}
 
     def find_misfit(self, n_classes: int) -> str:
         """Return the referable grade if it does not fit the number of classes."""
@@ -124,7 +134,11 @@ class OperatingPoint(ValidationDecision):
 
     def describe(self) -> str:
         """Return a sentence that says what was decided."""
-        return f"The operating point {self.goal} has the threshold {self.threshold:.3g}."
+        return f"The operating point {self.goal} for {self.positive_name} has the threshold {self.threshold:.3g}."
+
+    def _find_labels(self, positive: np.ndarray) -> np.ndarray:
+        """Return the label, of two, of positive and negative images."""
+        return np.where(positive, self.positive, 1 - self.positive)
 
 
 def parse_goal(goal: str) -> tuple[Criterion, float]:
@@ -142,9 +156,14 @@ def parse_goal(goal: str) -> tuple[Criterion, float]:
     raise UsageError(f"operating_point={goal} is not valid. Choose {CRITERIA}; or none.")
 
 
-def compute_positive_probability(probabilities: np.ndarray, referable: int) -> np.ndarray:
-    """Return the probability of all grades from `referable` on; if it is 0, that of the second of two classes."""
-    return probabilities[:, (referable or 1) :].sum(axis=1)
+def compute_positive_probability(probabilities: np.ndarray, referable: int, positive: int = 1) -> np.ndarray:
+    """Return the probability of all grades from `referable` on; if it is 0, that of the class `positive` of two."""
+    return probabilities[:, referable:].sum(axis=1) if referable else probabilities[:, positive]
+
+
+def name_referable_grades(classes: Sequence[str], lowest_referable_grade: int) -> str:
+    """Return the name of all grades from the lowest referable one on."""
+    return f"{classes[lowest_referable_grade]} or above"
 
 
 def _choose_threshold(scores: np.ndarray, positive: np.ndarray, criterion: Criterion, target: float) -> float:
@@ -183,5 +202,5 @@ def binarize_grades(predictions: Predictions, lowest_referable_grade: int) -> Pr
         truth=truth.astype(np.int64),
         probabilities=np.stack([1 - positive, positive], axis=1),
         labels=None,
-        classes=(f"below {name}", f"{name} or above"),
+        classes=(f"below {name}", name_referable_grades(predictions.classes, lowest_referable_grade)),
     )

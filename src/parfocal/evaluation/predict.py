@@ -30,7 +30,8 @@ class PredictResult:
     """What `predict` wrote: the file, the number of its rows, and the images that could not be read, with the reasons.
 
     `not_finite` lists the images for which the networks give a probability that is not finite (NaN); they have no row.
-    `flag_counts` holds the number of images with each flag of the run: positive, referred, unusual.
+    `flag_counts` holds the number of images with each flag of the run: positive, referred, unusual. `positive_name` is
+    what positive means, "" if the run has no positive class.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class PredictResult:
     unreadable: dict[str, str] = field(default_factory=dict)
     not_finite: list[str] = field(default_factory=list)
     flag_counts: dict[str, int] = field(default_factory=dict)
+    positive_name: str = ""
 
 
 def predict(
@@ -60,7 +62,10 @@ def predict(
         if Path(out).resolve() in {Path(path).resolve() for path in inputs}:
             raise UsageError(f"out={out} is also an input and would be overwritten. Choose another file.")
     predictor = Predictor([runs] if isinstance(runs, str | Path) else list(runs))
-    result = PredictResult(Path(out), predictor.run_names, flag_counts=dict.fromkeys(predictor.flag_names, 0))
+    flag_counts = dict.fromkeys(predictor.flag_names, 0)
+    result = PredictResult(
+        Path(out), predictor.run_names, flag_counts=flag_counts, positive_name=predictor.positive_name
+    )
     files = list_files(sources)
     if sample_submission is not None:
         sample = SampleSubmission.read(Path(sample_submission))

@@ -17,7 +17,7 @@ from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.ensemble import MEMBERS_FILE, open_members
 from parfocal.evaluation.evaluate import with_tta
 from parfocal.evaluation.inference import build_predict_function
-from parfocal.evaluation.operating_point import compute_positive_probability
+from parfocal.evaluation.operating_point import compute_positive_probability, name_referable_grades
 from parfocal.evaluation.validation_decision import PredictedBatch
 from parfocal.models.classifier import Classifier
 from parfocal.recipe_schema import ImagesConfig
@@ -78,6 +78,13 @@ class Predictor:
     def has_positive_class(self) -> bool:
         """Whether images can be positive: with an operating point, or with referable grades."""
         return bool(self.config.referable) or self.decision.operating_point is not None
+
+    @property
+    def positive_name(self) -> str:
+        """The name of the positive class or grades; "" if there are none."""
+        if self.decision.operating_point:
+            return self.decision.operating_point.positive_name
+        return name_referable_grades(self.classes, self.config.referable) if self.config.referable else ""
 
     @property
     def flag_names(self) -> list[str]:

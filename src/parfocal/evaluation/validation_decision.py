@@ -28,13 +28,14 @@ DecideFunction = Callable[[Predictions], Predictions]
 class ValidationSplit:
     """The validation split that decisions are fitted on.
 
-    `calibrated` holds the predictions after temperature scaling. `table` and `store` lead to the pixels; both are None
-    where only predictions exist, as for an ensemble.
+    `calibrated` holds the predictions after temperature scaling. `positive` is the positive class of two, if it is
+    known. `table` and `store` lead to the pixels; both are None where only predictions exist, as for an ensemble.
     """
 
     predictions: Predictions
     calibrated: Predictions
     config: EvaluationConfig
+    positive: int | None = None
     table: "Table | None" = None
     store: "Store | None" = None
 

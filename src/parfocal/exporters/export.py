@@ -162,7 +162,8 @@ def describe_decision_rule(classes: Sequence[str], recipe: Recipe, decision: Dec
         return rule.describe_class()
     threshold = f"{operating_point.threshold:.6g}"
     if len(classes) == 2:
-        return f"{classes[1]} if its probability is at least {threshold}, else {classes[0]}"
+        positive = operating_point.positive
+        return f"{classes[positive]} if its probability is at least {threshold}, else {classes[1 - positive]}"
     lowest = classes[recipe.evaluation.referable]
     return f"{rule.describe_class()}; positive if the probabilities of {lowest} and above sum to at least {threshold}"
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluation.bootstrap import MIN_GROUPS
-from parfocal.evaluation.compare import Comparison
+from parfocal.evaluation.compare import Comparison, Difference
 from parfocal.evaluation.decision import Decision
-from parfocal.evaluation.metrics import MAJORITY_ACCURACY, METRICS
+from parfocal.evaluation.metrics import MAJORITY_ACCURACY, METRICS, get_metric
 from parfocal.evaluation.summary import SPLITS, TABLE_METRICS, MetricValue, select_distinct
 from parfocal.groups import GroupKind, find_common_kind
 from parfocal.recipe_schema import DecisionRuleName
@@ -34,6 +34,13 @@ def format_p_value(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def describe_significance(difference: Difference) -> str:
+    """Say whether a difference is statistically significant; if it was not tested, why not."""
+    if difference.significance == "not tested":
+        return f"significance not tested ({difference.not_tested_reason})"
+    return difference.significance.replace("significant", "statistically significant")
+
+
 def format_metric(metrics: Mapping[str, Any], name: str) -> str:
     """Format a metric of the plain data in metrics.json, with its confidence interval."""
     return str(MetricValue.from_metrics(metrics, name))
@@ -46,7 +53,7 @@ def format_share(estimate: Mapping[str, Any] | None) -> str:
 
 def select_positive_class(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the name and the metrics, with intervals, of the positive class of an operating point."""
-    name = point["classes"][-1]
+    name = point["positive"]
     return name, {**point["per_class"][name], "intervals": point["intervals"]["per_class"][name]}
 
 
@@ -88,6 +95,25 @@ def describe_tta(runs: Sequence[Run]) -> str:
     if used == in_recipe:
         return ""
     return f"Test-time augmentation: {modes.pop()} (recipe: {', '.join(sorted(set(in_recipe.values())))})."
+
+
+def describe_worse_calibration(runs: Sequence[Run]) -> list[str]:
+    """Say, for each run, if its temperature made the calibration on test worse; test chooses nothing all the same."""
+    sentences: list[str] = []
+    for run in runs:
+        test = read_labeled_metrics(run).get("test", {})
+        calibrated = test.get("calibration")
+        if calibrated is None or calibrated["loss"] <= test["loss"]:
+            continue
+        changes = ", ".join(
+            f"{get_metric(name).label} {test[name]:.3f} → {calibrated[name]:.3f}" for name in ("loss", "ece")
+        )
+        n_images = Decision.load(run.decision_path).n_images
+        sentences.append(
+            f"The temperature of {run.name} made the calibration on test worse ({changes}). It was fitted on "
+            f"{n_images:,} validation images; more of them would help."
+        )
+    return sentences
 
 
 def describe_few_groups(runs: Sequence[Run]) -> str:

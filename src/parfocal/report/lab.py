@@ -17,7 +17,14 @@ from parfocal.io import write_text
 from parfocal.markdown import format_code
 from parfocal.models.architectures import get_architecture
 from parfocal.recipe import Recipe, describe_keys, format_value, get_value, load_recipe
-from parfocal.report.formatting import SPLIT_NAMES, describe_few_groups, format_metric, read_labeled_metrics
+from parfocal.report.formatting import (
+    SPLIT_NAMES,
+    describe_few_groups,
+    describe_significance,
+    describe_worse_calibration,
+    format_metric,
+    read_labeled_metrics,
+)
 from parfocal.report.html import render
 from parfocal.report.report import (
     build_headline,
@@ -147,9 +154,9 @@ def _build_remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
     """Return remarks on differences, alarms, training time, and findings in the data."""
     remarks = [
         f"The {get_metric(difference.metric).label} of {difference.first} minus that of {difference.second} is "
-        f"{difference.metric_value}: {'' if difference.significant else 'not '}statistically significant."
+        f"{difference.metric_value}: {describe_significance(difference)}."
         for difference in comparison.differences
-        if difference.metric in ("accuracy", "balanced_accuracy") and difference.adjusted_p_value is not None
+        if difference.metric in ("accuracy", "balanced_accuracy")
     ]
     for run in runs:
         metrics = run.read_metrics()
@@ -158,5 +165,6 @@ def _build_remarks(runs: Sequence[Run], comparison: Comparison) -> list[str]:
         remarks.append(
             f"{run.name} trained for {minutes:.1f} minutes at {metrics['images_per_second']:,.0f} images per second."
         )
+    remarks += describe_worse_calibration(runs)
     findings = runs[0].read_environment()["data"]["findings"]
     return remarks + [finding["message"] for finding in findings if finding["severity"] != "note"]

@@ -9,6 +9,7 @@ from parfocal.groups import SINGULAR
 from parfocal.markdown import Markdown
 from parfocal.report.formatting import (
     describe_few_groups,
+    describe_worse_calibration,
     format_metric,
     format_share,
     read_labeled_metrics,
@@ -87,6 +88,7 @@ def build_model_card(run: Run, metadata: Mapping[str, Any], export_rows: Sequenc
         temperature=temperature,
         calibration_metrics=[get_metric(name).label for name in _CALIBRATION_METRICS],
         calibration_rows=calibration_rows,
+        worse_calibration=describe_worse_calibration([run]),
         operating_point_rows=operating_point_rows,
         referral_rows=referral_rows,
         small_classes=[

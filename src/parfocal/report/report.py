@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 
 from parfocal.data.encode import encode_jpeg
 from parfocal.errors import ParfocalError
+from parfocal.evaluation.alarms import ALARMS_OF_NO_LEARNING
 from parfocal.evaluation.bootstrap import MIN_GROUPS
 from parfocal.evaluation.compare import COMPARED_METRICS, Comparison, compare_runs
 from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.decision_rule import RULE_METRICS
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import binarize_grades
+from parfocal.evaluation.positive_class import find_positive_class
 from parfocal.evaluation.predictions import Predictions
 from parfocal.evaluation.summary import (
     WIDE_CLASS_TABLE_METRICS,
@@ -35,7 +37,9 @@ from parfocal.report.formatting import (
     RULE_MEANINGS,
     SPLIT_NAMES,
     describe_few_groups,
+    describe_significance,
     describe_tta,
+    describe_worse_calibration,
     find_tta_to_show,
     format_metric,
     read_labeled_metrics,
@@ -140,10 +144,16 @@ def draw_figures(runs: Sequence[Run], split: str, folder: Path) -> tuple[dict[st
         binary = {name: binarize_grades(grades, referable) for name, grades in predictions.items()}
         save_curves("scores-referable", binary, 1, f"Referable: {binary[runs[0].name].classes[1]}")
     classes = predictions[runs[0].name].classes
-    # The curves of the first of two classes mirror those of the second, which is the positive class.
-    for label in range(1 if len(classes) == 2 else 0, len(classes)):
+    # Of two classes, the curves of one mirror those of the other.
+    for label in range(len(classes)) if len(classes) != 2 else [_find_curve_class(runs[0])]:
         save_curves(f"scores-{label}", predictions, label, f"{classes[label]} against the rest")
     return paths, curve_titles
+
+
+def _find_curve_class(run: Run) -> int:
+    """Return the class of two whose ROC and precision–recall curves are drawn: the positive one, if it is known."""
+    positive = find_positive_class(run, Decision.load(run.decision_path).positive)
+    return 1 if positive is None else positive
 
 
 def find_best_run(runs: Sequence[Run]) -> Run:
@@ -170,6 +180,7 @@ def _build_report_context(
         "runs": list(contexts.values()),
         "best": contexts[best_run.name],
         "headline": build_headline(runs, comparison),
+        "has_winner": not _explain_no_winner(runs, best_run),
         "comparison": comparison,
         "split": split,
         "splits": [name for name in SPLIT_NAMES if any(name in context["summary"] for context in contexts.values())],
@@ -183,6 +194,7 @@ def _build_report_context(
         "data": runs[0].read_environment()["data"],
         "waived_checks": sorted({check for run in runs for check in run.recipe.data.allow}),
         "few_groups": describe_few_groups(runs),
+        "worse_calibration": describe_worse_calibration(runs),
         "has_intervals": has_intervals(summarize(runs)),
         "has_bands": any(context["split_metrics"]["groups"] >= MIN_GROUPS for context in contexts.values()),
         "derived_title": _describe_derived_rows([row for context in contexts.values() for row in context["derived"]]),
@@ -235,10 +247,10 @@ def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> lis
     """Return the results for whole groups, referable grades and the operating point; `positive` is a class row."""
     rows: list[dict[str, Any]] = []
 
-    def add_row(subject: str, question: str, section: Mapping[str, Any], *, is_binary: bool) -> None:
+    def add_row(subject: str, question: str, section: Mapping[str, Any], positive: str = "") -> None:
         summary = SummaryRow.from_metrics(run.name, split, section)
-        positive = summary.classes[section["classes"][1]] if is_binary else None
-        rows.append({"subject": subject, "question": question, "summary": summary, "positive": positive})
+        row = {"subject": subject, "question": question, "summary": summary}
+        rows.append({**row, "positive": summary.classes[positive] if positive else None})
 
     for aggregation, text in _AGGREGATION_NAMES.items():
         if aggregation in metrics.get("by_group", {}):
@@ -246,13 +258,13 @@ def _build_derived_rows(run: Run, split: str, metrics: Mapping[str, Any]) -> lis
                 f"whole {run.groups_are}",
                 f"{run.groups_are}, {text}",
                 metrics["by_group"][aggregation],
-                is_binary=False,
             )
     if referable := metrics.get("referable"):
-        add_row("referable grades", f"referable: {referable['classes'][1]}", referable, is_binary=True)
+        positive = referable["classes"][1]
+        add_row("referable grades", f"referable: {positive}", referable, positive)
     if point := metrics.get("operating_point"):
-        question = f"operating point {point['goal']}, chosen on validation"
-        add_row("the operating point", question, point, is_binary=True)
+        question = f"operating point {point['goal']} for {point['positive']}, chosen on validation"
+        add_row("the operating point", question, point, point["positive"])
     return rows
 
 
@@ -282,7 +294,8 @@ def build_headline(runs: Sequence[Run], comparison: Comparison) -> dict[str, str
     metrics = best_run.read_metrics()[split]
     select = best_run.recipe.training.select
     metric = select if select in metrics else "accuracy"
-    selected = f", selected from {len(runs)} runs" if len(runs) > 1 else ""
+    winner = f"{best_run.name}, selected from {len(runs)} runs" if len(runs) > 1 else best_run.name
+    result = f"{get_metric(metric).label} {format_metric(metrics, metric)} on {SPLIT_NAMES[split]}"
     interval = metrics.get("intervals", {}).get("accuracy")
     ci = f" (95 % CI {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
     lower = "" if get_metric(select).greater_is_better else " (lower is better)"
@@ -292,16 +305,31 @@ def build_headline(runs: Sequence[Run], comparison: Comparison) -> dict[str, str
     else:
         selection += ", so the validation metrics are slightly optimistic."
     return {
-        "title": f"{best_run.name}{selected}: {get_metric(metric).label} {format_metric(metrics, metric)} on "
-        f"{SPLIT_NAMES[split]}",
-        "accuracy": f"It classifies {metrics['accuracy']:.1%} of {metrics['count']:,} {SPLIT_NAMES[split]} images "
-        f"correctly{ci}. Always predicting the largest class would score {metrics['majority_accuracy']:.1%} accuracy.",
+        "title": _explain_no_winner(runs, best_run) or f"{winner}: {result}",
+        "accuracy": f"{best_run.name} classifies {metrics['accuracy']:.1%} of {metrics['count']:,} "
+        f"{SPLIT_NAMES[split]} images correctly{ci}. Always predicting the largest class would score "
+        f"{metrics['majority_accuracy']:.1%} accuracy.",
         "differences": _describe_differences(
             best_run, comparison, metric if metric in COMPARED_METRICS else "accuracy"
         ),
         "tta": describe_tta(runs),
         "selection": selection,
     }
+
+
+def _explain_no_winner(runs: Sequence[Run], best_run: Run) -> str:
+    """Return why no run is called the best: all are equal, or the best has an alarm; an empty string if one is."""
+    metrics = best_run.read_metrics()
+    best_epoch = metrics["best_epoch"]
+    if any(
+        alarm["code"] in ALARMS_OF_NO_LEARNING and alarm["since"] <= best_epoch <= alarm["until"]
+        for alarm in metrics["alarms"]
+    ):
+        return f"{best_run.name} learned nothing: an alarm was raised at its best epoch"
+    select = best_run.recipe.training.select
+    if len(runs) > 1 and len({run.read_metrics()["valid"][select] for run in runs}) == 1:
+        return f"None of the {len(runs)} runs is the best: all have the same {get_metric(select).label} on validation"
+    return ""
 
 
 def _describe_differences(best_run: Run, comparison: Comparison, metric: str) -> str:
@@ -322,13 +350,9 @@ def _describe_differences(best_run: Run, comparison: Comparison, metric: str) ->
         if difference.interval:
             low, high = sorted(sign * end + 0.0 for end in difference.interval)
             ci = f" (95 % CI of the difference {low:+.3f} to {high:+.3f})"
-        if difference.adjusted_p_value is None:
-            significance = f"too few {best_run.groups_are} to test it"
-        else:
-            significance = "statistically significant" if difference.significant else "not statistically significant"
         sentences.append(
             f"The {get_metric(metric).label} of {best_family} is {abs(value):.3f} {direction} than that of "
-            f"{other}{ci}: {significance}."
+            f"{other}{ci}: {describe_significance(difference)}."
         )
     return " ".join(sentences)
 
@@ -339,6 +363,7 @@ def format_rerun_commands(run: Run) -> str:
     decision = Decision.load(run.decision_path)
     train = ["parfocal", "train", data, "--recipe", str(run.folder / "recipe.yaml"), "--out", "runs/rerun"]
     options = ["--tta", decision.tta] if decision.tta else []
+    options += ["--positive", decision.positive] if decision.positive else []
     for fitted in decision.fitted:
         if fitted.option and fitted.option_value != fitted.default_option(run.recipe):
             value = fitted.option_value

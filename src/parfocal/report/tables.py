@@ -42,8 +42,7 @@ def _build_rows(comparison: Comparison, tta: Mapping[str, str]) -> pd.DataFrame:
         values = asdict(difference)
         low, high = values.pop("interval") or (None, None)
         names = {"run": values.pop("first"), "compared_with": values.pop("second"), "split": comparison.split}
-        significant = values.pop("significant")
-        rows.append({**names, **values, "low": low, "high": high, "significant": significant})
+        rows.append({**names, **values, "low": low, "high": high})
     return pd.DataFrame(rows).astype({"runs": "Int64"})
 
 
@@ -62,7 +61,7 @@ def _format_latex(comparison: Comparison) -> str:
             "metric": get_metric(difference.metric).heading,
             "value": str(difference.metric_value),
             "adjusted p": format_p_value(difference.adjusted_p_value),
-            "significant": "yes" if difference.significant else "no",
+            "significance": difference.significance_text,
         }
         for difference in comparison.differences
     )

@@ -145,12 +145,8 @@ def describe_network(network: ServedNetwork) -> dict[str, Any]:
     recipe = (open_members(run.folder)[0] if (run.folder / MEMBERS_FILE).is_file() else run).recipe
     operating_point: dict[str, Any] | None = None
     if predictor.has_positive_class:
-        referable = predictor.config.referable
-        operating_point = {
-            "goal": "the more probable class",
-            "positive": f"{predictor.classes[referable]} or above" if referable else predictor.classes[1],
-            "threshold": 0.5,
-        }
+        positive = predictor.positive_name
+        operating_point = {"goal": "the more probable class", "positive": positive, "threshold": 0.5}
         if point := decision.operating_point:
             operating_point |= {"goal": point.goal, "threshold": point.threshold}
     splits = run.read_metrics() if run.is_finished else {}

@@ -17,7 +17,7 @@ from parfocal.engine.device import build_memory_error, retry_out_of_memory, to_c
 from parfocal.engine.distributed import all_reduce, convert_sync_batchnorm
 from parfocal.errors import ParfocalError, join_limited
 from parfocal.models.classifier import Classifier
-from parfocal.progress import print_line, show_progress
+from parfocal.progress import print_warning, show_progress
 from parfocal.recipe import Recipe
 from parfocal.training.losses import LossFunction, MixedTargets, cross_entropy, mix_batch, mixed_loss
 from parfocal.training.optim import build_optimizer, freeze_stages, update_ema
@@ -275,7 +275,7 @@ def _halve_micro_batch(learner: Learner, batches: list[Batch]) -> None:
             "Choose a smaller batch_size, and accumulate=2 or more."
         )
     learner.n_micro_batches *= 2
-    print_line(
+    print_warning(
         f"Memory ran out: batches now go through the network in {learner.n_micro_batches} micro-batches. Each step "
         f"still counts {largest} images, but batch norm sees only the images of a micro-batch."
     )

@@ -37,6 +37,7 @@ from parfocal.evaluation.decision_rule import DecisionRule
 from parfocal.evaluation.evaluate import evaluate_run, predict_table
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.operating_point import validate_referable_grade
+from parfocal.evaluation.positive_class import resolve_positive_class
 from parfocal.io import explain_write_errors, write_text
 from parfocal.manifest import create_manifest, file_exists
 from parfocal.models.architectures import resolve_architecture
@@ -152,6 +153,7 @@ def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], ob
     """
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
+    resolve_positive_class(recipe.data.positive, recipe.evaluation, table.classes, table.codes)
     DecisionRule.check(recipe.decision_rule, recipe.evaluation, len(table.classes))
     show_line(f"{len(table)} rows from {table.source}.")
     show_line(describe_groups(table))

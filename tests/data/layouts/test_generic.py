@@ -164,6 +164,18 @@ def test_class_names_can_be_set_in_the_recipe(tmp_path: Path) -> None:
     assert table.codes == ("0", "1")
 
 
+def test_names_or_codes_of_the_data_set_the_order_of_its_classes(tmp_path: Path) -> None:
+    folder = _touch(tmp_path, "blast/a.png", "normal/b.png")
+    for names in (["normal", "blast"], ["Normal", "Blast"]):
+        table = read(folder, classes=names)
+        assert table.classes == tuple(names)
+        assert table.codes == ("normal", "blast")
+        assert dict(zip(table.rows["id"], table.rows["label"], strict=True)) == {"blast/a.png": 1, "normal/b.png": 0}
+    assert read(folder, classes=["blast", "normal"]).rows["label"].tolist() == [0, 1]
+    with pytest.raises(UsageError, match=r"classes=normal,leukemia mixes new names with normal of the data\."):
+        read(folder, classes=["normal", "leukemia"])
+
+
 def test_a_single_folder_of_images_is_not_a_data_set(tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match="contains no labels in a known layout"):
         read(_touch(tmp_path, "images/a.png", "images/b.png"))

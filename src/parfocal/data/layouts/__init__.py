@@ -11,6 +11,7 @@ from parfocal.data.dicom import read_patient_id
 from parfocal.data.group_patterns import extract_groups, propose_patterns
 from parfocal.data.grouping import PERSONS, Groups, ignore_groups, warn_of_images, with_groups
 from parfocal.data.image_header import SUFFIXES
+from parfocal.data.labels import order_classes
 from parfocal.data.layouts import arrays, generic, medical
 from parfocal.data.layouts.misnamed_files import (
     EYEPACS_FILES,
@@ -104,7 +105,7 @@ def read(source: Path | str, recipe: str | Path | Recipe | None = None, **change
         raise UsageError(f"data.format={name} is not a layout. {did_you_mean(name, ('auto', *LAYOUTS))}")
     elif source.is_file() and not LAYOUTS[name].accepts_file:
         raise UsageError(f"{source} is a file, but the layout {name} needs a folder.")
-    table = LAYOUTS[name].read(source, loaded.data, loaded.columns)
+    table = order_classes(LAYOUTS[name].read(source, loaded.data, loaded.columns), loaded.data.classes)
     if table.rows.empty:
         raise ParfocalError(f"{source} contains no images in the layout {name} ({LAYOUTS[name].description}).")
     folders = _find_folders(source, loaded.columns.folder, table)

@@ -133,8 +133,10 @@ def read_cifar10(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
     table = read_medmnist(npz_file, data.model_copy(update={"classes": ()}), columns)
     with np.load(npz_file, allow_pickle=False) as arrays:
         names = arrays["classes"].tolist()
-    classes = data.classes or tuple(names[int(code)] for code in table.codes)
-    return replace(table, classes=resolve_class_names(table.codes, classes), source=f"cifar10 at {batches}")
+    own_names = tuple(names[int(code)] for code in table.codes)
+    return replace(
+        table, classes=resolve_class_names(table.codes, data.classes, own_names), source=f"cifar10 at {batches}"
+    )
 
 
 def _find_batches(source: Path) -> Path | None:

@@ -50,7 +50,7 @@ def read_leukemia_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) ->
     `patients.csv` (Path,patient) and `test_truth.csv` (Path,label) are optional.
     """
     codes = ("0", "1")
-    classes = resolve_class_names(codes, data.classes or ("normal", "blast"))
+    classes = resolve_class_names(codes, data.classes, ("normal", "blast"))
     ids: list[str] = []
     labels: list[int] = []
     splits: list[str] = []
@@ -102,7 +102,7 @@ def recognize_fundus_lab(folder: Path) -> str:
 
 def read_fundus_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
     """Read `{train,test}_img.csv` and `{train,test}_label.csv`: a value per line, no header, names without suffix."""
-    classes = resolve_class_names(_GRADE_CODES, data.classes or DR_GRADES)
+    classes = resolve_class_names(_GRADE_CODES, data.classes, DR_GRADES)
     finder = ImageFinder(folder)
     ids: list[str] = []
     paths: list[Path] = []
@@ -157,7 +157,7 @@ def recognize_cnmc(folder: Path) -> str:
 def read_cnmc(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
     """Read `fold_*/{all,hem}/UID_<patient>_<image>_<cell>_{all,hem}.bmp` and the optional preliminary test set."""
     codes = ("0", "1")
-    classes = resolve_class_names(codes, data.classes or ("hem", "all"))
+    classes = resolve_class_names(codes, data.classes, ("hem", "all"))
     ids: list[str] = []
     paths: list[Path] = []
     labels: list[int] = []
@@ -249,7 +249,7 @@ def read_grades(
 
     Without a column of the patient, the name before `_left` or `_right` is the patient.
     """
-    classes = resolve_class_names(_GRADE_CODES, data.classes or DR_GRADES)
+    classes = resolve_class_names(_GRADE_CODES, data.classes, DR_GRADES)
     folder = file.parent
     rows = read_sheet(file, (id_column, label_column))
     sheets = [rows]
