@@ -57,12 +57,25 @@ def test_links_are_valid(page: Path) -> None:
             assert heading in anchors
 
 
-def test_every_test_that_the_documentation_names_exists() -> None:
-    references = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "tested.md").read_text(encoding="utf-8"))
-    assert len(references) > 150
+@pytest.mark.parametrize(("page", "least"), [("tested.md", 150), ("requirements.md", 120)])
+def test_every_test_that_the_documentation_names_exists(page: str, least: int) -> None:
+    references = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert len(references) > least
     missing = {
         f"{file}::{name}"
         for file, name in references
         if not (ROOT / file).is_file() or f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
     }
     assert not missing
+
+
+def test_every_requirement_has_a_test_or_none_and_a_state() -> None:
+    text = (ROOT / "docs" / "requirements.md").read_text(encoding="utf-8")
+    section = text.partition("## The 115 requirements\n")[2].partition("\n## ")[0]
+    rows = re.findall(
+        r"^\| (\d+) \| .+ \| (?:none|`tests/[\w/]+\.py::\w+`) \| "
+        r"(?:equal\b.*|differs \(.+|rightly not done \(.+) \|$",
+        section,
+        flags=re.MULTILINE,
+    )
+    assert rows == [str(number) for number in range(1, 116)]
