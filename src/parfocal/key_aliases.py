@@ -60,7 +60,7 @@ VALUE_ALIASES: dict[str, tuple[str, dict[Any, Any]]] = {
 
 _AUGMENTATIONS = (
     "Choose augmentations one by one: rotate, flip_horizontal, flip_vertical, zoom, shift, shear, brightness, "
-    "contrast, saturation, hue, grayscale, erase, mixup or cutmix."
+    "contrast, saturation, hue, color_temperature, grayscale, erase, mixup or cutmix."
 )
 EXPLANATIONS = {
     "pretrained": "Set init=imagenet for weights pretrained on ImageNet; the default is init=scratch.",
@@ -77,6 +77,9 @@ EXPLANATIONS = {
     "resize": "Set size for the stored image and crop_size for what the network takes.",
     "mean": "Set normalization; the mean and std follow from it.",
     "std": "Set normalization; the mean and std follow from it.",
+    "zca_whitening": "Set normalization=zca for crops of up to 32 pixels, or normalization=whiten for colors.",
+    "samplewise_center": "Set normalization=sample.",
+    "featurewise_center": "Set normalization=dataset.",
     "gamma": "Set lr_gamma for the learning-rate schedule, or focal_gamma for the focal loss.",
     "betas": "Set momentum, which is beta1 of Adam; beta2 is 0.999.",
     "focal": "Set loss=focal.",

@@ -26,6 +26,7 @@ from parfocal.progress import print_note
 from parfocal.recipe_file import AUTO, RecipeFile, read_recipe_file, read_yaml
 from parfocal.recipe_schema import (
     AUTO_INIT,
+    MAX_ZCA_SIZE,
     ColumnsConfig,
     Config,
     DataConfig,
@@ -89,6 +90,15 @@ class Recipe(Config):
             )
         if self.views.start_size > self.views.crop_size:
             raise ValueError(f"start_size={self.views.start_size} is larger than crop_size={self.views.crop_size}")
+        if self.network.normalization == "zca":
+            # The matrix mixes all pixels of a crop, so all crops have the same size.
+            if self.views.crop_size > MAX_ZCA_SIZE:
+                raise ValueError(
+                    f"normalization=zca whitens crops of at most {MAX_ZCA_SIZE} pixels, not "
+                    f"crop_size={self.views.crop_size}. Set normalization=whiten, which whitens the colors"
+                )
+            if self.views.start_size:
+                raise ValueError("normalization=zca needs crops of one size. Set start_size=0")
         return self
 
     @property

@@ -23,11 +23,19 @@ _MAX_DEPTH = 30
 
 
 class ReportedAccuracy(Config):
-    """An accuracy, in percent, that a source document reports for the recipe keys in `when`."""
+    """An accuracy, in percent, that a source document reports for the recipe keys in `when`.
+
+    Without `init` among them, it holds for the initial weights of the recipe. With `about`, the document rounds it.
+    """
 
     split: Literal["train", "valid", "test"]
     percent: float = Field(ge=0, le=100)
+    about: bool = False
     when: dict[str, Any] = Field(default={})
+
+    def __str__(self) -> str:
+        """Format the accuracy, 0 to 1, for a table."""
+        return f"about {self.percent / 100:.2f}" if self.about else f"{self.percent / 100:.3f}"
 
 
 class RecipeFile(Config):

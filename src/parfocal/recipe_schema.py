@@ -9,6 +9,9 @@ AllowableFinding = Literal[
     "identical_across_splits",
     "conflicting_labels",
     "duplicate_rows",
+    "mixed_class_names",
+    "unseen_classes",
+    "no_grade_0",
     "unreadable_images",
     "missing_files",
 ]
@@ -90,6 +93,10 @@ class ImagesConfig(Config):
         description="resize to a square by ignoring the aspect ratio, cropping or padding; none: keep the scale",
     )
     size: int = Field(default=256, ge=8, le=4096, description="side of the stored square, in pixels")
+    bit_depth: Literal[8, 10, 12, 14, 16] | None = Field(
+        default=None,
+        description="bits that 16-bit files use; training sets it from the largest value of the training images",
+    )
     enhance: Literal["none", "clahe", "local_average"] = Field(
         default="none", description="contrast enhancement: CLAHE, or subtraction of the local mean color"
     )
@@ -118,8 +125,9 @@ class ImagesConfig(Config):
 
 
 AugmentationName = Literal[
-    "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue", "grayscale"
-]
+    "rotate", "flip", "zoom", "stretch", "shear", "shift", "brightness", "contrast", "saturation", "hue",
+    "color_temperature", "grayscale",
+]  # fmt: skip
 Composition = Literal["all", "random_order", "one_of"]
 TtaMode = Literal["none", "five_crop", "ten_crop", "flips", "d4"]
 
@@ -161,6 +169,13 @@ class ViewsConfig(Config):
     hue: float = Field(
         default=0, ge=0, le=0.5, description="random hue rotation by up to this share of the color circle"
     )
+    color_temperature: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="random color temperature: red by a factor of 1 ± this value and blue by the opposite, at the same "
+        "brightness",
+    )
     grayscale: float = Field(default=0, ge=0, le=1, description="probability of conversion to grayscale")
     probabilities: dict[AugmentationName, Annotated[float, Field(ge=0, le=1)]] = Field(
         default={},
@@ -184,25 +199,39 @@ class ViewsConfig(Config):
 AUTO_INIT = "auto"
 """The value of `init` that is replaced, before training, by the best initial weights at hand."""
 
+PRETRAINED_NORMALIZATIONS = ("half", "imagenet", "dataset")
+"""The normalizations that published weights can be fine-tuned with."""
+
+MAX_ZCA_SIZE = 32
+"""The largest side of a crop whose pixels are whitened: the matrix has (3 · 32 · 32)² values, 38 MB."""
+
 
 class NetworkConfig(Config):
     """The network, its input normalization and its initial weights."""
 
     model: str = Field(default="resnet18", description="name of the network; the reference lists all")
-    normalization: Literal["none", "half", "imagenet", "dataset", "whiten"] = Field(
+    normalization: Literal["none", "half", "imagenet", "dataset", "sample", "whiten", "zca"] = Field(
         default="imagenet",
-        description="input normalization: 0 to 1, −1 to 1, ImageNet's mean and std, those of the training split, "
-        "or ZCA whitening",
+        description="input normalization: 0 to 1, −1 to 1, ImageNet's mean and std, those of the training split, those "
+        "of each image (sample-wise), whitening of the three colors, or ZCA whitening of the pixels of small crops",
     )
     stem: Literal["imagenet", "small"] | None = Field(
         default=None, description="7×7 convolution with stride 2 and max pooling, or one 3×3 convolution"
     )
-    stride_in: Literal["3x3", "1x1"] = Field(
-        default="3x3", description="which convolution of a bottleneck block has stride 2"
+    stride_in: Literal["3x3", "1x1", "second"] = Field(
+        default="3x3",
+        description="which convolution of a bottleneck block has stride 2; second: also in basic blocks the second "
+        "convolution, instead of the first",
     )
+    conv_bias: bool = Field(default=False, description="convolutions have a bias")
     groups: int | None = Field(default=None, ge=1, description="number of groups of the 3×3 convolutions")
     width_per_group: int | None = Field(
         default=None, ge=1, description="channels per group of the 3×3 convolutions in the first stage"
+    )
+    init_scheme: Literal["kaiming", "torch"] = Field(
+        default="kaiming",
+        description="how random weights of convolutions are drawn: Kaiming (He) initialization, normal with fan out, "
+        "or PyTorch's default",
     )
     zero_init_residual: bool = Field(
         default=False, description="initialize the last batch norm of each block with 0, so each starts as identity"
@@ -217,13 +246,15 @@ class NetworkConfig(Config):
     @model_validator(mode="after")
     def _check_pretrained_weights(self) -> Self:
         if self.init in ("imagenet", "imagenet-v2"):
-            if self.normalization in ("none", "whiten"):
+            if self.normalization not in PRETRAINED_NORMALIZATIONS:
                 raise ValueError(
                     f"init={self.init} was trained with normalization=imagenet, not {self.normalization}. "
                     "Set normalization=imagenet"
                 )
             if self.stride_in != "3x3":
                 raise ValueError(f"init={self.init} was trained with stride_in=3x3, not {self.stride_in}")
+            if self.conv_bias:
+                raise ValueError(f"init={self.init} was trained without biases. Set conv_bias=false")
         return self
 
 
@@ -311,7 +342,12 @@ class TrainingConfig(Config):
         default=0.5,
         ge=0,
         le=20,
-        description="with sampling=oversample: extra images, as a share of the split, of all but the largest class",
+        description="with sampling=oversample: extra images, as a share of the split, of all classes but one",
+    )
+    oversample_except: str = Field(
+        default="0",
+        description="with sampling=oversample: code or name of the class without extra images, such as grade 0 or the "
+        "healthy class",
     )
     mixup: float = Field(default=0, ge=0, le=10, description="alpha of MixUp, which blends pairs of images; 0: off")
     cutmix: float = Field(

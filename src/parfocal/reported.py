@@ -1,22 +1,32 @@
 """What the source documents report and state, for the packaged recipes that reproduce them."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from parfocal.recipe import Recipe, describe_keys, find_differences, format_value, get_value, load_recipe
-from parfocal.recipe_file import find_packaged_recipes, read_recipe_file
+from parfocal.recipe import (
+    Recipe,
+    describe_keys,
+    expand_recipes,
+    find_differences,
+    format_value,
+    get_value,
+    load_recipe,
+)
+from parfocal.recipe_file import ReportedAccuracy, find_packaged_recipes, read_recipe_file
 from parfocal.recipe_schema import AUTO_INIT
 
-_IGNORED_KEYS = ("name", "about", "seed", "data.", "columns.", "machine.", "network.init")
+_IGNORED_KEYS = ("name", "about", "seed", "data.", "columns.", "machine.")
 
 
-def find_reported_accuracy(recipe: Recipe) -> dict[str, float]:
-    """Return the accuracy, 0 to 1, that the source document reports for this network and initialization, by split."""
+def find_reported_accuracies(recipe: Recipe) -> dict[str, ReportedAccuracy]:
+    """Return what the source document reports for this network and its initial weights, by split."""
     if recipe.name not in find_packaged_recipes():
         return {}
+    packaged_init = load_recipe(recipe.name).network.init
     return {
-        reported.split: reported.percent / 100
+        reported.split: reported
         for reported in read_recipe_file(recipe.name).reported
-        if all(get_value(recipe, key) == value for key, value in reported.when.items())
+        if all(get_value(recipe, key) == value for key, value in {"init": packaged_init, **reported.when}.items())
     }
 
 
@@ -33,16 +43,33 @@ def find_prerequisites(recipe: Recipe) -> tuple[str, ...]:
 def find_deviations(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the keys in which a recipe deviates from its source document, with both values.
 
-    The network and the initial weights are not deviations, because a document compares them. Neither are the seed
-    and how labels are read.
+    A document can have several experiments. The recipe is compared with those whose reported accuracies apply to it,
+    otherwise with the most similar one. The network is not a deviation, and neither are the seed and how labels are
+    read.
     """
     if recipe.name not in find_packaged_recipes():
         return {}
-    packaged = load_recipe(recipe.name, model=recipe.network.model)
-    if packaged.network.init == AUTO_INIT:
-        packaged = load_recipe(packaged, init=recipe.network.init)
-    changed = find_differences(packaged, recipe)
-    return {key: values for key, values in changed.items() if not key.startswith(_IGNORED_KEYS)}
+    reported = [_load_variant(recipe, accuracy.when) for accuracy in find_reported_accuracies(recipe).values()]
+    deviations = [
+        {key: values for key, values in find_differences(variant, recipe).items() if not key.startswith(_IGNORED_KEYS)}
+        for variant in reported or _list_variants(recipe)
+    ]
+    return min(deviations, key=len)
+
+
+def _list_variants(recipe: Recipe) -> list[Recipe]:
+    """Return what the packaged recipe of the same name trains with this network: by itself and in its experiments."""
+    variants = [_load_variant(recipe, {})]
+    for experiment in read_recipe_file(recipe.name).experiments:
+        expanded = expand_recipes(recipe.name, experiment=experiment, model=recipe.network.model).values()
+        variants += [variant for variant in expanded if variant.name == recipe.name]
+    return variants
+
+
+def _load_variant(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return the packaged recipe of the same name with these changes and the network of `recipe`."""
+    variant = load_recipe(recipe.name, **{**changes, "model": recipe.network.model})
+    return load_recipe(variant, init=recipe.network.init) if variant.network.init == AUTO_INIT else variant
 
 
 def describe_packaged_recipe(name: str) -> list[tuple[str, str, str, str, str]]:

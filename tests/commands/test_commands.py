@@ -118,7 +118,8 @@ def test_a_plan_is_printed_and_written(cells: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_an_experiment_is_one_command_that_ends_with_a_comparison(cells: Path, tmp_path: Path) -> None:
+def test_an_experiment_is_one_command_that_ends_with_a_comparison(draw: Callable[..., Path], tmp_path: Path) -> None:
+    cells = draw(tmp_path / "cells", train=16, valid=8, test=4)
     first, file = tmp_path / "first", tmp_path / "small.yaml"
     assert parfocal("train", cells, *QUICK_RECIPE, "model=resnet20,plain20", "--out", first).returncode == 0
     content = {

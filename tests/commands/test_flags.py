@@ -30,3 +30,16 @@ def test_keys_of_the_recipe_are_named_as_they_are_typed(tmp_path: Path) -> None:
     message = expect_error(parfocal("train", tmp_path, "epochs=-1"), 2)
     assert "epochs=-1" in message or "epochs: -1" in message or "training.epochs" in message
     assert "--epochs" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "3"], "--epochs is a key of the recipe, not an option. Write epochs=VALUE."),
+        (["--batch-size=8"], "--batch-size is a key of the recipe, not an option. Write batch_size=8."),
+        (["--lr=0.1"], "--lr is a key of the recipe, not an option. Write lr=0.1."),
+    ],
+)
+def test_a_recipe_key_that_is_written_as_an_option_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert message in expect_error(parfocal("train", tmp_path, *arguments), 2)
+    assert "No such option" in parfocal("train", tmp_path, "--epoch-count").stderr

@@ -28,6 +28,7 @@ ALL_AUGMENTATIONS: dict[str, Any] = {
     "contrast": 0.4,
     "saturation": 0.5,
     "hue": 0.2,
+    "color_temperature": 0.3,
     "grayscale": 0.3,
 }
 
@@ -114,6 +115,17 @@ def test_hue_saturation_and_grayscale_leave_gray_unchanged(seed: int, level: int
     views = _draw(4, seed=seed, saturation=0.8, hue=0.5, grayscale=0.3)
     assert views.color is not None
     np.testing.assert_allclose(views.color @ np.array([level, level, level, 1.0]), level, atol=1e-3)
+
+
+def test_the_color_temperature_moves_red_against_blue_and_keeps_the_luma_of_gray() -> None:
+    matrices = _draw(50, color_temperature=0.4).color
+    assert matrices is not None
+    red, green, blue = (matrices @ np.array([100, 100, 100, 1])).T
+    np.testing.assert_allclose(0.299 * red + 0.587 * green + 0.114 * blue, 100, atol=1e-2)
+    assert ((red > green) == (green > blue)).all()
+    ratios = red / green
+    assert ratios.min() < 0.7
+    assert 1.3 < ratios.max() < 1.4
 
 
 def test_grayscale_makes_the_three_channels_equal() -> None:

@@ -165,3 +165,27 @@ def test_labels_with_file_hashes_are_checked_for_duplicates_without_the_images(t
     findings = {finding.code: finding for finding in check_table(read(tmp_path))}
     assert findings["identical_across_folds"].message.startswith("94 sets")
     assert findings["identical_within_split"].message.startswith("10 sets")
+
+
+def test_paths_with_backslashes_are_explained(cells: Path) -> None:
+    rows = pd.read_csv(cells / "train.csv")
+    rows["Path"] = rows["Path"].str.replace("/", "\\")
+    rows.to_csv(cells / "train.csv", index=False)
+    (finding,) = [finding for finding in check_table(read(cells)) if finding.code == "missing_files"]
+    assert "Their paths contain backslashes" in finding.message
+
+
+def test_an_image_with_two_labels_is_told_so(cells: Path) -> None:
+    rows = pd.read_csv(cells / "train.csv")
+    pd.concat([rows, rows.iloc[:1].assign(label=1)]).to_csv(cells / "train.csv", index=False)
+    errors = {finding.code: finding for finding in check_table(read(cells)) if finding.severity == "error"}
+    assert "with different labels: ./new_dataset/train/0.bmp" in errors["conflicting_labels"].message
+    assert "duplicate_rows" not in errors
+
+
+def test_images_of_quite_another_size_are_listed(cells: Path) -> None:
+    path = cells / "new_dataset" / "train" / "0.bmp"
+    with Image.open(path) as image:
+        image.resize((48, 10)).save(path)
+    finding = _check(cells)["unusual_sizes"]
+    assert "usual 48×48: ./new_dataset/train/0.bmp (48×10)." in finding.message

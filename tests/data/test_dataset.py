@@ -58,6 +58,18 @@ def test_a_submission_list_is_a_mode_and_keeps_its_order(cells: Path, small_reci
     assert dataset.ids == tuple(lines[:0:-1])
 
 
+def test_without_truth_the_test_mode_returns_images_alone(cells: Path, small_recipe: Recipe) -> None:
+    (cells / "test_truth.csv").unlink()
+    for mode in ("test", "resnet_18_test"):
+        dataset = parfocal.ImageDataset(cells, mode, small_recipe)
+        assert isinstance(dataset[0], torch.Tensor)
+        assert set(dataset.labels) == {-1}
+        batch = next(iter(DataLoader(dataset, batch_size=4)))
+        assert batch.shape == (4, 3, 32, 32)
+    pixels, label = parfocal.ImageDataset(cells, "valid", small_recipe)[1]
+    assert (pixels.shape, label) == ((3, 32, 32), 1)
+
+
 def test_an_unknown_mode_is_rejected_before_any_work(cells: Path, small_recipe: Recipe) -> None:
     with pytest.raises(UsageError, match="Did you mean 'valid'"):
         parfocal.ImageDataset(cells, "valdi", small_recipe)

@@ -17,6 +17,7 @@ from parfocal.data.loader import (
     check_batch_covers_processes,
     compute_samples_per_class,
     draw_epoch_order,
+    find_kept_class,
 )
 from parfocal.errors import UsageError
 from parfocal.recipe_schema import TrainingConfig, ViewsConfig
@@ -211,6 +212,22 @@ def test_oversampling_by_half_adds_only_images_of_the_rare_classes() -> None:
     assert counts.sum() == 1500
     assert counts[0] == 735
     np.testing.assert_allclose((counts - COUNTS)[1:] / 500, COUNTS[1:] / COUNTS[1:].sum(), atol=0.002)
+
+
+def test_oversampling_leaves_out_the_class_that_the_recipe_names_not_the_largest() -> None:
+    counts = np.array([100, 400, 50, 30, 20])
+    config = _build_config("oversample")
+    assert compute_samples_per_class(counts, config, epoch=0).tolist() == [100, 640, 80, 48, 32]
+    grades = tuple("01234")
+    assert find_kept_class(config, grades, ("no DR", "mild", "moderate", "severe", "proliferative")) == 0
+    named = _build_config("oversample", oversample_except="normal")
+    kept_class = find_kept_class(named, ("blast", "normal"), ("blast", "normal"))
+    assert compute_samples_per_class(np.array([100, 300]), named, 0, kept_class).tolist() == [300, 300]
+
+
+def test_oversampling_asks_for_the_class_without_extra_images() -> None:
+    with pytest.raises(UsageError, match=r"oversample_except=0 is not a class of the data.*: blast, normal"):
+        find_kept_class(_build_config("oversample"), ("blast", "normal"), ("blast", "normal"))
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -82,11 +82,14 @@ def test_a_compiled_network_gives_the_same_probabilities_for_any_number_of_image
         np.testing.assert_allclose(rows, predict_probabilities(FABRIC, network, [batch]), atol=1e-6)
 
 
-def test_a_network_that_cannot_be_compiled_runs_uncompiled(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+def test_a_network_that_cannot_be_compiled_runs_uncompiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(torch, "compile", lambda network, **_: lambda pixels: 1 / 0)
     network = build_classifier(NetworkConfig(model="resnet20"), ("a", "b"))
     assert compile_network(FABRIC, network, 32) is network
-    assert lines == ["Warning: PyTorch cannot compile the network (AttributeError). It runs uncompiled."]
+    warning = "Warning: PyTorch cannot compile the network (AttributeError). It runs uncompiled."
+    assert capsys.readouterr().err.splitlines() == [warning]
 
 
 def test_fabric_prints_nothing_at_the_start() -> None:

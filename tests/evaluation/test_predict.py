@@ -183,6 +183,8 @@ def test_a_sample_submission_sets_the_rows_and_columns(trained: Path, tmp_path: 
     assert rows["image"].tolist() == ids
     assert rows["level"].tolist() == [codes[labels[f"./new_dataset/test/{number}.bmp"]] for number in ids]
     assert result.n_rows == 3
+    every = parfocal.predict(run.folder, [folder / f"{number}.bmp" for number in ids], tmp_path / "three.csv")
+    assert result.flag_counts == every.flag_counts
 
 
 def test_sample_ids_without_a_prediction_are_an_error_and_no_file_is_written(trained: Path, tmp_path: Path) -> None:

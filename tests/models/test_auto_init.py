@@ -68,6 +68,8 @@ def test_missing_weights_are_fetched_from_the_mirror_when_training_starts(
         ({"normalization": "none"}, "need another normalization than none"),
         ({"stem": "small"}, "there are no ImageNet weights for stem=small"),
         ({"model": "resnet50", "stride_in": "1x1", "groups": 2}, "no ImageNet weights for stride_in=1x1, groups=2"),
+        ({"normalization": "sample"}, "need another normalization than sample"),
+        ({"conv_bias": True}, "no ImageNet weights for conv_bias=true"),
     ],
 )
 def test_networks_without_imagenet_weights_start_from_scratch(cache: Path, keys: dict[str, Any], reason: str) -> None:

@@ -15,13 +15,25 @@ def _make_pixels(count: int = 2, side: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("normalization", ["none", "half", "imagenet"])
 def test_pixels_are_normalized_by_mean_and_std(normalization: str) -> None:
     config = NetworkConfig(model="resnet20", normalization=normalization)  # type: ignore[arg-type]
     classifier = build_classifier(config, ("a", "b"))
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in NORMALIZATIONS[normalization])
+    known = NORMALIZATIONS[normalization]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (known.mean, known.std))
     expected = (_make_pixels().permute(0, 3, 1, 2) / 255 - mean) / std
     torch.testing.assert_close(classifier.normalize(_make_pixels()), expected)
+
+
+def test_sample_wise_normalization_gives_each_image_mean_0_and_standard_deviation_1() -> None:
+    classifier = build_classifier(NetworkConfig(model="resnet20", normalization="sample"), ("a", "b"))
+    pixels = _make_pixels(3)
+    pixels[1] = pixels[1] // 4 + 100
+    pixels[2] = 7
+    normalized = classifier.normalize(pixels)
+    torch.testing.assert_close(normalized.mean(dim=(1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalized[:2].std(dim=(1, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
+    assert normalized[2].abs().max() == 0
 
 
 def test_both_memory_layouts_give_the_same_logits() -> None:

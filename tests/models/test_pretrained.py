@@ -169,6 +169,19 @@ def test_a_run_with_another_input_or_stride_is_rejected(
         load_initial_weights(build_classifier(config, CLASSES), config)
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_weights_with_other_biases_are_rejected(tmp_path: Path, has_bias: bool) -> None:
+    torch.save(build_resnet("resnet20", 2, conv_bias=has_bias).state_dict(), tmp_path / "w.pth")
+    config = NetworkConfig(model="resnet20", init=str(tmp_path / "w.pth"), conv_bias=not has_bias)
+    with pytest.raises(UsageError, match=f"{'a' if has_bias else 'no'} bias.*Set conv_bias={str(has_bias).lower()}"):
+        load_initial_weights(build_classifier(config, CLASSES), config)
+    config = config.model_copy(update={"conv_bias": has_bias})
+    load_report = load_initial_weights(build_classifier(config, CLASSES), config)
+    assert load_report is not None
+    assert not load_report.newly_initialized
+    assert recognize_network(config) == {"model": "resnet20", **({"conv_bias": True} if has_bias else {})}
+
+
 def test_a_file_that_hardly_fits_is_rejected_with_a_table_and_the_network_that_it_fits(tmp_path: Path) -> None:
     torch.save(_make_weights("resnet50"), tmp_path / "w.pth")
     config = _make_config(tmp_path / "w.pth", "resnet18")
@@ -241,6 +254,7 @@ def test_without_internet_access_the_error_says_which_file_to_place_where(
             "init=imagenet was trained with normalization=imagenet, not none",
         ),
         ({"init": "imagenet", "stride_in": "1x1"}, "was trained with stride_in=3x3"),
+        ({"init": "imagenet", "conv_bias": True}, "was trained without biases. Set conv_bias=false"),
         ({"freeze": "head"}, "freeze=head would freeze random weights"),
         ({"head": "probe"}, "head=probe needs pretrained weights"),
         (

@@ -92,6 +92,57 @@ def test_the_stride_in_the_first_convolution_keeps_names_and_shapes() -> None:
     assert v15.get_submodule("layer2.0.conv2").stride == (2, 2)
 
 
+class _BlockWithBias(torch.nn.Module):
+    """The basic block of the leukemia report with SGD: convolutions with bias, and the stride in the second."""
+
+    def __init__(self, in_channel: int, out_channel: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(in_channel, out_channel, kernel_size=3, stride=1, padding=1)
+        self.bn1 = torch.nn.BatchNorm2d(out_channel)
+        self.conv2 = torch.nn.Conv2d(out_channel, out_channel, kernel_size=3, stride=stride, padding=1)
+        self.bn2 = torch.nn.BatchNorm2d(out_channel)
+        self.downsample = torch.nn.Sequential(
+            torch.nn.Conv2d(in_channel, out_channel, kernel_size=1, stride=stride), torch.nn.BatchNorm2d(out_channel)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        identity = self.downsample(x)
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(x)) + identity)
+
+
+def test_a_basic_block_with_bias_and_the_stride_in_its_second_convolution_is_that_of_the_report() -> None:
+    architecture = resolve_architecture("resnet18", stride_in="second", conv_bias=True)
+    block = BasicBlock(8, 16, 2, architecture)
+    expected = _BlockWithBias(8, 16, 2)
+    expected.load_state_dict(block.state_dict())
+    x = torch.rand(2, 8, 12, 12)
+    assert torch.equal(block(x), expected(x))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_with_conv_bias_every_convolution_has_one(name: str) -> None:
+    with torch.device("meta"):
+        network = build_resnet(name, n_classes=2, conv_bias=True, stride_in="second")
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert all(convolution.bias is not None for convolution in convolutions)
+    assert network.get_submodule("layer2.0.conv2").stride == (2, 2)
+    assert network.get_submodule("layer2.0.conv1").stride == (1, 1)
+
+
+def test_the_init_scheme_torch_keeps_the_weights_that_pytorch_draws() -> None:
+    torch.manual_seed(3)
+    network = build_resnet("resnet20", n_classes=2, init_scheme="torch", conv_bias=True)
+    torch.manual_seed(3)
+    first = torch.nn.Conv2d(3, 16, 3, padding=1)
+    assert torch.equal(network.conv1.weight, first.weight)
+    assert first.bias is not None
+    assert torch.equal(network.get_parameter("conv1.bias"), first.bias)
+    kaiming = build_resnet("resnet20", n_classes=2, conv_bias=True)
+    assert kaiming.get_parameter("conv1.bias").abs().sum() == 0
+    assert kaiming.conv1.weight.std().item() == pytest.approx(math.sqrt(2 / (16 * 9)), rel=0.15)
+
+
 def test_the_small_stem_keeps_the_resolution_and_any_number_of_channels_is_possible() -> None:
     small = build_resnet("resnet18", n_classes=2, stem="small", in_channels=1).eval()
     assert small.forward_features(torch.zeros(1, 1, 32, 32)).shape[-2:] == (4, 4)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 import parfocal
 from parfocal.io import write_text
+from parfocal.report import live, report
 
 
 @contextmanager
@@ -18,9 +20,14 @@ def draw_blank_figures() -> Iterator[None]:
     def write_blank_figure(_: object, folder: Path, name: str) -> None:
         write_text(folder / f"{name}.svg", "<svg/>")
 
+    blank = Figure()
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("report", "live"):
-            patch.setattr(f"parfocal.report.{module}.save_figure", write_blank_figure)
+        for module in (report, live):
+            patch.setattr(module, "save_figure", write_blank_figure)
+            # `draw_figures` calls the others, and `draw_score_curves` also decides which curves there are.
+            for name in set(vars(module)) - {"draw_figures", "draw_score_curves"}:
+                if name.startswith("draw_"):
+                    patch.setattr(module, name, lambda *_: blank)
         yield
 
 

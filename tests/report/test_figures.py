@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import parfocal
 from parfocal.recipe import load_recipe
+from parfocal.report.batch_sizes import draw_batch_sizes
 from parfocal.report.figure_style import assign_colors, save_figure
 from parfocal.report.learning_curves import draw_accuracy, draw_error, draw_learning_curves
 from parfocal.report.result_figures import draw_confusion_matrix
@@ -75,6 +76,56 @@ def test_the_accuracy_figure_has_the_curves_of_each_run(runs: Sequence[Run]) -> 
     assert "without shortcuts" in read_report([run.folder for run in runs])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"resnet20", "plain20", "validation", "test (not used to select)", "majority class"} <= set(labels)
+
+
+def test_figures_of_one_epoch_have_dots_and_whole_epochs(runs: Sequence[Run]) -> None:
+    for run in runs:
+        write_epochs(run, run.read_history().iloc[:1])
+    figures = draw_error(runs), draw_accuracy(runs)
+    for axes in (axes for figure in figures for axes in figure.axes):
+        curves = [line for line in axes.lines if len(line.get_xdata()) == 1]  # type: ignore[arg-type]
+        assert curves
+        assert all(line.get_marker() in (".", "o") for line in curves)
+        ticks = axes.get_xticks()
+        low, high = axes.get_xlim()
+        assert [tick for tick in ticks if low <= tick <= high] == [1]
+
+
+def write_epochs(run: Run, history: Any) -> None:
+    """Replace the epochs of a run, whose best epoch must be among them."""
+    run.write_history(history.to_dict("records"))
+    metrics = run.read_metrics()
+    run.write_metrics({**metrics, "best_epoch": 1})
+
+
+def test_the_accuracy_by_batch_size_has_a_line_for_each_scaling_of_the_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Run] = []
+    metrics: dict[str, Any] = {}
+    for scaling, accuracy in (("none", 0.5), ("linear", 0.7)):
+        for batch_size in (8, 32, 128):
+            for seed in range(2):
+                folder = tmp_path / f"{scaling}-{batch_size}-{seed}"
+                run = _make_run(folder, batch_size=batch_size, lr_scaling=scaling, seed=seed)
+                metrics[run.name] = {"test": {"accuracy": accuracy + batch_size / 1000 + seed / 100}}
+                runs.append(run)
+    monkeypatch.setattr("parfocal.report.batch_sizes.read_labeled_metrics", lambda run: metrics[run.name])
+    figure = draw_batch_sizes(runs, "test")
+    assert figure is not None
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if not str(line.get_label()).startswith("_")}
+    assert set(lines) == {"learning rate not scaled", "linear scaling of the learning rate"}
+    constant = lines["learning rate not scaled"]
+    assert list(constant.get_xdata()) == [8, 32, 128]  # type: ignore[arg-type]
+    assert list(constant.get_ydata()) == pytest.approx([0.513, 0.537, 0.633])  # type: ignore[arg-type]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "32", "128"]
+
+
+def test_networks_with_batch_sizes_of_their_own_have_no_figure_of_batch_sizes(tmp_path: Path) -> None:
+    sizes = {"resnet18": 32, "resnet50": 16, "resnet152": 8}
+    runs = [_make_run(tmp_path / model, model=model, batch_size=size) for model, size in sizes.items()]
+    assert draw_batch_sizes(runs, "test") is None
 
 
 def _make_run(folder: Path, **values: Any) -> Run:

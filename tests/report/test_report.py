@@ -228,6 +228,35 @@ def test_the_accuracy_that_the_source_document_reports_is_shown(tmp_path: Path) 
     assert "resnet20 deviates from its source document" not in page
 
 
+def test_a_reported_training_accuracy_is_beside_that_of_the_run(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(shutil.copytree(runs / "resnet20", tmp_path / "resnet18"))
+    changes = {"name": "fundus-cifar10", "model": "resnet18", "init": "runs/cifar10"}
+    load_recipe(run.recipe, **changes).save(run.folder / "recipe.yaml")
+    history = run.read_history()
+    best_epoch = run.read_metrics()["best_epoch"]
+    accuracy = float(history["train_accuracy"][best_epoch - 1])
+    run = Run(run.folder)
+    table = read_report(run.folder).split("<caption>Training accuracy of the best epoch")[1]
+    assert f"<td>{accuracy:.3f}</td><td>0.794</td>" in table
+    print_results([run])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["resnet18", str(best_epoch), "train", f"{accuracy:.3f}", "(during", "training)", "0.794"] in lines
+
+
+def test_where_the_test_split_has_no_labels_the_report_says_why_there_is_no_test_curve(
+    runs: Path, tmp_path: Path
+) -> None:
+    message = "The test split has no labels, so there is no test curve."
+    run = Run(shutil.copytree(runs / "resnet20", tmp_path / "resnet20"))
+    assert message not in read_report(run.folder)
+    environment = run.read_environment()
+    del environment["data"]["counts"]["test"]
+    run.write_environment(environment)
+    assert message in read_report(run.folder)
+
+
 def test_figures_are_written_as_svg_and_png_and_are_identical_each_time(runs: Path, tmp_path: Path) -> None:
     parfocal.compare(runs, tmp_path / "one" / "report.html")
     parfocal.compare(runs, tmp_path / "two" / "report.html")

@@ -17,7 +17,7 @@ from parfocal.models.architectures import ARCHITECTURES
 from parfocal.models.auto_init import Start, explain_misfit
 from parfocal.models.resnet import build_resnet
 from parfocal.recipe import list_keys, load_recipe
-from parfocal.training import autoconfig
+from parfocal.training import auto_minutes
 from parfocal.training.autoconfig import SET_BY_USER, Plan, plan_from_fingerprint, plan_variants
 from parfocal.training.fingerprint import Fingerprint
 
@@ -50,7 +50,7 @@ QUICK: dict[str, Any] = {"model": "resnet20", "epochs": 1, "size": 32, "crop_siz
 @pytest.fixture(autouse=True)
 def _steady_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every network train on a million pixels a second."""
-    monkeypatch.setattr(autoconfig, "measure_pace", lambda *_: 1e6)
+    monkeypatch.setattr(auto_minutes, "measure_pace", lambda *_: 1e6)
 
 
 def _plan_values(fingerprint: Fingerprint, start: Start = SCRATCH, **user_values: Any) -> dict[str, Any]:
@@ -227,8 +227,9 @@ USER_VALUES = st.fixed_dictionaries(
         "schedule": st.sampled_from(["constant", "cosine", "one_cycle", "plateau"]),
         "label_smoothing": st.floats(0, 0.5),
         "logit_adjustment": st.floats(0, 2),
-        "normalization": st.sampled_from(["none", "half", "dataset", "whiten"]),
-        "stride_in": st.sampled_from(["3x3", "1x1"]),
+        "normalization": st.sampled_from(["none", "half", "dataset", "sample", "whiten"]),
+        "stride_in": st.sampled_from(["3x3", "1x1", "second"]),
+        "conv_bias": st.booleans(),
         "precision": st.sampled_from(["auto", "float32"]),
         "crop_disc": st.booleans(),
         "ordered": st.booleans(),
@@ -355,6 +356,22 @@ def test_more_minutes_allow_larger_images_and_more_epochs() -> None:
     plans = [_plan_values(EYES, minutes=minutes) for minutes in (1.0, 60.0, 600.0)]
     assert [values["crop_size"] for values in plans] == [96, 160, 224]
     assert [values["size"] for values in plans] == [96, 160, 224]
-    epochs = [values["epochs"] for values in plans]
-    assert epochs == [1, round(0.7 * 60 * 60 * 1e6 / (EYES.n_images * 160**2)), 18]
+    assert [values["epochs"] for values in plans] == [1, round(0.65 * 60 * 60 * 1e6 / (EYES.n_images * 160**2)), 17]
     assert _plan_values(EYES, minutes=1.0, size=224, crop_size=224)["crop_size"] == 224
+
+
+def test_few_minutes_fit_only_the_head_of_a_pretrained_network() -> None:
+    few = replace(EYES, class_counts=(1_000, 200, 600, 100, 100))
+    values = _plan_values(few, PRETRAINED, minutes=2.0)
+    assert (values["head"], values["crop_size"], values["loss"]) == ("probe", 224, "joint")
+    assert _plan_values(few, PRETRAINED, minutes=30.0)["head"] == "random"
+    assert _plan_values(few, minutes=2.0)["head"] == "random"
+    assert _plan_values(few, PRETRAINED, minutes=2.0, loss="regression")["head"] == "random"
+    # Larger sets gain more from fine-tuning.
+    assert _plan_values(EYES, PRETRAINED, minutes=2.0)["head"] == "random"
+
+
+@pytest.mark.parametrize(("n_evaluated", "tta"), [(100, "d4"), (300, "flips"), (20_000, "none")])
+def test_the_minutes_decide_how_many_views_are_averaged(n_evaluated: int, tta: str) -> None:
+    assert _plan_values(replace(EYES, n_evaluated=n_evaluated), minutes=0.5)["tta"] == tta
+    assert _plan_values(replace(EYES, n_evaluated=n_evaluated))["tta"] == "d4"

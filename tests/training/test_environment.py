@@ -58,12 +58,13 @@ def test_resuming_in_another_environment_says_so_in_one_line(
         raise KeyboardInterrupt
 
     def train_until(step: int, **options: Any) -> list[str]:
-        """Train, interrupt at a step, and return the lines that were printed."""
+        """Train, interrupt at a step, and return the warnings about the environment."""
         with monkeypatch.context() as patched:
             call_at_step(step, interrupt, patched)
             with pytest.raises(KeyboardInterrupt):
                 parfocal.train(cells, out=tmp_path / "runs", **options)
-        return capsys.readouterr().err.splitlines()
+        warnings = capsys.readouterr().err.splitlines()
+        return [line for line in warnings if "environment" in line]
 
     torch.set_num_threads(1)
     # An epoch has two steps, so the checkpoint of the first is there.

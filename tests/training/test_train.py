@@ -19,7 +19,7 @@ from parfocal.errors import ParfocalError, UsageError
 from parfocal.evaluation.predictions import Predictions
 from parfocal.models.checkpoints import read_tensors
 from parfocal.models.resnet import build_resnet
-from parfocal.recipe import load_recipe
+from parfocal.recipe import expand_recipes, load_recipe
 from parfocal.training import environment as environment_module
 from parfocal.training import train as train_module
 from parfocal.training import trainer
@@ -99,6 +99,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cells: Pat
     first, same, other = weights
     assert all(same[key].equal(value) for key, value in first.items())
     assert not other["conv1.weight"].equal(first["conv1.weight"])
+
+
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_a_line_says_why_there_is_no_test_curve(cells: Path, tmp_path: Path, has_labels: bool) -> None:
+    if not has_labels:
+        (cells / "test_truth.csv").unlink()
+    lines: list[str] = []
+    changes = {**SMALL_RECIPE, "epochs": 1, "test_curve": True}
+    (run,) = parfocal.train(cells, out=tmp_path / "runs", show_line=lines.append, **changes)
+    assert ("test_accuracy" in run.read_history()) == has_labels
+    assert ("The test split has no labels, so there is no test curve." in lines) != has_labels
+
+
+def test_the_recipe_leukemia_records_the_test_accuracy_of_each_epoch() -> None:
+    recipes = expand_recipes("leukemia", experiment="depth")
+    assert [recipe.training.test_curve for recipe in recipes.values()] == [True] * 3
 
 
 def test_drawing_the_test_curve_changes_no_weight(cells: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def check(
     Example: `parfocal check smears -o check.html`
     """
     from parfocal.commands.tables import print_table
+    from parfocal.data.bit_depth import resolve_bit_depth
     from parfocal.data.checks import apply_waivers
     from parfocal.data.checks import check as find_problems
     from parfocal.data.grouping import describe_groups
@@ -34,7 +35,8 @@ def check(
 
     loaded = load_recipe(recipe, **parse_changes(changes or []))
     table = read_and_split(data, loaded)
-    findings = apply_waivers(find_problems(table, loaded.images, loaded.seed), loaded.data.allow)
+    table, images = resolve_bit_depth(table, loaded.images)
+    findings = apply_waivers(find_problems(table, images, loaded.seed), loaded.data.allow)
     typer.echo(f"{len(table)} rows from {table.source}.")
     typer.echo(describe_groups(table))
     rows = [(finding.severity, finding.code, f"{finding.message} {finding.remedy}".strip()) for finding in findings]

@@ -12,12 +12,15 @@ def prepare(data: DataArgument, changes: ChangesArgument = None, recipe: RecipeO
 
     Example: `parfocal prepare smears --recipe leukemia`
     """
-    from parfocal.data.layouts import read
+    from parfocal.data.bit_depth import resolve_bit_depth
+    from parfocal.data.split import read_and_split
     from parfocal.data.store import prepare as fill_store
     from parfocal.recipe import load_recipe, parse_changes
 
     loaded = load_recipe(recipe, **parse_changes(changes or []))
-    store = fill_store(read(data, loaded), loaded.images)
+    # The bit depth is that of the training images, so the data is split as for training.
+    table, images = resolve_bit_depth(read_and_split(data, loaded), loaded.images)
+    store = fill_store(table, images)
     unreadable = store.index[store.index["error"] != ""]
     size = loaded.images.size
     typer.echo(f"{len(store.index) - len(unreadable)} images of {size}×{size}: {store.folder}")

@@ -74,7 +74,10 @@ def _print_recipe(name: str) -> None:
     print_table("command", "trains", rows=rows)
     if file.reported:
         typer.echo("\nThe source document reports\n")
-        rows = [(_format_changes(each.when) or "–", each.split, f"{each.percent:g} %") for each in file.reported]
+        rows = [
+            (_format_changes(each.when) or "–", each.split, f"{'about ' if each.about else ''}{each.percent:g} %")
+            for each in file.reported
+        ]
         print_table("with", "split", "accuracy", rows=rows)
     typer.echo("\nValues of this recipe\n")
     print_table("key", "value", "default", "origin", "meaning", rows=describe_packaged_recipe(name))

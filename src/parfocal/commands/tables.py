@@ -14,7 +14,6 @@ from parfocal.evaluation.decision import Decision
 from parfocal.evaluation.decision_rule import RULE_METRICS
 from parfocal.evaluation.summary import (
     TABLE_METRICS,
-    MetricValue,
     SummaryRow,
     add_baseline,
     select_distinct,
@@ -32,10 +31,11 @@ from parfocal.report.formatting import (
     format_p_value,
     format_share,
     read_labeled_metrics,
+    read_training_accuracy,
     select_positive_class,
     select_table_metrics,
 )
-from parfocal.reported import find_reported_accuracy
+from parfocal.reported import find_reported_accuracies
 from parfocal.run import Run
 
 _TEXT_COLUMNS = {
@@ -70,9 +70,10 @@ def show(table: Table | str = "") -> None:
 def print_results(runs: Sequence[Run]) -> None:
     """Print the results of each run by split, with intervals and the majority-class baseline.
 
-    The accuracy that a source document reports, and the highest test accuracy of all epochs, are shown if known.
+    The accuracy that a source document reports, and the highest test accuracy of all epochs, are shown if known. If a
+    document reports a training accuracy, that of the run is shown too.
     """
-    reported = {run.name: find_reported_accuracy(run.recipe) for run in runs}
+    reported = {run.name: find_reported_accuracies(run.recipe) for run in runs}
     has_reported = any(reported.values())
     tta = find_tta_to_show(runs)
     metrics = add_baseline(select_for_order(TABLE_METRICS, any(run.recipe.evaluation.ordered for run in runs)))
@@ -85,9 +86,14 @@ def print_results(runs: Sequence[Run]) -> None:
         for row in summarize([run]):
             cells = [str(row.metrics[metric]) for metric in metrics]
             if has_reported:
-                cells.insert(1, str(MetricValue(reported[run.name].get(row.split))))
+                cells.insert(1, str(reported[run.name].get(row.split, "–")))
             tta_cell = [tta[run.name]] if tta else []
             rows.append([run.name, str(row.best_epoch), row.split, str(row.n_images), *tta_cell, *cells])
+        if "train" in reported[run.name]:
+            accuracy = f"{read_training_accuracy(run):.3f} (during training)"
+            tta_cell = [""] if tta else []
+            best_epoch = str(run.read_metrics()["best_epoch"])
+            rows.append([run.name, best_epoch, "train", "", *tta_cell, accuracy, str(reported[run.name]["train"])])
         if highest := run.read_metrics().get("chosen_on_test"):
             accuracy = f"{highest['accuracy']:.3f} (chosen on test, optimistic)"
             rows.append([run.name, str(highest["epoch"]), "test", "", *([""] if tta else []), accuracy])

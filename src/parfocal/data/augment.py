@@ -1,9 +1,10 @@
 """Augmented views: a random geometric matrix (2×3) and a random color matrix (3×4) for each image of an epoch.
 
 All geometric augmentations of an image (rotation, flips, zoom, stretch, shear, shift, crop) compose into one affine
-matrix and thus a single interpolation; all color augmentations (hue, saturation, grayscale, brightness, contrast)
-compose into one color matrix. Each setting has a random generator keyed by (seed, epoch, name of the setting), so the
-views do not depend on threads, on the number of processes, on whether training was resumed, or on other augmentations.
+matrix and thus a single interpolation; all color augmentations (hue, color temperature, saturation, grayscale,
+brightness, contrast) compose into one color matrix. Each setting has a random generator keyed by (seed, epoch, name of
+the setting), so the views do not depend on threads, on the number of processes, on whether training was resumed, or on
+other augmentations.
 
 To add an augmentation, write a function that draws a matrix for each image, list it in `GEOMETRIC_AUGMENTATIONS` or
 `COLOR_AUGMENTATIONS`, and add its key to `ViewsConfig` and `AugmentationName`. Views without it stay the same.
@@ -257,6 +258,14 @@ def _draw_hue(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     return _to_4x4(cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis))
 
 
+def _draw_color_temperature(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
+    """Make colors warmer (more red, less blue) or cooler; a gray pixel keeps its luma."""
+    warmth = config.color_temperature * draws.signed("color_temperature")
+    gains = np.stack([1 + warmth, np.ones_like(warmth), 1 - warmth], axis=1)
+    gains /= (gains @ _LUMA)[:, None]
+    return _to_4x4(gains[:, :, None] * np.eye(3))
+
+
 def _draw_saturation(draws: EpochDraws, config: ViewsConfig) -> np.ndarray:
     return _saturation_matrices(1 + config.saturation * draws.signed("saturation"))
 
@@ -304,6 +313,7 @@ GEOMETRIC_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
 
 COLOR_AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
     "hue": _draw_hue,
+    "color_temperature": _draw_color_temperature,
     "saturation": _draw_saturation,
     "grayscale": _draw_grayscale,
     "brightness": _draw_brightness,

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from parfocal.data.class_names import check_class_names
 from parfocal.data.decode import ImageInfo, build_index_row, get_container_file, open_image
-from parfocal.data.findings import SEVERITIES, Finding, Severity
+from parfocal.data.findings import SEVERITIES, Finding, Severity, make_error
 from parfocal.data.labels import MISSING_WORDS
 from parfocal.data.layouts.image_finder import find_images, is_existing_file
 from parfocal.data.near_duplicates import N_COEFFICIENTS, compute_descriptor, find_near_duplicates
@@ -28,16 +29,14 @@ from parfocal.errors import ParfocalError, join_limited
 from parfocal.groups import SINGULAR
 from parfocal.progress import print_warning
 from parfocal.recipe import Recipe
-from parfocal.recipe_schema import ALLOWABLE_FINDINGS, ImagesConfig
+from parfocal.recipe_schema import ImagesConfig
 
 _MIN_MAJORITY_SHARE = 0.6
 """Accuracy is misleading, and the note on the classes says so, if the largest class has at least this share."""
 
-
-def make_error(code: str, message: str, ids: Iterable[str], remedy: str) -> Finding:
-    """Return an error; its remedy also names the waiver, if the recipe key `allow` knows the code."""
-    waiver = f", or accept it with allow={code}." if code in ALLOWABLE_FINDINGS else "."
-    return Finding("error", code, message, tuple(ids), remedy + waiver)
+_MAX_SIZE_FACTOR = 2
+_MAX_UNUSUAL_SHARE = 0.1
+"""Images are listed for their size if a side differs from the median by this factor, and if they are this few."""
 
 
 def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
@@ -132,11 +131,10 @@ def check_table(table: Table) -> list[Finding]:
     missing = table.rows[~exists]
     if len(missing):
         message = f"{len(missing)} of {len(table)} images are missing: {join_limited(missing['path'])}."
+        if os.sep != "\\" and missing["path"].str.contains("\\", regex=False).any():
+            message += " Their paths contain backslashes, as on Windows: write them with / instead."
         findings.append(make_error("missing_files", message, missing["id"], "Add the files, or remove the rows"))
-    duplicates = ids[ids.duplicated(keep=False)].unique()
-    if len(duplicates):
-        message = f"{len(duplicates)} images are in more than one row: {join_limited(duplicates)}."
-        findings.append(make_error("duplicate_rows", message, duplicates, "Keep one row of each"))
+    findings += _find_duplicate_rows(table)
     n_splits = table.rows.groupby("group")["split"].nunique()
     divided = n_splits[n_splits > 1].index
     if len(divided):
@@ -145,7 +143,30 @@ def check_table(table: Table) -> list[Finding]:
         remedy = f"Keep each {SINGULAR[table.groups_are]} in one split"
         findings.append(make_error("patient_overlap", message, overlap, remedy))
     # The labels may bring file hashes, so that images that are missing can be compared too.
-    return [*findings, *_check_splits(table), *_check_classes(table), *_find_identical_images(missing)]
+    return [
+        *findings,
+        *_check_splits(table),
+        *check_class_names(table),
+        *_check_classes(table),
+        *_find_identical_images(missing),
+    ]
+
+
+def _find_duplicate_rows(table: Table) -> list[Finding]:
+    """Find images with more than one row: with different labels, or with the same label."""
+    repeated = table.rows[table.rows["id"].duplicated(keep=False)]
+    n_labels = repeated[repeated["label"] != UNKNOWN].groupby("id", sort=False)["label"].nunique()
+    conflicting = list(n_labels.index[n_labels > 1])
+    duplicates = [image_id for image_id in repeated["id"].unique() if image_id not in set(conflicting)]
+    findings: list[Finding] = []
+    if conflicting:
+        message = f"{len(conflicting)} images are in more than one row, with different labels: "
+        message += f"{join_limited(conflicting)}."
+        findings.append(make_error("conflicting_labels", message, conflicting, "Keep the row with the right label"))
+    if duplicates:
+        message = f"{len(duplicates)} images are in more than one row: {join_limited(duplicates)}."
+        findings.append(make_error("duplicate_rows", message, duplicates, "Keep one row of each"))
+    return findings
 
 
 def _check_splits(table: Table) -> list[Finding]:
@@ -244,7 +265,7 @@ def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
         reasons = [f"{path} ({reason})" for path, reason in zip(unreadable["path"], unreadable["error"], strict=True)]
         message = f"{len(unreadable)} of {len(table)} images cannot be read: {join_limited(reasons)}."
         findings.append(make_error("unreadable_images", message, unreadable["id"], "Replace the files"))
-    findings += _find_identical_images(readable)
+    findings += [*_find_identical_images(readable), *_find_unusual_sizes(readable)]
     # Everything that is not plain 8-bit RGB is read all the same, so this is only a note.
     formats = Counter(note for notes in readable["notes"] for note in str(notes).split())
     if formats:
@@ -252,6 +273,25 @@ def check_pixels(table: Table, index: pd.DataFrame) -> list[Finding]:
         ids = readable["id"][readable["notes"] != ""]
         findings.append(Finding("note", "unusual_images", f"Converted to 8-bit RGB: {message}.", tuple(ids)))
     return findings
+
+
+def _find_unusual_sizes(records: pd.DataFrame) -> list[Finding]:
+    """Find the few images that are much smaller or larger than the rest."""
+    sizes = records[["width", "height"]].to_numpy(float)
+    if not len(sizes):
+        return []
+    typical = np.median(sizes, axis=0)
+    factors = np.maximum(sizes / typical, typical / sizes).max(axis=1)
+    unusual = records[factors > _MAX_SIZE_FACTOR]
+    if unusual.empty or len(unusual) > _MAX_UNUSUAL_SHARE * len(records):
+        return []
+    width, height = map(round, typical)
+    listed = [
+        f"{row_id} ({row_width}×{row_height})"
+        for row_id, row_width, row_height in zip(unusual["id"], unusual["width"], unusual["height"], strict=True)
+    ]
+    message = f"{len(unusual)} images differ much in size from the usual {width}×{height}: {join_limited(listed)}."
+    return [Finding("note", "unusual_sizes", message, tuple(unusual["id"]))]
 
 
 def _find_identical_images(records: pd.DataFrame) -> list[Finding]:

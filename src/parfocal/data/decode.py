@@ -33,6 +33,7 @@ NOTES = ("gray", "16-bit", "alpha", "cmyk", "palette", "rotated", "animated", "d
 
 MAX_FILE_BYTES = 2 << 30
 
+_PNG_BITS_POSITION = 24
 _ARRAY_LOCK = threading.Lock()
 _FORMAT_OF_SUFFIX = {suffix: image_format for image_format, suffixes in SUFFIXES.items() for suffix in suffixes}
 _REDUCED_FLAGS = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -78,6 +79,32 @@ def read_image(source: Path | bytes, config: ImagesConfig | None = None) -> tupl
         return result
 
 
+def read_max_value(path: Path) -> int:
+    """Return the largest color value of a 16-bit PNG or TIFF; 0 for other files, whose bit depth is known."""
+    if get_container_file(path) != path or not _may_have_16_bits(path):
+        return 0
+    data = _read_bytes(path)
+    header = read_header(data)
+    if header.bits != 16:
+        return 0
+    with MemoryReservation(DECODING_MEMORY) as memory:
+        memory.reserve(count_decoding_bytes(header, 1))
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None or image.dtype != np.uint16:
+            return 0
+        return int(image[..., :3].max() if image.ndim == 3 else image.max())
+
+
+def _may_have_16_bits(path: Path) -> bool:
+    """Return whether the first bytes of a file are those of a 16-bit PNG, or of a TIFF."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_PNG_BITS_POSITION + 1)
+    except OSError:
+        return False
+    return start[:2] in (b"II", b"MM") or (start.startswith(b"\x89PNG") and start[_PNG_BITS_POSITION:] == b"\x10")
+
+
 @contextmanager
 def open_image(source: Path | bytes, config: ImagesConfig | None = None) -> Iterator[tuple[Pixels, ImageInfo]]:
     """Decode an image file, or its bytes, to RGB uint8 pixels and its info; or raise UnreadableImageError.
@@ -87,7 +114,8 @@ def open_image(source: Path | bytes, config: ImagesConfig | None = None) -> Iter
 
     With a config, a JPEG is decoded at reduced scale if preprocessing does not need the full resolution. Transparent
     images are blended over black. Integers of more than 8 bits are scaled by the full range of their type (65535 is
-    white, whatever the brightest pixel is), so that the images of a data set stay comparable. Floats are taken as 0 to
+    white, whatever the brightest pixel is), so that the images of a data set stay comparable; `config.bit_depth` says
+    how many bits of 16-bit files are used. Floats are taken as 0 to
     1, or as 0 to 255 if any is above 1; images with other values are rejected, because their white is unknown.
     """
     if isinstance(source, Path) and (array := _read_array_image(source)) is not None:
@@ -106,7 +134,7 @@ def open_image(source: Path | bytes, config: ImagesConfig | None = None) -> Iter
             if config and header.format == "JPEG":
                 reduction = choose_jpeg_reduction(header.width, header.height, config)
             memory.reserve(count_decoding_bytes(header, reduction))
-            image = _decode(data, header, reduction)
+            image = _decode(data, header, reduction, config.bit_depth if config else None)
             notes = header.notes
             image_format = header.format
             size = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
@@ -172,7 +200,7 @@ def _read_bytes(path: Path) -> bytes:
         raise UnreadableImageError((getattr(error, "strerror", None) or str(error)).lower()) from None
 
 
-def _decode(data: bytes, header: Header, reduction: int) -> Pixels:
+def _decode(data: bytes, header: Header, reduction: int, bit_depth: int | None) -> Pixels:
     if header.bits > 8 or "alpha" in header.notes:
         flags = cv2.IMREAD_UNCHANGED
     else:
@@ -199,7 +227,7 @@ def _decode(data: bytes, header: Header, reduction: int) -> Pixels:
         or (is_tiff and not has_complete_strips(data, header.tags, image, flags))
     ):
         raise UnreadableImageError(f"a damaged {header.format}, or of a kind that is not supported")
-    image = _to_rgb(image, header)
+    image = _to_rgb(image, header, bit_depth)
     if is_tiff:
         return image
     if header.orientation in (5, 7):
@@ -209,13 +237,13 @@ def _decode(data: bytes, header: Header, reduction: int) -> Pixels:
     return cv2.rotate(image, _ROTATIONS[header.orientation]) if header.orientation in _ROTATIONS else image
 
 
-def _to_rgb(image: Pixels, header: Header) -> Pixels:
+def _to_rgb(image: Pixels, header: Header, bit_depth: int | None) -> Pixels:
     """Convert what OpenCV decoded to 8-bit RGB, with alpha blended over black."""
     if header.transparent_gray is not None and image.ndim == 2:
         # OpenCV adds an alpha channel for a transparent color, but not for a transparent gray.
         image[image == header.transparent_gray] = 0
     if image.dtype != np.uint8:
-        image = _to_uint8(image, header.bits)
+        image = _to_uint8(image, bit_depth if bit_depth and header.bits == 16 else header.bits)
     if header.white_is_zero:
         image = 255 - image
     if image.ndim == 2:

@@ -1,7 +1,10 @@
 """Finding: a problem or a fact of a data set, found while its labels are read or checked."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
+
+from parfocal.recipe_schema import ALLOWABLE_FINDINGS
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -24,3 +27,9 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return asdict(self)
+
+
+def make_error(code: str, message: str, ids: Iterable[str], remedy: str) -> Finding:
+    """Return an error; its remedy also names the waiver, if the recipe key `allow` knows the code."""
+    waiver = f", or accept it with allow={code}." if code in ALLOWABLE_FINDINGS else "."
+    return Finding("error", code, message, tuple(ids), remedy + waiver)

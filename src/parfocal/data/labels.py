@@ -60,6 +60,11 @@ def _find_invalid_numbers(numbers: set[str]) -> set[str]:
     }
 
 
+def is_number(text: str) -> bool:
+    """Return whether a label is written as a number."""
+    return bool(_NUMBER.fullmatch(text))
+
+
 def normalize_label(text: str) -> str:
     """Strip a label, and write a whole number without a fraction or an exponent: 1.0 becomes 1."""
     text = text.strip()

@@ -6,7 +6,7 @@ Batches are uint8 pixels. Threads render them a few batches ahead of the trainin
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,8 +37,8 @@ class BatchLoader:
 
     Batch sizes differ by at most 1, so that no batch is too small for batch normalization. Each of `world_size`
     processes renders its share of every batch. It uses as many threads as there are cores, at most 8. With `device`,
-    all pixels are copied to the memory of that device and batches are rendered there. `wait_seconds` is how long the
-    last pass waited for rendering.
+    all pixels are copied to the memory of that device and batches are rendered there. `kept_class` is the class that
+    oversampling leaves as it is. `wait_seconds` is how long the last pass waited for rendering.
     """
 
     pixels: ImageArray
@@ -54,12 +54,14 @@ class BatchLoader:
     device: torch.device | None = None
     ids: tuple[str, ...] = ()
     custom_transform: CustomTransform | None = None
+    kept_class: int = 0
     wait_seconds: float = field(default=0.0, init=False)
 
     @property
     def epoch_size(self) -> int:
         """The number of images in a training epoch, over all processes."""
-        return int(compute_samples_per_class(np.bincount(self.labels), self.training_config, epoch=0).sum())
+        counts = np.bincount(self.labels)
+        return int(compute_samples_per_class(counts, self.training_config, 0, self.kept_class).sum())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,7 +83,7 @@ class BatchLoader:
         """
         config, image_size = scale_views(self.views_config, self._image_size, crop_size)
         check_batch_covers_processes(self.epoch_size, self.batch_size, self.world_size)
-        order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
+        order = self._draw_order(epoch)
         view_indices = assign_view_indices(order, len(self.indices))
         n_views = int(view_indices.max(initial=-1)) + 1
         views = draw_views(
@@ -108,8 +110,13 @@ class BatchLoader:
 
     def batch_rows(self, epoch: int, step: int) -> np.ndarray:
         """Return the rows of the split in a batch of a training epoch."""
-        order = draw_epoch_order(self.labels, self.training_config, seed=self.seed, epoch=epoch)
+        order = self._draw_order(epoch)
         return order[self._split_batches(len(order))[step]]
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        return draw_epoch_order(
+            self.labels, self.training_config, seed=self.seed, epoch=epoch, kept_class=self.kept_class
+        )
 
     @property
     def _image_size(self) -> int:
@@ -172,12 +179,14 @@ def scale_views(config: ViewsConfig, image_size: int, crop_size: int | None) -> 
     return config.model_copy(update=changes), max(crop_size, round(image_size * scale))
 
 
-def draw_epoch_order(labels: np.ndarray, config: TrainingConfig, *, seed: int, epoch: int) -> np.ndarray:
+def draw_epoch_order(
+    labels: np.ndarray, config: TrainingConfig, *, seed: int, epoch: int, kept_class: int = 0
+) -> np.ndarray:
     """Draw the rows of an epoch in the order in which they are shown, from a generator keyed by (seed, epoch)."""
     rng = np.random.default_rng([seed, epoch, 0])
     if config.sampling == "natural":
         return rng.permutation(len(labels))
-    samples_per_class = compute_samples_per_class(np.bincount(labels), config, epoch)
+    samples_per_class = compute_samples_per_class(np.bincount(labels), config, epoch, kept_class)
     rows_per_class = [
         _repeat_rows(np.flatnonzero(labels == label), n_samples, rng)
         for label, n_samples in enumerate(samples_per_class)
@@ -185,10 +194,25 @@ def draw_epoch_order(labels: np.ndarray, config: TrainingConfig, *, seed: int, e
     return rng.permutation(np.concatenate(rows_per_class))
 
 
-def compute_samples_per_class(counts: np.ndarray, config: TrainingConfig, epoch: int) -> np.ndarray:
+def find_kept_class(config: TrainingConfig, codes: Sequence[str], classes: Sequence[str]) -> int:
+    """Return the index of the class that oversampling leaves as it is, from its code or name in the recipe."""
+    if config.sampling != "oversample":
+        return 0
+    for names in (codes, classes):
+        if config.oversample_except in names:
+            return names.index(config.oversample_except)
+    raise UsageError(
+        f"oversample_except={config.oversample_except} is not a class of the data. Name the class of which "
+        f"sampling=oversample shows no extra images: {', '.join(classes)}."
+    )
+
+
+def compute_samples_per_class(
+    counts: np.ndarray, config: TrainingConfig, epoch: int, kept_class: int = 0
+) -> np.ndarray:
     """Return how many images of each class an epoch shows; `counts` says how many there are.
 
-    The sum is the same in every epoch.
+    Oversampling shows no extra images of the class `kept_class`. The sum is the same in every epoch.
     """
     total = int(counts.sum())
     present = counts > 0
@@ -199,7 +223,7 @@ def compute_samples_per_class(counts: np.ndarray, config: TrainingConfig, epoch:
             raise UsageError(f"factors has {len(config.factors)} numbers, train has {len(counts)} classes.")
         return np.round(counts * np.array(config.factors)).astype(int)
     if config.sampling == "oversample":
-        others = np.where(np.arange(len(counts)) == counts.argmax(), 0, counts)
+        others = np.where(np.arange(len(counts)) == kept_class, 0, counts)
         return counts + _apportion(others / max(1, others.sum()), round(config.oversample * total))
     if config.sampling == "balanced":
         return _apportion(balanced, total)

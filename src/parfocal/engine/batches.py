@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from parfocal.data.custom_transform import CustomTransform
-from parfocal.data.loader import BatchLoader
+from parfocal.data.loader import BatchLoader, find_kept_class
 from parfocal.data.store import Store
 from parfocal.data.table import Table
 from parfocal.recipe import Recipe
@@ -47,6 +47,7 @@ def build_batches(
         device=cache_device,
         ids=tuple(table.rows["id"].iloc[rows]),
         custom_transform=custom_transform,
+        kept_class=find_kept_class(recipe.training, table.codes, table.classes),
     )
 
 

@@ -53,8 +53,8 @@ def predict(
 
     The CSV has the columns id, predicted, a probability per class, and the flags of the run: `positive`, `referred`,
     and `unusual` with the unusual image features. Rows are in the order of the sources. The probabilities of runs
-    are averaged. With a sample submission, the file has its columns and rows instead. Images that cannot be read,
-    or have a probability that is not finite, are left out and listed in the result.
+    are averaged. With a sample submission, only its images are predicted, and the file has its columns and rows.
+    Images that cannot be read, or have a probability that is not finite, are left out and listed in the result.
     """
     if not isinstance(sources, TextIOBase):
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
@@ -66,10 +66,14 @@ def predict(
     result = PredictResult(
         Path(out), predictor.run_names, flag_counts=flag_counts, positive_name=predictor.positive_name
     )
-    rows = _predict_rows(predictor, list_files(sources), result)
+    files = list_files(sources)
     if sample_submission is not None:
         sample = SampleSubmission.read(Path(sample_submission))
+        files = list(files)
+        names = sample.match_files({name: name for name, _ in files})
+        requested = {names[image_id] for image_id in sample.ids if image_id in names}
         codes = dict(zip(predictor.classes, predictor.codes, strict=True))
+        rows = _predict_rows(predictor, [file for file in files if file[0] in requested], result)
         predicted = sample.match_files({row[0]: codes[row[1]] for row in rows})
         sample.write(result.path, predicted, result.unreadable)
         result.n_rows = len(sample.ids)
@@ -78,7 +82,7 @@ def predict(
         writer = csv.writer(file)
         probability_columns = [f"probability:{name}" for name in predictor.classes]
         writer.writerow(["id", "predicted", *probability_columns, *predictor.flag_names])
-        for row in rows:
+        for row in _predict_rows(predictor, files, result):
             writer.writerow(row)
             result.n_rows += 1
     return result

@@ -147,7 +147,7 @@ class Safetensors(Format):
 
         tensors = {
             name: weight.bfloat16() if precision == "bf16" and weight.is_floating_point() else weight
-            for name, weight in graph.classifier.named_weights().items()
+            for name, weight in graph.classifier.named_tensors().items()
         }
         write_tensors(path, tensors, {**graph.classifier.metadata, "export": metadata})
 

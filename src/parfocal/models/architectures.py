@@ -6,7 +6,8 @@ from typing import Literal
 from parfocal.errors import UsageError, did_you_mean
 
 Stem = Literal["imagenet", "small"]
-StrideIn = Literal["3x3", "1x1"]
+StrideIn = Literal["3x3", "1x1", "second"]
+InitScheme = Literal["kaiming", "torch"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Architecture:
     groups: int = 1
     width_per_group: int = 64
     shortcut: bool = True
+    conv_bias: bool = False
 
     @property
     def output_stride(self) -> int:
@@ -61,11 +63,12 @@ def resolve_architecture(
     stride_in: StrideIn = "3x3",
     groups: int | None = None,
     width_per_group: int | None = None,
+    conv_bias: bool = False,
 ) -> Architecture:
     """Return the architecture of a network with the options of `build_resnet`; reject options that it cannot have."""
     options = {"stem": stem, "groups": groups, "width_per_group": width_per_group}
     changes = {key: value for key, value in options.items() if value is not None}
-    architecture = replace(get_architecture(name), stride_in=stride_in, **changes)
+    architecture = replace(get_architecture(name), stride_in=stride_in, conv_bias=conv_bias, **changes)
     if architecture.block == "basic" and (architecture.groups != 1 or architecture.width_per_group != 64):
         raise UsageError(
             f"groups and width_per_group need a network of bottleneck blocks, such as resnet50, not {name}."

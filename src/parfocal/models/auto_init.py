@@ -9,7 +9,8 @@ from parfocal.errors import ParfocalError
 from parfocal.models.architectures import get_architecture, resolve_architecture
 from parfocal.models.pretrained import build_meta_weights
 from parfocal.models.weight_files import PRETRAINED_HASHES, fetch_initial_weights, find_local_weights, get_address
-from parfocal.recipe_schema import NetworkConfig
+from parfocal.recipe import format_value
+from parfocal.recipe_schema import PRETRAINED_NORMALIZATIONS, NetworkConfig
 
 _PRETRAINED = "imagenet"
 _IMAGENET_CLASSES = 1000
@@ -59,13 +60,14 @@ def explain_misfit(network: NetworkConfig) -> str:
     """Return why there are no ImageNet weights for a network, or an empty string if there are."""
     if network.model not in PRETRAINED_HASHES[_PRETRAINED]:
         return f"there are no ImageNet weights for {network.model}"
-    if network.normalization in ("none", "whiten"):
+    if network.normalization not in PRETRAINED_NORMALIZATIONS:
         return f"ImageNet weights need another normalization than {network.normalization}"
-    options = network.model_dump(include={"stem", "stride_in", "groups", "width_per_group"})
+    options = network.model_dump(include={"stem", "stride_in", "groups", "width_per_group", "conv_bias"})
     published = get_architecture(network.model)
     if resolve_architecture(network.model, **options) != published:
-        changed = [f"{key}={value}" for key, value in options.items() if value not in (None, getattr(published, key))]
-        return f"there are no ImageNet weights for {', '.join(changed)}"
+        changes = {key: value for key, value in options.items() if value not in (None, getattr(published, key))}
+        listed = ", ".join(f"{key}={format_value(value)}" for key, value in changes.items())
+        return f"there are no ImageNet weights for {listed}"
     return ""
 
 

@@ -19,6 +19,7 @@ from parfocal.models.weight_files import PRETRAINED_HASHES, fetch_initial_weight
 from parfocal.recipe_schema import NetworkConfig
 
 _FIRST_CONV = "conv1.weight"
+_FIRST_BIAS = "conv1.bias"
 _SMALL_KERNEL = 3
 """The side of the first convolution of a small stem."""
 
@@ -70,6 +71,8 @@ def recognize_network(config: NetworkConfig) -> dict[str, Any]:
     has_small_stem = _FIRST_CONV in weights and weights[_FIRST_CONV].shape[-1] == _SMALL_KERNEL
     if has_small_stem and ARCHITECTURES[model].stem != "small":
         keys["stem"] = "small"
+    if _FIRST_BIAS in weights:
+        keys["conv_bias"] = True
     return {"model": model, **keys}
 
 
@@ -116,7 +119,8 @@ def build_meta_weights(model: str, n_classes: int = 2, **options: Any) -> dict[s
 def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read the weights of a file, and the metadata if Parfocal wrote it.
 
-    Names and shapes do not show another normalization or another `stride_in`, so they are checked here.
+    Names and shapes do not show another normalization or another `stride_in`, and a bias that is missing or left out
+    would change the features unnoticed, so they are checked here.
     """
     weights, metadata = _read_file(path)
     trained_with = _get_trained_network(metadata)
@@ -128,6 +132,12 @@ def _read_weights(path: Path, config: NetworkConfig) -> tuple[dict[str, Tensor],
                 f"{path} was trained with {key}={trained_value}, but the recipe has {key}={value}. "
                 f"Set {key}={trained_value}."
             )
+    has_bias = _FIRST_BIAS in weights
+    if _FIRST_CONV in weights and has_bias != config.conv_bias:
+        raise UsageError(
+            f"The convolutions of {path} have {'a' if has_bias else 'no'} bias, unlike those of the recipe. "
+            f"Set conv_bias={str(has_bias).lower()}."
+        )
     return weights, metadata
 
 
@@ -217,8 +227,11 @@ def _format_mismatch(
 def _recognize_model(weights: Mapping[str, Tensor]) -> str:
     """Return the name of the network that has these weights, by names and shapes, or an empty string."""
     backbone = _get_backbone_shapes(weights)
-    candidates = (name for name in ARCHITECTURES if _get_backbone_shapes(build_meta_weights(name)) == backbone)
-    return next(candidates, "")
+    conv_bias = _FIRST_BIAS in weights
+    for name in ARCHITECTURES:
+        if _get_backbone_shapes(build_meta_weights(name, conv_bias=conv_bias)) == backbone:
+            return name
+    return ""
 
 
 def _format_shape(tensor: Tensor | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parfocal.models.architectures import Architecture, Stem, StrideIn, resolve_architecture
+from parfocal.models.architectures import Architecture, InitScheme, Stem, StrideIn, resolve_architecture
 
 
 def build_resnet(
@@ -21,6 +21,8 @@ def build_resnet(
     stride_in: StrideIn = "3x3",
     groups: int | None = None,
     width_per_group: int | None = None,
+    conv_bias: bool = False,
+    init_scheme: InitScheme = "kaiming",
     zero_init_residual: bool = False,
     dropout: float = 0.0,
 ) -> "ResNet":
@@ -28,15 +30,24 @@ def build_resnet(
 
     `stem` is the 7×7 convolution with stride 2 and max pooling (`imagenet`), or a 3×3 convolution (`small`, for
     images below about 64 pixels). `stride_in` is the convolution of a bottleneck that has the stride: the 3×3 (v1.5, as
-    in torchvision), or the first 1×1 (as in the paper). `groups` and `width_per_group` override the table.
-    `zero_init_residual` initializes every block as the identity. `dropout` acts on the pooled features.
+    in torchvision), or the first 1×1 (as in the paper). With `second`, it is the second convolution of a basic block
+    too, instead of the first. `groups` and `width_per_group` override the table. `conv_bias` gives every convolution a
+    bias, which the batch norm after it makes redundant.
+
+    `init_scheme` draws the weights of the convolutions: `kaiming` (He, normal, by the fan out), or `torch`, PyTorch's
+    default. `zero_init_residual` initializes every block as the identity. `dropout` acts on the pooled features.
     """
     architecture = resolve_architecture(
-        name, stem=stem, stride_in=stride_in, groups=groups, width_per_group=width_per_group
+        name,
+        stem=stem,
+        stride_in=stride_in,
+        groups=groups,
+        width_per_group=width_per_group,
+        conv_bias=conv_bias,
     )
-    return ResNet(
-        architecture, n_classes, in_channels=in_channels, zero_init_residual=zero_init_residual, dropout=dropout
-    )
+    network = ResNet(architecture, n_classes, in_channels=in_channels, dropout=dropout)
+    _initialize(network, init_scheme, zero_init_residual)
+    return network
 
 
 class BasicBlock(nn.Module):
@@ -46,13 +57,15 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, width: int, stride: int, architecture: Architecture) -> None:
         super().__init__()
-        self.conv1 = _convolution(in_channels, width, 3, stride)
+        stride_first, stride_second = (1, stride) if architecture.stride_in == "second" else (stride, 1)
+        bias = architecture.conv_bias
+        self.conv1 = _convolution(in_channels, width, 3, stride_first, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _convolution(width, width, 3)
+        self.conv2 = _convolution(width, width, 3, stride_second, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = architecture.shortcut
-        self.downsample = _downsample(in_channels, width, stride) if architecture.shortcut else None
+        self.downsample = _downsample(in_channels, width, stride, bias) if architecture.shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the features of the block."""
@@ -73,15 +86,16 @@ class Bottleneck(nn.Module):
         inner_width = width * architecture.width_per_group // 64 * architecture.groups
         out_channels = width * self.expansion
         stride_1x1, stride_3x3 = (stride, 1) if architecture.stride_in == "1x1" else (1, stride)
-        self.conv1 = _convolution(in_channels, inner_width, 1, stride_1x1)
+        bias = architecture.conv_bias
+        self.conv1 = _convolution(in_channels, inner_width, 1, stride_1x1, bias=bias)
         self.bn1 = nn.BatchNorm2d(inner_width)
-        self.conv2 = _convolution(inner_width, inner_width, 3, stride_3x3, architecture.groups)
+        self.conv2 = _convolution(inner_width, inner_width, 3, stride_3x3, architecture.groups, bias=bias)
         self.bn2 = nn.BatchNorm2d(inner_width)
-        self.conv3 = _convolution(inner_width, out_channels, 1)
+        self.conv3 = _convolution(inner_width, out_channels, 1, bias=bias)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = architecture.shortcut
-        self.downsample = _downsample(in_channels, out_channels, stride) if architecture.shortcut else None
+        self.downsample = _downsample(in_channels, out_channels, stride, bias) if architecture.shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the features of the block."""
@@ -96,17 +110,12 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """A stem, stages of residual blocks, global average pooling and a linear head."""
 
-    def __init__(
-        self, architecture: Architecture, n_classes: int, *, in_channels: int, zero_init_residual: bool, dropout: float
-    ) -> None:
+    def __init__(self, architecture: Architecture, n_classes: int, *, in_channels: int, dropout: float) -> None:
         super().__init__()
         block = BasicBlock if architecture.block == "basic" else Bottleneck
         width = architecture.widths[0]
-        self.conv1 = (
-            nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
-            if architecture.stem == "imagenet"
-            else _convolution(in_channels, width, 3)
-        )
+        kernel_size, stride = (7, 2) if architecture.stem == "imagenet" else (3, 1)
+        self.conv1 = _convolution(in_channels, width, kernel_size, stride, bias=architecture.conv_bias)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if architecture.stem == "imagenet" else nn.Identity()
@@ -122,14 +131,6 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, n_classes)
-        for module in self.modules():
-            # On the meta device a network has shapes and no values, and PyTorch imports for seconds to draw none.
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init_residual and isinstance(module, BasicBlock):
-                nn.init.zeros_(module.bn2.weight)
-            elif zero_init_residual and isinstance(module, Bottleneck):
-                nn.init.zeros_(module.bn3.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the feature map of the last stage for normalized pixels (N, channels, H, W)."""
@@ -154,13 +155,29 @@ class ResNet(nn.Module):
         return self.fc(self.dropout(self.forward_pooled(x)))
 
 
-def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def _convolution(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, bias: bool
+) -> nn.Conv2d:
     return nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False
+        in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
     )
 
 
-def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+def _downsample(in_channels: int, out_channels: int, stride: int, bias: bool) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(_convolution(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(_convolution(in_channels, out_channels, 1, stride, bias=bias), nn.BatchNorm2d(out_channels))
+
+
+def _initialize(network: ResNet, init_scheme: InitScheme, zero_init_residual: bool) -> None:
+    """Draw the weights of the convolutions, which PyTorch's default scheme has drawn already."""
+    for module in network.modules():
+        # On the meta device a network has shapes and no values, and PyTorch imports for seconds to draw none.
+        if isinstance(module, nn.Conv2d) and init_scheme == "kaiming" and not module.weight.is_meta:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif zero_init_residual and isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+        elif zero_init_residual and isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)

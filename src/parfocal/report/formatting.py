@@ -62,6 +62,12 @@ def select_table_metrics(comparison: Comparison) -> list[str]:
     return select_distinct(TABLE_METRICS, [result.metrics for result in comparison.results])
 
 
+def read_training_accuracy(run: Run) -> float:
+    """Return the training accuracy of the best epoch, measured on augmented images while the network trained."""
+    history = run.read_history()
+    return float(history.loc[history["epoch"] == run.read_metrics()["best_epoch"], "train_accuracy"].iloc[0])
+
+
 def read_labeled_metrics(run: Run) -> dict[str, dict[str, Any]]:
     """Return the metrics of each split whose labels are known."""
     metrics = run.read_metrics()

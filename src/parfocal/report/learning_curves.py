@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,9 +15,12 @@ from parfocal.evaluation.metrics import get_metric
 from parfocal.report.figure_style import BASELINE_STYLE, PALETTE, STYLE, add_legend, assign_colors, group_by_color
 from parfocal.run import Run
 from parfocal.training.stopping import is_better
+from parfocal.training.test_curve import explain_missing_test_curve
 
 _LINE_STYLES: dict[str, Any] = {"train": (0, (4, 2)), "valid": "solid", "test": (0, (1, 1.5))}
 _LINE_LABELS = {"train": "train", "valid": "validation", "test": "test (not used to select)"}
+# A curve of so few epochs has dots: one epoch would be invisible without.
+_FEW_EPOCHS = 3
 _MARKER_STYLE: dict[str, Any] = {"markersize": 8, "markeredgecolor": "white", "zorder": 5}
 
 
@@ -31,7 +35,8 @@ def draw_accuracy(runs: Sequence[Run]) -> Figure:
             for split, style in _LINE_STYLES.items():
                 if f"{split}_accuracy" in history:
                     width = 2 if split == "valid" else 1.2
-                    axes.plot(history["epoch"], history[f"{split}_accuracy"], color=color, ls=style, lw=width)
+                    values = history[f"{split}_accuracy"]
+                    _plot_curve(axes, history["epoch"], values, color=color, ls=style, lw=width)
                     recorded_splits.add(split)
             best_epoch = find_best_epoch(run)
             best_accuracy = history.loc[history["epoch"] == best_epoch, "valid_accuracy"]
@@ -52,6 +57,14 @@ def draw_accuracy(runs: Sequence[Run]) -> Figure:
     return figure
 
 
+def describe_missing_test_curve(runs: Sequence[Run]) -> str:
+    """Return why there is no test accuracy per epoch although a recipe asks for it; empty if there is one."""
+    if not any(run.recipe.training.test_curve for run in runs):
+        return ""
+    data = runs[0].read_environment()["data"]
+    return explain_missing_test_curve(data["rows"], data["counts"])
+
+
 def draw_learning_curves(runs: Sequence[Run]) -> Figure:
     """Draw the loss and the learning rate of all runs, and the metric that selects the epoch if it is another."""
     select_metrics = {run.recipe.training.select for run in runs}
@@ -63,11 +76,11 @@ def draw_learning_curves(runs: Sequence[Run]) -> Figure:
             history = run.read_history()
             epochs = history["epoch"]
             best = history.loc[epochs == find_best_epoch(run)]
-            loss_axes.plot(epochs, history["train_loss"], color=color, ls=_LINE_STYLES["train"], lw=1.2)
+            _plot_curve(loss_axes, epochs, history["train_loss"], color=color, ls=_LINE_STYLES["train"], lw=1.2)
             for axes, column in zip((loss_axes, *select_axes), ("valid_loss", f"valid_{select}"), strict=False):
-                axes.plot(epochs, history[column], color=color, linewidth=2)
+                _plot_curve(axes, epochs, history[column], color=color, linewidth=2)
                 axes.plot(best["epoch"], best[column], "o", color=color, **_MARKER_STYLE)
-            rate_axes.plot(epochs, history["learning_rate"], color=color)
+            _plot_curve(rate_axes, epochs, history["learning_rate"], color=color)
         _format_epoch_axes(loss_axes, "Loss")
         for axes in select_axes:
             _format_epoch_axes(axes, f"{get_metric(select).title} on validation")
@@ -99,7 +112,7 @@ def draw_predicted_shares(run: Run) -> Figure:
         axes = figure.subplots()
         for number, (name, count) in enumerate(counts.items()):
             color = PALETTE[number % len(PALETTE)]
-            axes.plot(history["epoch"], history[PREDICTED_COLUMN_PREFIX + name], color=color, label=name)
+            _plot_curve(axes, history["epoch"], history[PREDICTED_COLUMN_PREFIX + name], color=color, label=name)
             axes.axhline(count / max(1, sum(counts.values())), color=color, linewidth=1, linestyle=_LINE_STYLES["test"])
         for alarm in run.read_metrics()["alarms"]:
             axes.axvspan(alarm["since"] - 0.5, alarm["until"] + 0.5, color="#d55e00", alpha=0.12, linewidth=0)
@@ -120,7 +133,7 @@ def draw_error(runs: Sequence[Run]) -> Figure:
         for axes, (title, column) in zip((left, right), panels, strict=True):
             for run, history, color in zip(runs, histories, assign_colors(runs), strict=True):
                 style = "dashed" if is_plain(run) else "solid"
-                axes.plot(history["epoch"], 1 - history[column], color=color, linestyle=style, label=run.name)
+                _plot_curve(axes, history["epoch"], 1 - history[column], color=color, ls=style, label=run.name)
             _format_percent_axes(axes, "Error", title)
         add_legend(figure, left.get_legend_handles_labels()[0])
     return figure
@@ -140,6 +153,12 @@ def _build_legend_lines(runs: Sequence[Run], **style: Any) -> list[Line2D]:
     ]
 
 
+def _plot_curve(axes: Axes, epochs: pd.Series, values: pd.Series, **style: Any) -> None:
+    """Plot a value per epoch, with dots if there are few epochs."""
+    marker = "." if len(epochs) <= _FEW_EPOCHS else None
+    axes.plot(epochs, values, marker=marker, **style)
+
+
 def _format_percent_axes(axes: Axes, label: str, title: str = "") -> None:
     axes.set_title(title, fontsize=10)
     _format_epoch_axes(axes, label)
@@ -149,4 +168,5 @@ def _format_percent_axes(axes: Axes, label: str, title: str = "") -> None:
 def _format_epoch_axes(axes: Axes, label: str) -> None:
     axes.set_xlabel("Epoch")
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # With a single epoch, Matplotlib would otherwise add fractions of epochs.
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -31,6 +31,7 @@ from parfocal.evaluation.summary import (
 )
 from parfocal.io import reject_link, write_text
 from parfocal.recipe import find_differences, get_nested
+from parfocal.report.batch_sizes import draw_batch_sizes
 from parfocal.report.figure_style import assign_colors, save_figure
 from parfocal.report.formatting import (
     RULE_MEANINGS,
@@ -42,10 +43,12 @@ from parfocal.report.formatting import (
     find_tta_to_show,
     format_metric,
     read_labeled_metrics,
+    read_training_accuracy,
     select_table_metrics,
 )
 from parfocal.report.html import data_uri, embed_image, render
 from parfocal.report.learning_curves import (
+    describe_missing_test_curve,
     draw_accuracy,
     draw_error,
     draw_learning_curves,
@@ -59,7 +62,7 @@ from parfocal.report.result_figures import (
     draw_reliability,
     draw_score_curves,
 )
-from parfocal.reported import find_deviations, find_reported_accuracy
+from parfocal.reported import find_deviations, find_reported_accuracies
 from parfocal.run import Run, open_runs
 
 # The table of recipe differences does not show these keys.
@@ -118,6 +121,8 @@ def draw_figures(runs: Sequence[Run], split: str, folder: Path) -> tuple[dict[st
     save("classes", draw_class_distribution(runs[0].read_environment()["data"]["counts"]))
     if any(map(is_plain, runs)):
         save("error", draw_error(runs))
+    if batch_sizes := draw_batch_sizes(runs, split):
+        save("batch-sizes", batch_sizes)
     colors = assign_colors(runs)
     for run, color in zip(runs, colors, strict=True):
         metrics_by_split = read_labeled_metrics(run)
@@ -196,8 +201,10 @@ def _build_report_context(
         "tta": find_tta_to_show(runs),
         "has_families": any(len(result.runs) > 1 for result in comparison.results),
         "figures": {
-            name: embed_image(figures.get(name)) for name in ("accuracy", "learning-curves", "classes", "error")
+            name: embed_image(figures.get(name))
+            for name in ("accuracy", "learning-curves", "classes", "error", "batch-sizes")
         },
+        "missing_test_curve": describe_missing_test_curve(runs),
         "curves": {title: embed_image(figures[name]) for name, title in curve_titles.items()},
         "mosaic": _embed_mosaic(best_run.folder / "views.png"),
         "mistakes": {run.name: load_mistakes(run) for run in runs_with_mistakes},
@@ -230,7 +237,8 @@ def _build_run_context(
         "initial_weights": run.read_load_report(),
         "changed_values": [get_nested(recipe, key.split(".")) for key in changed_keys],
         "commands": format_rerun_commands(run),
-        "reported": find_reported_accuracy(run.recipe),
+        "reported": find_reported_accuracies(run.recipe),
+        "training_accuracy": read_training_accuracy(run),
         "deviations": sorted(find_deviations(run.recipe)),
     }
 

@@ -57,6 +57,7 @@ _GEOMETRY_ONLY = {
     "contrast": 0,
     "saturation": 0,
     "hue": 0,
+    "color_temperature": 0,
     "grayscale": 0,
     "erase": 0,
     "custom_transform": "",
@@ -83,6 +84,7 @@ def bench(
     custom_transform = load_custom_transform(recipe.views.custom_transform, allowed)
     validate_freeze(recipe)
     prepared = prepare_data(data, recipe)
+    recipe = recipe.model_copy(update={"images": prepared.store.config})
     recipe = resolve_batch_size(recipe, build_fabric(recipe.training.precision), prepared.table)
     validate_feasible(recipe, prepared.table)
     loader = build_batches("train", prepared.table, prepared.store, recipe, custom_transform=custom_transform)

@@ -47,7 +47,8 @@ class Fingerprint:
     `appearance` says what the sample shows on black, a fundus disc or a cut-out cell, or `plain`. `disc_area` is the
     share of the image that the bounding box of the disc covers. `content_extent` is the share of the side, around the
     center, that contains everything that is not black in 95 % of the images. `ordinal_reason` and `rotation_reason` say
-    why the classes are ordered and why the images have no fixed orientation; they are empty otherwise.
+    why the classes are ordered and why the images have no fixed orientation; they are empty otherwise. `n_evaluated` is
+    the number of validation and test images.
     """
 
     class_counts: tuple[int, ...]
@@ -60,6 +61,7 @@ class Fingerprint:
     content_extent: float = 1.0
     ordinal_reason: str = ""
     rotation_reason: str = ""
+    n_evaluated: int = 0
     device: Literal["cpu", "cuda"] = "cpu"
     memory_gib: float = _DEFAULT_MEMORY_GIB
 
@@ -120,6 +122,7 @@ def compute_fingerprint(table: Table) -> Fingerprint:
         content_extent=round(content_extent, 2),
         ordinal_reason=_find_ordinal_reason(table, appearance),
         rotation_reason=rotation_reason,
+        n_evaluated=len(table.get_positions("valid")) + len(table.get_positions("test")),
         device="cuda" if torch.cuda.is_available() else "cpu",
         memory_gib=_get_device_memory_gib(),
     )

@@ -122,9 +122,11 @@ def compute_class_weights(config: TrainingConfig, class_counts: np.ndarray) -> n
     return weights * class_counts.sum() / (weights * class_counts).sum()
 
 
-def epoch_class_counts(labels: np.ndarray, n_classes: int, config: TrainingConfig, epoch: int) -> np.ndarray:
+def epoch_class_counts(
+    labels: np.ndarray, n_classes: int, config: TrainingConfig, epoch: int, kept_class: int = 0
+) -> np.ndarray:
     """Return how many images of each class an epoch shows, including classes without images."""
-    counts = compute_samples_per_class(np.bincount(labels), config, epoch)
+    counts = compute_samples_per_class(np.bincount(labels), config, epoch, kept_class)
     return np.pad(counts, (0, n_classes - len(counts)))
 
 

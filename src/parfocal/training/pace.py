@@ -11,6 +11,9 @@ from parfocal.models.classifier import build_classifier
 from parfocal.recipe import load_recipe
 from parfocal.training.step import Batch, build_learner, train_step
 
+FORWARD_SHARE = 0.3
+"""The time of a forward pass, with loading, as a share of a training step."""
+
 # Large enough for the device to be busy, and small enough for a slow processor.
 _SIDE = 96
 _BATCH_SIZE = 16

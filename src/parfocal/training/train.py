@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from parfocal.data.bit_depth import resolve_bit_depth
 from parfocal.data.checks import PreparedData, check_and_prepare
 from parfocal.data.custom_transform import (
     AllowedCode,
@@ -19,7 +20,12 @@ from parfocal.data.custom_transform import (
     separate_functions,
 )
 from parfocal.data.grouping import describe_groups
-from parfocal.data.loader import check_batch_covers_processes, check_batch_size, compute_samples_per_class
+from parfocal.data.loader import (
+    check_batch_covers_processes,
+    check_batch_size,
+    compute_samples_per_class,
+    find_kept_class,
+)
 from parfocal.data.pixel_digests import check_same_pixels, list_pixel_digests
 from parfocal.data.preview import write_preview
 from parfocal.data.split import read_and_split
@@ -50,6 +56,7 @@ from parfocal.training.environment import describe_changes, describe_environment
 from parfocal.training.loggers import validate_loggers
 from parfocal.training.optim import validate_freeze
 from parfocal.training.run_lock import lock_runs
+from parfocal.training.test_curve import explain_missing_test_curve
 from parfocal.training.trainer import fit
 
 
@@ -140,14 +147,20 @@ def default_folder(data: Path | str, recipe: str | Path | Recipe | None, experim
 
 
 def prepare_data(data: Path | str, recipe: Recipe, show_line: Callable[[str], object] = print_line) -> PreparedData:
-    """Read, split, check and prepare a data set; reject faults that the recipe does not waive."""
+    """Read, split, check and prepare a data set; reject faults that the recipe does not waive.
+
+    The config of its Store has the bit depth of the training images.
+    """
     table = read_and_split(data, recipe)
     validate_referable_grade(recipe.evaluation, table.classes)
     resolve_positive_class(recipe.data.positive, recipe.evaluation, table.classes, table.codes)
     DecisionRule.check(recipe.decision_rule, recipe.evaluation, len(table.classes))
     show_line(f"{len(table)} rows from {table.source}.")
     show_line(describe_groups(table))
-    return check_and_prepare(table, recipe)
+    table, images = resolve_bit_depth(table, recipe.images)
+    if images.bit_depth != recipe.images.bit_depth:
+        show_line(table.findings[-1].message)
+    return check_and_prepare(table, recipe.model_copy(update={"images": images}))
 
 
 def plan_runs(
@@ -184,6 +197,7 @@ def plan_runs(
         if key not in prepared_by_key:
             prepared_by_key[key] = prepare_data(data, recipe, show_line)
         prepared = prepared_by_key[key]
+        recipe = recipe.model_copy(update={"images": prepared.store.config})
         fabric = build_fabric(recipe.training.precision, recipe.machine)
         plan = replace(plan, recipe=resolve_batch_size(recipe, fabric, prepared.table))
         run_plans.append(RunPlan(Run(folder / name), plan, prepared, custom_transforms.get(name)))
@@ -191,11 +205,22 @@ def plan_runs(
         if not run_plan.run.is_finished:
             validate_select(run_plan.recipe.training.select, run_plan.prepared.table.count_classes("valid"))
             validate_feasible(run_plan.recipe, run_plan.prepared.table)
+    for line in dict.fromkeys(map(_explain_missing_test_curve, run_plans)):
+        if line:
+            show_line(line)
     if is_rank_zero():
         locks.enter_context(lock_runs(run_plan.run for run_plan in run_plans if not run_plan.run.is_finished))
         for run_plan in run_plans:
             _create_run(run_plan, data)
     return run_plans
+
+
+def _explain_missing_test_curve(run_plan: RunPlan) -> str:
+    """Return why a run that asks for a test curve gets none; empty if it gets one, or is finished."""
+    if run_plan.run.is_finished or not run_plan.recipe.training.test_curve:
+        return ""
+    table = run_plan.prepared.table
+    return explain_missing_test_curve(table.splits, [split for split in table.splits if table.is_labeled(split)])
 
 
 def validate_select(select: str, class_counts: Mapping[str, int]) -> None:
@@ -211,7 +236,8 @@ def validate_select(select: str, class_counts: Mapping[str, int]) -> None:
 def validate_feasible(recipe: Recipe, table: Table) -> None:
     """Reject sampling factors that select no image, and a batch size too small for the processes or for batch norm."""
     config = recipe.training
-    n_images = int(compute_samples_per_class(np.bincount(table.get_labels("train")), config, epoch=0).sum())
+    kept_class = find_kept_class(config, table.codes, table.classes)
+    n_images = int(compute_samples_per_class(np.bincount(table.get_labels("train")), config, 0, kept_class).sum())
     if not n_images:
         factors = ", ".join(map(str, config.factors))
         raise UsageError(f"factors={factors} select no image of the training split. Choose larger factors.")
@@ -276,6 +302,9 @@ def _resume_plan(run: Run, plan: Plan, stored: Recipe) -> Plan:
     recipe = plan.recipe
     if not recipe.training.batch_size:
         recipe = load_recipe(recipe, batch_size=stored.training.batch_size)
+    if recipe.images.bit_depth is None:
+        images = recipe.images.model_copy(update={"bit_depth": stored.images.bit_depth})
+        recipe = recipe.model_copy(update={"images": images})
     # The machine may change, and values that were planned may differ.
     changes = ", ".join(
         f"{key} was {old}, now {new}"

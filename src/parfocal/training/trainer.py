@@ -35,6 +35,7 @@ from parfocal.training.loggers import open_loggers
 from parfocal.training.losses import build_loss, epoch_class_counts
 from parfocal.training.normalization import compute_normalization
 from parfocal.training.optim import compute_learning_rate
+from parfocal.training.pace import FORWARD_SHARE
 from parfocal.training.probe import fit_head
 from parfocal.training.progressive import choose_crop_size
 from parfocal.training.step import (
@@ -58,8 +59,6 @@ from parfocal.training.stopping import (
 
 # How often, in steps, processes agree on whether to stop or save: they wait for each other then.
 _SYNC_EVERY = 10
-# A forward pass with loading takes this share of a training step.
-_FORWARD_SHARE = 0.4
 # Intervals, figures and the report, on two cores.
 _REPORT_SECONDS = 10
 _SCALE_BOUNDS = (0.05, 20.0)
@@ -219,7 +218,8 @@ def train_epoch(state: TrainState) -> dict[str, float]:
     learner = state.learner
     epoch = state.progress.epoch
     loader = state.loaders["train"]
-    class_counts = epoch_class_counts(loader.labels, len(learner.classifier.classes), config, epoch)
+    n_classes = len(learner.classifier.classes)
+    class_counts = epoch_class_counts(loader.labels, n_classes, config, epoch, loader.kept_class)
     loss_fn = build_loss(config, class_counts, learner.classifier.ordinal_head, state.fabric.device)
     n_reductions = plateau_reductions([row[f"valid_{config.select}"] for row in state.progress.history], config)
     n_batches = loader.steps_per_epoch
@@ -264,7 +264,7 @@ def estimate_reserve(state: TrainState) -> float:
     n_valid = len(state.loaders["valid"].indices)
     n_views = len(tta_views(views)) * (views.crop_size / (epoch_state.crop_size or views.crop_size)) ** 2
     n_forward = n_valid + n_views * (n_valid + state.n_test)
-    return _REPORT_SECONDS + _FORWARD_SHARE * n_forward * epoch_state.seconds / epoch_state.n_images
+    return _REPORT_SECONDS + FORWARD_SHARE * n_forward * epoch_state.seconds / epoch_state.n_images
 
 
 def validate(state: TrainState) -> dict[str, float | None]:

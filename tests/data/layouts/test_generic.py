@@ -179,3 +179,20 @@ def test_names_or_codes_of_the_data_set_the_order_of_its_classes(tmp_path: Path)
 def test_a_single_folder_of_images_is_not_a_data_set(tmp_path: Path) -> None:
     with pytest.raises(ParfocalError, match="contains no labels in a known layout"):
         read(_touch(tmp_path, "images/a.png", "images/b.png"))
+
+
+def test_empty_folders_beside_the_class_folders_are_named(tmp_path: Path) -> None:
+    for name in ("train/blast/1.png", "train/normal/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "train" / "doubtful").mkdir()
+    (finding,) = [finding for finding in read(tmp_path).findings if finding.code == "empty_folders"]
+    assert "train/doubtful" in finding.message
+
+
+def test_sheets_of_other_splits_beside_a_sheet_are_named(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text("Path,label\na.png,cat\nb.png,dog\n")
+    (finding,) = [finding for finding in read(tmp_path / "train.csv").findings if finding.code == "unread_sheets"]
+    assert "Only train.csv is read" in finding.message
+    assert "val.csv" in finding.message

@@ -78,6 +78,11 @@ def test_labels_can_be_class_names_or_floats(cells: Path) -> None:
         ("Path,label\n", r"train\.csv has no rows below its header"),
         ("", r"train\.csv is empty"),
         ('Path,label\n"a.bmp,1\n', r"train\.csv is not a readable CSV file"),
+        (
+            "Path,label\na.bmp,1\np,b.bmp,1\n",
+            r"train\.csv, line 3: 3 values, but the header has 2 columns, so the columns have shifted",
+        ),
+        ("Path,label\na.bmp,1,x\n", r"train\.csv, line 2: 3 values, but the header has 2 columns"),
     ],
 )
 def test_a_faulty_label_file_is_an_error_with_file_and_line(
@@ -99,11 +104,54 @@ def test_a_second_column_in_a_file_of_one_column_is_an_error(tmp_path: Path) -> 
         read(_write_fundus_lab(tmp_path / "eyes", ["10_left,1"], [0]))
 
 
+def test_a_semicolon_in_a_file_of_one_column_is_a_second_column(tmp_path: Path) -> None:
+    with pytest.raises(ParfocalError, match=r"train_img\.csv has 2 columns"):
+        read(_write_fundus_lab(tmp_path / "eyes", ["10_left;1"], [0]))
+
+
 def test_a_missing_label_file_is_an_error(tmp_path: Path) -> None:
     folder = _write_fundus_lab(tmp_path / "eyes", ["10_left"], [0])
     (folder / "train_label.csv").unlink()
     with pytest.raises(ParfocalError, match=r"train_label\.csv is missing"):
         read(folder)
+
+
+def test_eyes_with_a_suffix_have_their_patient(tmp_path: Path) -> None:
+    names = ["10_left.jpeg", "10_right.jpeg", "new_train/13_left.jpeg", "13_RIGHT.JPG"]
+    table = read(_write_fundus_lab(tmp_path / "eyes", names, [0, 0, 1, 1]))
+    assert table.rows["group"].tolist() == ["10", "10", "13", "13"]
+    assert table.groups_are == "patients"
+
+
+def test_train_images_that_are_only_in_the_test_folder_are_named(tmp_path: Path) -> None:
+    folder = _write_fundus_lab(tmp_path / "eyes", ["10_left", "10_right"], [0, 1])
+    _touch(folder, "new_train/10_left.jpeg", "new_test/10_right.jpeg")
+    (finding,) = [finding for finding in read(folder).findings if finding.code == "misplaced_images"]
+    assert finding.message == "1 images of train are only in new_test/: 10_right."
+
+
+def test_the_words_of_the_assignment_are_labels(cells: Path) -> None:
+    rows = pd.read_csv(cells / "valid.csv", dtype=str)
+    rows.loc[:3, "label"] = ["Normal cell", "Leukemia blast", "hem", "ALL"]
+    rows.to_csv(cells / "valid.csv", index=False)
+    assert read(cells).get_labels("valid")[:4].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "misnamed"),
+    [("valid.csv", "val.csv"), ("valid.csv", "valid.CSV"), ("resnet_18_test.csv", "resnet18_test.csv")],
+)
+def test_a_label_file_under_another_name_is_named(cells: Path, name: str, misnamed: str) -> None:
+    (cells / name).rename(cells / misnamed)
+    (finding,) = [finding for finding in read(cells).findings if finding.code == "misnamed_files"]
+    assert f"{misnamed} (the layout reads {name})" in finding.message
+
+
+def test_a_label_file_stands_for_the_folder_of_its_layout(cells: Path) -> None:
+    table = read(cells / "train.csv")
+    pd.testing.assert_frame_equal(table.rows, read(cells).rows)
+    assert "of which train.csv is a part; format=columns reads that file alone" in table.source
+    assert read(cells / "train.csv", format="columns").source.startswith("columns of ")
 
 
 def test_a_truth_file_without_an_image_is_an_error(cells: Path) -> None:
@@ -173,9 +221,10 @@ def test_the_patient_of_a_cell_is_the_second_field_in_any_case(name: str, patien
     assert parse_cell_patient(name) == patient
 
 
-def test_eyepacs_has_grades_and_two_eyes_for_a_patient(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["trainLabels.csv", "trainLabels_cropped.csv"])
+def test_eyepacs_has_grades_and_two_eyes_for_a_patient(tmp_path: Path, name: str) -> None:
     _touch(tmp_path, "train/10_left.jpeg", "train/10_right.jpeg", "train/13_left.jpeg")
-    (tmp_path / "trainLabels.csv").write_text("image,level\n10_left,0\n10_right,2\n13_left,4\n")
+    (tmp_path / name).write_text("image,level\n10_left,0\n10_right,2\n13_left,4\n")
     table = read(tmp_path)
     assert table.classes[4] == "proliferative"
     assert table.rows["group"].tolist() == ["10", "10", "13"]

@@ -262,3 +262,9 @@ def test_cells_of_cnmc_have_patients(tmp_path: Path) -> None:
         path.write_bytes(b"x")
     table = read(tmp_path)
     assert (table.groups_are, table.groups_from, table.findings) == ("patients", "the names of the files", ())
+
+
+def test_a_patients_file_can_be_named_in_the_singular(cells: Path) -> None:
+    expected = read(cells).rows["group"].tolist()
+    (cells / "patients.csv").rename(cells / "patient.csv")
+    assert read(cells).rows["group"].tolist() == expected

@@ -20,6 +20,21 @@ def test_a_folder_in_no_known_layout_is_an_error_with_the_known_layouts(tmp_path
         read(tmp_path)
 
 
+def test_a_folder_whose_subfolder_holds_the_labels_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "data" / "smears" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "smears" / "train.csv").write_text("Path,label\na.bmp,0\n")
+    for folder in (tmp_path / "data", tmp_path / "data" / "smears" / "images"):
+        with pytest.raises(ParfocalError, match=r"Did you mean .*smears, with train\.csv with Path,label\?"):
+            read(folder)
+
+
+def test_a_label_file_with_a_suffix_in_capitals_is_named(tmp_path: Path) -> None:
+    for name in ("train.CSV", "valid.CSV"):
+        (tmp_path / name).write_text("Path,label\na.bmp,0\n")
+    with pytest.raises(ParfocalError, match=r"Rename train\.CSV to train\.csv, valid\.CSV to valid\.csv\."):
+        read(tmp_path)
+
+
 def test_an_unknown_layout_name_is_an_error_with_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'fundus-lab'"):
         read(tmp_path, format="fundus_lab")

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +13,65 @@ from parfocal.data.grouping import PERSONS, Groups, ignore_groups, warn_of_image
 from parfocal.data.image_header import SUFFIXES
 from parfocal.data.labels import order_classes
 from parfocal.data.layouts import arrays, generic, medical
-from parfocal.data.layouts.patients_file import PATIENTS_FILE, find_path_column, group_by_patients_file
+from parfocal.data.layouts.misnamed_files import (
+    EYEPACS_FILES,
+    FUNDUS_LAB_FILES,
+    LEUKEMIA_LAB_FILES,
+    list_misnamed_files,
+)
+from parfocal.data.layouts.patients_file import find_path_column, find_patients_file, group_by_patients_file
 from parfocal.data.layouts.sheets import read_column_names
 from parfocal.data.parallel import map_ordered
 from parfocal.data.table import Table
-from parfocal.errors import ParfocalError, UsageError, did_you_mean
+from parfocal.errors import ParfocalError, UsageError, did_you_mean, join_limited
 from parfocal.recipe import Recipe, load_recipe
 from parfocal.recipe_schema import ColumnsConfig, DataConfig
+
+# As many folders below a source without labels are searched for labels, so that the error comes soon.
+_MAX_FOLDERS = 50
 
 
 @dataclass(frozen=True)
 class Layout:
     """How labels are laid out. `recognize` returns what identifies a source as this layout, or an empty string.
 
-    `accepts_file`: the source can be a single file instead of a folder.
+    `accepts_file`: the source can be a single file instead of a folder. `label_files` are the names of files that stand
+    for their folder, if `is_label_file` agrees.
     """
 
     description: str
     recognize: Callable[[Path], str]
     read: Callable[[Path, DataConfig, ColumnsConfig], Table]
     accepts_file: bool = False
+    label_files: tuple[str, ...] = ()
+    is_label_file: Callable[[Path], bool] = Path.is_file
 
 
 LAYOUTS: dict[str, Layout] = {
     "fundus-lab": Layout(
-        "train_img.csv and train_label.csv without headers", medical.recognize_fundus_lab, medical.read_fundus_lab
+        "train_img.csv and train_label.csv without headers",
+        medical.recognize_fundus_lab,
+        medical.read_fundus_lab,
+        label_files=("train_img.csv", "train_label.csv"),
     ),
     "eyepacs": Layout(
         "trainLabels.csv with image,level",
         medical.recognize_eyepacs,
-        partial(medical.read_grades, "eyepacs", "trainLabels.csv", "image", "level"),
+        medical.read_eyepacs,
+        label_files=("trainLabels.csv", "trainLabels_cropped.csv"),
     ),
     "aptos": Layout(
         "train.csv with id_code,diagnosis",
         medical.recognize_aptos,
-        partial(medical.read_grades, "aptos", "train.csv", "id_code", "diagnosis"),
+        medical.read_aptos,
+        label_files=("train.csv",),
     ),
     "leukemia-lab": Layout(
-        "train.csv and valid.csv with Path,label", medical.recognize_leukemia_lab, medical.read_leukemia_lab
+        "train.csv and valid.csv with Path,label",
+        medical.recognize_leukemia_lab,
+        medical.read_leukemia_lab,
+        label_files=("train.csv", "valid.csv"),
+        is_label_file=medical.is_leukemia_lab_file,
     ),
     "cnmc": Layout("fold_*/all and fold_*/hem", medical.recognize_cnmc, medical.read_cnmc),
     "cifar10": Layout("cifar-10-python.tar.gz", arrays.recognize_cifar10, arrays.read_cifar10, accepts_file=True),
@@ -77,6 +98,9 @@ def read(source: Path | str, recipe: str | Path | Recipe | None = None, **change
     if name == "auto":
         name, reason = _recognize(source, loaded.columns)
         note = f"; recognized by {reason}"
+        if source.is_file() and not LAYOUTS[name].accepts_file:
+            note += f", of which {source.name} is a part; format=columns reads that file alone"
+            source = source.parent
     elif name not in LAYOUTS:
         raise UsageError(f"data.format={name} is not a layout. {did_you_mean(name, ('auto', *LAYOUTS))}")
     elif source.is_file() and not LAYOUTS[name].accepts_file:
@@ -106,10 +130,31 @@ def _recognize(source: Path, columns: ColumnsConfig) -> tuple[str, str]:
     if columns.path or columns.label:
         return "columns", "the columns in the recipe"
     for name, layout in LAYOUTS.items():
+        if source.name in layout.label_files and source.is_file() and layout.is_label_file(source):
+            reason = layout.recognize(source.parent)
+            if reason:
+                return name, reason
         if (layout.accepts_file or source.is_dir()) and (reason := layout.recognize(source)):
             return name, reason
     known = "; ".join(f"{name} ({layout.description})" for name, layout in LAYOUTS.items())
-    raise ParfocalError(f"{source} contains no labels in a known layout. Known layouts: {known}.")
+    hint = _suggest_source(source) if source.is_dir() else ""
+    raise ParfocalError(f"{source} contains no labels in a known layout. {hint}Known layouts: {known}.")
+
+
+def _suggest_source(folder: Path) -> str:
+    """Say which folder near this one holds labels, or which label file would be read under another name."""
+    misnamed = list_misnamed_files(folder, {**FUNDUS_LAB_FILES, **EYEPACS_FILES, **LEUKEMIA_LAB_FILES})
+    if misnamed:
+        return f"Rename {join_limited(f'{name} to {right}' for name, right in misnamed.items())}. "
+    below = [path for pattern in ("*/", "*/*/") for path in sorted(folder.glob(pattern)) if path.is_dir()]
+    candidates = [(path, layout) for path in below[:_MAX_FOLDERS] for layout in LAYOUTS.values()]
+    # The folder above can be a home folder, so it is searched for names of label files only.
+    candidates += [(folder.resolve().parent, layout) for layout in LAYOUTS.values() if layout.label_files]
+    for candidate, layout in candidates:
+        with suppress(OSError):
+            if reason := layout.recognize(candidate):
+                return f"Did you mean {candidate}, with {reason}? "
+    return ""
 
 
 def _resolve_groups(table: Table, source: Path, layout: str, recipe: Recipe) -> Table:
@@ -123,7 +168,7 @@ def _resolve_groups(table: Table, source: Path, layout: str, recipe: Recipe) -> 
     folder = Path(columns.folder) if columns.folder else home
     prefix = f"{folder}{os.sep}"
     locations = [path.removeprefix(prefix).replace(os.sep, "/") for path in table.rows["path"]]
-    patients_file = home / PATIENTS_FILE
+    patients_file = find_patients_file(home)
     is_in_sheet = table.groups_from.startswith(f"column {columns.group!r}" if columns.group else "column ")
     is_known = is_in_sheet and (bool(columns.group) or table.groups_are in PERSONS)
     if columns.group_from:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from parfocal.data.findings import Finding
 from parfocal.data.grouping import find_groups, group_by_sheet
 from parfocal.data.labels import parse_labels, resolve_class_names
 from parfocal.data.layouts.image_finder import IMAGE_SUFFIXES, ImageFinder, find_images
-from parfocal.data.layouts.patients_file import PATIENTS_FILE
+from parfocal.data.layouts.patients_file import PATIENTS_FILES
 from parfocal.data.layouts.sheets import SHEET_SUFFIXES, read_column_names, read_sheet
 from parfocal.data.table import SPLITS, Table, build_rows, natural_sort_key
-from parfocal.errors import ParfocalError, did_you_mean
+from parfocal.errors import ParfocalError, did_you_mean, join_limited
 from parfocal.recipe_schema import ColumnsConfig, DataConfig
 
 SPLIT_ALIASES = {
@@ -93,7 +94,20 @@ def read_columns(source: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
     groups = find_groups(rows, others, columns.group) if table.groups_are != "images" else None
     used = {"path": path, "label": label, "group": groups and groups.column, "split": split}
     description = ", ".join(f"{role}={name}" for role, name in used.items() if name)
-    return replace(table, source=f"columns of {file} ({description})")
+    findings = (*table.findings, *_find_unread_sheets(file, split))
+    return replace(table, source=f"columns of {file} ({description})", findings=findings)
+
+
+def _find_unread_sheets(file: Path, split_column: str | None) -> tuple[Finding, ...]:
+    """Warn of the sheets of other splits beside that of a split: valid.csv beside train.csv."""
+    is_split = file.stem.lower() in SPLIT_ALIASES and not split_column
+    others = [path for path in sorted(file.parent.iterdir()) if path.suffix.lower() in SHEET_SUFFIXES and path != file]
+    unread = [path.name for path in others if path.stem.lower() in SPLIT_ALIASES]
+    if not is_split or not unread:
+        return ()
+    message = f"Only {file.name} is read; the sheets of other splits beside it are not: {join_limited(unread)}."
+    remedy = "Put all rows into one sheet with a column split (train, valid, test)."
+    return (Finding("warning", "unread_sheets", message, (), remedy),)
 
 
 def _find_sheet(source: Path) -> Path | None:
@@ -102,7 +116,9 @@ def _find_sheet(source: Path) -> Path | None:
         return source
     sheets = [path for path in sorted(source.iterdir()) if path.suffix.lower() in SHEET_SUFFIXES]
     named_labels = [path for path in sheets if path.stem.lower() == "labels"]
-    others = [path for path in sheets if path.name != PATIENTS_FILE or _guess_column(read_column_names(path), "label")]
+    others = [
+        path for path in sheets if path.name not in PATIENTS_FILES or _guess_column(read_column_names(path), "label")
+    ]
     for candidates in (named_labels, others):
         if len(candidates) == 1:
             return candidates[0]
@@ -211,7 +227,8 @@ def read_folders(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Tabl
             splits += [split] * len(images)
     rows = build_rows(ids, paths, labels, splits, ids)
     classes = resolve_class_names(found.classes, data.classes)
-    return Table(rows, classes, found.classes, f"folders at {folder} ({recognize_folders(folder)})")
+    source = f"folders at {folder} ({recognize_folders(folder)})"
+    return Table(rows, classes, found.classes, source, findings=_find_empty_folders(folder, found))
 
 
 def _find_class_folders(folder: Path) -> _ClassFolders:
@@ -226,6 +243,17 @@ def _find_class_folders(folder: Path) -> _ClassFolders:
     folders = [path for parent, _ in parents for path in parent.iterdir() if path.is_dir()]
     names = {path.name for path in folders if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))}
     return _ClassFolders(parents, tuple(sorted(names, key=natural_sort_key)), where)
+
+
+def _find_empty_folders(folder: Path, found: _ClassFolders) -> tuple[Finding, ...]:
+    """Warn of empty folders beside the class folders, which may be classes whose images are missing."""
+    beside = (path for parent, _ in found.parents for path in _list_folders(parent))
+    empty = [path.relative_to(folder).as_posix() for path in beside if not any(path.iterdir())]
+    if not empty:
+        return ()
+    message = f"{len(empty)} folders beside those of the classes are empty: {join_limited(empty)}."
+    remedy = "If they are classes, add their images; else delete them."
+    return (Finding("warning", "empty_folders", message, (), remedy),)
 
 
 def _are_patients(folders: list[Path]) -> bool:

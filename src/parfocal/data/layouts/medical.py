@@ -6,19 +6,25 @@ from pathlib import Path
 
 import pandas as pd
 
+from parfocal.data.findings import Finding
 from parfocal.data.grouping import PERSONS, Groups, group_by_sheet, with_groups
-from parfocal.data.labels import find_class_index, resolve_class_names
+from parfocal.data.labels import find_class_index, normalize_label, resolve_class_names
 from parfocal.data.layouts.image_finder import ImageFinder, is_existing_file
+from parfocal.data.layouts.misnamed_files import FUNDUS_LAB_FILES, LEUKEMIA_LAB_FILES, find_misnamed_files
 from parfocal.data.layouts.sheets import read_column_by_path, read_column_names, read_sheet, read_single_column
 from parfocal.data.table import UNKNOWN, Table, build_rows
-from parfocal.errors import ParfocalError
+from parfocal.errors import ParfocalError, join_limited
 from parfocal.recipe_schema import ColumnsConfig, DataConfig
 
 DR_GRADES = ("no DR", "mild", "moderate", "severe", "proliferative")
 """Names of the grades 0 to 4 of diabetic retinopathy."""
 
 _GRADE_CODES = ("0", "1", "2", "3", "4")
+_CELL_WORDS = {"normal cell": "0", "hem": "0", "leukemia blast": "1", "all": "1"}
+"""What the leukemia lab's assignment and C-NMC call the two codes, in lower case."""
+
 _PRELIMINARY_LABELS = "C-NMC_test_prelim_phase_data_labels.csv"
+_EYE_NAME = re.compile(r"(?:.*/)?([^/]+)_(?:left|right)(?:\.[a-z]+)?", re.IGNORECASE)
 _CELL_NAME = re.compile(r"uid_(?P<patient>h?\d+)_(?P<image>\d+)_(?P<cell>\d+)_(?P<label>all|hem)", re.IGNORECASE)
 
 
@@ -26,6 +32,16 @@ def recognize_leukemia_lab(folder: Path) -> str:
     """Return what identifies a folder as the leukemia lab's, or an empty string."""
     file = folder / "train.csv"
     return "train.csv with Path,label" if file.is_file() and "id_code" not in read_column_names(file) else ""
+
+
+def is_leukemia_lab_file(file: Path) -> bool:
+    """Return whether a sheet is the train or valid file of the leukemia lab: its columns, labels and neighbors fit."""
+    others = [path for path in (file.parent / "train.csv", file.parent / "valid.csv") if path != file]
+    has_neighbors = any(path.is_file() for path in others) or any(file.parent.glob("resnet_*_test.csv"))
+    if not has_neighbors or not {"Path", "label"} <= set(read_column_names(file)):
+        return False
+    labels = {normalize_label(_translate_cell_word(label)).lower() for label in read_sheet(file)["label"]}
+    return labels <= {"0", "1", "normal", "blast"}
 
 
 def read_leukemia_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
@@ -45,7 +61,7 @@ def read_leukemia_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) ->
             continue
         rows = read_sheet(file, ("Path", "label"))
         ids += rows["Path"].tolist()
-        labels += _find_class_indices(rows["label"], codes, classes, file)
+        labels += _find_class_indices(map(_translate_cell_word, rows["label"]), codes, classes, file)
         splits += [split] * len(rows)
         sheets.append(rows)
     list_sheets = {file.stem: read_sheet(file, ("Path",)) for file in sorted(folder.glob("resnet_*_test.csv"))}
@@ -61,14 +77,22 @@ def read_leukemia_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) ->
     lines = {image_id: line for line, image_id in enumerate(truth, start=2)}
     ids += test_ids
     labels += [
-        find_class_index(truth[image_id], codes, classes, truth_file, lines[image_id]) if truth else UNKNOWN
+        find_class_index(_translate_cell_word(truth[image_id]), codes, classes, truth_file, lines[image_id])
+        if truth
+        else UNKNOWN
         for image_id in test_ids
     ]
     splits += ["test"] * len(test_ids)
     table_rows = build_rows(ids, [folder / image_id for image_id in ids], labels, splits, ids)
     files = ["train.csv", *(["valid.csv"] if "valid" in splits else []), *(f"{name}.csv" for name in lists)]
-    table = Table(table_rows, classes, codes, f"leukemia-lab at {folder} ({', '.join(files)})", lists)
+    findings = find_misnamed_files(folder, LEUKEMIA_LAB_FILES)
+    source = f"leukemia-lab at {folder} ({', '.join(files)})"
+    table = Table(table_rows, classes, codes, source, lists, findings=findings)
     return _group_by_sheets(table, sheets, "Path", "label", columns)
+
+
+def _translate_cell_word(label: str) -> str:
+    return _CELL_WORDS.get(label.strip().lower(), label)
 
 
 def recognize_fundus_lab(folder: Path) -> str:
@@ -102,8 +126,26 @@ def read_fundus_lab(folder: Path, data: DataConfig, columns: ColumnsConfig) -> T
         labels += _find_class_indices(label_texts, _GRADE_CODES, classes, label_file, first_line=1)
         splits += [split] * len(names)
     rows = build_rows(ids, paths, labels, splits, ids)
-    table = Table(rows, classes, _GRADE_CODES, f"fundus-lab at {folder} (train_img.csv, train_label.csv, …)")
+    findings = (*find_misnamed_files(folder, FUNDUS_LAB_FILES), *_find_misplaced_images(folder, ids, paths, splits))
+    source = f"fundus-lab at {folder} (train_img.csv, train_label.csv, …)"
+    table = Table(rows, classes, _GRADE_CODES, source, findings=findings)
     return _group_by_eye_names(table)
+
+
+def _find_misplaced_images(folder: Path, ids: list[str], paths: list[Path], splits: list[str]) -> tuple[Finding, ...]:
+    """Name the images of train or test that are only in the folder of the other split."""
+    findings: list[Finding] = []
+    for split, other in (("train", "new_test"), ("test", "new_train")):
+        misplaced = [
+            image_id
+            for image_id, path, image_split in zip(ids, paths, splits, strict=True)
+            if image_split == split and path.is_relative_to(folder / other)
+        ]
+        if misplaced:
+            message = f"{len(misplaced)} images of {split} are only in {other}/: {join_limited(misplaced)}."
+            remedy = f"Check {split}_img.csv, or move them to new_{split}/."
+            findings.append(Finding("warning", "misplaced_images", message, tuple(misplaced), remedy))
+    return tuple(findings)
 
 
 def recognize_cnmc(folder: Path) -> str:
@@ -156,7 +198,19 @@ def read_cnmc(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
 
 def recognize_eyepacs(folder: Path) -> str:
     """Return what identifies a folder as EyePACS, or an empty string."""
-    return "trainLabels.csv with image,level" if (folder / "trainLabels.csv").is_file() else ""
+    file = _find_eyepacs_sheet(folder)
+    return f"{file.name} with image,level" if file.is_file() else ""
+
+
+def read_eyepacs(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
+    """Read the grades of EyePACS; see `read_grades`."""
+    return read_grades("eyepacs", _find_eyepacs_sheet(folder), "image", "level", data, columns)
+
+
+def _find_eyepacs_sheet(folder: Path) -> Path:
+    """Return the sheet of grades, which Kaggle also publishes with the cropped photographs under another name."""
+    sheets = [folder / "trainLabels.csv", folder / "trainLabels_cropped.csv"]
+    return next((file for file in sheets if file.is_file()), sheets[0])
 
 
 def recognize_aptos(folder: Path) -> str:
@@ -165,9 +219,14 @@ def recognize_aptos(folder: Path) -> str:
     return "train.csv with id_code,diagnosis" if file.is_file() and "id_code" in read_column_names(file) else ""
 
 
+def read_aptos(folder: Path, data: DataConfig, columns: ColumnsConfig) -> Table:
+    """Read the grades of APTOS; see `read_grades`."""
+    return read_grades("aptos", folder / "train.csv", "id_code", "diagnosis", data, columns)
+
+
 def parse_eye_patient(name: str) -> str:
-    """Return the patient in a name such as `123_left`; an empty string for other names."""
-    match = re.fullmatch(r"(.+)_(?:left|right)", name)
+    """Return the patient in a name such as `123_left` or `new_train/123_left.jpeg`; an empty string for other names."""
+    match = _EYE_NAME.fullmatch(name)
     return match[1] if match else ""
 
 
@@ -184,14 +243,14 @@ def _find_class_indices(
 
 
 def read_grades(
-    layout: str, name: str, id_column: str, label_column: str, folder: Path, data: DataConfig, columns: ColumnsConfig
+    layout: str, file: Path, id_column: str, label_column: str, data: DataConfig, columns: ColumnsConfig
 ) -> Table:
     """Read the grades of EyePACS or APTOS from a sheet, and the optional, unlabeled `test.csv`.
 
     Without a column of the patient, the name before `_left` or `_right` is the patient.
     """
     classes = resolve_class_names(_GRADE_CODES, data.classes, DR_GRADES)
-    file = folder / name
+    folder = file.parent
     rows = read_sheet(file, (id_column, label_column))
     sheets = [rows]
     ids = rows[id_column].tolist()
@@ -208,7 +267,7 @@ def read_grades(
     finder = ImageFinder(folder)
     paths = [finder.find(image_id, split) for image_id, split in zip(ids, splits, strict=True)]
     table_rows = build_rows(ids, paths, labels, splits, ids)
-    table = Table(table_rows, classes, _GRADE_CODES, f"{layout} at {folder} ({name})", lists)
+    table = Table(table_rows, classes, _GRADE_CODES, f"{layout} at {folder} ({file.name})", lists)
     table = _group_by_sheets(table, sheets, id_column, label_column, columns)
     return table if table.groups_are in PERSONS else _group_by_eye_names(table)
 

@@ -12,7 +12,14 @@ from parfocal.data.layouts.sheets import read_sheet
 from parfocal.data.table import Table
 from parfocal.errors import ParfocalError, did_you_mean, join_limited
 
-PATIENTS_FILE = "patients.csv"
+PATIENTS_FILES = ("patients.csv", "patient.csv")
+"""The names that the file can have, the usual one first."""
+
+
+def find_patients_file(folder: Path) -> Path:
+    """Return the file of patients in a folder, under its usual name if there is none."""
+    files = [folder / name for name in PATIENTS_FILES]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def group_by_patients_file(table: Table, file: Path, locations: Sequence[str], column: str = "") -> Table:

@@ -1,6 +1,7 @@
 """Read sheets (CSV, TSV, Parquet, Excel) as rows of text."""
 
 import codecs
+import csv
 from io import StringIO
 from pathlib import Path
 
@@ -65,13 +66,37 @@ def read_column_by_path(file: Path, column: str) -> dict[str, str]:
 
 def _read_text_sheet(file: Path, header_row: int | None) -> pd.DataFrame:
     text = _read_text(file)
-    separator = "," if header_row is None else _find_separator(text, file)
+    separator = _find_separator(text, file)
+    if header_row is not None:
+        _check_row_lengths(text, separator, file)
     try:
         return pd.read_csv(StringIO(text), sep=separator, header=header_row, dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
         raise ParfocalError(f"{file} is empty.") from None
     except (pd.errors.ParserError, ValueError) as error:
         raise ParfocalError(f"{file} is not a readable CSV file: {error}".strip()) from None
+
+
+def _check_row_lengths(text: str, separator: str, file: Path) -> None:
+    """Raise an error for a row with more values than the header has columns: its values are below wrong headings.
+
+    pandas would take the first column of such a file as the names of its rows, and shift the others.
+    """
+    rows = csv.reader(StringIO(text, newline=""), delimiter=separator)
+    n_columns = 0
+    try:
+        for row in rows:
+            is_blank = len(row) < 2 and not "".join(row).strip()
+            if is_blank:
+                continue
+            n_columns = n_columns or len(row)
+            if len(row) > n_columns:
+                raise ParfocalError(
+                    f"{file}, line {rows.line_num}: {len(row)} values, but the header has {n_columns} columns, so the "
+                    f"columns have shifted. Name each column, or quote a value that contains {separator!r}."
+                )
+    except csv.Error as error:
+        raise ParfocalError(f"{file}, line {rows.line_num} is not readable as CSV: {error}.") from None
 
 
 def _read_text(file: Path) -> str:
