@@ -69,7 +69,7 @@ def test_from_synthetic_images_to_a_report(tmp_path: Path) -> None:
     assert "Evaluated on" in parfocal("evaluate", runs / "resnet20", "--data", external_data).stdout
     output = parfocal("compare", runs, "-o", tmp_path / "two.html").stdout
     assert f"Report: {tmp_path / 'two.html'}" in output
-    assert "significant" in output
+    assert "not tested (fewer than 40 patients)" in output
     assert json.loads(parfocal("compare", runs, "--format", "json").stdout)["split"] == "test"
     assert "Table: " in parfocal("compare", runs, "--format", "csv", "-o", tmp_path / "two.csv").stdout
     assert set(pd.read_csv(tmp_path / "two.csv")["run"]) == {"plain20", "resnet20"}
@@ -98,7 +98,7 @@ def test_a_recipe_is_explained() -> None:
     assert "parfocal train DATA --recipe fundus-cifar10 experiment=start" in output
     assert "78.48 %" in output
     assert "assumption: not stated" in output
-    assert "PyTorch's default initialization" in parfocal("recipes", "fundus").stdout
+    assert "The document uses pretrained weights, but does not state which" in parfocal("recipes", "fundus").stdout
     assert "parfocal plan DATA" in parfocal("recipes", "auto").stdout
 
 

@@ -86,6 +86,9 @@ def test_a_class_that_a_split_lacks_is_a_warning(cells: Path) -> None:
     rows = pd.read_csv(cells / "valid.csv")
     rows[rows["label"] == 0].to_csv(cells / "valid.csv", index=False)
     assert _check(cells)["class_absent"].message == "The valid split has no image of blast."
+    assert "valid: 8 normal, 0 blast. Always predicting 'normal' would score 100.0 % accuracy." in _list_class_counts(
+        cells
+    )
 
 
 @pytest.mark.parametrize("code", ALLOWABLE_FINDINGS)

@@ -23,7 +23,8 @@ def _write_run(folder: Path, seed: int) -> Run:
     """Write a run with weak predictions, whose errors depend on the seed."""
     run = Run(folder)
     load_recipe(None, seed=seed).save(folder / "recipe.yaml")
-    run.write_environment({"data": {"classes": ["class 0", "class 1"], "groups_are": "images"}})
+    data = {"classes": ["class 0", "class 1"], "codes": ["0", "1"], "groups_are": "images"}
+    run.write_environment({"data": data})
     for number, split in enumerate(("valid", "test")):
         noise = np.random.default_rng([seed, number]).normal(size=200)
         score = 1 / (1 + np.exp(-(1.5 * TRUTH - 0.75 + noise)))
@@ -33,7 +34,7 @@ def _write_run(folder: Path, seed: int) -> Run:
 
 def test_an_ensemble_is_better_than_its_members_and_saved_like_a_run(tmp_path: Path) -> None:
     runs = [_write_run(tmp_path / f"run{seed}", seed) for seed in range(4)]
-    comparison = build_ensemble(runs, tmp_path / "all", DecisionOptions(operating_point="sensitivity=0.9"))
+    comparison = build_ensemble(runs, tmp_path / "all", DecisionOptions("sensitivity=0.9", positive="1"))
     members = [Predictions.load(run.predictions_path("test")) for run in runs]
     average = Predictions.load(tmp_path / "all" / "predictions" / "test.csv")
     expected = np.mean([predictions.probabilities for predictions in members], axis=0)
@@ -45,6 +46,9 @@ def test_an_ensemble_is_better_than_its_members_and_saved_like_a_run(tmp_path: P
     assert decision.operating_point is not None
     metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
     assert metrics["test"]["operating_point"]["goal"] == "sensitivity=0.9"
+    assert metrics["test"]["operating_point"]["positive"] == "class 1"
+    with pytest.raises(UsageError, match="needs to know which class is positive"):
+        build_ensemble(runs, tmp_path / "other", DecisionOptions("sensitivity=0.9"))
     assert [run.folder for run in open_members(tmp_path / "all")] == [run.folder for run in runs]
 
 

@@ -145,6 +145,7 @@ def test_ids_without_a_row_are_listed_without_a_thumbnail(cells: Path, tmp_path:
 
 
 def test_an_id_in_several_rows_has_one_thumbnail(cells: Path, tmp_path: Path) -> None:
-    table = _edit_row(read(cells), 1, id=read(cells).rows["id"][0])
+    rows = read(cells).rows
+    table = _edit_row(read(cells), 1, id=rows["id"][0], label=int(rows["label"][0]))
     (doubled,) = (one for one in check(table) if one.code == "duplicate_rows")
     assert len(_write_page(tmp_path, table, [doubled]).images) == 1

@@ -81,7 +81,7 @@ def test_grades_are_recognized_by_their_names(tmp_path: Path, classes: tuple[str
 
 def test_numbered_classes_of_fundus_discs_are_grades(tmp_path: Path) -> None:
     folder = synthesize_fundus(tmp_path / "eyes", 30, size=160)
-    fingerprint = _fingerprint(folder, classes=["0", "1", "2", "3", "4"])
+    fingerprint = _fingerprint(folder, classes=["A", "B", "C", "D", "E"])
     assert fingerprint.ordinal_reason == "the codes are 0 to 4, and the images show fundus discs"
 
 

@@ -21,7 +21,7 @@ def find_positive_class(run: Run, chosen: str = "") -> int | None:
     """Return the index of the positive class of a run; `chosen`, if any, replaces that of its recipe."""
     data = run.read_environment()["data"]
     config = run.recipe.evaluation
-    return resolve_positive_class(chosen or run.recipe.data.positive, config, data["classes"], data.get("codes", ()))
+    return resolve_positive_class(chosen or run.recipe.data.positive, config, data["classes"], data["codes"])
 
 
 def resolve_positive_class(
