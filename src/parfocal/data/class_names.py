@@ -33,9 +33,10 @@ def _find_unseen_classes(table: Table) -> list[Finding]:
     labels = sorted({label for split_labels in unseen.values() for label in split_labels})
     if not labels or not present:
         return []
-    where = " and ".join(split for split, split_labels in unseen.items() if split_labels)
+    splits = [split for split, split_labels in unseen.items() if split_labels]
+    where = f"{' and '.join(splits)} {'have' if len(splits) > 1 else 'has'}"
     names = join_limited(table.classes[label] for label in labels)
-    message = f"The train split has no image of {names}, but {where} has. The classes are {_list_by_split(table)}."
+    message = f"The train split has no image of {names}, but {where}. The classes are {_list_by_split(table)}."
     ids = table.rows["id"][table.rows["label"].isin(labels)]
     remedy = "Correct the labels, or add training images of these classes"
     return [make_error("unseen_classes", message, ids, remedy)]

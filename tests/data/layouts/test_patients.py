@@ -132,6 +132,10 @@ def test_what_a_patients_file_leaves_over_is_counted(cells: Path) -> None:
     assert (warning.severity, warning.code, len(warning.ids)) == ("warning", "missing_patients", 3)
     assert "3 of 76 images have no row" in warning.message
     assert "2 of 75 rows name no image (extra/1.bmp, extra/2.bmp)" in warning.message
+    pd.concat([rows, more]).to_csv(cells / "patients.csv", index=False)
+    (warning,) = read(cells).findings
+    assert "0 of 76 images have no row, and 2 of 78 rows" in warning.message
+    assert not warning.remedy
 
 
 def test_a_patients_file_with_two_patients_for_an_image_is_an_error(cells: Path) -> None:

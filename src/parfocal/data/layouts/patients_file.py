@@ -43,14 +43,18 @@ def group_by_patients_file(table: Table, file: Path, locations: Sequence[str], c
     unused = [path for path in patients if path not in set(keys)]
     if unknown or unused:
         message = (
-            f"{file}: {len(unknown)} of {len(ids)} images have no row ({join_limited(unknown)}), and {len(unused)} of "
-            f"{len(patients)} rows name no image ({join_limited(unused)})."
+            f"{file}: {len(unknown)} of {len(ids)} images have no row{_parenthesize(unknown)}, and {len(unused)} of "
+            f"{len(patients)} rows name no image{_parenthesize(unused)}."
         )
         others = tuple(finding for finding in table.findings if finding.code != "missing_patients")
-        remedy = "Add the missing rows. Each image without a row is a separate group."
+        remedy = "Add the missing rows. Each image without a row is a separate group." if unknown else ""
         finding = Finding("warning", "missing_patients", message, tuple(unknown), remedy)
         table = replace(table, findings=(*others, finding))
     return table
+
+
+def _parenthesize(names: Sequence[str]) -> str:
+    return f" ({join_limited(names)})" if names else ""
 
 
 def find_path_column(names: Iterable[str]) -> str | None:
