@@ -2,7 +2,7 @@
 split.
 
 All start from the same weights. What a trainer leaves open is as in the plain script: AdamW and the averaging of eight
-views. The documents' recipe has its own optimizer, size and single view.
+views. The recipe of the source documents has its own optimizer, size and single view.
 """
 
 import tempfile

@@ -97,7 +97,7 @@ def measure_coverage(setting: DatasetSetting, repeats: int, n_samples: int) -> d
 
 
 def simulate_equal_networks(setting: EqualNetworks, rng: np.random.Generator) -> list[Predictions]:
-    """Simulate patients, their images, and the predictions of two networks, neither of which is better."""
+    """Simulate patients, their images, and the predictions of two equally good networks."""
     group = np.repeat(np.arange(setting.n_patients), rng.integers(1, setting.max_images + 1, setting.n_patients))
     truth = rng.integers(0, 2, setting.n_patients)[group]
     shared_logit = 4 * truth - 2 + rng.normal(size=setting.n_patients)[group] + rng.normal(size=len(group))

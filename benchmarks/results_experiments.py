@@ -43,7 +43,7 @@ class Experiment:
 class Page:
     """A page that compares experiments on the test images of one data set.
 
-    The differences are to `baseline`. Learning curves and confusion matrices are drawn for the experiments in `drawn`;
+    The differences are to `baseline`. Learning curves and confusion matrices are those of the experiments in `plotted`;
     with `explained`, class activation maps of these too, which shows images of the data set.
     """
 
@@ -52,13 +52,13 @@ class Page:
     about: str
     experiments: tuple[str, ...]
     baseline: str
-    drawn: tuple[str, ...]
+    plotted: tuple[str, ...]
     explained: bool = False
 
 
 @dataclass(frozen=True)
 class GapPage:
-    """A page about data sets for which a split by patient and one by image are compared: pairs of experiments."""
+    """A page that compares a split by patient with a split by image on data sets: pairs of experiments."""
 
     name: str
     title: str
@@ -82,7 +82,7 @@ _EPOCHS = 10
 
 
 def _list_pretraining(data: str) -> list[Experiment]:
-    """List the networks with and without pretraining on a data set, and those of the documents' recipe."""
+    """List the networks with and without pretraining on a data set, and those of the recipe of the source documents."""
     experiments: list[Experiment] = []
     for side in (96, 224):
         changes = ("model=resnet18", f"size={side}", f"crop_size={side}", f"epochs={_EPOCHS}")
@@ -136,7 +136,7 @@ def _build_pretraining_page(data: str, title: str) -> Page:
         "trained, or the head only. The recipe of the source documents is trained on the same images.",
         names,
         baseline=f"{data}-documents-all",
-        drawn=(f"{data}-scratch-224", f"{data}-all-224"),
+        plotted=(f"{data}-scratch-224", f"{data}-all-224"),
     )
 
 
@@ -146,11 +146,11 @@ PAGES: tuple[Page | GapPage, ...] = (
     Page(
         "retinamnist",
         "RetinaMNIST on its official split",
-        "The official split, of which the test images choose nothing. The best published result of a small network is "
+        "The official split; its test images choose nothing. The best published result of a small network is "
         "an accuracy of .531 and an AUC of .750 (MedMNIST v2).",
         ("retinamnist-scratch", "retinamnist-pretrained"),
         baseline="retinamnist-scratch",
-        drawn=("retinamnist-scratch", "retinamnist-pretrained"),
+        plotted=("retinamnist-scratch", "retinamnist-pretrained"),
         explained=True,
     ),
     Page(
@@ -160,7 +160,7 @@ PAGES: tuple[Page | GapPage, ...] = (
         "test patients choose nothing.",
         ("starts-scratch", "starts-cifar10", "starts-imagenet", "starts-aptos"),
         baseline="starts-scratch",
-        drawn=("starts-scratch", "starts-aptos"),
+        plotted=("starts-scratch", "starts-aptos"),
     ),
     GapPage(
         "patients",

@@ -34,12 +34,12 @@ def render_page(page: Page, runs: RunsByExperiment, images: Path) -> str:
     if not runs:
         return ""
     lines = [f"# {page.title}", "", page.about, "", _render_comparison(page, runs)]
-    drawn = [replace(of_seeds[min(of_seeds)], display_name=each.label) for each, of_seeds in runs.items()
-             if each.name in page.drawn]  # fmt: skip
-    if drawn:
-        lines += ["", *_draw_figures(page, drawn, images)]
-    if page.explained and len(drawn) == len(page.drawn):
-        lines += ["", _draw_maps(page, drawn, images)]
+    plotted = [replace(of_seeds[min(of_seeds)], display_name=each.label) for each, of_seeds in runs.items()
+             if each.name in page.plotted]  # fmt: skip
+    if plotted:
+        lines += ["", *_draw_figures(page, plotted, images)]
+    if page.explained and len(plotted) == len(page.plotted):
+        lines += ["", _draw_maps(page, plotted, images)]
     return "\n".join([*lines, "", *_render_provenance(runs), ""])
 
 
@@ -154,7 +154,7 @@ def _draw_maps(page: Page, runs: Sequence[Run], images: Path) -> str:
 
 
 def _render_provenance(runs: RunsByExperiment) -> list[str]:
-    """Return the lines that say on which machine, from which commit and with which commands the runs were made."""
+    """Return the lines that say on what machine, from what commit and by what commands the runs were made."""
     made: list[dict[str, Any]] = []
     commands: list[str] = []
     for experiment, of_seeds in runs.items():

@@ -61,7 +61,7 @@ def summarize(results: Sequence[dict[str, Any]], start: str) -> dict[str, dict[s
 
 
 def compute_ratios(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """Return how many times Parfocal's minutes the best other trainer and the documents' recipe need, for each level.
+    """Return how many times Parfocal's minutes the best other trainer and the source documents' recipe need, by level.
 
     A level that is not reached counts as more than the longest training: `> 3.2`.
     """

@@ -20,7 +20,7 @@ from parfocal.progress import show_progress
 _CHUNK_BYTES = 1_000_000
 # The longest wait for an answer, and for more bytes of it.
 _TIMEOUT_SECONDS = 5.0
-# A `ValueError` is an address that is none, such as that of a mirror without https://.
+# A `ValueError` is an invalid address, such as that of a mirror without https://.
 _CONNECTION_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, ValueError)
 
 

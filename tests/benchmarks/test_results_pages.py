@@ -34,7 +34,7 @@ def test_every_page_names_experiments_on_the_same_data(page: Page | GapPage) -> 
     for group in groups:
         assert len({EXPERIMENTS[name].data for name in group}) == 1
     if isinstance(page, Page):
-        assert {page.baseline, *page.drawn} <= set(names)
+        assert {page.baseline, *page.plotted} <= set(names)
 
 
 def test_initial_weights_are_trained_before_the_runs_that_begin_from_them() -> None:
@@ -47,7 +47,7 @@ def test_initial_weights_are_trained_before_the_runs_that_begin_from_them() -> N
 
 @pytest.fixture
 def workspace(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A workspace with two small experiments, of which the second begins from the first, and two pages about them."""
+    """A workspace with two small experiments, the second beginning from the first, and two pages about them."""
     experiments = {
         "first": Experiment("first", "from scratch", "cells", "leukemia-adam", _SMALL, seeds=(0,)),
         "second": Experiment("second", "from the first", "cells", "leukemia-adam", _SMALL, init="first", seeds=(0,)),
@@ -59,7 +59,7 @@ def workspace(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
 
 
 _PAGES = (
-    Page("starts", "Two starts", "From scratch, or not.", ("first", "second"), baseline="first", drawn=("second",)),
+    Page("starts", "Two starts", "From scratch, or not.", ("first", "second"), baseline="first", plotted=("second",)),
     GapPage("patients", "A split", "By patient or not.", {"cells": ("first", "second")}),
 )
 

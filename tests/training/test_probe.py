@@ -70,7 +70,7 @@ def test_the_fit_is_the_optimum_of_the_penalized_loss_for_standardized_features(
     features, labels, groups = _draw_features(n_classes=n_classes)
     probe = fit_linear_probe(features, labels, groups, n_classes)
     std = features.std(axis=0)
-    # For two classes scikit-learn penalizes the difference of the two rows, of which each row has one half.
+    # For two classes scikit-learn penalizes the difference of the two rows; each row has one half of it.
     factor = 2 if n_classes == 2 else 1
     weight = torch.from_numpy(probe.weight * std).requires_grad_()
     bias = torch.from_numpy(probe.bias + probe.weight @ features.mean(axis=0)).requires_grad_()

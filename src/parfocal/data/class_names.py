@@ -43,7 +43,7 @@ def _find_unseen_classes(table: Table) -> list[Finding]:
 
 
 def _find_missing_grade(table: Table) -> list[Finding]:
-    """Find grades of which none is 0: they may be counted from 1."""
+    """Find grades without a 0: they may be counted from 1."""
     present = {label for split in table.splits for label in _get_present_labels(table, split)}
     is_graded = table.codes == tuple(map(str, range(len(table.codes)))) and len(table.codes) > 2
     if not is_graded or not present or 0 in present:

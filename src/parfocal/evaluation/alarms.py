@@ -146,7 +146,7 @@ def _suggest_remedies(recipe: Recipe, *, kappa_selects: bool) -> str:
     if training.head == "probe":
         return "Try head=warm_start, which then trains the whole network."
     remedies: list[str] = []
-    # The recipes of the source documents say with which initial weights to train.
+    # The recipes of the source documents state their initial weights.
     if recipe.network.init == "scratch" and not has_source_document(recipe):
         pretrained = "init=imagenet, or " if not explain_misfit(recipe.network) else ""
         remedies.append(f"{pretrained}init=RUN with an earlier run on similar images")

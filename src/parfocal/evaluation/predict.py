@@ -29,7 +29,7 @@ NamedFile = tuple[str, Path]
 class PredictResult:
     """What `predict` wrote: the file, the number of its rows, and the images that could not be read, with the reasons.
 
-    `not_finite` lists the images for which the networks give a probability that is not finite (NaN); they have no row.
+    `not_finite` lists the images with a probability that is not finite (NaN); they have no row.
     `flag_counts` holds the number of images with each flag of the run: positive, referred, unusual. `positive_name` is
     what positive means, "" if the run has no positive class.
     """

@@ -170,7 +170,7 @@ def _downsample(in_channels: int, out_channels: int, stride: int, bias: bool) ->
 
 
 def _initialize(network: ResNet, init_scheme: InitScheme, zero_init_residual: bool) -> None:
-    """Draw the weights of the convolutions, which PyTorch's default scheme has drawn already."""
+    """Draw the weights of the convolutions, unless PyTorch's default scheme has done so already."""
     for module in network.modules():
         # On the meta device a network has shapes and no values, and PyTorch imports for seconds to draw none.
         if isinstance(module, nn.Conv2d) and init_scheme == "kaiming" and not module.weight.is_meta:

@@ -15,7 +15,7 @@ from parfocal.training.pace import FORWARD_SHARE, measure_pace
 # The share of the minutes that is left for training: the rest is for preparing, evaluating and the report.
 _TRAINING_SHARE = 0.65
 _EVALUATION_SHARE = 0.2
-# How many epochs make a side worth while, for so many images.
+# How many epochs make a side worthwhile, for this number of images.
 _EPOCHS_BY_SIDE = {96: 0, 128: 3, 160: 5, 192: 8, 224: 10, 320: 16, 384: 16, 512: 20}
 _REFERENCE_IMAGES = 2_600
 # Fine-tuning takes this many steps to pass a linear probe. Larger sets gain more from it: on 17,092 blood cells it
@@ -39,7 +39,7 @@ def fits_only_a_head(fingerprint: Fingerprint, chosen: Mapping[str, Any]) -> boo
 
 
 def find_affordable_side(fingerprint: Fingerprint, chosen: Mapping[str, Any]) -> int:
-    """Return the largest side with which the minutes are long enough to see every image as often as that side needs."""
+    """Return the largest side for which there is time to show every image as often as that side needs."""
     if chosen.get("head") == "probe":
         # One forward pass, and time to spare.
         sides = [side for side in _EPOCHS_BY_SIDE if side <= _MAX_PROBED_SIDE]

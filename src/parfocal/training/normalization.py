@@ -14,7 +14,7 @@ _MAX_IMAGES = 2000
 _MAX_ZCA_IMAGES = 10_000
 # Least variance in the 0–1 scale: directions in which colors hardly differ would otherwise be amplified to noise.
 _MIN_VARIANCE = 1e-4
-# Added to the variance of every direction of ZCA whitening, of which few images show many not at all.
+# Added to the variance of every direction of ZCA whitening: few images do not vary in many directions at all.
 _ZCA_EPSILON = 1e-2
 
 

@@ -187,7 +187,7 @@ def _list_columns(rows: pd.DataFrame) -> str:
     return f"Its columns are {', '.join(map(repr, rows.columns))}."
 
 
-# Folders above the class folders are taken for patients only if there are at least so many, numbered as patients are.
+# Folders above the class folders are taken for patients only from this number on, if their names are numbered.
 _MIN_PATIENT_FOLDERS = 6
 _MIN_NUMBERED_SHARE = 0.9
 _LATERALITY = {"left", "right", "l", "r", "od", "os"}
