@@ -55,6 +55,11 @@ class Run:
         return self.folder / "plan.md"
 
     @property
+    def views_path(self) -> Path:
+        """A picture of training images with their augmented views."""
+        return self.folder / "views.png"
+
+    @property
     def table_path(self) -> Path:
         """Ids, paths, labels, splits and groups of the images."""
         return self.folder / "table.csv"

@@ -28,6 +28,7 @@ HEADINGS = """## 1. Introduction
 #### Screenshot
 #### Anything you want to present
 ### B. Comparison figures
+#### Plotting the comparison figures
 ## 5. Discussion
 ### A. Anything you want to share""".splitlines()
 
@@ -46,7 +47,9 @@ def test_it_has_the_headings_of_the_assignment_in_order(report: Path) -> None:
 
 def test_its_figures_exist_and_have_alt_text(report: Path) -> None:
     figures = re.findall(r"!\[(.+?)\]\((.+?)\)", report.read_text(encoding="utf-8"))
-    assert {"figures/accuracy.png", "figures/confusion-resnet20-test.png"} <= {path for _, path in figures}
+    assert {"figures/accuracy.png", "figures/views.png", "figures/confusion-resnet20-test.png"} <= {
+        path for _, path in figures
+    }
     for alt, path in figures:
         assert alt
         assert (report.parent / path).is_file()
@@ -57,6 +60,7 @@ def test_facts_are_filled_in_and_passages_for_the_author_are_marked(report: Path
     assert "84 images (train 48, valid 24, test 12) into 2 classes (normal, blast)" in text
     assert "| `views.rotate` | 20 |" in text
     assert "| resnet20 | 8 |" in text
+    assert "The batch size is 8." in text
     assert "parfocal evaluate" in text
     assert text.count("*[Yours to write:") == 9
     widths = [line.count("|") for line in text.splitlines() if line.startswith("|")]

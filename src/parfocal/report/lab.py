@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from parfocal.evaluation.compare import Comparison, compare_runs
 from parfocal.evaluation.metrics import get_metric
 from parfocal.evaluation.summary import has_intervals, summarize
@@ -55,12 +57,23 @@ def write_lab_report(runs: Iterable[Path | str | Run], out: Path | str | None = 
     opened = open_comparable(runs)
     path = Path(out) if out is not None else default_report_path(opened).with_suffix(".md")
     comparison = replace(compare_runs(opened), report_path=path)
-    draw_figures(opened, comparison.split, path.parent / "figures")
-    write_text(path, _build_lab_report(opened, comparison))
+    figures = path.parent / "figures"
+    draw_figures(opened, comparison.split, figures)
+    has_views = _copy_views(opened[0].views_path, figures)
+    write_text(path, _build_lab_report(opened, comparison, has_views))
     return comparison
 
 
-def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
+def _copy_views(path: Path, folder: Path) -> bool:
+    """Copy the picture of the augmented views to the figures, if there is one that can be read.
+
+    It is decoded and encoded again, so that no other file can pass as the picture of a run.
+    """
+    image = cv2.imread(str(path)) if path.is_file() else None
+    return image is not None and cv2.imwrite(str(folder / path.name), image)
+
+
+def _build_lab_report(runs: Sequence[Run], comparison: Comparison, has_views: bool) -> str:
     """Return the text of the lab report; it refers to figures in the folder `figures` next to it."""
     recipe = runs[0].recipe
     data = runs[0].read_environment()["data"]
@@ -102,6 +115,9 @@ def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
             )
         )
         values = {**run.recipe.training.model_dump(mode="json"), "init": run.recipe.network.init}
+        if values["optimizer"] != "sgd":
+            # For Adam the key is beta1, which is no momentum in the sense of the lab.
+            values["momentum"] = "–"
         training_rows.append((run.name, *(format_value(values[key]) for key in _TRAINING_KEYS)))
         matrix_rows[run.name] = _build_matrix_rows(metrics_by_split[comparison.split])
     return render(
@@ -109,7 +125,7 @@ def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
         run_names=[run.name for run in runs],
         data=data,
         headline=build_headline(runs, comparison),
-        batch_size=recipe.training.batch_size,
+        batch_sizes=_describe_batch_sizes(runs),
         network_rows=network_rows,
         split_rows=split_rows,
         matrix_rows=matrix_rows,
@@ -122,11 +138,20 @@ def _build_lab_report(runs: Sequence[Run], comparison: Comparison) -> str:
         few_groups=describe_few_groups(runs),
         training_keys=_TRAINING_KEYS,
         training_rows=training_rows,
+        has_views=has_views,
         evaluate_command=shlex.join(["parfocal", "evaluate", *(os.path.relpath(run.folder) for run in runs)]),
         submissions=[os.path.relpath(path) for run in runs if (path := run.folder / "submission.csv").is_file()],
         remarks=_build_remarks(runs, comparison),
         commands="\n".join(map(format_rerun_commands, runs)),
     )
+
+
+def _describe_batch_sizes(runs: Sequence[Run]) -> str:
+    """Return the sentence about the batch size, or about that of each network."""
+    sizes = {run.name: run.recipe.training.batch_size for run in runs}
+    if len(set(sizes.values())) == 1:
+        return f"The batch size is {next(iter(sizes.values()))}."
+    return f"The batch sizes are {', '.join(f'{size} for {name}' for name, size in sizes.items())}."
 
 
 def _build_matrix_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -206,7 +206,7 @@ def _build_report_context(
         },
         "missing_test_curve": describe_missing_test_curve(runs),
         "curves": {title: embed_image(figures[name]) for name, title in curve_titles.items()},
-        "mosaic": _embed_mosaic(best_run.folder / "views.png"),
+        "mosaic": _embed_mosaic(best_run.views_path),
         "mistakes": {run.name: load_mistakes(run) for run in runs_with_mistakes},
         "reported_splits": {name for context in contexts.values() for name in context["reported"]},
         "changed_keys": changed_keys,

@@ -374,8 +374,7 @@ def _create_run(run_plan: RunPlan, data: Path | str) -> None:
         run.write_environment({**environment, "resumed": [*earlier, resumed]})
     else:
         table.save(run.table_path, pixel_digests)
-        preview_path = run.folder / "views.png"
-        write_preview(preview_path, table, run_plan.prepared.store, recipe, run_plan.custom_transform)
+        write_preview(run.views_path, table, run_plan.prepared.store, recipe, run_plan.custom_transform)
         facts = {
             "folder": str(Path(data).resolve()),
             "source": table.source,
