@@ -73,10 +73,20 @@ def test_several_runs_share_one_scale(trained: Path, tmp_path: Path) -> None:
     assert explanation.scale == pytest.approx(
         max(explanation.heatmaps["peak"].max(), -explanation.heatmaps["minimum"].min())
     )
+    assert explanation.scales == dict.fromkeys(("plain20", "resnet20"), explanation.scale)
     border_swap = explanation.localization["plain20"].border_swap
     assert border_swap is not None
     assert border_swap.n_images == 24
     assert border_swap == alone.localization["plain20"].border_swap
+
+
+def test_each_run_can_have_a_scale_of_its_own(trained: Path, tmp_path: Path) -> None:
+    ids = ["./new_dataset/valid/3.bmp", "./new_dataset/valid/0.bmp"]
+    explanation = parfocal.explain(trained / "runs", "valid", tmp_path / "own", ids=ids, own_scale=True)
+    _check_files(explanation)
+    for name, rows in explanation.heatmaps.groupby("run"):
+        assert explanation.scales[str(name)] == pytest.approx(max(rows["peak"].max(), -rows["minimum"].min()))
+    assert len(set(explanation.scales.values())) == 2
 
 
 @pytest.mark.parametrize(("method", "stage"), [("gradcam", "stage2"), ("occlusion", "")])
@@ -181,7 +191,7 @@ def test_a_sheet_names_each_image_prediction_map_and_peak() -> None:
         SelectedImage("second.png", "uncertain", 1),
         SelectedImage("third.png", "uncertain"),
     ]
-    figure = draw_sheet(images, [nominal, ordinal], 3.0)
+    figure = draw_sheet(images, [nominal, ordinal], {nominal.name: 3.0, ordinal.name: 3.0})
     titles = _read_titles(figure)
     assert len(titles) == 3 * (1 + 2 + 1) + 1
     assert titles[0] == "first.png\ntruth: b"

@@ -35,6 +35,9 @@ def explain(
             "there]"
         ),
     ] = None,
+    own_scale: Annotated[
+        bool, typer.Option("--own-scale", help="Scale the maps of each run by its own strongest evidence.")
+    ] = False,
 ) -> None:
     """Show which image regions support a prediction: write sheets of heat maps, the maps, and their measurements.
 
@@ -53,7 +56,17 @@ def explain(
         raise UsageError(
             "List a split (valid, test) or images after the run folders, for example: `parfocal explain RUN test`"
         )
-    result = explain_images(runs, images, out, method=method, stage=stage, n_per_kind=per_kind, ids=ids, masks=masks)
+    result = explain_images(
+        runs,
+        images,
+        out,
+        method=method,
+        stage=stage,
+        n_per_kind=per_kind,
+        ids=ids,
+        masks=masks,
+        own_scale=own_scale,
+    )
     rows = [
         (
             *(str(row[name]) for name in ("run", "id", "kind", "truth", "predicted")),

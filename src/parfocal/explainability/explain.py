@@ -1,4 +1,4 @@
-"""Explain predictions: write heatmaps of images as sheets, as files and as a table, on the same scale."""
+"""Explain predictions: write heatmaps of images as sheets, as files and as a table."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -33,16 +33,22 @@ from parfocal.run import Run, open_runs
 class Explanation:
     """What `explain` wrote.
 
-    `heatmaps` has a row for each heatmap on the sheets, and `scale` is the value of full strength. `localization`
-    says for each run where its maps of the split lie. `unreadable` maps images that cannot be read to the reason.
+    `heatmaps` has a row for each heatmap on the sheets. `scales` holds the value of full strength in the maps of each
+    run. `localization` says for each run where its maps of the split lie. `unreadable` maps images that cannot be read
+    to the reason.
     """
 
     folder: Path
     sheets: tuple[Path, ...]
     heatmaps: pd.DataFrame
-    scale: float
+    scales: dict[str, float]
     localization: dict[str, MapLocalization]
     unreadable: dict[str, str]
+
+    @property
+    def scale(self) -> float:
+        """The largest value of full strength."""
+        return max(self.scales.values())
 
 
 def explain(
@@ -55,12 +61,14 @@ def explain(
     ids: Sequence[str] | None = None,
     n_per_kind: int = 4,
     masks: Path | str | None = None,
+    own_scale: bool = False,
 ) -> Explanation:
     """Explain the predictions of trained networks with heatmaps, and write them into the folder `out`.
 
     `images` is a split (`valid` or `test`), or image files, folders of images, and CSV files with a column `Path`. Of
     a split, the images with these `ids` are explained, or else `n_per_kind` of the first run's most confident correct
-    predictions, most confident mistakes and most uncertain predictions. All maps of all runs have the same scale.
+    predictions, most confident mistakes and most uncertain predictions. All maps of all runs have the same scale; with
+    `own_scale` those of each run have a scale of their own, which shows where a network of weak evidence looks.
 
     For a split, `explain` also measures where the maps lie: on the border, on the black background, and within `masks`
     (by default the folder `masks` in the data's folder, if it exists).
@@ -86,19 +94,12 @@ def explain(
         )
         for run, classifier, predictions in zip(opened, classifiers, selection.predictions, strict=True)
     ]
-    scale = compute_shared_scale(
-        *(
-            evidence
-            for explanation in explanations
-            for index, image in enumerate(selection.images)
-            for evidence in explanation.select_maps(index, image.truth).values()
-        )
-    )
+    scales = _compute_scales(selection, explanations, own_scale)
     result = Explanation(
         folder=folder,
-        sheets=tuple(_write_sheets(folder, selection, explanations, scale)),
-        heatmaps=pd.DataFrame(_write_maps(folder, selection, explanations, scale)),
-        scale=scale,
+        sheets=tuple(_write_sheets(folder, selection, explanations, scales)),
+        heatmaps=pd.DataFrame(_write_maps(folder, selection, explanations, scales)),
+        scales=scales,
         localization={
             run.name: measure_localization(run, classifier, split, method, stage, masks)
             for run, classifier in zip(opened, classifiers, strict=True)
@@ -112,13 +113,29 @@ def explain(
         "method": method,
         "stage": stage,
         "split": split,
-        "scale": scale,
+        "scale": result.scale,
+        "scales": result.scales,
         "sheets": [path.name for path in result.sheets],
         "localization": {name: asdict(localization) for name, localization in result.localization.items()},
         "unreadable": result.unreadable,
     }
     write_json(folder / "explanation.json", summary)
     return result
+
+
+def _compute_scales(selection: Selection, explanations: Sequence[RunExplanation], own_scale: bool) -> dict[str, float]:
+    """Return the value of full strength in the maps of each run: the same for all, or that of each run."""
+    scales = {
+        explanation.name: compute_shared_scale(
+            *(
+                evidence
+                for index, image in enumerate(selection.images)
+                for evidence in explanation.select_maps(index, image.truth).values()
+            )
+        )
+        for explanation in explanations
+    }
+    return scales if own_scale else dict.fromkeys(scales, max(scales.values()))
 
 
 def _load_classifiers(runs: Sequence[Run]) -> list[Classifier]:
@@ -145,7 +162,7 @@ def _parse_split(sources: Sequence[Path | str], runs: Sequence[Run]) -> str:
 
 
 def _write_sheets(
-    folder: Path, selection: Selection, explanations: Sequence[RunExplanation], scale: float
+    folder: Path, selection: Selection, explanations: Sequence[RunExplanation], scales: dict[str, float]
 ) -> Iterator[Path]:
     """Write the images with their heatmaps on as many sheets as they need."""
     starts = range(0, len(selection.images), MAX_IMAGES_PER_SHEET)
@@ -153,18 +170,19 @@ def _write_sheets(
         path = folder / (f"sheet-{number}.png" if len(starts) > 1 else "sheet.png")
         # Matplotlib would read a name with two dollar signs as a formula.
         with atomic_write(path) as temporary, mpl.rc_context({"text.parse_math": False}):
-            figure = draw_sheet(selection.images[start : start + MAX_IMAGES_PER_SHEET], explanations, scale, start)
+            figure = draw_sheet(selection.images[start : start + MAX_IMAGES_PER_SHEET], explanations, scales, start)
             figure.savefig(temporary, format="png", dpi=150)
         yield path
 
 
 def _write_maps(
-    folder: Path, selection: Selection, explanations: Sequence[RunExplanation], scale: float
+    folder: Path, selection: Selection, explanations: Sequence[RunExplanation], scales: dict[str, float]
 ) -> Iterator[dict[str, Any]]:
     """Write the maps of all runs as arrays and images, and yield the row of each heatmap on the sheets."""
     run_folders = make_safe_names([explanation.name for explanation in explanations])
     for explanation in explanations:
         side = explanation.maps.pixels.shape[1]
+        scale = scales[explanation.name]
         map_names = make_safe_names(explanation.maps.names)
         border = border_mask(side)
         for index, image in enumerate(selection.images):

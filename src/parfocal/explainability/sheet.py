@@ -1,6 +1,6 @@
-"""Draw a sheet of images with the heatmaps of networks, all on the same scale."""
+"""Draw a sheet of images with the heatmaps of networks, on a shared scale or on one for each network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -58,9 +58,12 @@ class RunExplanation:
 
 
 def draw_sheet(
-    images: Sequence[SelectedImage], explanations: Sequence[RunExplanation], scale: float, first: int = 0
+    images: Sequence[SelectedImage], explanations: Sequence[RunExplanation], scales: Mapping[str, float], first: int = 0
 ) -> Figure:
-    """Draw images with the heatmaps of every network; `first` is the index of the first image in the explanations."""
+    """Draw images with the heatmaps of every network; `first` is the index of the first image in the explanations.
+
+    `scales` holds the value of full strength by network.
+    """
     n_panels = 1 + sum(1 if explanation.has_score else 2 for explanation in explanations)
     kinds = [image.kind for image in images]
     blocks_per_row = max(1, min(_MAX_PANELS_PER_ROW // n_panels, max(map(kinds.count, kinds))))
@@ -83,8 +86,10 @@ def draw_sheet(
             figure.text(0.1 / width, (top - 0.2) / height, heading.capitalize(), fontsize=11, weight="bold")
         for column, index in enumerate(indices):
             corner = (column * block_width + _PANEL_GAP, top - row_height)
-            _draw_block(figure, corner, images[index], explanations, first + index, scale)
+            _draw_block(figure, corner, images[index], explanations, first + index, scales)
         top -= row_height
+    is_shared = len(set(scales.values())) == 1
+    scale = next(iter(scales.values())) if is_shared else 1.0
     ramp = np.tile(np.linspace(-scale, scale, 512, dtype=np.float32), (2, 1))
     axes = figure.add_axes((0.1 / width, 0.38 / height, 4.5 / width, 0.16 / height))
     axes.imshow(
@@ -94,7 +99,8 @@ def draw_sheet(
     axes.tick_params(labelsize=7)
     has_score = any(explanation.has_score for explanation in explanations)
     score_note = "; for a score: lower and higher grades" if has_score else ""
-    caption = f"evidence against the class of the map (cold) and for it (warm){score_note}"
+    unit = "" if is_shared else ", as a share of the strongest evidence of each network"
+    caption = f"evidence against the class of the map (cold) and for it (warm){unit}{score_note}"
     axes.set_title(caption, fontsize=7, loc="left", pad=2)
     return figure
 
@@ -105,7 +111,7 @@ def _draw_block(
     image: SelectedImage,
     explanations: Sequence[RunExplanation],
     index: int,
-    scale: float,
+    scales: Mapping[str, float],
 ) -> None:
     """Draw an image and its heatmaps side by side, each with a caption above."""
     truth = "" if image.truth == UNKNOWN else f"\ntruth: {explanations[0].classes[image.truth]}"
@@ -117,7 +123,7 @@ def _draw_block(
         # The prediction stands above the first map of its network only.
         first_line = f"{name}: {prediction}"
         for map_name, evidence in explanation.select_maps(index, image.truth).items():
-            heatmap = overlay_heatmap(explanation.maps.pixels[index], evidence, scale)
+            heatmap = overlay_heatmap(explanation.maps.pixels[index], evidence, scales[explanation.name])
             panels.append((heatmap, f"{first_line}\n{_shorten(map_name)}: peak {evidence.max():.2f}"))
             first_line = ""
     width, height = figure.get_size_inches()
