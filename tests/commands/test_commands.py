@@ -339,7 +339,7 @@ def test_a_warning_is_printed_if_the_border_decides(capsys: pytest.CaptureFixtur
         "bad": MapLocalization(BorderSwapResult(40, 0.3, 0.3, 0.1, 0.1, 0.4, 0.1), {}),
         "few": MapLocalization(None, {}),
     }
-    _print_border_swap(Explanation(Path(), (), pd.DataFrame(), 1.0, localization, {}))
+    _print_border_swap(Explanation(Path(), (), pd.DataFrame(), {"resnet20": 1.0}, localization, {}))
     output = capsys.readouterr().out
     assert "Warning: bad: 40% of the predictions change when the border is replaced by that of another image" in output
     assert "few" not in output
