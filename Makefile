@@ -7,7 +7,7 @@ READY := .venv/ready
 .PHONY: help install demo test lint bench results
 
 help:
-	@echo "make demo     draw blood smears, train ResNet-18, 50 and 152 on them, compare the three (about 6 minutes)"
+	@echo "make demo     draw blood smears, train ResNet-18, 50 and 152 on them, compare the three (6 to 11 minutes)"
 	@echo "make test     run the tests"
 	@echo "make lint     check format, style and types"
 	@echo "make bench    measure speed, side by side with a plain loop and other trainers"

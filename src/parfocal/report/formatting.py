@@ -97,13 +97,17 @@ def describe_tta(runs: Sequence[Run]) -> str:
     return f"Test-time augmentation: {modes.pop()} (recipe: {', '.join(sorted(set(in_recipe.values())))})."
 
 
+# A loss that is higher by less than this factor says nothing.
+_NOTABLE_LOSS = 1.02
+
+
 def describe_worse_calibration(runs: Sequence[Run]) -> list[str]:
     """Say, for each run, if its temperature made the calibration on test worse; test chooses nothing all the same."""
     sentences: list[str] = []
     for run in runs:
         test = read_labeled_metrics(run).get("test", {})
         calibrated = test.get("calibration")
-        if calibrated is None or calibrated["loss"] <= test["loss"]:
+        if calibrated is None or calibrated["loss"] <= test["loss"] * _NOTABLE_LOSS:
             continue
         changes = ", ".join(
             f"{get_metric(name).label} {test[name]:.3f} → {calibrated[name]:.3f}" for name in ("loss", "ece")
