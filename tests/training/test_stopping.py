@@ -208,6 +208,24 @@ def test_several_processes_sync_the_clock_within_an_epoch_however_many_batches_a
     assert n_steps <= 11
 
 
+def test_however_long_the_preparation_a_quarter_of_the_time_is_trained(
+    cells: Path, tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_steps = 0
+    train_step = step_module.train_step
+
+    def timed_train_step(*args: Any) -> Any:
+        nonlocal n_steps
+        n_steps += 1
+        clock[0] += 1
+        return train_step(*args)
+
+    monkeypatch.setattr(step_module, "train_step", timed_train_step)
+    changes = {**SMALL_RECIPE, "model": "plain20", "size": 16, "crop_size": 16, "batch_size": 4}
+    parfocal.train(cells, out=tmp_path / "runs", started_at=-1000.0, **{**changes, "minutes": 20 / 60})
+    assert n_steps >= 5
+
+
 def test_sampling_that_depends_on_the_epochs_is_rejected() -> None:
     with pytest.raises(UsageError, match="sampling=decay"):
         load_recipe(None, minutes=5, sampling="decay")

@@ -29,13 +29,16 @@ def measure_pace(model: str, stem: Stem | None = None) -> float:
     learner = build_learner(fabric, build_classifier(recipe.network, ("0", "1")), recipe)
     pixels = torch.zeros(_BATCH_SIZE, _SIDE, _SIDE, 3, dtype=torch.uint8, device=fabric.device)
     batch = Batch(pixels, torch.zeros(_BATCH_SIZE, dtype=torch.int64, device=fabric.device))
-    n_steps = -1
-    start = time.perf_counter()
-    while n_steps < 1 or time.perf_counter() - start < _MIN_SECONDS:
+
+    def take_step() -> None:
         losses = train_step(learner, [batch], 1e-6)
         # Reading a value waits for the device.
         losses[0][0].item()
+
+    take_step()
+    start = time.perf_counter()
+    n_steps = 0
+    while not n_steps or time.perf_counter() - start < _MIN_SECONDS:
+        take_step()
         n_steps += 1
-        if n_steps == 0:
-            start = time.perf_counter()
     return n_steps * _BATCH_SIZE * _SIDE**2 / (time.perf_counter() - start)

@@ -79,6 +79,13 @@ class TimeBudget:
         self._start_time = time.perf_counter() - self.elapsed_seconds
         self.reserve = 0.0
 
+    def add_preparation(self, seconds: float) -> None:
+        """Count the seconds that this process took before training, up to half of all time."""
+        seconds = max(0.0, min(seconds, self._seconds / 2 - self.preparation_seconds))
+        self.preparation_seconds += seconds
+        self.elapsed_seconds += seconds
+        self._start_time -= seconds
+
     def begin_training(self) -> None:
         """Count all time so far as preparation, which says nothing about the pace of training."""
         self.preparation_seconds = self.elapsed_seconds

@@ -159,13 +159,11 @@ def start(
         print_line(f"{run.name}: {text}")
         if learner.ema_model is not None:
             learner.ema_model.load_state_dict(classifier.state_dict())
-    progress.preparation_seconds += preparation_seconds
-    time_budget = TimeBudget(
-        fabric,
-        recipe.training.minutes,
-        progress.elapsed_seconds + preparation_seconds,
-        progress.preparation_seconds,
-    )
+    minutes = recipe.training.minutes
+    time_budget = TimeBudget(fabric, minutes, progress.elapsed_seconds, progress.preparation_seconds)
+    # The processes take different times to prepare, and must agree on when the time is up.
+    time_budget.add_preparation(all_max(fabric, preparation_seconds))
+    progress.preparation_seconds = time_budget.preparation_seconds
     time_budget.reserve = progress.reserve_seconds
     epoch_state = epoch_state or EpochState.create(fabric.device, loaders["train"].steps_per_epoch)
     state = TrainState(run, table, loaders, learner, progress, epoch_state, time_budget)
